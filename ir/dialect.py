@@ -1,0 +1,171 @@
+"""The ``onnx_fhe`` dialect: what ONNX lacks to describe a circuit, as functions that any runtime runs.
+
+Four operators in domain ``onnx_fhe``, version 1. All tensors are float32 that hold integers.
+
+``Encrypt(x; low, high)`` and ``Decrypt(x; low, high)``
+    Mark where the encrypted region begins and ends. Their body is the identity; ``low`` and ``high`` declare the
+    range of the values that cross (inclusive).
+``RoundBits(x; lsbs_to_remove, mode)``
+    ``floor(x / 2^t + 1/2) * 2^t`` with ``t = lsbs_to_remove``; ties go up, as in Concrete. ``mode`` is ``exact``
+    or ``approximate``; the body computes the exact form for both.
+``TableLookup(x, table, first; step, axis)``
+    ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1 channel
+    for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the table is
+    clamped here (and counted by the reference backend); in a circuit it would wrap.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import defs
+from onnxscript import FLOAT, INT64, script, values
+from onnxscript import opset18 as op
+
+from .opsets import target_opset
+
+DOMAIN = "onnx_fhe"
+VERSION = 1
+
+_domain = values.Opset(DOMAIN, VERSION)
+
+
+@script(_domain, default_opset=op)
+def Encrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:  # noqa: N802, ARG001
+    return op.Identity(x)
+
+
+@script(_domain, default_opset=op)
+def Decrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:  # noqa: N802, ARG001
+    return op.Identity(x)
+
+
+@script(_domain, default_opset=op)
+def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT:  # noqa: N802, ARG001
+    two = op.Constant(value_float=2.0)
+    removed = op.Cast(op.Constant(value_int=lsbs_to_remove), to=1)
+    unit = op.Pow(two, removed)
+    half = op.Constant(value_float=0.5)
+    return op.Mul(op.Floor(op.Add(op.Div(x, unit), half)), unit)
+
+
+@script(_domain, default_opset=op)
+def TableLookup(x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1) -> FLOAT:  # noqa: N802
+    zero = op.Constant(value_ints=[0])
+    one = op.Constant(value_ints=[1])
+    channels = op.Shape(first)
+    size = op.Shape(table, start=1, end=2)
+    rank = op.Size(op.Shape(x))
+    axes = op.Range(op.Constant(value_int=0), rank, op.Constant(value_int=1))
+    along = op.Where(op.Equal(axes, op.Constant(value_int=axis)), channels, one)
+    start = op.Reshape(first, along)
+    base = op.Reshape(
+        op.Mul(op.Range(op.Constant(value_int=0), op.Squeeze(channels), op.Constant(value_int=1)), size),
+        along,
+    )
+    unit = op.Cast(op.Constant(value_int=step), to=1)
+    position = op.Cast(op.Div(op.Sub(x, start), unit), to=7)
+    inside = op.Min(op.Max(position, zero), op.Sub(size, one))
+    return op.Gather(op.Reshape(table, op.Constant(value_ints=[-1])), op.Add(inside, base))
+
+
+FUNCTIONS = (Encrypt, Decrypt, RoundBits, TableLookup)
+OP_TYPES = tuple(f.name for f in FUNCTIONS)
+
+_ATTRIBUTES: dict[str, list[defs.OpSchema.Attribute]] = {}
+
+
+def _int(name: str, text: str, default: int) -> defs.OpSchema.Attribute:
+    return defs.OpSchema.Attribute(name, onnx.helper.make_attribute(name, default), text)
+
+
+def _schemas() -> list[defs.OpSchema]:
+    def tensor(name: str, text: str) -> defs.OpSchema.FormalParameter:
+        return defs.OpSchema.FormalParameter(name, "T", text)
+
+    low_high = [
+        _int("low", "Smallest value (inclusive).", 0),
+        _int("high", "Largest value (inclusive).", 1),
+    ]
+    rounding = [
+        _int("lsbs_to_remove", "Least significant bits to remove.", 0),
+        defs.OpSchema.Attribute(
+            "mode", onnx.helper.make_attribute("mode", "exact"), "exact or approximate."
+        ),
+    ]
+    lookup = [
+        _int("step", "Distance of two neighbouring inputs of the table.", 1),
+        _int("axis", "Axis of the channels when there is more than one table.", 1),
+    ]
+    x = tensor("x", "Integers held in float32.")
+    table = tensor("table", "(channels, size)")
+    first = tensor("first", "(channels): the input that selects entry 0.")
+    described = [
+        ("Encrypt", "Start of the encrypted region.", [x], low_high),
+        ("Decrypt", "End of the encrypted region.", [x], low_high),
+        ("RoundBits", "Removes least significant bits; ties go up.", [x], rounding),
+        ("TableLookup", "One programmable bootstrap for each element.", [x, table, first], lookup),
+    ]
+    return [
+        defs.OpSchema(
+            name,
+            DOMAIN,
+            VERSION,
+            doc,
+            inputs=inputs,
+            outputs=[tensor("y", "Integers held in float32.")],
+            type_constraints=[("T", ["tensor(float)"], "float32 that holds integers")],
+            attributes=attributes,
+        )
+        for name, doc, inputs, attributes in described
+    ]
+
+
+def _keeps_shape(context: onnx.shape_inference.InferenceContext) -> None:
+    """Shape inference of all four operators: the output is like ``x``."""
+    given = context.get_input_type(0)
+    if given is not None:
+        context.set_output_type(0, given)
+
+
+def register() -> None:
+    """Register the schemas with onnx, once."""
+    for schema in _schemas():
+        if defs.has(schema.name, schema.domain):
+            continue
+        schema.set_type_and_shape_inference_function(_keeps_shape)
+        defs.register_schema(schema)
+
+
+def function_protos() -> list[onnx.FunctionProto]:
+    """The bodies, importing the opset that models are kept in."""
+    protos = []
+    for function in FUNCTIONS:
+        proto = function.to_function_proto()
+        for imported in proto.opset_import:
+            if imported.domain == "":
+                imported.version = target_opset()
+        protos.append(proto)
+    return protos
+
+
+def attach(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Add bodies and the domain import of the dialect operators that ``proto`` uses; returns ``proto``.
+
+    In memory a model carries no bodies (rewrite rules would edit them); files and sessions do.
+    """
+    used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
+    present = {f.name for f in proto.functions if f.domain == DOMAIN}
+    proto.functions.extend(f for f in function_protos() if f.name in used - present)
+    if used and not any(o.domain == DOMAIN for o in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    return proto
+
+
+def strip(model: ir.Model) -> None:
+    """Drop the dialect's bodies from a model that was loaded from a file."""
+    for key in [k for k in model.functions if k[0] == DOMAIN]:
+        del model.functions[key]
+
+
+register()

@@ -1,0 +1,156 @@
+"""Running an ONNX model in onnxruntime: the one place where a session is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from . import dialect
+from .errors import ModelError
+
+Arrays = dict[str, np.ndarray]
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """``model`` as a protobuf with the dialect's bodies attached."""
+    return dialect.attach(ir.to_proto(model))
+
+
+class Session:
+    """A model ready to run on batches.
+
+    Args:
+        model: The model; any level.
+        outputs: Names of the values to return; ``None`` for the graph outputs. Values inside the graph may be named.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+
+    def __init__(self, model: ir.Model | onnx.ModelProto, outputs: Iterable[str] | None = None) -> None:
+        proto = to_proto(model) if isinstance(model, ir.Model) else model
+        if outputs is not None:
+            proto = _with_outputs(proto, list(outputs))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        # Two cores at most are useful here, and results must not depend on the machine.
+        options.intra_op_num_threads = 0
+        # Fusions keep the meaning but not every bit (and round differently); tables are made from these results.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        try:
+            self._session = onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - pybind types of onnxruntime
+            raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
+        self.inputs = {i.name: i for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def run(self, data: Mapping[str, np.ndarray]) -> Arrays:
+        """Run one batch: arrays by input name in, arrays by output name out."""
+        try:
+            results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
+        except Exception as error:  # noqa: BLE001
+            raise ModelError("onnxruntime cannot run this model", found=str(error).strip()) from error
+        return dict(zip(self.outputs, (np.asarray(r) for r in results), strict=True))
+
+    def batch_size(self) -> int | None:
+        """The static size of axis 0 of the inputs, or None when it is free."""
+        sizes = {i.shape[0] for i in self.inputs.values() if i.shape}
+        static = [s for s in sizes if isinstance(s, int)]
+        return static[0] if static else None
+
+    def run_batched(
+        self,
+        data: Mapping[str, np.ndarray],
+        batch: int = 256,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Arrays:
+        """Run any number of samples, in batches of ``batch`` or of the model's static batch size.
+
+        A static batch size that does not divide the number of samples is filled up by repeating the last one.
+        """
+        total = len(next(iter(data.values())))
+        static = self.batch_size()
+        size = static or batch
+        parts: list[Arrays] = []
+        for start in range(0, total, size):
+            chunk = {k: data[k][start : start + size] for k in self.inputs}
+            missing = size - len(next(iter(chunk.values()))) if static else 0
+            if missing:
+                chunk = {k: np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for k, v in chunk.items()}
+            parts.append(self.run(chunk))
+            if progress:
+                progress(min(start + size, total), total)
+        joined = {k: np.concatenate([p[k] for p in parts]) for k in self.outputs}
+        return {k: v[:total] for k, v in joined.items()}
+
+
+def run(
+    model: ir.Model | onnx.ModelProto, data: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None
+) -> Arrays:
+    """Run ``model`` once on ``data`` (any number of samples) and return arrays by output name."""
+    return Session(model, outputs).run_batched(data)
+
+
+def run_nodes(
+    nodes: Sequence[ir.Node], values: Mapping[ir.Value, np.ndarray], wanted: Sequence[ir.Value], opset: int
+) -> list[np.ndarray]:
+    """Run a few nodes of a graph by themselves, in the given order.
+
+    Args:
+        nodes: The nodes, topologically sorted.
+        values: Arrays for the values that they read and do not produce; initializers are found by themselves.
+        wanted: The values to return.
+        opset: ai.onnx opset of the graph.
+    """
+    produced = {o for n in nodes for o in n.outputs}
+    names: dict[ir.Value, str] = {}
+
+    def name_of(value: ir.Value) -> str:
+        return names.setdefault(value, f"v{len(names)}")
+
+    inputs, initializers, protos = {}, [], []
+    for node in nodes:
+        for value in node.inputs:
+            if value is None or value in produced or value in names:
+                continue
+            if value in values:
+                inputs[name_of(value)] = values[value]
+            elif value.const_value is not None:
+                initializers.append(onnx.numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
+            else:
+                raise KeyError(f"no value for {value.name!r}, an input of {node.name!r}")
+        proto = ir.to_proto(node)
+        del proto.input[:], proto.output[:]
+        proto.input.extend("" if v is None else name_of(v) for v in node.inputs)
+        proto.output.extend(name_of(v) for v in node.outputs)
+        protos.append(proto)
+    infos = [
+        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        for k, v in inputs.items()
+    ]
+    results = [onnx.helper.make_empty_tensor_value_info(name_of(v)) for v in wanted]
+    graph = onnx.helper.make_graph(protos, "part", infos, results, initializers)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
+    )
+    found = Session(dialect.attach(model)).run(inputs)
+    return [found[name_of(v)] for v in wanted]
+
+
+def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    # onnxruntime infers the types; an input asked for as an output needs a copy of its own.
+    given = {i.name for i in copy.graph.input} | {i.name for i in copy.graph.initializer}
+    for name in names:
+        if name in given:
+            raise ModelError("a graph input was asked for as an output", found=name)
+        copy.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    return copy
