@@ -1,0 +1,38 @@
+"""What a model is: levels, dialect, loading and saving, verification, printing, data, target limits, errors.
+
+The modules are imported when they are first asked for (``from onnx_fhe import ir; ir.load.load(path)``), so that
+importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+MODULES = (
+    "annotations",
+    "data",
+    "dialect",
+    "errors",
+    "level",
+    "limits",
+    "load",
+    "opsets",
+    "partition",
+    "paths",
+    "printer",
+    "runtime",
+    "sampling",
+    "save",
+    "verify",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *MODULES])

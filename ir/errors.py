@@ -73,14 +73,14 @@ class OnnxFheError(Exception):
             ("allowed", self.allowed),
             ("do", self.do),
         ]
-        lines = [_printable(self.what)]
+        lines = [printable(self.what)]
         for label, text in rows:
             if text:
-                lines.append(f"  {label + ':':<9}{_printable(text)}")
+                lines.append(f"  {label + ':':<9}{printable(text)}")
         return "\n".join(lines)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text from a file may hold terminal escapes; show them instead of sending them."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
