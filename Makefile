@@ -1,0 +1,76 @@
+# `make help` lists the targets. Each one sets up what it needs.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+# A particular interpreter, such as PYTHON=python3.12; otherwise the first one found that fits.
+PYTHON ?=
+# Handed to pip, such as PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu".
+PIP_FLAGS ?=
+# Handed to pytest, such as PYTEST_FLAGS="-k quantize -x".
+PYTEST_FLAGS ?=
+# Test processes at a time.
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_FLAGS)
+# A machine may have names of interpreters that do not start (version managers leave such shims): run it to know.
+FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+
+.PHONY: help setup demo test lint format types clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create the virtual environment .venv and install everything in it
+
+demo: $(STAMP) ## Compile the digits network and classify three encrypted images (some minutes the first time)
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## Run the whole test suite
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+lint: $(STAMP) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Mend what the linter can, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# An editable install shows mypy the front door only, so it checks a plain one. build/lib is setuptools' scratch folder:
+# a file that was removed since the last build would still be installed from there.
+types: $(STAMP) ## Check the types of the whole package (mypy --strict)
+	@rm -rf build/types build/lib
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
+	    --target build/types .
+	cd build/types && "$(abspath $(BIN))/python" -m mypy --config-file ../../pyproject.toml \
+	    --cache-dir ../../.mypy_cache -p onnx_fhe
+
+clean: ## Remove what was built (not the virtual environment)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -e "$(VENV)" ]; then \
+	    "$(BIN)/python" -c '$(FITS)' 2>/dev/null && "$(BIN)/python" -m pip --version >/dev/null 2>&1 || { \
+	        echo "$(VENV) holds no working Python 3.10 to 3.12. Remove it and try again:"; \
+	        echo "  rm -r $(VENV) && make setup"; exit 1; } >&2; \
+	else \
+	    for python in $(or $(PYTHON),python3.11 python3.12 python3.10 python3 python); do \
+	        if "$$python" -c '$(FITS)' 2>/dev/null; then found=$$python; break; fi; \
+	    done; \
+	    [ -n "$${found:-}" ] || { \
+	        echo "onnx-fhe needs Python 3.10, 3.11 or 3.12, and none was found."; \
+	        echo "Install one, or name it: make setup PYTHON=/path/to/python3.11"; exit 1; } >&2; \
+	    echo "creating $(VENV) with $$("$$found" --version)"; \
+	    "$$found" -m venv "$(VENV)" || { rm -rf "$(VENV)"; \
+	        echo "$$found cannot create virtual environments (on Debian: apt install python3-venv)."; exit 1; } >&2; \
+	fi
+	@echo "installing into $(VENV) (a minute or a few, mostly PyTorch, which concrete-python needs)"
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
