@@ -1,0 +1,166 @@
+"""Bringing a model to the opset and IR version of ``ir.opsets``, and proving that its outputs stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import inliner, version_converter
+
+from .errors import ModelError
+from .opsets import target_ir_version, target_opset
+from .runtime import Session
+from .sampling import random_inputs
+
+_OLDEST_IR = 8
+"""Below IR version 4 the converter takes initializers for inputs, and writes new constants as inputs."""
+
+_FREE_SIZES = (8, 1, 32)
+
+
+def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` with its local functions inlined, in the target opset and IR version.
+
+    Uses the converter of onnx itself: the one of onnxscript relabels old models without changing their nodes.
+
+    Args:
+        proto: A checked model without bodies of the dialect; left as it is.
+
+    Raises:
+        ModelError: There is no conversion, or the outputs on random inputs differ after it.
+    """
+    before = opset_of(proto)
+    if before > target_opset():
+        raise ModelError(
+            "the model's opset is newer than the installed onnxruntime",
+            found=f"opset {before}",
+            allowed=f"up to opset {target_opset()}",
+            do="export with an older opset, or update onnx and onnxruntime",
+        )
+    changed = before != target_opset() or bool(proto.functions)
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    _drop_initializer_inputs(result)
+    if result.functions:
+        result = _inline(result)
+    result.ir_version = max(result.ir_version, _OLDEST_IR)
+    if before != target_opset():
+        try:
+            converted = version_converter.convert_version(result, target_opset())
+        except Exception as error:  # noqa: BLE001 - ConvertError and RuntimeError of its C++ code
+            raise ModelError(
+                f"the model cannot be converted from opset {before} to {target_opset()}",
+                found=str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__,
+                allowed="opset 13 or later; earlier ones where onnx has a conversion",
+                do="export the model with opset 13 or later",
+            ) from error
+        _restore_metadata(result, converted)
+        result = converted
+    result.ir_version = target_ir_version()
+    if changed:
+        _compare(proto, result, before)
+    return result
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The ai.onnx opset that ``proto`` imports."""
+    versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
+    return int(versions[0]) if versions else target_opset()
+
+
+def _drop_initializer_inputs(proto: onnx.ModelProto) -> None:
+    constant = {i.name for i in proto.graph.initializer}
+    kept = [i for i in proto.graph.input if i.name not in constant]
+    if len(kept) != len(proto.graph.input):
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+
+
+def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        # Functions may import another opset than the graph; this converts them on the way.
+        return inliner.inline_local_functions(proto, convert_version=True)
+    except Exception as error:  # noqa: BLE001 - errors of C++ code
+        raise ModelError("the model's local functions cannot be inlined", found=str(error).strip()) from error
+
+
+def _restore_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """The converter drops the metadata of nodes and values; what still has its name gets it back."""
+    nodes = {n.output[0]: n.metadata_props for n in before.graph.node if n.output and n.metadata_props}
+    for node in after.graph.node:
+        if node.output and node.output[0] in nodes and not node.metadata_props:
+            node.metadata_props.extend(nodes[node.output[0]])
+    values = {v.name: v.metadata_props for v in _infos(before.graph) if v.metadata_props}
+    for value in _infos(after.graph):
+        if value.name in values and not value.metadata_props:
+            value.metadata_props.extend(values[value.name])
+
+
+def _infos(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.output, *graph.value_info]
+
+
+def _compare(before: onnx.ModelProto, after: onnx.ModelProto, opset: int) -> None:
+    original = onnx.ModelProto()
+    original.CopyFrom(before)
+    original.ir_version = min(max(original.ir_version, _OLDEST_IR), target_ir_version())
+    _drop_initializer_inputs(original)
+    first, second = _session(original, opset), _session(after, target_opset())
+    inputs = list(original.graph.input)
+    error: ModelError | None = None
+    for free in _FREE_SIZES:
+        data = random_inputs(inputs, batch=2, free=free)
+        try:
+            expected = first.run(data)
+        except ModelError as failure:
+            error = error or failure
+            continue
+        _must_be_deterministic(expected, first.run(data))
+        _must_match(expected, second.run(data), opset)
+        return
+    raise ModelError(
+        "the model could not be run on random inputs, so its conversion could not be checked",
+        found=error.found if error else "",
+        do="export the model with static shapes (only the batch axis may stay free)",
+    )
+
+
+def _session(proto: onnx.ModelProto, opset: int) -> Session:
+    try:
+        return Session(proto)
+    except ModelError as error:
+        error.what = f"onnxruntime cannot load this model (opset {opset})"
+        error.do = error.do or "export the model with opset 13 or later and standard operators"
+        raise
+
+
+def _must_match(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], opset: int) -> None:
+    for name, array in expected.items():
+        other = found.get(name)
+        if other is not None and array.shape == other.shape and _close(array, other):
+            continue
+        raise ModelError(
+            f"the model computes something else after conversion from opset {opset} to {target_opset()}",
+            found=f"output {name!r} differs",
+            do="export the model with a newer opset",
+        )
+
+
+def _must_be_deterministic(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    for name, array in first.items():
+        if array.shape != second[name].shape or not _close(array, second[name]):
+            raise ModelError(
+                "the model computes something else each time it runs",
+                found=f"output {name!r} differs between two runs on the same input",
+                allowed="models without random operators",
+                do="export the model for inference (eval mode)",
+            )
+
+
+def _close(array: np.ndarray, other: np.ndarray) -> bool:
+    if array.dtype.kind not in "fc":
+        return bool(np.array_equal(array, other))
+    finite = np.abs(array[np.isfinite(array)])
+    scale = float(finite.max()) if finite.size else 0.0
+    return bool(np.allclose(array, other, rtol=1e-4, atol=1e-5 * scale + 1e-7, equal_nan=True))

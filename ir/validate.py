@@ -1,0 +1,138 @@
+"""What a model file must not hold, each with an error that names the place."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import defs, numpy_helper
+
+from . import walk
+from .errors import ModelError
+
+_TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "Greater", "Less", "Equal"})
+"""Operators for which a single infinite constant is a way to say "no bound" or "never"."""
+
+
+def check_content(proto: onnx.ModelProto) -> None:
+    """Refuse what onnx-fhe does not read: training information and sparse initializers.
+
+    Raises:
+        ModelError: The model holds one of them.
+    """
+    if proto.training_info:
+        raise ModelError(
+            "the model carries training information",
+            found=f"{len(proto.training_info)} training graph(s)",
+            allowed="an inference model",
+            do="export the model for inference",
+        )
+    sparse = [
+        s.values.name or "a constant" for graph in walk.graphs(proto) for s in graph.sparse_initializer
+    ] + [
+        node.name or "a constant"
+        for node in walk.nodes(proto)
+        for a in node.attribute
+        if a.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS)
+    ]
+    if sparse:
+        raise ModelError(
+            "the model holds sparse tensors",
+            found=", ".join(map(repr, sparse[:5])),
+            allowed="dense initializers",
+            do="export the weights as dense tensors (zeros cost nothing in the circuit)",
+        )
+
+
+def check_operators(proto: onnx.ModelProto) -> None:
+    """Refuse operators that neither ONNX, the dialect nor the model itself defines.
+
+    onnx.checker accepts any operator of a domain that it does not know.
+
+    Raises:
+        ModelError: An operator is not defined.
+    """
+    imported = {o.domain: o.version for o in proto.opset_import}
+    imported.setdefault("", imported.get("ai.onnx", 0))
+    local = {(f.domain, f.name) for f in proto.functions}
+    for function in proto.functions:
+        for o in function.opset_import:
+            imported.setdefault(o.domain, o.version)
+    for node in walk.nodes(proto):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (node.domain, node.op_type) in local:
+            continue
+        if domain in imported and defs.has(node.op_type, domain=domain, max_inclusive_version=imported[domain]):
+            continue
+        version = f"version {imported[domain]}" if domain in imported else "not imported by the model"
+        raise ModelError(
+            "the model uses an operator that nothing defines",
+            node=node.name or (node.output[0] if node.output else ""),
+            op=node.op_type,
+            found=f"{node.op_type} of domain {domain or 'ai.onnx'!r}, {version}",
+            allowed="operators of ONNX itself, and functions that the file defines",
+            do="export the model with standard ONNX operators",
+        )
+
+
+def check_onnx(proto: onnx.ModelProto) -> None:
+    """Refuse what is not valid ONNX, and weights that are no numbers.
+
+    Raises:
+        ModelError: onnx.checker objects, or a weight is NaN or infinite.
+    """
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # noqa: BLE001 - ValidationError, and errors of its C++ code
+        raise ModelError(
+            "the model is not valid ONNX",
+            found=_first_lines(str(error)),
+            do="export the model again, or mend what the ONNX checker names",
+        ) from error
+    check_finite(proto)
+
+
+def check_finite(proto: onnx.ModelProto) -> None:
+    """Refuse NaN in any weight, and infinities except as a single constant that means "no bound".
+
+    Raises:
+        ModelError: There is one; the tensor is named.
+    """
+    readers: dict[str, set[str]] = {}
+    for node in walk.nodes(proto):
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    for node in walk.nodes(proto):
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR and not attribute.t.name:
+                    attribute.t.name = node.output[0]
+    for tensor in walk.tensors(proto):
+        array = _array(tensor)
+        if array is None or np.isfinite(array).all():
+            continue
+        nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        if not nans and array.size == 1 and readers.get(tensor.name, set()) <= _TAKES_INFINITY:
+            continue
+        raise ModelError(
+            "the model's weights hold values that are no numbers",
+            found=f"tensor {tensor.name!r}: {nans} NaN, {infinite} infinite of {array.size} values",
+            allowed="finite weights",
+            do="train or export the model again; a training run that diverged leaves NaN behind",
+        )
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray | None:
+    try:
+        array = numpy_helper.to_array(tensor)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged tensor makes numpy raise
+        raise ModelError("a tensor of the model cannot be read", found=f"{tensor.name!r}: {error}") from error
+    try:
+        np.isfinite(array[:0] if array.ndim else array)
+    except TypeError:
+        return None  # strings, and number formats that have no infinities
+    return array
+
+
+def _first_lines(text: str, lines: int = 3) -> str:
+    kept = [line.strip() for line in text.strip().splitlines() if line.strip()][:lines]
+    return " ".join(kept)[:400]
