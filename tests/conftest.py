@@ -1,0 +1,116 @@
+"""What tests share: example networks with their data, and the zoo of small ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Two cores that are often busy: a deadline for each example would fail by chance. CI tries the same examples each
+# time.
+settings.register_profile("onnx-fhe", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("onnx-fhe"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "onnx-fhe")
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a file that belongs to no package (with importlib mode tests cannot import their neighbours)."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_zoo = _load(ROOT / "tests" / "models" / "zoo.py")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A network of examples/ and its files; the arrays are read anew on each access.
+
+    Attributes:
+        model: Path of the ONNX file; its input is ``input``, its output ``logits``.
+        calibration: Path of the .npz with ``input``.
+        test: Path of the .npz with ``input`` and ``labels``.
+    """
+
+    model: Path
+    calibration: Path
+    test: Path
+
+    @property
+    def calibration_data(self) -> dict[str, np.ndarray]:
+        """500 training images by input name."""
+        return dict(np.load(self.calibration))
+
+    @property
+    def test_data(self) -> dict[str, np.ndarray]:
+        """450 unseen images by input name, without labels."""
+        return {"input": np.load(self.test)["input"]}
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The digit of each test image."""
+        return np.load(self.test)["labels"]
+
+
+@dataclass(frozen=True)
+class Small:
+    """A network of the zoo.
+
+    Attributes:
+        name: Its name there.
+        proto: The model, a copy of the test's own.
+        data: 64 inputs by name.
+    """
+
+    name: str
+    proto: onnx.ModelProto
+    data: dict[str, np.ndarray]
+
+
+def _example(name: str) -> Example:
+    folder = ROOT / "examples"
+    return Example(folder / f"{name}.onnx", folder / f"{name}.calibration.npz", folder / f"{name}.test.npz")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def digits_mlp() -> Example:
+    """A trained 64-32-32-10 network."""
+    return _example("digits_mlp")
+
+
+@pytest.fixture(scope="session")
+def digits_cnn() -> Example:
+    """A trained network of three convolutions on 1x8x8 images."""
+    return _example("digits_cnn")
+
+
+@pytest.fixture(scope="session")
+def zoo() -> ModuleType:
+    """The module tests/models/zoo.py: ``zoo.swish()`` is a model, ``zoo.samples(model)`` its inputs."""
+    return _zoo
+
+
+@pytest.fixture(params=list(_zoo.NETWORKS))
+def small(request: pytest.FixtureRequest) -> Small:
+    """Every network of the zoo, one after the other."""
+    proto = _zoo.NETWORKS[request.param]()
+    return Small(request.param, proto, _zoo.samples(proto))
