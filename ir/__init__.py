@@ -4,8 +4,7 @@ The modules are imported when they are first asked for (``from onnx_fhe import i
 importing this package costs nothing.
 """
 
-from __future__ import annotations
-
+# No "from __future__ import annotations" here: it would hide the module of that name.
 from importlib import import_module
 from types import ModuleType
 
