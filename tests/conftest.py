@@ -15,8 +15,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Two cores that are often busy: a deadline for each example would fail by chance. CI tries the same examples each
-# time.
+# On two busy cores a deadline for each example would fail by chance. CI tries the same examples each time.
 settings.register_profile("onnx-fhe", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("onnx-fhe"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "onnx-fhe")

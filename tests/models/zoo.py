@@ -1,7 +1,7 @@
 """Small networks that between them hold every structure that the straight road takes.
 
-Each function returns an ``onnx.ModelProto`` with fixed random weights, built node by node as exporters write it,
-in opsets 11 to 17. ``NETWORKS`` has them by name and ``samples`` makes inputs for one. To look at them as files:
+Each function returns an ``onnx.ModelProto`` with fixed random weights, built node by node as exporters write
+it, in opsets 11 to 17. ``NETWORKS`` has them by name and ``samples`` makes inputs. To look at them as files:
 
     python tests/models/zoo.py FOLDER
 """

@@ -1,0 +1,77 @@
+"""What is installed is what stands in the repository."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOMS = {
+    "ir": "onnx_fhe/ir",
+    "passes": "onnx_fhe/passes",
+    "backends": "onnx_fhe/backends",
+    "onnx_fhe": "onnx_fhe",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory):
+    """Names and texts of the files in a wheel built from the working tree."""
+    # From a copy: building in the tree leaves folders behind, and picks up what earlier builds left.
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for room in ROOMS:
+        shutil.copytree(root / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for pattern in ("setup.py", "pyproject.toml", "*.md", "LICENSE"):
+        for file in root.glob(pattern):
+            shutil.copy(file, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "-w", str(built), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = built.glob("onnx_fhe-*.whl")
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+def test_every_file_of_the_rooms_is_in_the_wheel(root, wheel):
+    expected = {
+        f"{package}/{file.relative_to(root / room).as_posix()}"
+        for room, package in ROOMS.items()
+        for file in (root / room).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    missing = expected - set(wheel)
+    assert not missing, (
+        f"not installed: {sorted(missing)}; a folder lacks __init__.py (setup.py finds packages by it), "
+        "or a file that is no Python is not named in [tool.setuptools.package-data]"
+    )
+
+
+def test_nothing_else_is_in_the_wheel(wheel):
+    assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == {"onnx_fhe"}
+
+
+def test_the_package_says_that_it_is_typed(wheel):
+    assert "onnx_fhe/py.typed" in wheel
+
+
+def test_the_licence_and_its_notes_travel_with_it(wheel):
+    names = {name.rsplit("/", 1)[-1] for name in wheel}
+    assert {"LICENSE", "LICENSE-NOTES.md"} <= names
+
+
+def test_the_command_is_declared(wheel):
+    (declared,) = (text for name, text in wheel.items() if name.endswith("entry_points.txt"))
+    assert "onnx-fhe = onnx_fhe.cli:main" in declared
+
+
+def test_every_root_package_is_a_room(root):
+    packages = {file.parent.name for file in root.glob("*/__init__.py")}
+    assert packages == set(ROOMS), "a new room needs a line in setup.py"
