@@ -1,0 +1,36 @@
+"""Passes over ONNX models, and the framework that runs them.
+
+Importing this package imports nothing else; each name is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import Context, Pass, option
+    from .manager import PassManager
+    from .registry import register_pass
+    from .tlu_operators import register_tlu_operator
+
+__all__ = ["Context", "Pass", "PassManager", "option", "register_pass", "register_tlu_operator"]
+
+_HOMES = {
+    "Context": "base",
+    "Pass": "base",
+    "option": "base",
+    "PassManager": "manager",
+    "register_pass": "registry",
+    "register_tlu_operator": "tlu_operators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,171 @@
+"""Which passes there are: the files of this folder, onnx_ir's own, and what plug-ins register."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module, resources
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from onnx_ir.passes import PassBase
+
+from ..ir.errors import OnnxFheError, PipelineError, PluginError
+from .base import Pass
+from .onnx_ir_passes import OWNER, PREFIX, onnx_ir_options, onnx_ir_passes
+from .options import convert, find_option, options_of
+from .presets import PRESETS
+from .store import NameStore, NameTakenError, current_owner
+from .tokens import nearest
+from .values import OptionSpec
+
+P = TypeVar("P", bound=type[Pass])
+
+OURS = "onnx-fhe"
+_NAME = re.compile(r"[a-z][a-z0-9]*([.-][a-z0-9]+)*")
+_CLASS = re.compile(r"^class (\w+)\(", re.MULTILINE)
+
+registered: NameStore[type[Pass]] = NameStore("pass")
+"""The passes of plug-ins."""
+
+
+class PassEntry(NamedTuple):
+    """A pass that can be named in a pipeline.
+
+    Attributes:
+        name: Its name there.
+        cls: Its class.
+        owner: Who brings it: ``onnx-fhe``, ``onnx-ir VERSION``, or a plug-in.
+        origin: Which of the three kinds of owner that is.
+        options: Its options.
+    """
+
+    name: str
+    cls: type[PassBase]
+    owner: str
+    origin: Literal["built-in", "onnx-ir", "plug-in"]
+    options: tuple[OptionSpec, ...]
+
+    def create(self, options: Mapping[str, Any]) -> PassBase:
+        """The pass with these options (by name, with dashes or underscores).
+
+        Raises:
+            OptionError: An option that it does not have, or a value that it does not take.
+        """
+        given = {find_option(key, self.options, self.name).name: value for key, value in options.items()}
+        if issubclass(self.cls, Pass):
+            return self.cls(**given)
+        specs = {s.name: s for s in self.options}
+        return self.cls(**{k: convert(specs[k], v, self.options, self.name) for k, v in given.items()})
+
+
+def register_pass(cls: P) -> P:
+    """Class decorator: makes the pass of a plug-in available under its ``name``.
+
+    Write it above ``@dataclass(frozen=True)``.
+
+    Raises:
+        PluginError: It is no pass, or its name is taken (naming both owners) or cannot be written.
+    """
+    _require_registrable(cls)
+    if taken_by := _taken_by(cls.name):
+        raise NameTakenError("pass", cls.name, taken_by, current_owner() or cls.__module__)
+    options_of(cls)
+    registered.add(cls.name, cls, cls.__module__)
+    return cls
+
+
+def _require_registrable(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Pass)):
+        raise PluginError("only a subclass of onnx_fhe.passes.Pass can be registered", found=repr(cls))
+    if any(isinstance(v, dataclasses.Field) for v in vars(cls).values()):
+        raise PluginError(
+            f"{cls.__qualname__} has options but is not a dataclass yet",
+            do="write @register_pass, below it @dataclass(frozen=True), below it the class",
+        )
+    if cls.run is Pass.run:
+        raise PluginError(f"{cls.__qualname__} has no method run(self, model, context) -> bool")
+    if not _NAME.fullmatch(cls.name):
+        raise PluginError(
+            f"{cls.__qualname__} has a name that a pipeline cannot hold",
+            found=repr(cls.name),
+            allowed="lower-case words joined by dashes, such as clip-weights",
+        )
+
+
+def _taken_by(name: str) -> str | None:
+    """Who of us has this name: plug-ins cannot take it."""
+    if name in _built_in_modules():
+        return OURS
+    if name in PRESETS:
+        return f"{OURS} (a preset)"
+    return OWNER if name.startswith(PREFIX) else None
+
+
+def find_pass(name: str) -> PassEntry:
+    """The pass of this name. Built-in passes are found without loading any plug-in.
+
+    Raises:
+        PipelineError: There is none; it suggests the nearest.
+        PluginError: Two installed plug-ins want this name.
+    """
+    if name in _built_in_modules():
+        cls = _load_built_in(name)
+        return PassEntry(name, cls, OURS, "built-in", options_of(cls))
+    if name.startswith(PREFIX) and (known := onnx_ir_passes().get(name)):
+        return PassEntry(name, known, OWNER, "onnx-ir", onnx_ir_options(known))
+    # Another plug-in may want the name too, so all are loaded before this one is believed.
+    from .plugins import broken_plugins, load_installed
+
+    load_installed()
+    broken = broken_plugins()
+    for plugin in broken:
+        if isinstance(plugin.error, NameTakenError) and plugin.error.name == name:
+            raise plugin.error
+    if owned := registered.entries.get(name):
+        return PassEntry(name, owned.value, owned.owner, "plug-in", options_of(owned.value))
+    raise _unknown(name, [p.name for p in broken])
+
+
+def pass_names() -> list[str]:
+    """The names of all passes, those of installed plug-ins among them: built-in, onnx-ir, plug-ins."""
+    from .plugins import load_installed
+
+    load_installed()
+    return [*_built_in_modules(), *onnx_ir_passes(), *sorted(registered.entries)]
+
+
+def _unknown(name: str, broken: Iterable[str]) -> PipelineError:
+    names = [*pass_names(), *PRESETS]
+    # onnx-ir's long names would drown the others; `onnx-fhe passes` lists them.
+    shown = [n for n in names if name.startswith(PREFIX) == n.startswith(PREFIX)]
+    advice = nearest(name, names) or "see `onnx-fhe passes`"
+    if plugins := ", ".join(broken):
+        advice += f" (or mend the plug-in that brings it; broken: {plugins})"
+    return PipelineError(f"there is no pass {name!r}", allowed=", ".join(shown), do=advice)
+
+
+@cache
+def _built_in_modules() -> dict[str, tuple[str, str]]:
+    """(module, class) by pass name: the files of this folder that define a class of their own name.
+
+    They are read, not imported, so that naming one pass does not import the others.
+    """
+    found = {}
+    for file in sorted(resources.files(__package__).iterdir(), key=lambda f: f.name):
+        stem = file.name.removesuffix(".py")
+        if stem == file.name or stem.startswith("_"):
+            continue
+        for cls in _CLASS.findall(file.read_text(encoding="utf-8")):
+            if cls.lower() == stem.replace("_", ""):
+                found[stem.replace("_", "-")] = (stem, cls)
+    return found
+
+
+def _load_built_in(name: str) -> type[Pass]:
+    module, cls_name = _built_in_modules()[name]
+    cls = getattr(import_module(f".{module}", __package__), cls_name)
+    if not (issubclass(cls, Pass) and cls.name == name):
+        raise OnnxFheError(f"the built-in pass {name!r} calls itself {getattr(cls, 'name', '')!r}")
+    return cls  # type: ignore[no-any-return]
