@@ -1,0 +1,96 @@
+"""The canonical float form: one spelling of each network, so that the passes behind it need to know only one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+
+from ..ir.level import Level
+from ..ir.names import name_nodes
+from ..ir.opsets import target_opset
+from ..ir.runtime import to_proto
+from ..ir.verify import NORMALIZED_KEY
+from .base import Context, Pass
+from .normalizing import affine, batch, folding, linear, shapes
+
+_RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
+    folding.remove_noop,
+    folding.make_reshape_constant,
+    affine.spell,
+    affine.split_batch_norm,
+    linear.normalize_gemm,
+    linear.matmul_to_gemm,
+    linear.normalize_window,
+    linear.fold_pad,
+    affine.merge,
+    affine.fold,
+)
+_MOST_SWEEPS = 100
+
+
+@dataclass(frozen=True)
+class Normalize(Pass):
+    """Bring a float model to the canonical form of docs/design/architecture.md.
+
+    The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is computed;
+    Identity, Dropout and unused parts are gone; dense layers and convolutions have one form; batch normalization and
+    constants per channel are folded into the weights before them. Running it again changes nothing.
+
+    Raises:
+        UnsupportedError: An input has a free axis besides the batch, or an operator is in training mode.
+    """
+
+    name: ClassVar[str] = "normalize"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "float"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Normalize ``model`` in place; returns whether it changed at all."""
+        before = _fingerprint(model)
+        name_nodes(model)
+        RemoveUnusedNodesPass()(model)
+        batch.check_inputs(model)
+        shapes.infer(model)
+        _fold(model)
+        if not batch.free(model):
+            context.notes.append("normalize: the batch size is part of this model, so it stays as it is")
+        _fold(model)
+        for _ in range(_MOST_SWEEPS):
+            if not _sweep(model):
+                break
+            _fold(model)
+        RemoveUnusedOpsetsPass()(model)
+        model.opset_imports.setdefault("", target_opset())
+        name_nodes(model)
+        shapes.infer(model)
+        model.metadata_props[NORMALIZED_KEY] = "true"
+        return _fingerprint(model) != before
+
+
+def _sweep(model: ir.Model) -> bool:
+    modified = False
+    for node in list(model.graph):
+        for rule in _RULES:
+            # A rule may have removed the node or put another in its place; that one's turn is the next sweep.
+            if node.graph is None:
+                break
+            modified |= rule(model, node)
+    return modified
+
+
+def _fold(model: ir.Model) -> None:
+    folding.fold_shapes(model)
+    shapes.infer(model)
+    if folding.fold_constants(model):
+        shapes.infer(model)
+    RemoveUnusedNodesPass()(model)
+    name_nodes(model)
+
+
+def _fingerprint(model: ir.Model) -> bytes:
+    return hashlib.sha256(to_proto(model).SerializeToString(deterministic=True)).digest()

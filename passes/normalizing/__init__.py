@@ -1,0 +1,1 @@
+"""The steps of ``normalize``, each a small rewrite."""

@@ -1,0 +1,80 @@
+"""Shapes of all values, with the batch axis as ``N``."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from ...ir.runtime import Session, to_proto
+from ...ir.sampling import random_inputs
+
+BATCH = "N"
+_SIZES = (2, 3)
+
+
+def infer(model: ir.Model) -> None:
+    """Infer the shape of every value of the graph anew.
+
+    onnx infers what it can. Where that leaves an axis open (a Reshape with -1, for example), the model is run on two
+    batch sizes: an axis that stays is static, one that follows the batch is ``N``.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model.
+    """
+    declared = {id(o): o.shape for o in model.graph.outputs}
+    for node in model.graph:
+        for output in node.outputs:
+            output.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    values = [o for n in model.graph for o in n.outputs if o.name]
+    unclear = [v for v in values if not _clear(v) and (v.type is None or isinstance(v.type, ir.TensorType))]
+    if unclear:
+        _observe(model, unclear)
+    for output in model.graph.outputs:
+        # A graph output must have a shape, however vague.
+        output.shape = output.shape if output.shape is not None else declared[id(output)]
+
+
+def dims_of(value: ir.Value | None) -> list[int | str | None] | None:
+    """The axes of a value: an int, a name, or None where unknown."""
+    if value is None or value.shape is None:
+        return None
+    return [d if isinstance(d, int) else d.value for d in value.shape.dims]
+
+
+def static_of(value: ir.Value | None) -> list[int] | None:
+    """The shape, when every axis is static."""
+    dims = dims_of(value)
+    return None if dims is None or not all(isinstance(d, int) for d in dims) else [int(str(d)) for d in dims]
+
+
+def _clear(value: ir.Value) -> bool:
+    dims = dims_of(value)
+    return dims is not None and all(isinstance(d, int) or d == BATCH for d in dims)
+
+
+def _observe(model: ir.Model, values: list[ir.Value]) -> None:
+    proto = to_proto(model)
+    names = [str(v.name) for v in values]
+    session = Session(_without_shapes(proto), names)
+    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
+    for value in values:
+        first, second = (np.shape(r[str(value.name)]) for r in runs)
+        value.dtype = value.dtype or ir.DataType.from_numpy(runs[0][str(value.name)].dtype)
+        if len(first) == len(second):
+            value.shape = ir.Shape([_axis(a, b) for a, b in zip(first, second, strict=True)])
+
+
+def _axis(first: int, second: int) -> int | str | None:
+    if first == second:
+        return first
+    return BATCH if (first, second) == _SIZES else None
+
+
+def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    # Half-known shapes of values would only make onnxruntime warn about its own better ones.
+    del proto.graph.value_info[:]
+    return proto
+
