@@ -13,6 +13,7 @@ MODULES = (
     "data",
     "dialect",
     "errors",
+    "intervals",
     "level",
     "limits",
     "load",

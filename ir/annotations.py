@@ -1,7 +1,7 @@
 """Analysis results kept beside a value, in ``value.metadata_props`` under ``onnx_fhe.*``.
 
-They can always be computed again: rewrites may drop them, and nothing that changes the meaning of a model is kept
-here. As they are strings in the metadata they survive saving and loading.
+They can always be computed again: rewrites may drop them, and nothing that changes the meaning of a model is
+kept here. As they are strings in the metadata they survive saving and loading.
 """
 
 from __future__ import annotations

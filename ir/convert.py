@@ -48,10 +48,12 @@ def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
     if before != target_opset():
         try:
             converted = version_converter.convert_version(result, target_opset())
-        except Exception as error:  # noqa: BLE001 - ConvertError and RuntimeError of its C++ code
+        except Exception as error:
             raise ModelError(
                 f"the model cannot be converted from opset {before} to {target_opset()}",
-                found=str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__,
+                found=str(error).strip().splitlines()[-1][:300]
+                if str(error).strip()
+                else type(error).__name__,
                 allowed="opset 13 or later; earlier ones where onnx has a conversion",
                 do="export the model with opset 13 or later",
             ) from error
@@ -81,7 +83,7 @@ def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         # Functions may import another opset than the graph; this converts them on the way.
         return inliner.inline_local_functions(proto, convert_version=True)
-    except Exception as error:  # noqa: BLE001 - errors of C++ code
+    except Exception as error:
         raise ModelError("the model's local functions cannot be inlined", found=str(error).strip()) from error
 
 

@@ -47,8 +47,8 @@ def read_npz(path: str | os.PathLike[str]) -> Data:
 def calibration_for(model: ir.Model, data: Data) -> dict[str, np.ndarray]:
     """The arrays of ``data`` for the inputs of ``model``.
 
-    Numbers are cast to the type of the input. For a model with one input a single array will do, whatever its name.
-    Other arrays in the file are ignored where every input is found by name.
+    Numbers are cast to the type of the input. For a model with one input a single array will do, whatever its
+    name. Other arrays in the file are ignored where every input is found by name.
 
     Args:
         model: The model, of any level.
@@ -58,8 +58,8 @@ def calibration_for(model: ir.Model, data: Data) -> dict[str, np.ndarray]:
         (samples, ...) arrays by input name.
 
     Raises:
-        DataError: A name, shape, type or number of samples does not fit, there are no samples, or values are NaN or
-            infinite.
+        DataError: A name, shape, type or number of samples does not fit, there are no samples, or values are
+            NaN or infinite.
     """
     try:
         return _match(model, data)
@@ -78,10 +78,15 @@ def _read(path: Path) -> Data:
         raise DataError("the data file cannot be read", found="no permission", allowed=_LAYOUT) from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            "this is not an .npz file", found="another format, or a damaged file", allowed=_LAYOUT, do=_how_to()
+            "this is not an .npz file",
+            found="another format, or a damaged file",
+            allowed=_LAYOUT,
+            do=_how_to(),
         ) from error
     if not isinstance(content, np.lib.npyio.NpzFile):
-        raise DataError("this is not an .npz file", found="a single .npy array", allowed=_LAYOUT, do=_how_to())
+        raise DataError(
+            "this is not an .npz file", found="a single .npy array", allowed=_LAYOUT, do=_how_to()
+        )
     with content:
         arrays = {name: _member(content, name) for name in content.files}
     labels = arrays.pop(LABELS, None)
@@ -106,7 +111,7 @@ def _member(content: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
                 do="convert it to one rectangular array of numbers before saving",
             ) from error
         raise _damaged(name, error) from error
-    except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise many kinds on damaged members
+    except Exception as error:
         raise _damaged(name, error) from error
     if not isinstance(array, np.ndarray):
         raise DataError("a member of the data file is no array", found=repr(name), allowed=_LAYOUT)
@@ -116,7 +121,7 @@ def _member(content: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
 def _damaged(name: str, error: Exception) -> DataError:
     return DataError(
         "an array of the data file cannot be read",
-        found=f"array {name!r}: {error or type(error).__name__}",
+        found=f"array {name!r}: {str(error) or type(error).__name__}",
         do="write the file again",
     )
 
@@ -134,7 +139,9 @@ def _labels(labels: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
             do="use labels.argmax(axis=1) for one-hot rows, labels.ravel() for a column",
         )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise DataError("the labels hold NaN or infinite values", found="not finite", allowed="one number per sample")
+        raise DataError(
+            "the labels hold NaN or infinite values", found="not finite", allowed="one number per sample"
+        )
     for name, array in arrays.items():
         if array.ndim and len(array) != len(labels):
             raise DataError(
@@ -239,7 +246,9 @@ def _check_shape(value: ir.Value, array: np.ndarray) -> None:
 
 
 def _fits(expected: list[int | None], given: list[int]) -> bool:
-    return len(expected) == len(given) and all(e is None or e == g for e, g in zip(expected, given, strict=True))
+    return len(expected) == len(given) and all(
+        e is None or e == g for e, g in zip(expected, given, strict=True)
+    )
 
 
 def _expected(value: ir.Value) -> str:

@@ -34,7 +34,7 @@ def load_external_data(proto: onnx.ModelProto, file: Path, most_bytes: int) -> N
             )
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(file.resolve().parent))
-        except Exception as error:  # noqa: BLE001 - onnx raises ValueError, its checker's error and OSError here
+        except Exception as error:
             raise ModelError(
                 "a weight's external data cannot be read",
                 found=f"tensor {tensor.name!r}: {error}",
@@ -58,10 +58,14 @@ def _size(tensor: onnx.TensorProto, folder: Path) -> int:
     # Both readings of the name: a file written on Windows must not escape here, nor the other way round.
     pure = (PurePosixPath(location), PureWindowsPath(location))
     if not location or any(p.is_absolute() or p.drive or ".." in p.parts for p in pure):
-        raise ModelError("a weight's external data lies outside the model's folder", found=found, allowed=allowed)
+        raise ModelError(
+            "a weight's external data lies outside the model's folder", found=found, allowed=allowed
+        )
     target = folder / location
     if not target.resolve().is_relative_to(folder):
-        raise ModelError("a weight's external data lies outside the model's folder", found=found, allowed=allowed)
+        raise ModelError(
+            "a weight's external data lies outside the model's folder", found=found, allowed=allowed
+        )
     if not target.is_file():
         raise ModelError(
             "a weight's external data is missing",

@@ -27,18 +27,19 @@ MOST_BYTES = 2 * 1024**3
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read an ONNX file.
 
-    The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared on random
-    inputs where something was converted), its local functions inlined except the dialect's (whose bodies are never
-    kept in memory), its constants as initializers that are not graph inputs, and a unique name on every node. A model
-    of the qdq or integer level that was saved before is at that level again.
+    The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared
+    on random inputs where something was converted), its local functions inlined except the dialect's (whose
+    bodies are never kept in memory), its constants as initializers that are not graph inputs, and a unique
+    name on every node. A model of the qdq or integer level that was saved before is at that level again.
 
     Args:
         path: The file; weights in external files must lie in its folder.
 
     Raises:
-        ModelError: There is no such file, it is damaged or larger than 2 GB, it is not valid ONNX, it holds NaN or
-            infinite weights, operators that nothing defines, training information, sparse initializers or external
-            data that is missing or elsewhere, or it changes its outputs in the conversion of its opset.
+        ModelError: There is no such file, it is damaged or larger than 2 GB, it is not valid ONNX, it holds
+            NaN or infinite weights, operators that nothing defines, training information, sparse initializers
+            or external data that is missing or elsewhere, or it changes its outputs in the conversion of its
+            opset.
     """
     file = Path(path)
     try:

@@ -39,7 +39,7 @@ def atomic_path(path: str | os.PathLike[str], *, private: bool = False) -> Itera
     try:
         yield temporary
         temporary.chmod(0o600 if private else 0o666 & ~_umask())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         if error.errno in _FULL or error.filename == name:
             raise _cannot(path, error) from error
@@ -72,9 +72,13 @@ def _check(path: Path, target: Path) -> None:
             "cannot write the output", file=str(path), found="a folder of that name", allowed=allowed
         )
     if exists and not is_file:
-        raise OutputError("cannot write the output", file=str(path), found="not a regular file", allowed=allowed)
+        raise OutputError(
+            "cannot write the output", file=str(path), found="not a regular file", allowed=allowed
+        )
     if exists and not os.access(target, os.W_OK):
-        raise OutputError("cannot write the output", file=str(path), found="a read-only file", allowed=allowed)
+        raise OutputError(
+            "cannot write the output", file=str(path), found="a read-only file", allowed=allowed
+        )
     if not has_folder:
         raise OutputError(
             "cannot write the output",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from . import annotations
+from . import annotations as known_of
 from .errors import printable
 from .level import level_of
 
@@ -16,9 +16,10 @@ _MOST_CHARACTERS = 60
 def to_text(model: ir.Model) -> str:
     """A listing of ``model``: its inputs and outputs, and a row for each node of the graph.
 
-    The columns are the node's name, operator with attributes, inputs, outputs with their shapes, and, where analyses
-    have run, range, bits and PBS of its (first) output. Weights are given by name and shape, small ones by value.
-    Control characters in names are shown escaped, so that a file cannot send any to a terminal.
+    The columns are the node's name, operator with attributes, inputs, outputs with their shapes, and, where
+    analyses have run, range, bits and PBS of its (first) output. Weights are given by name and shape, small
+    ones by value. Control characters in names are shown escaped, so that a file cannot send any to a
+    terminal.
     """
     rows = [["node", "operator", "inputs", "output", "range", "bits", "PBS"]]
     rows += [_row(node) for node in model.graph]
@@ -34,8 +35,10 @@ def to_text(model: ir.Model) -> str:
 def _row(node: ir.Node) -> list[str]:
     inputs = ", ".join("-" if v is None else _input(v) for v in node.inputs)
     outputs = ", ".join(_typed(v) for v in node.outputs if v.name)
-    known = annotations.get(node.outputs[0]) if node.outputs else annotations.Annotation()
-    low_high = "" if known.low is None or known.high is None else f"{_number(known.low)} .. {_number(known.high)}"
+    known = known_of.get(node.outputs[0]) if node.outputs else known_of.Annotation()
+    low_high = (
+        "" if known.low is None or known.high is None else f"{_number(known.low)} .. {_number(known.high)}"
+    )
     bits = [str(b) for b in (known.bits,) if b is not None]
     if known.table_bits is not None:
         bits.append(f"(table {known.table_bits})")

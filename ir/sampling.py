@@ -17,13 +17,15 @@ def random_inputs(
 ) -> dict[str, np.ndarray]:
     """One array for each graph input.
 
-    Floating-point inputs are normally distributed; integers are 0 or 1, so that they are valid indices of anything.
+    Floating-point inputs are normally distributed; integers are 0 or 1, so that they are valid indices of
+    anything.
 
     Args:
         inputs: Graph inputs (not initializers).
         batch: Size of axis 0 where the model leaves it free.
         seed: Seed of the generator.
-        free: Size of every other axis that the model leaves free (the same for all, as they may have to match).
+        free: Size of every other axis that the model leaves free (the same for all, as they may have to
+            match).
 
     Raises:
         ModelError: An input is no tensor of numbers, or its number of axes is not known.
@@ -43,7 +45,8 @@ def _array(info: onnx.ValueInfoProto, batch: int, free: int, generator: np.rando
         )
     dims = info.type.tensor_type.shape.dim
     shape = [
-        d.dim_value if d.HasField("dim_value") else batch if axis == 0 else free for axis, d in enumerate(dims)
+        d.dim_value if d.HasField("dim_value") else batch if axis == 0 else free
+        for axis, d in enumerate(dims)
     ]
     dtype = _dtype(info)
     if dtype.kind == "b":

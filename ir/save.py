@@ -44,8 +44,8 @@ def serialize(model: ir.Model, file: str = "") -> bytes:
         ) from error
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:  # noqa: BLE001 - ValidationError, and errors of its C++ code
+    except Exception as error:
         raise VerificationError(
             "the model to save is not valid ONNX", file=file, found=str(error).strip()[:400]
         ) from error
-    return content
+    return bytes(content)

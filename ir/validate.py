@@ -61,7 +61,9 @@ def check_operators(proto: onnx.ModelProto) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (node.domain, node.op_type) in local:
             continue
-        if domain in imported and defs.has(node.op_type, domain=domain, max_inclusive_version=imported[domain]):
+        if domain in imported and defs.has(
+            node.op_type, domain=domain, max_inclusive_version=imported[domain]
+        ):
             continue
         version = f"version {imported[domain]}" if domain in imported else "not imported by the model"
         raise ModelError(
@@ -82,7 +84,7 @@ def check_onnx(proto: onnx.ModelProto) -> None:
     """
     try:
         onnx.checker.check_model(proto)
-    except Exception as error:  # noqa: BLE001 - ValidationError, and errors of its C++ code
+    except Exception as error:
         raise ModelError(
             "the model is not valid ONNX",
             found=_first_lines(str(error)),
@@ -124,7 +126,7 @@ def check_finite(proto: onnx.ModelProto) -> None:
 def _array(tensor: onnx.TensorProto) -> np.ndarray | None:
     try:
         array = numpy_helper.to_array(tensor)
-    except Exception as error:  # noqa: BLE001 - whatever a damaged tensor makes numpy raise
+    except Exception as error:
         raise ModelError("a tensor of the model cannot be read", found=f"{tensor.name!r}: {error}") from error
     try:
         np.isfinite(array[:0] if array.ndim else array)

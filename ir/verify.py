@@ -1,4 +1,4 @@
-"""The rules that a model of each level keeps, checked between passes; a broken rule is a defect of the pass before."""
+"""The rules that a model of each level keeps; a broken one is a defect of the pass that ran before."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _WEIGHT_TYPES = (ir.DataType.INT8, ir.DataType.INT32)
 def verify(model: ir.Model) -> None:
     """Check ``model`` against the rules of its level (docs/design/architecture.md).
 
-    Every level: valid ONNX, a unique name on every node. ``float`` and ``qdq`` models that ``normalize`` has seen: the
-    canonical form. ``qdq``: int8 weights, positive finite scales. ``integer``: see ``verify_integer``.
+    Every level: valid ONNX, a unique name on every node. ``float`` and ``qdq`` models that ``normalize`` has
+    seen: the canonical form. ``qdq``: int8 weights, positive finite scales. ``integer``: see
+    ``verify_integer``.
 
     Raises:
         VerificationError: A rule is broken; the node is named.
@@ -57,7 +58,9 @@ def _check_names(model: ir.Model) -> None:
     seen: set[str] = set()
     for node in RecursiveGraphIterator(model.graph):
         if not node.name:
-            raise broken(node, "a node has no name", f"outputs {[o.name for o in node.outputs]}", "a unique name")
+            raise broken(
+                node, "a node has no name", f"outputs {[o.name for o in node.outputs]}", "a unique name"
+            )
         if node.name in seen:
             raise broken(node, "two nodes have the same name", repr(node.name), "a unique name")
         seen.add(node.name)
@@ -66,7 +69,7 @@ def _check_names(model: ir.Model) -> None:
 def _check_onnx(model: ir.Model) -> None:
     try:
         onnx.checker.check_model(to_proto(model))
-    except Exception as error:  # noqa: BLE001 - ValidationError, and errors of C++ code
+    except Exception as error:
         raise VerificationError("the model is not valid ONNX", found=str(error).strip()[:400]) from error
 
 
@@ -86,7 +89,11 @@ def _check_canonical(model: ir.Model) -> None:
 def _identity(node: ir.Node) -> VerificationError | None:
     value, result = node.inputs[0], node.outputs[0]
     # A graph output that is a graph input or an initializer can be written in no other way.
-    if result.is_graph_output() and value is not None and (value.producer() is None or value.is_graph_output()):
+    if (
+        result.is_graph_output()
+        and value is not None
+        and (value.producer() is None or value.is_graph_output())
+    ):
         return None
     return broken(node, "an Identity is left", "Identity")
 
@@ -105,7 +112,9 @@ def _gemm(node: ir.Node) -> VerificationError | None:
 def _conv(node: ir.Node) -> VerificationError | None:
     missing = sorted(_EVERYWHERE_EXPLICIT - set(node.attributes))
     if missing or "auto_pad" in node.attributes:
-        return broken(node, "a Conv has attributes left open", ", ".join(missing) or "auto_pad", "explicit ones")
+        return broken(
+            node, "a Conv has attributes left open", ", ".join(missing) or "auto_pad", "explicit ones"
+        )
     return None
 
 
@@ -117,7 +126,9 @@ def _check_qdq(model: ir.Model, canonical: bool) -> None:
         if scale is not None and scale.is_initializer() and scale.const_value is not None:
             array = np.asarray(scale.const_value.numpy(), np.float64)
             if not (np.isfinite(array).all() and (array > 0).all()):
-                raise broken(node, "a scale is not positive and finite", f"{scale.name!r}: {array.min()}", "> 0")
+                raise broken(
+                    node, "a scale is not positive and finite", f"{scale.name!r}: {array.min()}", "> 0"
+                )
             _check_axis(node, value, array)
         elif canonical:
             raise broken(node, "a scale is computed", repr(scale.name if scale else None), "an initializer")
@@ -132,4 +143,6 @@ def _check_axis(node: ir.Node, value: ir.Value | None, scale: np.ndarray) -> Non
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     size = value.shape[axis] if -len(value.shape) <= axis < len(value.shape) else None
     if isinstance(size, int) and size != scale.size:
-        raise broken(node, "scales and channels differ in number", f"{scale.size} for {size}", "one per channel")
+        raise broken(
+            node, "scales and channels differ in number", f"{scale.size} for {size}", "one per channel"
+        )

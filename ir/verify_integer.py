@@ -1,4 +1,4 @@
-"""The rules of the integer level: what may stand between Encrypt and Decrypt, and that every number is exact."""
+"""The rules of the integer level: what stands between Encrypt and Decrypt, and that every number is exact."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from .dialect import DOMAIN
-from .errors import LimitError, VerificationError
+from .errors import VerificationError
+from .intervals import EXACT, LAYOUT, LINEAR, Interval, constant_of, int_of, interval_of
 
-EXACT = 2**24
-"""float32 holds every integer below this exactly."""
-
-LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
-LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 SUMS = frozenset({"Add", "Sub"})
 ALLOWED = LAYOUT | LINEAR | SUMS | {"Mul", "Neg", "ReduceSum"}
-
-Interval = tuple[float, float]
 
 
 class Side(Enum):
@@ -34,16 +28,16 @@ class Side(Enum):
 def check(model: ir.Model) -> None:
     """Check the encrypted region of an integer model.
 
-    Only allowed operators stand in it; no client value reaches it but through Encrypt, and none leaves it but through
-    Decrypt; nothing is encrypted again after decryption; weights, tables and constants are integers; a RoundBits is
-    read by TableLookups only; intervals from the declared ranges and the tables prove that no sum of absolute
-    products reaches 2^24.
+    Only allowed operators stand in it; no client value reaches it but through Encrypt, and none leaves it but
+    through Decrypt; nothing is encrypted again after decryption; weights, tables and constants are integers;
+    a RoundBits is read by TableLookups only; intervals from the declared ranges and the tables prove that no
+    sum of absolute products reaches 2^24.
 
     Raises:
         VerificationError: A rule is broken; the node is named.
         LimitError: A value may reach 2^24, so that float32 would not be exact.
     """
-    sides: dict[ir.Value, Side] = {v: Side.PROLOGUE for v in model.graph.inputs}
+    sides: dict[ir.Value, Side] = dict.fromkeys(model.graph.inputs, Side.PROLOGUE)
     ranges: dict[ir.Value, Interval] = {}
     found = set()
     for node in model.graph:
@@ -54,15 +48,20 @@ def check(model: ir.Model) -> None:
             found.add(node.op_type)
         if side is Side.SERVER:
             _check_server(node, given)
-            interval = _interval(node, ranges)
+            interval = interval_of(node, ranges)
             if interval is not None:
-                ranges.update({o: interval for o in node.outputs})
-        sides.update({o: side for o in node.outputs})
+                ranges.update(dict.fromkeys(node.outputs, interval))
+        sides.update(dict.fromkeys(node.outputs, side))
     for output in model.graph.outputs:
         if sides.get(output) is Side.SERVER:
-            node = output.producer()
-            assert node is not None
-            raise _broken(node, "an encrypted value leaves the model", f"output {output.name!r}", "a Decrypt before it")
+            source = output.producer()
+            assert source is not None
+            raise _broken(
+                source,
+                "an encrypted value leaves the model",
+                f"output {output.name!r}",
+                "a Decrypt before it",
+            )
     if missing := {"Encrypt", "Decrypt"} - found:
         raise VerificationError(
             "the model has no encrypted part", found=f"no {' and no '.join(sorted(missing))}", allowed="both"
@@ -78,7 +77,9 @@ def _side(node: ir.Node, given: dict[ir.Value, Side]) -> Side:
     met = set(given.values())
     if node.domain == DOMAIN and node.op_type == "Encrypt":
         if met != {Side.PROLOGUE}:
-            raise _broken(node, "Encrypt of a value that is not the client's to give", _names(met), "a client value")
+            raise _broken(
+                node, "Encrypt of a value that is not the client's to give", _names(met), "a client value"
+            )
         return Side.SERVER
     if node.domain == DOMAIN and node.op_type == "Decrypt":
         if met != {Side.SERVER}:
@@ -87,11 +88,20 @@ def _side(node: ir.Node, given: dict[ir.Value, Side]) -> Side:
     if Side.SERVER in met:
         if met - {Side.SERVER, Side.CONSTANT}:
             names = [v.name for v, s in given.items() if s in (Side.PROLOGUE, Side.EPILOGUE)]
-            raise _broken(node, "a float value reaches the encrypted part", f"{names}", "an Encrypt before it")
+            raise _broken(
+                node, "a float value reaches the encrypted part", f"{names}", "an Encrypt before it"
+            )
         return Side.SERVER
     if node.domain == DOMAIN:
-        raise _broken(node, "an operator of the circuit stands outside the encrypted part", _names(met), "encrypted input")
-    return Side.EPILOGUE if Side.EPILOGUE in met else Side.PROLOGUE if met - {Side.CONSTANT} else Side.CONSTANT
+        raise _broken(
+            node,
+            "an operator of the circuit stands outside the encrypted part",
+            _names(met),
+            "encrypted input",
+        )
+    return (
+        Side.EPILOGUE if Side.EPILOGUE in met else Side.PROLOGUE if met - {Side.CONSTANT} else Side.CONSTANT
+    )
 
 
 def _names(sides: set[Side]) -> str:
@@ -105,12 +115,16 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         if array is None:
             raise _broken(node, "a constant is not an initializer", repr(value.name), "folded constants")
         if array.dtype.kind == "f" and not _is_integer(array):
-            raise _broken(node, "a constant of the encrypted part is not an integer", repr(value.name), "integers")
+            raise _broken(
+                node, "a constant of the encrypted part is not an integer", repr(value.name), "integers"
+            )
         if array.size and np.abs(array.astype(np.float64)).max() >= EXACT:
             raise _broken(node, "a constant is too large to be exact", repr(value.name), "below 2^24")
     for value in (*given, *node.outputs):
         if given.get(value) is not Side.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
-            raise _broken(node, "an encrypted value is not float32", f"{value.name!r}: {value.dtype}", "float32")
+            raise _broken(
+                node, "an encrypted value is not float32", f"{value.name!r}: {value.dtype}", "float32"
+            )
     if node.domain == DOMAIN:
         if node.op_type in _DIALECT:
             _DIALECT[node.op_type](node)
@@ -119,7 +133,9 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         raise _broken(node, "an operator that no circuit computes", node.op_type, ", ".join(sorted(ALLOWED)))
     encrypted = sum(given.get(v) is Side.SERVER for v in node.inputs if v is not None)
     if node.op_type in LINEAR | {"Mul"} and encrypted != 1:
-        raise _broken(node, "a product of two encrypted values", f"{encrypted} encrypted inputs", "one constant factor")
+        raise _broken(
+            node, "a product of two encrypted values", f"{encrypted} encrypted inputs", "one constant factor"
+        )
     if node.op_type in LINEAR and len([v for v in node.inputs if v is not None]) > 2:
         raise _broken(node, "a linear operator has a bias", "3 inputs", "an Add behind it")
     if node.op_type in ("Gemm", "Conv") and given.get(node.inputs[0]) is not Side.SERVER:  # type: ignore[arg-type]
@@ -128,26 +144,15 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         _check_gemm(node)
 
 
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of an initializer, else None."""
-    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
 def _is_integer(array: np.ndarray) -> bool:
     return bool(np.isfinite(array).all() and (array == np.rint(array)).all())
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def _check_gemm(node: ir.Node) -> None:
     found = {
         "alpha": node.attributes["alpha"].as_float() if "alpha" in node.attributes else 1.0,
-        "transA": _int(node, "transA", 0),
-        "transB": _int(node, "transB", 0),
+        "transA": int_of(node, "transA", 0),
+        "transB": int_of(node, "transB", 0),
     }
     wanted = {"alpha": 1.0, "transA": 0, "transB": 1}
     if found != wanted:
@@ -155,22 +160,31 @@ def _check_gemm(node: ir.Node) -> None:
 
 
 def _check_range(node: ir.Node) -> None:
-    low, high = _int(node, "low", 0), _int(node, "high", 1)
+    low, high = int_of(node, "low", 0), int_of(node, "high", 1)
     if low > high or max(abs(low), abs(high)) >= EXACT:
-        raise _broken(node, "a declared range is no range", f"{low} .. {high}", "low <= high, both below 2^24")
+        raise _broken(
+            node, "a declared range is no range", f"{low} .. {high}", "low <= high, both below 2^24"
+        )
 
 
 def _check_rounding(node: ir.Node) -> None:
-    bits = _int(node, "lsbs_to_remove", 0)
+    bits = int_of(node, "lsbs_to_remove", 0)
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "exact"
     if not 0 <= bits < 24 or mode not in ("exact", "approximate"):
-        raise _broken(node, "a rounding that does not exist", f"{bits} bits, {mode}", "0 to 23 bits, exact or approximate")
+        raise _broken(
+            node,
+            "a rounding that does not exist",
+            f"{bits} bits, {mode}",
+            "0 to 23 bits, exact or approximate",
+        )
     result = node.outputs[0]
     readers = [u.node for u in result.uses()]
     others = [n for n in readers if n.domain != DOMAIN or n.op_type != "TableLookup"]
     if result.is_graph_output() or others or not readers:
         place = repr(others[0].name) if others else "an output, or nothing"
-        raise _broken(node, "a RoundBits not directly before a TableLookup", f"read by {place}", "a TableLookup")
+        raise _broken(
+            node, "a RoundBits not directly before a TableLookup", f"read by {place}", "a TableLookup"
+        )
 
 
 def _check_table(node: ir.Node) -> None:
@@ -182,20 +196,24 @@ def _check_table(node: ir.Node) -> None:
         raise _broken(node, "a table of the wrong shape", found, "(channels, size) and (channels)")
     x = node.inputs[0]
     assert x is not None
-    step, axis = _int(node, "step", 1), _int(node, "axis", 1)
+    step, axis = int_of(node, "step", 1), int_of(node, "axis", 1)
     if step < 1 or step & (step - 1):
         raise _broken(node, "the step of a table is no power of two", str(step), "1, 2, 4, ...")
     if len(table) > 1 and x.shape is not None:
         size = x.shape[axis] if 0 <= axis < len(x.shape) else None
         if size != len(table):
-            raise _broken(node, "tables and channels differ in number", f"{len(table)} tables for {size}", "one each")
+            raise _broken(
+                node, "tables and channels differ in number", f"{len(table)} tables for {size}", "one each"
+            )
     before = x.producer()
     if before is not None and before.domain == DOMAIN and before.op_type == "RoundBits":
-        unit = 2 ** _int(before, "lsbs_to_remove", 0)
+        unit = 2 ** int_of(before, "lsbs_to_remove", 0)
         if unit != step:
             raise _broken(node, "the step of a table is not that of its rounding", str(step), str(unit))
         if (first % unit).any():
-            raise _broken(node, "a table begins off the grid of its rounding", f"step {unit}", "multiples of it")
+            raise _broken(
+                node, "a table begins off the grid of its rounding", f"step {unit}", "multiples of it"
+            )
 
 
 _DIALECT: dict[str, Callable[[ir.Node], None]] = {
@@ -203,90 +221,3 @@ _DIALECT: dict[str, Callable[[ir.Node], None]] = {
     "RoundBits": _check_rounding,
     "TableLookup": _check_table,
 }
-
-
-def _interval(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
-    """Bounds of the outputs of ``node``; None where an input has none."""
-    if node.domain == DOMAIN and node.op_type == "Encrypt":
-        return float(_int(node, "low", 0)), float(_int(node, "high", 1))
-    if node.domain == DOMAIN and node.op_type == "TableLookup":
-        table = constant_of(node.inputs[1])
-        assert table is not None
-        return float(table.min()), float(table.max())
-    operands = [_operand(v, ranges) for v in node.inputs if v is not None]
-    if not operands or operands[0] is None:
-        return None
-    low, high = operands[0]
-    if node.domain == DOMAIN:  # RoundBits
-        half = 2.0 ** _int(node, "lsbs_to_remove", 0) / 2
-        return _within(node, low - half, high + half)
-    if node.op_type in LAYOUT:
-        return low, high
-    if node.op_type == "Neg":
-        return -high, -low
-    if node.op_type == "ReduceSum":
-        return _sum_range(node, low, high)
-    if node.op_type in LINEAR:
-        return _linear_range(node, ranges)
-    other = operands[1] if len(operands) > 1 else None
-    if other is None:
-        return None
-    if node.op_type == "Mul":
-        products = [a * b for a in (low, high) for b in other]
-        return _within(node, min(products), max(products))
-    sign = -1 if node.op_type == "Sub" else 1
-    ends = [sign * e for e in other]
-    return _within(node, low + min(ends), high + max(ends))
-
-
-def _operand(value: ir.Value, ranges: dict[ir.Value, Interval]) -> Interval | None:
-    array = constant_of(value)
-    if array is not None:
-        return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    return ranges.get(value)
-
-
-def _within(node: ir.Node, low: float, high: float) -> Interval:
-    largest = max(abs(low), abs(high))
-    if largest >= EXACT:
-        raise LimitError(
-            "a value of the encrypted part may be too large to be exact",
-            node=node.name or "",
-            op=node.op_type,
-            found=f"absolute values up to {largest:.0f} ({np.log2(largest):.1f} bits)",
-            allowed="below 2^24",
-            do="use fewer bits for the weights or activations of this layer",
-        )
-    return low, high
-
-
-def _sum_range(node: ir.Node, low: float, high: float) -> Interval | None:
-    source, result = node.inputs[0], node.outputs[0]
-    if source is None or source.shape is None or result.shape is None:
-        return None
-    sizes = [[d for d in v.shape.dims if isinstance(d, int)] for v in (source, result) if v.shape is not None]
-    count = float(np.prod(sizes[0])) / max(float(np.prod(sizes[1])), 1.0)
-    return _within(node, count * low, count * high)
-
-
-def _linear_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
-    on_right = constant_of(node.inputs[1]) is not None
-    weight = constant_of(node.inputs[1] if on_right else node.inputs[0])
-    data = node.inputs[0] if on_right else node.inputs[1]
-    known = ranges.get(data) if data is not None else None
-    if weight is None or known is None:
-        return None
-    exact = weight.astype(np.float64)
-    if node.op_type in ("Gemm", "Conv"):
-        axes = tuple(range(1, exact.ndim))
-    else:
-        axes = (-1 if not on_right else -2 if exact.ndim > 1 else 0,)
-    low, high = known
-    if node.op_type == "Conv":
-        low, high = min(low, 0.0), max(high, 0.0)  # padding adds zeros
-    positive, negative = np.clip(exact, 0, None).sum(axis=axes), np.clip(exact, None, 0).sum(axis=axes)
-    lowest, highest = positive * low + negative * high, positive * high + negative * low
-    # Sums on the way may be larger than their result.
-    largest = float(((positive - negative) * max(abs(low), abs(high))).max(initial=0))
-    _within(node, -largest, largest)
-    return float(lowest.min(initial=0)), float(highest.max(initial=0))

@@ -1,4 +1,4 @@
-"""The canonical float form: one spelling of each network, so that the passes behind it need to know only one."""
+"""The canonical float form: one spelling of each network, so that the passes behind it know only one."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ _MOST_SWEEPS = 100
 class Normalize(Pass):
     """Bring a float model to the canonical form of docs/design/architecture.md.
 
-    The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is computed;
-    Identity, Dropout and unused parts are gone; dense layers and convolutions have one form; batch normalization and
-    constants per channel are folded into the weights before them. Running it again changes nothing.
+    The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is
+    computed; Identity, Dropout and unused parts are gone; dense layers and convolutions have one form; batch
+    normalization and constants per channel are folded into the weights before them. Running it again changes
+    nothing.
 
     Raises:
         UnsupportedError: An input has a free axis besides the batch, or an operator is in training mode.

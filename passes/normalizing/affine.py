@@ -6,8 +6,19 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from .edit import bypass, constant, constant_of, float_of, insert, int_of, is_float, only_consumer, rank_of
-from .edit import set_constant, substitute
+from .edit import (
+    bypass,
+    constant,
+    constant_of,
+    float_of,
+    insert,
+    int_of,
+    is_float,
+    only_consumer,
+    rank_of,
+    set_constant,
+    substitute,
+)
 
 _LINEAR = frozenset({"Gemm", "Conv", "MatMul"})
 
@@ -18,7 +29,8 @@ def spell(model: ir.Model, node: ir.Node) -> bool:
         return False
     first, second = (constant_of(v) for v in node.inputs)
     x, y = node.inputs
-    assert x is not None and y is not None
+    assert x is not None
+    assert y is not None
     graph, name = model.graph, str(node.name)
     if node.op_type in ("Add", "Mul"):
         if first is None or second is not None:
@@ -27,7 +39,9 @@ def spell(model: ir.Model, node: ir.Node) -> bool:
         return True
     if second is not None:
         with np.errstate(all="ignore"):
-            other = -second if node.op_type == "Sub" else (1.0 / second.astype(np.float64)).astype(second.dtype)
+            other = (
+                -second if node.op_type == "Sub" else (1.0 / second.astype(np.float64)).astype(second.dtype)
+            )
         if not np.isfinite(other).all():
             return False
         set_constant(graph, node, 1, other, f"{name}.constant")
@@ -88,7 +102,11 @@ def merge(model: ir.Model, node: ir.Node) -> bool:
     if outer is None or before is None or before.op_type != node.op_type or before.domain:
         return False
     inner = constant_of(before.inputs[1])
-    if inner is None or only_consumer(before.outputs[0]) is not node or constant_of(before.inputs[0]) is not None:
+    if (
+        inner is None
+        or only_consumer(before.outputs[0]) is not node
+        or constant_of(before.inputs[0]) is not None
+    ):
         return False
     exact = outer.astype(np.float64), inner.astype(np.float64)
     both = (exact[0] + exact[1] if node.op_type == "Add" else exact[0] * exact[1]).astype(outer.dtype)
@@ -100,7 +118,7 @@ def merge(model: ir.Model, node: ir.Node) -> bool:
 
 
 def fold(model: ir.Model, node: ir.Node) -> bool:
-    """A Mul or Add by a constant for each output channel goes into the weights of the linear operator before it."""
+    """A Mul or Add by a constant per output channel goes into the weights of the operator before it."""
     if node.domain or node.op_type not in ("Add", "Mul") or not is_float(node.outputs[0]):
         return False
     c, value = constant_of(node.inputs[1]), node.inputs[0]
@@ -119,7 +137,11 @@ def fold(model: ir.Model, node: ir.Node) -> bool:
     rank = rank_of(before.outputs[0]) if is_matmul else weight.ndim
     vector = _per_channel(c, rank, channels, -1 if is_matmul else 1)
     bias = None if is_matmul else constant_of(before.inputs[2] if len(before.inputs) > 2 else None)
-    if vector is None or (bias is None and not is_matmul) or (is_matmul and (node.op_type == "Add" or weight.ndim > 2)):
+    if (
+        vector is None
+        or (bias is None and not is_matmul)
+        or (is_matmul and (node.op_type == "Add" or weight.ndim > 2))
+    ):
         return False
     along = vector if is_matmul else vector.reshape(-1, *[1] * (weight.ndim - 1))
     factor, shift = (along, 0.0) if node.op_type == "Mul" else (1.0, vector)

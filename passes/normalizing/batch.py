@@ -15,10 +15,10 @@ _SAMPLES = 2
 
 
 def free(model: ir.Model) -> bool:
-    """Name axis 0 of every input ``N``, where the model computes for a batch what it computes sample by sample.
+    """Name axis 0 of every input ``N``, where the model computes each sample of a batch by itself.
 
-    A batch of 1 that is written into a Reshape is rewritten to -1. A model that mixes its samples, or has a batch
-    other than 1, keeps a static batch.
+    A batch of 1 that is written into a Reshape is rewritten to -1. A model that mixes its samples, or has a
+    batch other than 1, keeps a static batch.
 
     Returns:
         Whether the batch axis is free now.
@@ -30,7 +30,7 @@ def free(model: ir.Model) -> bool:
     inputs = [i for i in model.graph.inputs if i.shape is not None and len(i.shape)]
     if not inputs or len(inputs) < len(model.graph.inputs):
         return False
-    sizes = [i.shape[0] for i in inputs]
+    sizes = [i.shape[0] for i in inputs if i.shape is not None]
     if any(isinstance(size, int) and size != 1 for size in sizes):
         return False
     _set_batch(inputs, 1)
@@ -115,12 +115,15 @@ def _same_in_batch(model: ir.Model, singles: tuple[dict[str, np.ndarray], list[A
 
 
 def _open_reshapes(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
-    """Rewrite constant Reshape targets (1, ...) to (-1, ...); the model has static shapes with a batch of 1."""
+    """Rewrite constant Reshape targets (1, ...) to (-1, ...); shapes are those of a batch of 1."""
     undo: list[tuple[ir.Node, ir.Value]] = []
     for node in list(model.graph):
         if node.op_type != "Reshape" or node.domain:
             continue
-        target, before, after = constant_of(node.inputs[1]), *map(shapes.static_of, (node.inputs[0], node.outputs[0]))
+        target, before, after = (
+            constant_of(node.inputs[1]),
+            *map(shapes.static_of, (node.inputs[0], node.outputs[0])),
+        )
         if target is None or not before or not after or 0 in after or before[0] != 1:
             continue
         if len(target) == len(after) and int(target[0]) == 1:

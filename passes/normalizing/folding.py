@@ -15,7 +15,15 @@ from . import shapes
 from .edit import bypass, constant, constant_of, int_of, set_constant
 
 _RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+    {
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Dropout",
+    }
 )
 _LEFT = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity"})
 _MOST_ELEMENTS = 2**24
@@ -23,7 +31,7 @@ _MOST_ELEMENTS = 2**24
 
 def fold_shapes(model: ir.Model) -> None:
     """Compute what depends on shapes alone (Shape-Gather-Concat-Reshape), with the batch free."""
-    # Dead nodes, small constants and symbolic shapes: what onnxscript does well. Weights are for fold_constants.
+    # Small constants and symbolic shapes are what onnxscript does well; weights are for fold_constants.
     optimizer.fold_constants(model, onnx_shape_inference=False)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     RemoveUnusedNodesPass()(model)
@@ -56,7 +64,9 @@ def _foldable(node: ir.Node) -> bool:
         return False
     for output in node.outputs:
         static = shapes.static_of(output)
-        if output.is_graph_output() or (output.name and (static is None or math.prod(static) > _MOST_ELEMENTS)):
+        if output.is_graph_output() or (
+            output.name and (static is None or math.prod(static) > _MOST_ELEMENTS)
+        ):
             return False
     return True
 
@@ -75,7 +85,7 @@ def make_reshape_constant(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-def remove_noop(model: ir.Model, node: ir.Node) -> bool:
+def remove_noop(_: ir.Model, node: ir.Node) -> bool:
     """Remove Identity, Dropout, a Cast to the same type and a Transpose that keeps the order.
 
     Raises:

@@ -32,7 +32,8 @@ def normalize_gemm(model: ir.Model, node: ir.Node) -> bool:
     if node.op_type != "Gemm" or node.domain or not is_float(node.outputs[0]):
         return False
     x, w = node.inputs[0], node.inputs[1]
-    assert x is not None and w is not None
+    assert x is not None
+    assert w is not None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     weight = constant_of(w)
     if weight is None:
@@ -143,7 +144,10 @@ def normalize_window(model: ir.Model, node: ir.Node) -> bool:
     if pads is None:
         return False
     written: dict[str, int | float | list[int]] = {
-        "dilations": dilations, "kernel_shape": kernel, "pads": pads, "strides": strides
+        "dilations": dilations,
+        "kernel_shape": kernel,
+        "pads": pads,
+        "strides": strides,
     }
     if is_conv:
         written["group"] = int_of(node, "group", 1)
@@ -205,7 +209,9 @@ def _zero_padding(node: ir.Node) -> list[int] | None:
     filler, axes = constant_of(inputs[0]), constant_of(inputs[1])
     if (attribute is not None and attribute.as_string() != "constant") or rank is None or amounts is None:
         return None
-    if (inputs[0] is not None and (filler is None or filler.any())) or (inputs[1] is not None and axes is None):
+    if (inputs[0] is not None and (filler is None or filler.any())) or (
+        inputs[1] is not None and axes is None
+    ):
         return None
     named = range(rank) if axes is None else [int(a) % rank for a in axes.ravel()]
     full = np.zeros((2, rank), np.int64)

@@ -17,8 +17,8 @@ _SIZES = (2, 3)
 def infer(model: ir.Model) -> None:
     """Infer the shape of every value of the graph anew.
 
-    onnx infers what it can. Where that leaves an axis open (a Reshape with -1, for example), the model is run on two
-    batch sizes: an axis that stays is static, one that follows the batch is ``N``.
+    onnx infers what it can. Where that leaves an axis open (a Reshape with -1, for example), the model is run
+    on two batch sizes: an axis that stays is static, one that follows the batch is ``N``.
 
     Raises:
         ModelError: onnxruntime cannot run the model.
@@ -77,4 +77,3 @@ def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
     # Half-known shapes of values would only make onnxruntime warn about its own better ones.
     del proto.graph.value_info[:]
     return proto
-
