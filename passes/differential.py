@@ -17,8 +17,8 @@ from ..ir.runtime import Arrays, Session
 from .instruments import Instrument
 
 EXACT = 1e-4
-"""Largest difference of a pass that preserves values exactly, relative to the largest absolute value of the
-output: float operators in another order or fused differ by this much."""
+"""Largest difference of a pass that preserves values exactly, relative to the largest absolute value of
+the output: float operators in another order or fused differ by this much."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Difference:
         output: The output, by its name before the pass.
         max_abs: Largest absolute difference; infinite where one side is not finite and the other is.
         scale: Largest finite absolute value of the output before the pass.
-        same_argmax: Share of samples whose largest entry is at the same place; of equal samples where there is
-            only one entry a sample, or where the output holds integers.
+        same_argmax: Share of samples whose largest entry is at the same place; of equal samples where
+            there is only one entry a sample, or where the output holds integers.
     """
 
     pass_name: str
@@ -107,7 +107,7 @@ class DifferentialCheck(Instrument):
             raise VerificationError(
                 f"{found.pass_name} changed the output {found.output!r} by more than it may",
                 pass_name=found.pass_name,
-                found=f"{found.max_abs:.3g}, which is {found.relative:.2%} of the largest value {found.scale:.3g}",
+                found=f"{found.max_abs:.3g}, which is {found.relative:.2%} of the largest, {found.scale:.3g}",
                 allowed=f"{allowed:.2%} (it says that it preserves values: {found.preserves})",
                 do="report this with the stages before and after it (--dump-dir)",
             )

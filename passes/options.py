@@ -86,12 +86,7 @@ def _layer(
         spec = find_option(key, own, pass_name, (layers.name, node, key))
         if spec.name in checked:
             raise OptionError(f"option {spec.key!r} is given twice for {node!r}", allowed="each option once")
-        try:
-            checked[spec.name] = convert_value(value, spec.hint, spec, (spec.name,))
-        except OptionError as error:
-            inner = error.path[1:]
-            error.path = (layers.name, node, key, *inner)
-            raise
+        checked[spec.name] = convert_value(value, spec.hint, spec, (layers.name, node, key))
     return checked
 
 
@@ -131,7 +126,7 @@ def _require_writable(hint: Any, what: str) -> None:
         raise OnnxFheError(
             f"option {what} has a type that a pipeline text cannot hold",
             found=str(hint),
-            allowed="bool, int, float, str, None, Literal, tuple[X, ...], Mapping[str, X], and unions of these",
+            allowed="bool, int, float, str, None, Literal, tuple[X, ...], Mapping[str, X], unions of them",
         )
     for part in inner:
         _require_writable(part, what)

@@ -1,9 +1,9 @@
 """Plug-ins: modules, callables and files that add passes, TLU-able operators and backends.
 
 An installed package names its plug-in in the entry-point group ``onnx_fhe.plugins``; ``--plugin`` and
-``load_plugin`` take a module or a file. Importing the module (and calling it, where the entry point is a callable)
-registers what it brings with ``onnx_fhe.passes.register_pass``, ``onnx_fhe.passes.register_tlu_operator`` and
-``onnx_fhe.backends.registry.register_backend``. A plug-in is loaded wholly or, if it raises, not at all.
+``load_plugin`` take a module or a file. Importing the module (and calling it, where it is a callable)
+registers what it brings with ``onnx_fhe.passes.register_pass``, ``onnx_fhe.passes.register_tlu_operator``
+and ``onnx_fhe.backends.registry.register_backend``. A plug-in is loaded wholly or, if it raises, not at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The text form of a pipeline: ``name{key=value key=value},name``.
 
-Values are numbers, words, ``true``, ``false``, ``none``, ``"quoted"`` (with the escapes of JSON), lists ``[a b]``
-and mappings ``{k=v}``; keys may be quoted. ``@FILE.toml`` stands for the passes of a file (``toml_text``).
+Values are numbers, words, ``true``, ``false``, ``none``, ``"quoted"`` (with the escapes of JSON), lists
+``[a b]`` and mappings ``{k=v}``; keys may be quoted. ``@FILE.toml`` stands for the passes of a file
+(``toml_text``).
 """
 
 from __future__ import annotations
@@ -134,8 +135,9 @@ class _Parser:
                 self.fail(f"{token.value!r} is given twice", "each key once", token=token)
             if not self.accept("="):
                 self.fail(f"{token.value!r} has no value", f"{token.value}=VALUE", token=token)
-            self.place.keys[(*path, key)] = token.span
-            pairs[key] = self.value((*path, key))
+            here = (*path, key)
+            self.place.keys[here] = token.span
+            pairs[key] = self.value(here)
         return pairs
 
     def value(self, path: OptionPath) -> Any:

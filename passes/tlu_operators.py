@@ -57,8 +57,8 @@ def register_tlu_operator(
     Args:
         domain: Its domain; ``""`` or ``ai.onnx`` for a standard operator.
         op_type: Its name.
-        body: What it computes; needed for a custom domain. An ONNX (or onnxscript) function, which onnxruntime
-            runs; or a numpy callable, which can fill tables but not run the model in onnxruntime.
+        body: What it computes; needed for a custom domain. An ONNX (or onnxscript) function, which
+            onnxruntime runs; or a numpy callable, which can fill tables but not run the model in onnxruntime.
         owner: Who declares it; by default the plug-in that is being loaded, else the body's module.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,8 @@ from ..ir.errors import OnnxFheError, PipelineError
 from .text import ParsedPass
 from .values import OptionError, label
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+# In the standard library from 3.11 on; before, the package that it came from.
+tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 EXAMPLE = '[[pass]] tables, each with name = "..." and the options of the pass'
 

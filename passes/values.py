@@ -69,7 +69,9 @@ MAPPING = get_origin(Mapping[str, int])
 
 
 def convert_value(value: Any, hint: Any, spec: OptionSpec, path: OptionPath) -> Any:
-    """``value`` as type ``hint`` holds it, within the bounds and choices of ``spec``; ``path`` is where it stands.
+    """``value`` as type ``hint`` holds it, within the bounds and choices of ``spec``.
+
+    ``path`` says where it stands.
 
     Raises:
         OptionError: It is of another kind, or out of bounds.
@@ -119,7 +121,7 @@ def convert_value(value: Any, hint: Any, spec: OptionSpec, path: OptionPath) -> 
 
 
 def _as_word(value: Any, choices: tuple[Any, ...]) -> Any:
-    """``true``, ``false`` and ``none`` are words where a choice is called so (and is not the value itself)."""
+    """``true``, ``false`` and ``none`` are words where a choice is called so (not the value itself)."""
     if not (value is None or isinstance(value, bool)) or any(value is c for c in choices):
         return value
     return shown(value) if shown(value) in choices else value
@@ -183,7 +185,8 @@ def _words(hint: Any, spec: OptionSpec) -> tuple[Any, ...]:
 
 
 def _takes_text(hint: Any, spec: OptionSpec) -> bool:
-    return spec.choices is None and (hint is str or str in get_args(hint))
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return spec.choices is None and str in members
 
 
 def label(path: OptionPath) -> str:
@@ -191,7 +194,7 @@ def label(path: OptionPath) -> str:
     first, *rest = path
     text = str(first).replace("_", "-")
     for i, part in enumerate(rest):
-        text += f".{part}" if first == "layers" and i == 1 else f"[{part}]"
+        text += f".{str(part).replace('_', '-')}" if first == "layers" and i == 1 else f"[{part}]"
     return text
 
 
