@@ -1,0 +1,203 @@
+"""What a backend is asked: to lower an integer-level model, and what the circuit must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.limits import TargetLimits
+from ..ir.runtime import Arrays
+
+Progress = Callable[[str, int, int], None]
+Ciphertexts = dict[str, Any]
+"""Ciphertexts of one sample by name; what they are is the backend's own affair."""
+ParameterStrategy = Literal["auto", "mono", "multi", "multi-norm2"]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """The default progress: none."""
+
+
+@dataclass(frozen=True)
+class LowerOptions:
+    """How a circuit is made.
+
+    Attributes:
+        p_error: Tolerated error of one table lookup; ``None`` to give only ``global_p_error``.
+        global_p_error: Tolerated error of the whole circuit.
+        security_level: Bits of security.
+        parameter_strategy: ``mono`` is one parameter set for the circuit, ``multi`` one for each precision,
+            ``multi-norm2`` one for each precision and weight norm (larger keys);
+            ``auto`` takes the cheapest, and ``multi-norm2`` only where it saves more than a twentieth.
+        compress_keys: Evaluation keys about four times smaller to send, and no slower to use.
+        loop_parallelize: Use all cores for one sample.
+        seed: Seeds what the backend draws at random in the clear. Keys and encryption never use it.
+        progress: Called with (what, done, total).
+    """
+
+    p_error: float | None = 1e-5
+    global_p_error: float | None = None
+    security_level: int = 128
+    parameter_strategy: ParameterStrategy = "auto"
+    compress_keys: bool = True
+    loop_parallelize: bool = True
+    seed: int = 0
+    progress: Progress = quiet
+
+
+DEFAULTS = LowerOptions()
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """What one layer costs.
+
+    Attributes:
+        name: Name of the linear node that feeds the table (of the table itself where there is none).
+        operator: Its op type.
+        accumulator_bits: Bits of the accumulator as the circuit holds it.
+        table_bits: Bits that reach the table, after rounding; 0 for a layer without a table.
+        programmable_bootstraps: Bootstraps of one sample, those of exact rounding included.
+    """
+
+    name: str
+    operator: str
+    accumulator_bits: int
+    table_bits: int
+    programmable_bootstraps: int
+
+
+@dataclass(frozen=True)
+class CircuitStatistics:
+    """What a circuit costs for one sample.
+
+    Attributes:
+        programmable_bootstraps: Number of bootstraps.
+        complexity: The backend's own prediction of the work (operations); 0 where it has none.
+        max_table_bits: Widest table input.
+        max_accumulator_bits: Widest value of the whole circuit.
+        mean_accumulator_bits: Mean over the layers.
+        p_error: Error of one lookup that the parameters were chosen for.
+        global_p_error: Predicted error of the whole circuit; ``None`` where it is not known.
+        layers: One entry for each layer, in order.
+        evaluation_key_bytes: Predicted size of uncompressed bootstrapping and key-switching keys.
+        secret_key_bytes: Predicted size of the secret keys.
+        input_bytes: Ciphertexts of one sample, sent.
+        output_bytes: Ciphertexts of one sample, received.
+        parameter_sets: Number of bootstrapping parameter sets.
+    """
+
+    programmable_bootstraps: int
+    complexity: float
+    max_table_bits: int
+    max_accumulator_bits: int
+    mean_accumulator_bits: float
+    p_error: float | None
+    global_p_error: float | None
+    layers: tuple[LayerStatistics, ...]
+    evaluation_key_bytes: int = 0
+    secret_key_bytes: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    parameter_sets: int = 0
+
+
+class EncryptedSession(ABC):
+    """One client and one server in this process; the caller times each step.
+
+    Values and ciphertexts are those of ONE sample: arrays have a first axis of 1.
+    """
+
+    @abstractmethod
+    def keygen(self) -> None:
+        """Make the secret and the evaluation keys, fresh ones every time."""
+
+    @abstractmethod
+    def encrypt(self, values: Mapping[str, np.ndarray]) -> Ciphertexts:
+        """Encrypt one sample.
+
+        Raises:
+            DataError: A name, shape or value that the circuit was not made for.
+        """
+
+    @abstractmethod
+    def evaluate(self, ciphertexts: Ciphertexts) -> Ciphertexts:
+        """The server's work: it needs the evaluation keys and no secret key."""
+
+    @abstractmethod
+    def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:
+        """Decrypt what ``evaluate`` returned: int64 arrays by output name."""
+
+    @abstractmethod
+    def evaluation_keys(self) -> bytes:
+        """The keys that a server needs; they hold no secret key."""
+
+
+class Circuit(ABC):
+    """A lowered server part.
+
+    ``values`` are integers (of any dtype) by Encrypt output name, samples on axis 0; results are int64
+    by Decrypt output name.
+    """
+
+    @abstractmethod
+    def clear(self, values: Mapping[str, np.ndarray]) -> Arrays:
+        """The circuit's own evaluation in the clear, without noise; what is out of range wraps."""
+
+    @abstractmethod
+    def simulate(self, values: Mapping[str, np.ndarray]) -> Arrays:
+        """The circuit in the clear with the errors that encryption would bring."""
+
+    @abstractmethod
+    def statistics(self) -> CircuitStatistics:
+        """What one sample costs."""
+
+    @abstractmethod
+    def session(self) -> EncryptedSession:
+        """A client and a server."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the circuit into ``folder``: ``server/`` for the server, ``client/`` for the client.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+
+
+class Backend(ABC):
+    """A target that circuits are made for."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def limits(self) -> TargetLimits:
+        """What the target takes."""
+
+    @abstractmethod
+    def lower(self, model: ir.Model, options: LowerOptions = DEFAULTS) -> Circuit:
+        """Make a circuit of an integer-level model (the whole model; its server part is what is lowered).
+
+        Raises:
+            UnsupportedError: An operator that the target does not have.
+            LimitError: The target takes no circuit of this width.
+            VerificationError: The model breaks a rule of the integer level.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, model: ir.Model | None = None) -> Circuit:
+        """Read what ``Circuit.save`` wrote.
+
+        Args:
+            folder: The folder.
+            model: The integer-level model; without it the circuit may only be able to run encrypted.
+
+        Raises:
+            ArtifactError: The folder holds no circuit of this backend, or one that does not fit this version.
+        """

@@ -1,0 +1,63 @@
+"""The Concrete backend: legalize the server part, check it, emit it, compile it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import onnx_ir as ir
+
+from ...ir.limits import TargetLimits
+from ...ir.partition import partition
+from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
+from .circuit import ConcreteCircuit, options_of
+from .compiling import Compiled, compile_plan
+from .measure import statistics
+from .plan import Plan, make_plan
+from .requirements import check
+from .store import Ports, Program, Settings, Stored, read
+
+
+class ConcreteBackend(Backend):
+    """TFHE circuits through concrete-python."""
+
+    name = "concrete"
+
+    def limits(self) -> TargetLimits:
+        """What concrete-python takes."""
+        return TargetLimits(name=self.name)
+
+    def lower(self, model: ir.Model, options: LowerOptions = DEFAULTS) -> ConcreteCircuit:
+        """Compile the server part of ``model``; see ``Backend.lower``."""
+        plan = self._plan(model)
+        compiled = compile_plan(plan, options)
+        settings = Settings(
+            cast("ParameterStrategy", compiled.strategy),
+            options.p_error,
+            options.global_p_error,
+            options.security_level,
+            options.compress_keys,
+            options.loop_parallelize,
+        )
+        stored = Stored(
+            Program(settings, statistics(plan, compiled)),
+            compiled.circuit.mlir,
+            Ports(plan.inputs, plan.outputs),
+            compiled.circuit.client.specs.serialize(),
+        )
+        return ConcreteCircuit(stored, lambda: compiled, options.progress)
+
+    def load(self, folder: Path, model: ir.Model | None = None) -> ConcreteCircuit:
+        """Read a circuit; see ``Backend.load``. Without ``model`` all but ``clear`` works."""
+        stored = read(folder)
+
+        def lowered() -> Compiled:
+            assert model is not None
+            return compile_plan(self._plan(model), options_of(stored.program.settings))
+
+        return ConcreteCircuit(stored, lowered if model is not None else None)
+
+    def _plan(self, model: ir.Model) -> Plan:
+        plan = make_plan(partition(model).server)
+        check(plan, self.limits())
+        return plan

@@ -1,0 +1,160 @@
+"""A circuit that Concrete compiled, fresh or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from concrete import fhe
+
+from ...ir.errors import ArtifactError, DataError
+from ...ir.runtime import Arrays
+from ..base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
+from .compiling import Compiled, configuration
+from .plan import Port
+from .session import ConcreteSession, checked, named
+from .store import Settings, Stored, write
+
+
+class ConcreteCircuit(Circuit):
+    """A program with its interface; what compiles or traces is made when it is first needed.
+
+    Args:
+        stored: What is kept of it in files.
+        lowered: Returns what was compiled from the integer model; needed for ``clear``.
+        progress: Called with (what, done, total).
+    """
+
+    def __init__(
+        self, stored: Stored, lowered: Callable[[], Compiled] | None, progress: Progress = quiet
+    ) -> None:
+        self._stored = stored
+        self._lowered = lowered
+        self._progress = progress
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What is encrypted, in order."""
+        return self._stored.ports.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What is decrypted, in order."""
+        return self._stored.ports.outputs
+
+    def clear(self, values: Mapping[str, np.ndarray]) -> Arrays:
+        """The traced graph on every sample; results wrap as decryption would.
+
+        Raises:
+            ArtifactError: The circuit was loaded without its integer model.
+        """
+        graph = self._compiled.circuit.graph
+        nodes = graph.ordered_outputs()
+        return {
+            name: _wrapped(array, nodes[i].output.dtype)
+            for i, (name, array) in enumerate(self._each("clear", values, graph).items())
+        }
+
+    def simulate(self, values: Mapping[str, np.ndarray]) -> Arrays:
+        """The compiled program with the noise of its parameters, a few milliseconds a sample."""
+        server, client = self._simulator
+
+        def run(*sample: np.ndarray) -> Any:
+            given = client.simulate_encrypt(*sample)
+            return client.simulate_decrypt(server.run(*(given if isinstance(given, tuple) else [given])))
+
+        return self._each("simulate", values, run)
+
+    def statistics(self) -> CircuitStatistics:
+        """As measured when it was compiled from the model."""
+        return self._stored.program.statistics
+
+    def session(self) -> EncryptedSession:
+        """A client with its own keys, and this circuit's server."""
+        specs = fhe.ClientSpecs.deserialize(self._stored.specs)
+        return ConcreteSession(specs, self._server, self.inputs, self.outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write ``server/`` and ``client/``."""
+        write(folder, self._stored)
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        if self._lowered is None:
+            raise ArtifactError(
+                "this circuit was loaded without its integer model",
+                do="load it with the model, or run it encrypted or simulated",
+            )
+        return self._lowered()
+
+    @cached_property
+    def _server(self) -> Any:
+        server = _make_server(self._stored, simulated=False)
+        # Another version of Concrete may choose other parameters, and the client's keys would not fit.
+        if server.client_specs.serialize() != fhe.ClientSpecs.deserialize(self._stored.specs).serialize():
+            raise ArtifactError(
+                "this version of Concrete chooses other parameters for the circuit than the one that made it",
+                do="compile the model again",
+            )
+        return server
+
+    @cached_property
+    def _simulator(self) -> tuple[Any, Any]:
+        server = _make_server(self._stored, simulated=True)
+        return server, fhe.Client(server.client_specs, is_simulated=True)
+
+    def _each(self, what: str, values: Mapping[str, np.ndarray], run: Callable[..., Any]) -> Arrays:
+        """Run one sample after the other."""
+        total = _samples(values, self.inputs)
+        found: dict[str, list[np.ndarray]] = {p.name: [] for p in self.outputs}
+        self._progress(what, 0, total)
+        for i in range(total):
+            sample = {p.name: np.asarray(values[p.name])[i : i + 1] for p in self.inputs}
+            results = named(self.outputs, run(*checked(self.inputs, sample)))
+            for port in self.outputs:
+                found[port.name].append(np.asarray(results[port.name], np.int64).reshape(port.shape))
+            self._progress(what, i + 1, total)
+        return {
+            p.name: np.concatenate(found[p.name]) if total else np.zeros((0, *p.shape[1:]), np.int64)
+            for p in self.outputs
+        }
+
+
+def _samples(values: Mapping[str, np.ndarray], ports: tuple[Port, ...]) -> int:
+    if missing := [p.name for p in ports if p.name not in values]:
+        raise DataError(
+            "a value to encrypt is missing", found=", ".join(values) or "none", allowed=", ".join(missing)
+        )
+    counts = {len(values[p.name]) for p in ports}
+    if len(counts) != 1:
+        raise DataError("the inputs have different numbers of samples", found=str(sorted(counts)))
+    return counts.pop()
+
+
+def _wrapped(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """What decryption makes of ``array``: as many bits as Concrete assigned."""
+    size = 1 << dtype.bit_width
+    low = -(size // 2) if dtype.is_signed else 0
+    return np.asarray((array - low) % size + low)
+
+
+def _make_server(stored: Stored, *, simulated: bool) -> Any:
+    settings = stored.program.settings
+    return fhe.Server.create(
+        stored.mlir, configuration(options_of(settings), settings.strategy), is_simulated=simulated
+    )
+
+
+def options_of(settings: Settings) -> LowerOptions:
+    """The options that ``settings`` came from."""
+    return LowerOptions(
+        p_error=settings.p_error,
+        global_p_error=settings.global_p_error,
+        security_level=settings.security_level,
+        parameter_strategy=settings.strategy,
+        compress_keys=settings.compress_keys,
+        loop_parallelize=settings.loop_parallelize,
+    )

@@ -1,0 +1,117 @@
+"""Compiling a plan with Concrete, with the cheapest of its parameter strategies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from concrete import fhe
+from concrete.fhe.compilation.configuration import SecurityLevel
+
+from ...ir.errors import OnnxFheError, UserError
+from ..base import LowerOptions
+from .bounds import DeclaredRanges
+from .emit import Emitter
+from .plan import Plan, Port
+from .requirements import no_parameters
+
+WORTH = 0.95
+"""More parameter sets mean larger keys: they must bring the complexity below this share."""
+
+_STRATEGIES: dict[str, dict[str, Any]] = {
+    "mono": {"parameter_selection_strategy": fhe.ParameterSelectionStrategy.MONO},
+    "multi": {
+        "parameter_selection_strategy": fhe.ParameterSelectionStrategy.MULTI,
+        "multi_parameter_strategy": fhe.MultiParameterStrategy.PRECISION,
+    },
+    "multi-norm2": {
+        "parameter_selection_strategy": fhe.ParameterSelectionStrategy.MULTI,
+        "multi_parameter_strategy": fhe.MultiParameterStrategy.PRECISION_AND_NORM2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What Concrete made, and with which strategy.
+
+    Attributes:
+        circuit: The ``fhe.Circuit``.
+        emitter: Its scope holds the traced nodes.
+        strategy: The parameter strategy that was taken.
+    """
+
+    circuit: Any
+    emitter: Emitter
+    strategy: str
+
+
+def configuration(options: LowerOptions, strategy: str) -> fhe.Configuration:
+    """Concrete's configuration.
+
+    Raises:
+        UserError: A security level that Concrete does not have.
+    """
+    levels = {
+        128: SecurityLevel.SECURITY_128_BITS,
+        132: SecurityLevel.SECURITY_132_BITS,
+    }
+    if options.security_level not in levels:
+        raise UserError(
+            "Concrete does not have this security level",
+            found=f"{options.security_level} bits",
+            allowed=" or ".join(map(str, levels)),
+        )
+    return fhe.Configuration(
+        p_error=options.p_error,
+        global_p_error=options.global_p_error,
+        compress_evaluation_keys=options.compress_keys,
+        loop_parallelize=options.loop_parallelize,
+        security_level=levels[options.security_level],
+        additional_pre_processors=[DeclaredRanges()],
+        # It would write the graph, and the paths of this machine, into the working directory.
+        dump_artifacts_on_unexpected_failures=False,
+        **_STRATEGIES[strategy],
+    )
+
+
+def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
+    """Compile ``plan``.
+
+    Raises:
+        LimitError: Concrete finds no parameters.
+        OnnxFheError: Concrete refuses the circuit for another reason: a defect of the checks before it.
+    """
+    if options.parameter_strategy != "auto":
+        options.progress("compile", 0, 1)
+        compiled = _compile(plan, options, options.parameter_strategy)
+        options.progress("compile", 1, 1)
+        return compiled
+    options.progress("compile", 0, 2)
+    plain = _compile(plan, options, "multi")
+    options.progress("compile", 1, 2)
+    finer = _compile(plan, options, "multi-norm2") if len(plan.lookups) > 1 else plain
+    options.progress("compile", 2, 2)
+    return finer if finer.circuit.complexity < WORTH * plain.circuit.complexity else plain
+
+
+def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
+    emitter = Emitter(plan)
+    compiler = fhe.Compiler(emitter.function(), emitter.parameters())
+    settings = configuration(options, strategy)
+    try:
+        circuit = compiler.compile(_samples(plan.inputs), settings)
+    except RuntimeError as error:
+        if "NoParametersFound" in str(error):
+            raise no_parameters(plan, options.p_error) from error
+        reason = str(error).strip().splitlines()[-1:]
+        raise OnnxFheError("Concrete refuses this circuit", found="".join(reason)) from error
+    return Compiled(circuit, emitter, strategy)
+
+
+def _samples(ports: tuple[Port, ...]) -> list[Any]:
+    """Two samples, only to trace with: the ranges are declared."""
+    lows = tuple(np.full(p.shape, p.low, np.int64) for p in ports)
+    highs = tuple(np.full(p.shape, p.high, np.int64) for p in ports)
+    return [lows, highs] if len(ports) > 1 else [lows[0], highs[0]]

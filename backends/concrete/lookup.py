@@ -1,0 +1,107 @@
+"""Emission of the dialect: table lookups with their rounding, and the edges of the encrypted region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from concrete import fhe
+
+from ...ir.partition import is_dialect
+from ..layers import LAYOUT
+from ..lookups import Lookup, declared_range
+from .bounds import declare, declared
+from .scope import Emission, Scope, Traced, refuse
+
+
+def _table_lookup(scope: Scope, node: ir.Node) -> Traced:
+    lookup = scope.plan.lookups[node]
+    shape = scope.shape(lookup.source)
+    index = _index(scope, lookup, len(shape))
+    scope.indexes[node] = index
+    if lookup.lsbs_to_remove:
+        # The declared range leaves half a step above it: rounding up never needs another bit, nor protection.
+        index = fhe.round_bit_pattern(
+            index,
+            lookup.lsbs_to_remove,
+            overflow_protection=False,
+            exactness=fhe.Exactness.EXACT if lookup.mode == "exact" else fhe.Exactness.APPROXIMATE,
+        )
+        declare(index, 0, 2**lookup.accumulator_bits - 1)
+    result = fhe.univariate(_evaluator(lookup, shape))(index)
+    declare(result, int(lookup.tables.min()), int(lookup.tables.max()))
+    return result
+
+
+def _index(scope: Scope, lookup: Lookup, rank: int) -> Traced:
+    """The accumulator less ``first``, declared to fit the table's width exactly."""
+    x = scope.values[lookup.source]
+    high = 2**lookup.accumulator_bits - 1
+    if np.any(lookup.first) or not _may_declare(x, lookup, high):
+        x = x - lookup.per_channel(lookup.first, rank)
+    declare(x, 0, high)
+    return x
+
+
+def _may_declare(x: Traced, lookup: Lookup, high: int) -> bool:
+    """Whether the accumulator itself can carry the index's width, instead of a node of its own.
+
+    It must have no other reader (who may need another width) and no range of its own, except one that the
+    table accepts as it is.
+    """
+    producer, read = lookup.source.producer(), lookup.node.inputs[0]
+    alone = len(lookup.source.uses()) == 1 and read is not None and len(read.uses()) == 1
+    if not alone or producer is None or producer.op_type in LAYOUT:
+        return False
+    own = declared(x)
+    return own is None or (not lookup.lsbs_to_remove and own[0] >= 0 and own[1] <= high)
+
+
+def _evaluator(lookup: Lookup, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """The tables as a function of the index; past the declared width it wraps."""
+    shift, entries = lookup.lsbs_to_remove, 2**lookup.table_bits
+    tables = lookup.tables
+    if not shift and lookup.step > 1:
+        tables = np.repeat(tables, lookup.step, axis=1)
+    missing = max(0, entries - tables.shape[1])
+    tables = np.pad(tables, ((0, 0), (0, missing)), mode="edge")
+    channels = np.broadcast_to(lookup.per_channel(np.arange(len(tables)), len(shape)), shape)
+
+    def table(x: np.ndarray) -> np.ndarray:
+        return np.asarray(tables[channels, (np.asarray(x) >> shift) % entries])
+
+    return table
+
+
+def _round_bits(scope: Scope, node: ir.Node) -> Traced:
+    """Nothing yet: the table that reads it rounds."""
+    for user, _ in node.outputs[0].uses():
+        if not is_dialect(user, "TableLookup"):
+            raise refuse(
+                node,
+                "a rounded value is read by something that is no table",
+                found=f"{user.op_type} {user.name!r}",
+                allowed="TableLookup",
+            )
+    return scope.operand(node, 0)
+
+
+def _encrypt(scope: Scope, node: ir.Node) -> Traced:
+    x = scope.operand(node, 0)
+    declare(x, *declared_range(node))
+    return x
+
+
+def _decrypt(scope: Scope, node: ir.Node) -> Traced:
+    x = scope.operand(node, 0)
+    declare(x, *declared_range(node))
+    return x
+
+
+EMIT: dict[str, Emission] = {
+    "TableLookup": _table_lookup,
+    "RoundBits": _round_bits,
+    "Encrypt": _encrypt,
+    "Decrypt": _decrypt,
+}

@@ -1,0 +1,87 @@
+"""What a compiled circuit costs, by the names that the user knows."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from ..base import CircuitStatistics, LayerStatistics
+from ..layers import layer_of, merge_layers
+from ..lookups import Lookup, marks
+from .compiling import Compiled
+from .plan import Plan
+
+NARROWED = 8
+"""Concrete casts a table's input to its own width up to this many bits; past it the group's width counts."""
+
+
+def statistics(plan: Plan, compiled: Compiled) -> CircuitStatistics:
+    """Everything that the parts of Concrete know about ``compiled``."""
+    circuit = compiled.circuit
+    layers = merge_layers(_layers(plan, compiled))
+    widths = [x.accumulator_bits for x in layers]
+    return CircuitStatistics(
+        programmable_bootstraps=int(circuit.programmable_bootstrap_count),
+        complexity=float(circuit.complexity),
+        max_table_bits=max((x.table_bits for x in layers), default=0),
+        max_accumulator_bits=int(
+            circuit.graph.maximum_integer_bit_width(is_encrypted_filter=True, assigned_bit_width=True)
+        ),
+        mean_accumulator_bits=fmean(widths) if widths else 0.0,
+        p_error=float(circuit.server.p_error),
+        global_p_error=_share(circuit.server.global_p_error),
+        layers=tuple(layers),
+        evaluation_key_bytes=int(circuit.size_of_bootstrap_keys + circuit.size_of_keyswitch_keys),
+        secret_key_bytes=int(circuit.size_of_secret_keys),
+        input_bytes=int(circuit.size_of_inputs),
+        output_bytes=int(circuit.size_of_outputs),
+        parameter_sets=len(circuit.programmable_bootstrap_count_per_parameter),
+    )
+
+
+def _layers(plan: Plan, compiled: Compiled) -> list[LayerStatistics]:
+    counts = compiled.circuit.programmable_bootstrap_count_per_tag
+    scope = compiled.emitter.scope
+    layers = []
+    for node in plan.server.graph:
+        lookup = plan.lookups.get(node)
+        if lookup is None:
+            continue
+        source = layer_of(lookup.source) or node
+        width = _width(scope.indexes[node])
+        layers.append(
+            LayerStatistics(
+                name=source.name or "",
+                operator=source.op_type,
+                accumulator_bits=width,
+                table_bits=_table_bits(lookup, width),
+                programmable_bootstraps=int(counts.get(plan.tag(node), 0)),
+            )
+        )
+    for mark in marks(plan.server, "Decrypt"):
+        value = mark.inputs[0]
+        assert value is not None
+        if (linear := layer_of(value)) is not None:
+            width = _width(scope.values[value])
+            layers.append(LayerStatistics(linear.name or "", linear.op_type, width, 0, 0))
+    return _in_order(plan, layers)
+
+
+def _in_order(plan: Plan, layers: list[LayerStatistics]) -> list[LayerStatistics]:
+    order = {n.name or "": i for i, n in enumerate(plan.server.graph)}
+    return sorted(layers, key=lambda x: order[x.name])
+
+
+def _width(value: Any) -> int:
+    """Bits that Concrete assigned to a traced value; a value alone may need less than its group has."""
+    return int(value.computation.output.dtype.bit_width)
+
+
+def _table_bits(lookup: Lookup, width: int) -> int:
+    if lookup.lsbs_to_remove or lookup.accumulator_bits <= NARROWED:
+        return lookup.table_bits
+    return width
+
+
+def _share(value: float) -> float | None:
+    return float(value) if 0.0 < value < 1.0 else None

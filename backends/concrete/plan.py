@@ -1,0 +1,103 @@
+"""What there is to emit: the server part of a model for one sample, with its shapes, ranges and tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import UnsupportedError
+from ...ir.runtime import Session
+from ..lookups import Lookup, declared_range, lookups, marks
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the circuit: one sample, with its first axis of 1.
+
+    Attributes:
+        name: Name of the Encrypt or Decrypt output.
+        shape: Shape of one sample.
+        low, high: Declared range (inclusive).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A server part ready to be emitted.
+
+    Attributes:
+        server: The model.
+        inputs, outputs: Its ports, in order.
+        shapes: Shape of every value, for one sample.
+        lookups: The lookup of each TableLookup node.
+    """
+
+    server: ir.Model
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    shapes: dict[ir.Value, tuple[int, ...]]
+    lookups: dict[ir.Node, Lookup]
+
+    def tag(self, node: ir.Node) -> str:
+        """A tag for Concrete: names of nodes hold dots and slashes, which it takes for structure."""
+        return f"n{self._positions[node]}"
+
+    @cached_property
+    def _positions(self) -> dict[ir.Node, int]:
+        return {n: i for i, n in enumerate(self.server.graph)}
+
+
+def make_plan(server: ir.Model) -> Plan:
+    """Plan the emission of a server part.
+
+    Raises:
+        UnsupportedError: The batch axis is fixed.
+        VerificationError: A constant or a table breaks a rule of the integer level.
+    """
+    shapes = _shapes(server)
+    inputs, outputs = [], []
+    for ports, values, mark in (
+        (inputs, server.graph.inputs, "Encrypt"),
+        (outputs, server.graph.outputs, "Decrypt"),
+    ):
+        for value, node in zip(values, marks(server, mark), strict=True):
+            low, high = declared_range(node)
+            ports.append(Port(value.name or "", shapes[value], low, high))
+    return Plan(server, tuple(inputs), tuple(outputs), shapes, {x.node: x for x in lookups(server)})
+
+
+def _shapes(server: ir.Model) -> dict[ir.Value, tuple[int, ...]]:
+    """Shapes as onnxruntime finds them on one sample: shape inference does not know every Reshape."""
+    sample = {v: _sample_shape(v) for v in server.graph.inputs}
+    computed = [v for n in server.graph for v in n.outputs if v.name]
+    session = Session(server, [v.name or "" for v in computed])
+    found = session.run({v.name or "": np.zeros(s, np.float32) for v, s in sample.items()})
+    return sample | {v: found[v.name or ""].shape for v in computed}
+
+
+def _sample_shape(value: ir.Value) -> tuple[int, ...]:
+    dims = list(value.shape) if value.shape is not None else []
+    fixed = [d for d in dims[1:] if isinstance(d, int)]
+    if not dims or len(fixed) != len(dims) - 1:
+        raise UnsupportedError(
+            "the shape of a value to encrypt is not known",
+            found=f"{value.name}: {dims or 'no shape'}",
+            allowed="a batch axis and fixed sizes",
+            do="give the model fixed sizes when exporting it",
+        )
+    if isinstance(dims[0], int) and dims[0] != 1:
+        raise UnsupportedError(
+            "the batch axis is fixed",
+            found=f"{value.name}: {dims}",
+            allowed="a free batch axis, or 1",
+            do="export the model with a dynamic batch axis",
+        )
+    return (1, *fixed)

@@ -1,0 +1,91 @@
+"""The two sides of an encrypted run: a client that holds the keys, a server that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from concrete import fhe
+
+from ...ir.errors import DataError
+from ...ir.runtime import Arrays
+from ..base import Ciphertexts, EncryptedSession
+from .plan import Port
+
+
+def checked(ports: Sequence[Port], values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """One sample as int64 arrays in the circuit's order; Concrete itself accepts what does not fit.
+
+    Raises:
+        DataError: A name, shape or value that the circuit was not made for.
+    """
+    return [_checked(port, values) for port in ports]
+
+
+def _checked(port: Port, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    if port.name not in values:
+        raise DataError("a value to encrypt is missing", found=", ".join(values) or "none", allowed=port.name)
+    array = np.asarray(values[port.name])
+    if array.shape != port.shape:
+        raise DataError(
+            f"{port.name!r} has another shape than the circuit takes",
+            found=str(array.shape),
+            allowed=f"{port.shape} (one sample)",
+        )
+    whole = np.rint(array)
+    if array.dtype.kind not in "iufb" or not np.array_equal(array, whole):
+        raise DataError(
+            f"{port.name!r} is not an array of integers", found=str(array.dtype), allowed="integers"
+        )
+    low, high = int(whole.min(initial=port.low)), int(whole.max(initial=port.high))
+    if low < port.low or high > port.high:
+        raise DataError(
+            f"{port.name!r} holds values out of range",
+            found=f"{low} .. {high}",
+            allowed=f"{port.low} .. {port.high}",
+            do="clip them on the client, as the prologue of the model does",
+        )
+    return np.asarray(whole.astype(np.int64))
+
+
+def named(ports: Sequence[Port], results: Any) -> dict[str, Any]:
+    """What Concrete returned, by name: it returns a tuple only where there are several."""
+    return dict(zip((p.name for p in ports), results if len(ports) > 1 else [results], strict=True))
+
+
+class ConcreteSession(EncryptedSession):
+    """Client and server in one process.
+
+    Args:
+        specs: Concrete's client specifications.
+        server: Concrete's server.
+        inputs, outputs: Ports of the circuit.
+    """
+
+    def __init__(self, specs: Any, server: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        self._client = fhe.Client(specs)
+        self._server = server
+        self._inputs, self._outputs = inputs, outputs
+
+    def keygen(self) -> None:
+        """Make fresh keys from the operating system's randomness."""
+        self._client.keygen(force=True)
+
+    def encrypt(self, values: Mapping[str, np.ndarray]) -> Ciphertexts:
+        """Encrypt one sample; keys are made first where there are none."""
+        return named(self._inputs, self._client.encrypt(*checked(self._inputs, values)))
+
+    def evaluate(self, ciphertexts: Ciphertexts) -> Ciphertexts:
+        """Run the circuit on ciphertexts."""
+        given = [ciphertexts[p.name] for p in self._inputs]
+        return named(self._outputs, self._server.run(*given, evaluation_keys=self._client.evaluation_keys))
+
+    def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:
+        """Decrypt the results."""
+        found = named(self._outputs, self._client.decrypt(*(ciphertexts[p.name] for p in self._outputs)))
+        return {p.name: np.asarray(found[p.name], np.int64).reshape(p.shape) for p in self._outputs}
+
+    def evaluation_keys(self) -> bytes:
+        """The evaluation keys, serialized."""
+        return bytes(self._client.evaluation_keys.serialize())

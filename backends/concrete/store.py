@@ -1,0 +1,127 @@
+"""Circuits in files.
+
+``server/circuit.mlir`` and ``server/circuit.json`` are what a server needs, ``client/specs.json`` and
+``client/ports.json`` what a client needs. The program is kept as MLIR and compiled again when it is loaded: a
+shared library would run on one kind of processor only, and would have to be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...ir.errors import ArtifactError, OutputError
+from ...ir.paths import write_bytes
+from ..base import CircuitStatistics, ParameterStrategy
+from .plan import Port
+
+FORMAT = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a program was compiled, and must be again.
+
+    Attributes:
+        strategy: The parameter strategy that was taken.
+        others: As in ``LowerOptions``.
+    """
+
+    strategy: ParameterStrategy
+    p_error: float | None
+    global_p_error: float | None
+    security_level: int
+    compress_keys: bool
+    loop_parallelize: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """The server's part: MLIR, how to compile it, and what it costs."""
+
+    settings: Settings
+    statistics: CircuitStatistics
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The circuit's interface, for client and server."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Everything that is kept of a circuit."""
+
+    program: Program
+    mlir: str
+    ports: Ports
+    specs: bytes
+
+
+def write(folder: Path, stored: Stored) -> None:
+    """Write a circuit into ``folder``, which is made where it is missing.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        for part in ("server", "client"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            "this folder cannot be made", file=str(folder), found=error.strerror or ""
+        ) from error
+    write_bytes(folder / "server" / "circuit.mlir", stored.mlir.encode())
+    write_bytes(folder / "server" / "circuit.json", _dump(stored.program))
+    write_bytes(folder / "client" / "ports.json", _dump(stored.ports))
+    write_bytes(folder / "client" / "specs.json", stored.specs)
+
+
+def read(folder: Path) -> Stored:
+    """Read a circuit from ``folder``.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or of another format.
+    """
+    program = _parse(Program, folder / "server" / "circuit.json")
+    ports = _parse(Ports, folder / "client" / "ports.json")
+    mlir = _read(folder / "server" / "circuit.mlir").decode(errors="replace")
+    return Stored(program, mlir, ports, _read(folder / "client" / "specs.json"))
+
+
+def _dump(value: Any) -> bytes:
+    return bytes(TypeAdapter(type(value)).dump_json(value, indent=1))
+
+
+def _parse(kind: type[T], path: Path) -> T:
+    content = _read(path)
+    try:
+        value = TypeAdapter(kind).validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(
+            "this file is damaged", file=path.name, found=f"{place}: {first['msg']}"
+        ) from error
+    if (found := getattr(value, "format", FORMAT)) != FORMAT:
+        raise ArtifactError(
+            "this circuit has another format", file=path.name, found=str(found), allowed=str(FORMAT)
+        )
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError("a file of the circuit is missing", found=path.name) from error
