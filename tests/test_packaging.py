@@ -8,6 +8,12 @@ import sys
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOMS = {
     "ir": "onnx_fhe/ir",
@@ -75,3 +81,24 @@ def test_the_command_is_declared(wheel):
 def test_every_root_package_is_a_room(root):
     packages = {file.parent.name for file in root.glob("*/__init__.py")}
     assert packages == set(ROOMS), "a new room needs a line in setup.py"
+
+
+def _constraints(root, python):
+    """The tested version of each package on that Python, by normalized name."""
+    lines = (line.split("#")[0].strip() for line in (root / "constraints.txt").read_text().splitlines())
+    pins = [Requirement(line) for line in lines if line]
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    return {p.name: p.specifier for p in pins if p.marker is None or p.marker.evaluate(environment)}
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_every_dependency_has_a_tested_version_that_is_accepted(root, python):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    pins = _constraints(root, python)
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate({"python_version": python}):
+            continue
+        (pin,) = pins[wanted.name.lower().replace("_", "-")]
+        assert pin.operator == "=="
+        assert wanted.specifier.contains(pin.version), f"{text} does not take {pin.version}, which is tested"
