@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import inliner, version_converter
 
+from . import dialect
 from .errors import ModelError
 from .opsets import target_ir_version, target_opset
 from .runtime import Session
@@ -15,6 +16,9 @@ from .sampling import random_inputs
 
 _OLDEST_IR = 8
 """Below IR version 4 the converter takes initializers for inputs, and writes new constants as inputs."""
+
+_OLDEST_BODY = 18
+"""Opset that the bodies of the dialect are written in."""
 
 _FREE_SIZES = (8, 1, 32)
 
@@ -39,8 +43,7 @@ def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
             do="export with an older opset, or update onnx and onnxruntime",
         )
     changed = before != target_opset() or bool(proto.functions)
-    result = onnx.ModelProto()
-    result.CopyFrom(proto)
+    result = _copy(proto)
     _drop_initializer_inputs(result)
     if result.functions:
         result = _inline(result)
@@ -79,6 +82,12 @@ def _drop_initializer_inputs(proto: onnx.ModelProto) -> None:
         proto.graph.input.extend(kept)
 
 
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy
+
+
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         # Functions may import another opset than the graph; this converts them on the way.
@@ -104,11 +113,14 @@ def _infos(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
 
 
 def _compare(before: onnx.ModelProto, after: onnx.ModelProto, opset: int) -> None:
-    original = onnx.ModelProto()
-    original.CopyFrom(before)
+    original = _copy(before)
     original.ir_version = min(max(original.ir_version, _OLDEST_IR), target_ir_version())
     _drop_initializer_inputs(original)
-    first, second = _session(original, opset), _session(after, target_opset())
+    dialect.attach(original)
+    for function in original.functions:
+        if function.domain == dialect.DOMAIN:
+            function.opset_import[0].version = max(opset, _OLDEST_BODY)
+    first, second = _session(original, opset), _session(dialect.attach(_copy(after)), target_opset())
     inputs = list(original.graph.input)
     error: ModelError | None = None
     for free in _FREE_SIZES:

@@ -15,7 +15,7 @@ from . import dialect
 from .convert import convert
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
-from .names import name_nodes
+from .names import name_nodes, rename_duplicates
 from .validate import check_content, check_onnx, check_operators
 
 FILE_KEY = "onnx_fhe.file"
@@ -55,6 +55,7 @@ def _load(file: Path) -> ir.Model:
     _strip_dialect(proto)
     check_operators(proto)
     check_onnx(proto)
+    rename_duplicates(proto)
     model = ir.from_proto(convert(proto))
     dialect.strip(model)
     RemoveInitializersFromInputsPass()(model)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
+
+from . import walk
 
 
 def name_nodes(model: ir.Model) -> bool:
@@ -21,6 +24,17 @@ def name_nodes(model: ir.Model) -> bool:
             modified = True
         seen.add(node.name)
     return modified
+
+
+def rename_duplicates(proto: onnx.ModelProto) -> None:
+    """Tell nodes of the same name apart in a file's protobuf: onnxruntime refuses such a model."""
+    nodes = list(walk.nodes(proto))
+    taken = {node.name for node in nodes}
+    seen = {""}
+    for node in nodes:
+        if node.name in seen and node.name:
+            node.name = fresh(node.name, taken)
+        seen.add(node.name)
 
 
 def fresh(stem: str, taken: set[str]) -> str:

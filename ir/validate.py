@@ -13,8 +13,20 @@ _TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "
 """Operators for which a single infinite constant is a way to say "no bound" or "never"."""
 
 
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
 def check_content(proto: onnx.ModelProto) -> None:
-    """Refuse what onnx-fhe does not read: training information and sparse initializers.
+    """Refuse what onnx-fhe does not read: training information, sparse initializers, random operators.
 
     Raises:
         ModelError: The model holds one of them.
@@ -41,6 +53,16 @@ def check_content(proto: onnx.ModelProto) -> None:
             allowed="dense initializers",
             do="export the weights as dense tensors (zeros cost nothing in the circuit)",
         )
+    for node in walk.nodes(proto):
+        if node.op_type in _RANDOM and not node.domain:
+            raise ModelError(
+                "the model draws random numbers",
+                node=_name(node),
+                op=node.op_type,
+                found=node.op_type,
+                allowed="models that give the same answer each time",
+                do="export the model for inference (eval mode)",
+            )
 
 
 def check_operators(proto: onnx.ModelProto) -> None:
@@ -68,7 +90,7 @@ def check_operators(proto: onnx.ModelProto) -> None:
         version = f"version {imported[domain]}" if domain in imported else "not imported by the model"
         raise ModelError(
             "the model uses an operator that nothing defines",
-            node=node.name or (node.output[0] if node.output else ""),
+            node=_name(node),
             op=node.op_type,
             found=f"{node.op_type} of domain {domain or 'ai.onnx'!r}, {version}",
             allowed="operators of ONNX itself, and functions that the file defines",
@@ -108,6 +130,7 @@ def check_finite(proto: onnx.ModelProto) -> None:
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.TENSOR and not attribute.t.name:
                     attribute.t.name = node.output[0]
+        _check_attributes(node)
     for tensor in walk.tensors(proto):
         array = _array(tensor)
         if array is None or np.isfinite(array).all():
@@ -121,6 +144,24 @@ def check_finite(proto: onnx.ModelProto) -> None:
             allowed="finite weights",
             do="train or export the model again; a training run that diverged leaves NaN behind",
         )
+
+
+def _check_attributes(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if np.isnan([attribute.f, *attribute.floats]).any():
+            raise ModelError(
+                "an attribute of the model is no number",
+                node=_name(node),
+                op=node.op_type,
+                found=f"{attribute.name} of {_name(node)!r} holds NaN",
+                allowed="numbers",
+                do="train or export the model again; a training run that diverged leaves NaN behind",
+            )
+
+
+def _name(node: onnx.NodeProto) -> str:
+    """The name of a node, or else of its first output."""
+    return node.name or (node.output[0] if node.output else "")
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray | None:
