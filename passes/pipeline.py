@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 from onnx_ir.passes import PassBase
 
@@ -69,4 +70,5 @@ def _create(parsed: ParsedPass) -> PassBase:
     try:
         return find_pass(parsed.name).create(parsed.options)
     except OnnxFheError as error:
-        raise parsed.place.locate(error) from error.__cause__
+        # A copy: the error of a broken plug-in is kept, and raised again for the next one who asks.
+        raise parsed.place.locate(copy(error)) from error.__cause__

@@ -70,7 +70,7 @@ def register_pass(cls: P) -> P:
     """
     _require_registrable(cls)
     if taken_by := _taken_by(cls.name):
-        raise NameTakenError("pass", cls.name, taken_by, current_owner() or cls.__module__)
+        raise NameTakenError.between("pass", cls.name, taken_by, current_owner() or cls.__module__)
     options_of(cls)
     registered.add(cls.name, cls, cls.__module__)
     return cls

@@ -22,14 +22,20 @@ _owner: ContextVar[str | None] = ContextVar("onnx_fhe_owner", default=None)
 class NameTakenError(PluginError):
     """A name that someone else has; ``name`` and ``kind`` say which."""
 
-    def __init__(self, kind: str, name: str, first: str, second: str) -> None:
-        super().__init__(
+    kind: str = ""
+    name: str = ""
+
+    @classmethod
+    def between(cls, kind: str, name: str, first: str, second: str) -> NameTakenError:
+        """The error of two owners that want one name."""
+        error = cls(
             f"two owners want the {kind} {name!r}",
             found=f"{first} and {second}",
             allowed="each name once",
             do="remove one of them, or rename what it registers",
         )
-        self.kind, self.name = kind, name
+        error.kind, error.name = kind, name
+        return error
 
 
 def current_owner() -> str | None:
@@ -68,7 +74,7 @@ class NameStore(Generic[T]):
         owner = _owner.get() or owner
         known = self.entries.get(name)
         if known is not None and not _is_the_same(known.value, value):
-            raise NameTakenError(self.kind, name, known.owner, owner)
+            raise NameTakenError.between(self.kind, name, known.owner, owner)
         self.entries[name] = Owned(value, known.owner if known else owner)
 
 

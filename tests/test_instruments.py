@@ -24,7 +24,7 @@ from onnx_fhe.passes.instruments import Dump, Instrument, Print, Time, Verify
 TEXT = """<ir_version: 10, opset_import: ["" : 18]>
 g (float[N, 3] x) => (float[N, 3] y)
 <float[3] one = {1, 1, 1}>
-{ b = Mul(x, one)  y = Add(x, one) }"""
+{ [unused] b = Mul(x, one)  [add] y = Add(x, one) }"""
 
 DATA = {"x": np.array([[-3, 1, 2], [0.5, -0.5, 0], [9, 4, 3]], np.float32)}
 
