@@ -1,0 +1,91 @@
+"""Whether a node works element by element, found out by running it: there is no list of operators to maintain."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from .linear import constant_of
+
+PROBES = 6
+"""Positions that are changed one at a time; operators that mix elements show it at the first."""
+
+
+class ElementwiseProbe:
+    """Answers ``is_elementwise`` and remembers the answers for nodes of the same form.
+
+    Args:
+        opset: ai.onnx opset of the model that the nodes belong to.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self._opset = opset
+        self._known: dict[object, bool] = {}
+
+    def __call__(self, node: ir.Node, variable: list[ir.Value]) -> bool:
+        """Whether every output element depends on the element of the same place of ``variable`` alone.
+
+        Args:
+            node: The node.
+            variable: Its inputs that are not constant. They must have a known rank.
+        """
+        if node.domain != "" or len(node.outputs) != 1 or node.op_type.startswith(("Random", "Bernoulli")):
+            return False
+        key = self._key(node, variable)
+        if key not in self._known:
+            try:
+                self._known[key] = self._probe(node, variable)
+            except Exception:  # noqa: BLE001 - what cannot be run on a stand-in is not element-wise
+                self._known[key] = False
+        return self._known[key]
+
+    def _key(self, node: ir.Node, variable: list[ir.Value]) -> object:
+        constants = tuple(
+            c.tobytes() if c.size <= 64 else (c.shape, id(v))
+            for v in node.inputs
+            if (c := constant_of(v)) is not None
+        )
+        shapes = tuple(str(v.shape) for v in variable)
+        attributes = tuple(sorted(str(a) for a in node.attributes.values()))
+        return node.op_type, attributes, constants, shapes
+
+    def _probe(self, node: ir.Node, variable: list[ir.Value]) -> bool:
+        random = np.random.default_rng(0)
+        values = {v: _sample(v, random) for v in dict.fromkeys(variable)}
+        before = self._run(node, values)
+        shape = np.broadcast_shapes(*(a.shape for a in values.values()))
+        if before.shape != shape or not _same(before, self._run(node, values)):
+            return False
+        for value, array in values.items():
+            if array.shape != shape:
+                return False
+            for _ in range(PROBES):
+                place = tuple(int(random.integers(n)) for n in array.shape)
+                changed = array.copy()
+                changed[place] = (1 - array[place]) if array.dtype == bool else array[place] * 2 + 3
+                after = self._run(node, {**values, value: changed})
+                after[place] = before[place]
+                if not _same(before, after):
+                    return False
+        return True
+
+    def _run(self, node: ir.Node, values: dict[ir.Value, np.ndarray]) -> np.ndarray:
+        (result,) = runtime.run_nodes([node], values, [node.outputs[0]], self._opset)
+        return result.copy()
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+
+
+def _sample(value: ir.Value, random: np.random.Generator) -> np.ndarray:
+    if value.shape is None:
+        raise ValueError("unknown shape")
+    shape = [d if isinstance(d, int) else 2 for d in value.shape]
+    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
+    if dtype == bool:
+        return random.integers(0, 2, shape).astype(bool)
+    if np.issubdtype(dtype, np.integer):
+        return random.integers(1, 9, shape).astype(dtype)
+    return random.uniform(0.1, 2.0, shape).astype(dtype)

@@ -1,0 +1,72 @@
+"""Walking a graph node by node with real values, so that each layer sees what the layers before really produce."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from .regions import variable_inputs
+
+CHUNK = 256
+
+
+class Environment:
+    """Values of a graph on some samples, computed on the way and dropped after their last use.
+
+    Args:
+        model: The model that is walked; nodes may be replaced on the way.
+        data: Arrays for the graph inputs, samples on axis 0.
+        keep: Values that are kept to the end.
+    """
+
+    def __init__(
+        self, model: ir.Model, data: Mapping[str, np.ndarray], keep: Iterable[ir.Value] = ()
+    ) -> None:
+        self.opset = model.graph.opset_imports.get("", 21)
+        self.values: dict[ir.Value, np.ndarray] = {
+            v: np.asarray(data[v.name or ""]) for v in model.graph.inputs if (v.name or "") in data
+        }
+        self._keep = set(keep)
+        self._uses = Counter(v for n in model.graph for v in variable_inputs(n))
+
+    def __getitem__(self, value: ir.Value) -> np.ndarray:
+        return self.values[value]
+
+    def step(self, nodes: Sequence[ir.Node]) -> None:
+        """Compute the outputs of ``nodes`` (in order), in chunks of samples."""
+        if not nodes:
+            return
+        produced = {o for n in nodes for o in n.outputs}
+        read = [v for v in dict.fromkeys(v for n in nodes for v in variable_inputs(n)) if v not in produced]
+        wanted = [o for n in nodes for o in n.outputs if o.name]
+        total = max((len(self.values[v]) for v in read), default=1)
+        parts = [
+            runtime.run_nodes(
+                nodes, {v: self.values[v][s : s + CHUNK] for v in read}, wanted, self.opset
+            )
+            for s in range(0, total, CHUNK)
+        ]
+        for value, arrays in zip(wanted, zip(*parts, strict=True), strict=True):
+            self.values[value] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+    def done(self, node: ir.Node) -> None:
+        """Say that ``node`` has been walked: values nobody waits for are dropped."""
+        self.read(node.inputs)
+
+    def read(self, values: Iterable[ir.Value | None]) -> None:
+        """Say that a node with these inputs has been walked."""
+        for value in dict.fromkeys(v for v in values if v is not None):
+            self._uses[value] -= 1
+            if self._uses[value] <= 0 and value not in self._keep:
+                self.values.pop(value, None)
+
+    def moved(self, old: ir.Value, new: ir.Value, readers: int) -> None:
+        """Say that ``readers`` nodes still to come read ``new`` in place of ``old``."""
+        self._uses[new] += readers
+        self._uses[old] -= readers
+        if self._uses[old] <= 0 and old not in self._keep:
+            self.values.pop(old, None)

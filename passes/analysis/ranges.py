@@ -1,0 +1,205 @@
+"""Ranges of integer tensors: sound (interval arithmetic) and observed (on calibration data, with a margin)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import dialect, runtime
+from .linear import OPS as LINEAR
+from .linear import constant_of
+from .regions import LAYOUT, variable_inputs
+
+Interval = tuple[np.ndarray, np.ndarray]
+
+
+class SoundRanges:
+    """Smallest and largest value of every element of a tensor, for any input that the client may encrypt.
+
+    Interval arithmetic from the ranges that Encrypt declares, through weights and tables. Linear and layout operators
+    are run in onnxruntime on the bounds: weights split into their positive and negative part, so that
+    ``high = W+ high + W- low``. Bounds are arrays of the shape of one sample (batch 1).
+
+    Args:
+        model: A model of the integer level; nodes may still be replaced upstream of what is asked for next.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._opset = model.graph.opset_imports.get("", 21)
+        self._known: dict[ir.Value, Interval] = {}
+
+    def of(self, value: ir.Value) -> Interval:
+        """The bounds of a value.
+
+        Raises:
+            KeyError: An operator on the way has no rule (the value is no integer tensor).
+        """
+        pending = [value]
+        while pending:
+            current = pending[-1]
+            producer = current.producer()
+            if current in self._known:
+                pending.pop()
+                continue
+            if producer is None:
+                raise KeyError(f"no bounds for {current.name!r}")
+            missing = [v for v in variable_inputs(producer) if v not in self._known]
+            if missing and producer.op_type not in {"Encrypt", "QuantizeLinear"}:
+                pending.extend(missing)
+                continue
+            self._known[current] = self._visit(producer)
+            pending.pop()
+        return self._known[value]
+
+    def _visit(self, node: ir.Node) -> Interval:
+        if node.domain == dialect.DOMAIN:
+            return self._dialect(node)
+        if node.op_type in LINEAR:
+            return self._linear(node)
+        if node.op_type in LAYOUT | {"ReduceSum", "Clip", "Cast"}:
+            low, high = self._known[node.inputs[0]]  # type: ignore[index]
+            return self._run(node, low), self._run(node, high)
+        if node.op_type == "Neg":
+            low, high = self._known[node.inputs[0]]  # type: ignore[index]
+            return -high, -low
+        if node.op_type in {"Add", "Sub", "Mul"}:
+            return self._arithmetic(node)
+        if node.op_type == "QuantizeLinear":
+            zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+            info = np.iinfo(zero.dtype if zero is not None else np.uint8)
+            shape = _sample_shape(node.outputs[0])
+            return np.full(shape, float(info.min), np.float32), np.full(shape, float(info.max), np.float32)
+        raise KeyError(f"no rule for {node.op_type} ({node.name})")
+
+    def _dialect(self, node: ir.Node) -> Interval:
+        x = node.inputs[0]
+        assert x is not None
+        if node.op_type == "Encrypt":
+            shape = _sample_shape(node.outputs[0])
+            return tuple(  # type: ignore[return-value]
+                np.full(shape, node.attributes.get_int(k, 0), np.float32) for k in ("low", "high")
+            )
+        low, high = self._known[x]
+        if node.op_type == "TableLookup":
+            return lookup_bounds(node, low, high)
+        return self._run(node, low), self._run(node, high)
+
+    def _run(self, node: ir.Node, array: np.ndarray) -> np.ndarray:
+        source = node.inputs[0]
+        assert source is not None
+        given = array.astype((source.dtype or ir.DataType.FLOAT).numpy())
+        (result,) = runtime.run_nodes([node], {source: given}, [node.outputs[0]], self._opset)
+        return result.astype(np.float32)
+
+    def _linear(self, node: ir.Node) -> Interval:
+        x, w = node.inputs[0], node.inputs[1]
+        assert x is not None and w is not None
+        weight = constant_of(w)
+        assert weight is not None
+        low, high = self._known[x]
+
+        def apply(array: np.ndarray, part: np.ndarray) -> np.ndarray:
+            clone = ir.Node("", node.op_type, [x, w], list(node.attributes.values()))
+            return runtime.run_nodes([clone], {x: array, w: part}, clone.outputs, self._opset)[0]
+
+        positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
+        return (
+            apply(low, positive) + apply(high, negative),
+            apply(high, positive) + apply(low, negative),
+        )
+
+    def _arithmetic(self, node: ir.Node) -> Interval:
+        bounds = [self._bounds(v) for v in node.inputs]
+        (a, b), (c, d) = bounds
+        if node.op_type == "Add":
+            return a + c, b + d
+        if node.op_type == "Sub":
+            return a - d, b - c
+        corners = np.stack(np.broadcast_arrays(a * c, a * d, b * c, b * d))
+        return corners.min(axis=0), corners.max(axis=0)
+
+    def _bounds(self, value: ir.Value | None) -> Interval:
+        assert value is not None
+        constant = constant_of(value)
+        if constant is not None:
+            array = constant.astype(np.float32)
+            return array, array
+        return self._known[value]
+
+
+def _sample_shape(value: ir.Value) -> list[int]:
+    assert value.shape is not None, value.name
+    return [1, *(int(d) if isinstance(d, int) else 1 for d in list(value.shape)[1:])]
+
+
+def lookup_bounds(node: ir.Node, low: np.ndarray, high: np.ndarray) -> Interval:
+    """Bounds of a table's outputs for inputs within [low, high] (clamped to the table)."""
+    table, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
+    assert table is not None and first is not None
+    step = node.attributes.get_int("step", 1) or 1
+    axis = (node.attributes.get_int("axis", 1) or 0) % low.ndim
+    channel = np.zeros(low.shape, int)
+    if len(table) > 1:
+        shape = [-1 if i == axis else 1 for i in range(low.ndim)]
+        channel = np.broadcast_to(np.arange(len(table)).reshape(shape), low.shape)
+    top = table.shape[1] - 1
+    a = np.clip((low - first[channel]) // step, 0, top).astype(int)
+    b = np.clip((high - first[channel]) // step, 0, top).astype(int)
+    smallest, largest = np.empty(low.shape, np.float32), np.empty(low.shape, np.float32)
+    keys, inverse = np.unique(np.stack([channel.ravel(), a.ravel(), b.ravel()]), axis=1, return_inverse=True)
+    spans = [table[c, i : j + 1] for c, i, j in keys.T]
+    smallest.ravel()[:] = np.array([s.min() for s in spans])[inverse.ravel()]
+    largest.ravel()[:] = np.array([s.max() for s in spans])[inverse.ravel()]
+    return smallest, largest
+
+
+def observed(
+    model: ir.Model, data: Mapping[str, np.ndarray], values: Sequence[ir.Value]
+) -> dict[ir.Value, Interval]:
+    """Smallest and largest value of every element of ``values`` on ``data`` (no margin), shaped as one sample."""
+    if not values:
+        return {}
+    session = runtime.Session(model, [str(v.name) for v in values])
+    total = len(next(iter(data.values())))
+    found: dict[ir.Value, Interval] = {}
+    for start in range(0, total, 256):
+        result = session.run_batched({k: a[start : start + 256] for k, a in data.items()})
+        for value in values:
+            array = result[str(value.name)]
+            low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
+            if value in found:
+                low, high = np.minimum(found[value][0], low), np.maximum(found[value][1], high)
+            found[value] = low, high
+    return found
+
+
+def with_margin(low: np.ndarray, high: np.ndarray, margin: float) -> Interval:
+    """Widen observed bounds by a share of their width on each side (at least one)."""
+    extra = np.ceil((high - low) * margin)
+    if margin > 0:
+        extra = np.maximum(extra, 1.0)
+    return low - extra, high + extra
+
+
+def over_axes(interval: Interval, keep: Sequence[int]) -> Interval:
+    """Bounds that hold for all positions along the axes that are not kept (batch always goes)."""
+    low, high = interval
+    gone = tuple(i for i in range(low.ndim) if i not in keep)
+    return low.min(axis=gone), high.max(axis=gone)
+
+
+def declare(sound: Interval, seen: Interval | None, margin: float) -> Interval:
+    """The bounds that a circuit promises: observed ones with a margin, never more than can happen.
+
+    Args:
+        sound: What can happen at all.
+        seen: What was observed; None for the sound bounds.
+        margin: Share of the observed width that is added on each side.
+    """
+    if seen is None:
+        return sound
+    low, high = with_margin(*seen, margin)
+    low = np.clip(low, sound[0], sound[1])
+    return low, np.clip(high, low, sound[1])

@@ -1,0 +1,67 @@
+"""``fuse-tlu``: all that is computed element by element from one integer tensor becomes one table lookup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..ir import dialect
+from ..ir.level import Level
+from .analysis import islands, ranges
+from .base import Context, Pass
+from .lowering.build import Builder
+from .lowering.tables import build_table
+
+
+@dataclass(frozen=True)
+class FuseTlu(Pass):
+    """Replace the float operators between an integer tensor and the next quantizer by a ``TableLookup``.
+
+    A table is computed by running exactly those operators in onnxruntime over the range of the integers, so any
+    operator that works element by element will do, alone, in a chain or in a diamond such as ``x * sigmoid(x)``. The
+    range is the observed one with a margin, or the sound one (``--range-mode``); the same goes for raw outputs.
+    """
+
+    name: ClassVar[str] = "fuse-tlu"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Fuse every table of ``model`` in place.
+
+        Raises:
+            UnsupportedError: Two encrypted tensors meet in an operator that is no addition.
+            LimitError: A table would need more entries than is sensible.
+        """
+        found = islands.find(model)
+        decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
+        if not found and not decrypts:
+            return False
+        seen: dict[ir.Value, ranges.Interval] = {}
+        if context.range_mode == "observed":
+            wanted = [i.source for i in found] + [d.inputs[0] for d in decrypts]
+            data = context.require_calibration(self.name)
+            seen = ranges.observed(model, data, list(dict.fromkeys(v for v in wanted if v is not None)))
+        sound = ranges.SoundRanges(model)
+        build = Builder(model)
+        before = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
+
+        def declared(value: ir.Value) -> ranges.Interval:
+            """What the circuit promises to hold: never more than can happen."""
+            return ranges.declare(sound.of(value), seen.get(value), context.range_margin)
+
+        for index, island in enumerate(found):
+            build.at(island.nodes[-1])
+            output = build_table(model, island, declared(island.source), build, context)
+            ir.convenience.replace_all_uses_with(island.output, output)
+            context.progress("fuse tables", index + 1, len(found))
+        RemoveUnusedNodesPass()(model)
+        for node in decrypts:
+            low, high = declared(node.inputs[0])  # type: ignore[arg-type]
+            node.attributes["low"] = ir.AttrInt64("low", int(low.min()))
+            node.attributes["high"] = ir.AttrInt64("high", int(high.max()))
+        after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
+        return bool(found) or before != after

@@ -1,0 +1,61 @@
+"""``insert-rounding``: drop the least significant bits of accumulators, so that tables take few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from ..ir import dialect
+from ..ir.errors import PipelineError
+from ..ir.level import Level
+from .analysis.layers import layer_of
+from .base import Context, Pass, option
+from .rounding.walk import Walk
+
+
+@dataclass(frozen=True)
+class InsertRounding(Pass):
+    """Put an offset and a ``RoundBits`` in front of every table that takes more than ``bits`` bits.
+
+    The width is chosen so that rounding up never needs another bit, the offset so that the lattice that is left
+    suits the table (recipe of docs/design/lowering.md, steps 4, 5 and 7). Layers are treated in order, on what the
+    rounded layers before really produce; an entry of the new table is the mean of the old entries that fall on it,
+    weighted by how often calibration data meets them.
+    """
+
+    name: ClassVar[str] = "insert-rounding"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
+
+    bits: int = option(4, help="Bits that reach each table.", low=1, high=8)
+    mode: Literal["approximate", "exact"] = option(
+        "approximate", help="exact costs one bootstrap more for each bit removed."
+    )
+    layers: Mapping[str, int] = option({}, help="Bits for single layers, by node name; 0 for no rounding.")
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Round in front of the tables of ``model``, in place.
+
+        Raises:
+            DataError: There is no calibration data.
+            PipelineError: ``layers`` names a layer that has no table.
+        """
+        tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
+        names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
+        known = {name for pair in names.values() for name in pair}
+        for layer in self.layers:
+            if layer not in known:
+                raise PipelineError(
+                    f"insert-rounding: there is no table behind a node {layer!r}",
+                    pass_name=self.name,
+                    allowed=", ".join(sorted(pair[1] for pair in names.values())),
+                    do="use the node names that `onnx-fhe inspect` prints",
+                )
+        bits = {t: next((self.layers[n] for n in pair if n in self.layers), self.bits) for t, pair in names.items()}
+        if not tables:
+            return False
+        data = context.require_calibration(self.name)
+        return Walk(model, data, context, bits, self.mode).run()

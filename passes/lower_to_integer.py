@@ -1,0 +1,45 @@
+"""``lower-to-integer``: quantized operators become integer operators, scales move out of the linear part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..ir.level import Level
+from .analysis.linear import linear_of
+from .analysis.regions import server_nodes
+from .base import Context, Pass
+from .lowering.lower import Lowering
+
+
+@dataclass(frozen=True)
+class LowerToInteger(Pass):
+    """Rewrite the encrypted part on integers.
+
+    Linear operators run on the integers of their inputs and weights; what they owe to scales and biases moves behind
+    them, in front of the next quantizer (where ``fuse-tlu`` makes a table of it) or to the client. ``Encrypt`` and
+    ``Decrypt`` mark the encrypted part. Nothing is rounded that the quantized model does not round.
+    """
+
+    name: ClassVar[str] = "lower-to-integer"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.QDQ,)
+    produces: ClassVar[Level | None] = Level.INTEGER
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "float"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Lower ``model`` in place.
+
+        Raises:
+            UnsupportedError: A linear operator reads a tensor or weights that are not quantized.
+        """
+        server = server_nodes(model)
+        lowering = Lowering(model, set(server), context)
+        for node in list(model.graph):
+            lowering.visit(node)
+        lowering.finish()
+        RemoveUnusedNodesPass()(model)
+        lowering.declare_outputs()
+        return any(linear_of(n) is not None for n in server)

@@ -1,0 +1,273 @@
+"""The walk of ``lower-to-integer``: one rule for each kind of operator of the encrypted part."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import UnsupportedError
+from ..analysis.linear import Linear, constant_of, linear_of
+from ..analysis.ranges import SoundRanges
+from ..analysis.regions import JOINS, LAYOUT, POOLS
+from ..base import Context
+from . import pooling
+from .build import Builder
+from .views import View, common_unit, rank_of, spread, through
+
+
+class Lowering:
+    """State of the walk.
+
+    Args:
+        model: A qdq model; edited in place.
+        server: Its nodes that run encrypted.
+        context: For notes.
+    """
+
+    def __init__(self, model: ir.Model, server: set[ir.Node], context: Context) -> None:
+        self.model = model
+        self.server = server
+        self.context = context
+        self.build = Builder(model)
+        self.opset = model.graph.opset_imports.get("", 21)
+        self.views: dict[ir.Value, View] = {}
+        self._floats: dict[tuple[ir.Value, bool], ir.Value] = {}
+        self._clones: dict[ir.Value, ir.Value] = {}
+        self._decrypted: dict[ir.Value, ir.Value] = {}
+        self._encrypted: dict[ir.Value, ir.Value] = {}
+
+    def visit(self, node: ir.Node) -> None:
+        """Lower one node; nodes come in topological order."""
+        self.build.at(node)
+        if node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is None:
+            self._dequantize(node)
+            return
+        if node not in self.server:
+            for index, value in enumerate(node.inputs):
+                if value is not None and self._is_server(value):
+                    node.replace_input_with(index, self._on_client(value))
+            return
+        linear = linear_of(node)
+        viewed = [v for v in node.inputs if v in self.views]
+        if linear is not None:
+            self._linear(linear)
+        elif node.op_type in LAYOUT and viewed:
+            self._layout(node)
+        elif node.op_type in POOLS and viewed:
+            data = node.inputs[0]
+            assert data is not None
+            self.views[node.outputs[0]] = pooling.lower(node, self._data_view(node, data), self.build)
+        elif node.op_type in JOINS and len(set(viewed)) == 2:
+            self._join(node)
+        else:
+            for index, value in enumerate(node.inputs):
+                if value in self.views:
+                    node.replace_input_with(index, self._float(value, client=False))
+
+    def _is_server(self, value: ir.Value) -> bool:
+        producer = value.producer()
+        return value in self.views or (producer is not None and producer in self.server)
+
+    def _dequantize(self, node: ir.Node) -> None:
+        """A quantized activation: its integers without zero point, encrypted first where the client has them."""
+        codes, scale, output = node.inputs[0], constant_of(node.inputs[1]), node.outputs[0]
+        assert codes is not None and scale is not None
+        inside = node in self.server or any(n in self.server for n in output.consumers())
+        if not inside:
+            return
+        zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.asarray(0)
+        rank = rank_of(output)
+        axis = node.attributes.get_int("axis", 1)
+        shape = [-1 if i == axis % rank else 1 for i in range(rank)] if scale.size > 1 else [1] * rank
+        name = str(output.name)
+        key = codes
+        if key in self._encrypted:
+            integers = self._encrypted[key]
+        else:
+            integers = self.build.add("Cast", [codes], output, f"{name}_integers", {"to": 1})
+            offset = -np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else [1] * rank)
+            integers = self.build.shifted(integers, offset, f"{name}_centred")
+            producer = codes.producer()
+            if producer is None or producer not in self.server:
+                low, high = code_range(codes, np.asarray(zero))
+                integers = self.build.dialect("Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high)
+            self._encrypted[key] = integers
+        self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
+
+    def _data_view(self, node: ir.Node, value: ir.Value) -> View:
+        view = self.views.get(value)
+        if view is None:
+            raise UnsupportedError(
+                f"the tensor {value.name!r} reaches a linear operator without a quantizer",
+                node=node.name or "",
+                op=node.op_type,
+                found="a float tensor",
+                allowed="the output of QuantizeLinear and DequantizeLinear",
+                do="quantize the float model with the quantize pass, or add the missing quantizer",
+            )
+        return view
+
+    def _linear(self, linear: Linear) -> None:
+        node = linear.node
+        data, output = node.inputs[0], node.outputs[0]
+        assert data is not None
+        view = self._data_view(node, data)
+        if not view.uniform:
+            raise UnsupportedError(
+                "the input of this linear operator has a scale per channel or a zero point that is not removed",
+                node=node.name or "",
+                op=node.op_type,
+                found=f"{view.scale.size} scales",
+                allowed="one scale for the tensor",
+                do="quantize the float model with the quantize pass, which moves scales into the weights",
+            )
+        codes, scale = self._weight(linear)
+        rank = rank_of(output)
+        weight = self.build.constant(f"{node.name}_integers", codes)
+        kept = [a for a in node.attributes.values() if a.name not in {"alpha", "beta"}]
+        integers = self.build.add(node.op_type, [view.integers, weight], output, f"{node.name}", kept)
+        bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        offset = linear.along_channels(bias if bias is not None else np.zeros(1, np.float32), rank)
+        factor = linear.along_channels(scale, rank) if scale.size > 1 else scale.reshape([1] * rank)
+        self.views[output] = View(integers, factor * view.scale.reshape(-1)[0], offset)
+
+    def _weight(self, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
+        """Integer codes as stored, and the scale: (1) or (out)."""
+        value = linear.node.inputs[1]
+        producer = value.producer() if value is not None else None
+        if producer is None or producer.op_type != "DequantizeLinear":
+            raise UnsupportedError(
+                "the weights of this linear operator are not quantized",
+                node=linear.node.name or "",
+                op=linear.node.op_type,
+                found="float weights",
+                allowed="DequantizeLinear of an integer initializer",
+                do="run the quantize pass on the float model",
+            )
+        codes, scale = constant_of(producer.inputs[0]), constant_of(producer.inputs[1])
+        zero = constant_of(producer.inputs[2]) if len(producer.inputs) > 2 else None
+        assert codes is not None and scale is not None
+        if zero is not None and np.any(zero):
+            raise UnsupportedError(
+                "the weights of this linear operator have a zero point",
+                node=linear.node.name or "",
+                op=linear.node.op_type,
+                found=f"zero point {np.asarray(zero).reshape(-1)[0]}",
+                allowed="symmetric weights",
+                do="quantize the weights symmetrically (zero point 0)",
+            )
+        return codes.astype(np.float32), np.asarray(scale, np.float64).reshape(-1)
+
+    def _layout(self, node: ir.Node) -> None:
+        data, output = node.inputs[0], node.outputs[0]
+        assert data is not None
+        view = self._data_view(node, data)
+        integers = self.build.add(
+            node.op_type, [view.integers, *node.inputs[1:]], output, f"{node.name}_integer", list(node.attributes.values())
+        )
+        scale, offset = (through(node, a, data, self.opset) for a in (view.scale, view.offset))
+        self.views[output] = View(integers, scale, offset)
+
+    def _join(self, node: ir.Node) -> None:
+        first, second = node.inputs
+        assert first is not None and second is not None
+        output = node.outputs[0]
+        a, b = self._data_view(node, first), self._data_view(node, second)
+        common = common_unit(a.scale, b.scale)
+        if common.error:
+            self.context.notes.append(
+                f"{node.name} ({node.op_type}) adds tensors whose scales have no small common multiple;"
+                f" multipliers are within {common.error:.2%}"
+            )
+        left = self.build.scaled(a.integers, common.a, f"{node.name}_left")
+        right = self.build.scaled(b.integers, common.b, f"{node.name}_right")
+        integers = self.build.add(node.op_type, [left, right], output, str(node.name))
+        offset = a.offset - b.offset if node.op_type == "Sub" else a.offset + b.offset
+        self.views[output] = View(integers, common.scale, offset)
+
+    def _float(self, value: ir.Value, client: bool) -> ir.Value:
+        """The float tensor that a view stands for, on the server's or the client's side."""
+        if (value, client) not in self._floats:
+            view, name = self.views[value], f"{value.name}_{'client' if client else 'server'}"
+            source = self._decrypt(view.integers) if client else view.integers
+            scaled = self.build.add(
+                "Mul", [source, self.build.constant(f"{name}_scale", view.scale)], value, f"{name}_scaled"
+            )
+            self._floats[value, client] = self.build.shifted(scaled, view.offset, f"{name}_shifted")
+        return self._floats[value, client]
+
+    def _decrypt(self, integers: ir.Value) -> ir.Value:
+        if integers not in self._decrypted:
+            self._decrypted[integers] = self.build.dialect(
+                "Decrypt", [integers], integers, f"{integers.name}_decrypt", low=0, high=1
+            )
+        return self._decrypted[integers]
+
+    def _on_client(self, value: ir.Value) -> ir.Value:
+        """A value of the encrypted part as the client gets it: decrypted integers and what is computed from them."""
+        if value in self.views:
+            return self._float(value, client=True)
+        if value in self._clones:
+            return self._clones[value]
+        pending, order = [value], []
+        while pending:  # the float nodes between views and ``value``
+            current = pending.pop()
+            producer = current.producer()
+            if producer is None or current in self.views or current in self._clones or producer in order:
+                continue
+            if producer in self.server or producer in self.build.made:
+                order.append(producer)
+                pending.extend(v for v in producer.inputs if v is not None)
+        for producer in [n for n in self.model.graph if n in set(order)]:
+            self._clone(producer)
+        return self._clones[value]
+
+    def _clone(self, node: ir.Node) -> None:
+        inputs = []
+        reverse = {f: v for (v, client), f in self._floats.items() if not client}
+        for value in node.inputs:
+            if value is None or constant_of(value) is not None:
+                inputs.append(value)
+            elif value in reverse:
+                inputs.append(self._float(reverse[value], client=True))
+            else:
+                inputs.append(self._clones.get(value) or (self._on_client(value) if self._is_server(value) else value))
+        output = node.outputs[0]
+        copy = self.build.add(node.op_type, inputs, output, f"{node.name}_client", list(node.attributes.values()), node.domain)
+        copy.type = output.type
+        self._clones[output] = copy
+
+    def finish(self) -> None:
+        """Graph outputs that the encrypted part produces go through the client."""
+        self.build.at(None)
+        for index, output in enumerate(self.model.graph.outputs):
+            if not self._is_server(output):
+                continue
+            replaced, name = self._on_client(output), output.name
+            output.name = f"{name}_encrypted_side"
+            replaced.name = name
+            self.model.graph.outputs[index] = replaced
+
+    def declare_outputs(self) -> None:
+        """Give every Decrypt the range that its integers provably stay in."""
+        ranges = SoundRanges(self.model)
+        for node in self.model.graph:
+            if node.op_type == "Decrypt" and node.domain == "onnx_fhe":
+                low, high = ranges.of(node.inputs[0])  # type: ignore[arg-type]
+                node.attributes["low"] = ir.AttrInt64("low", int(low.min()))
+                node.attributes["high"] = ir.AttrInt64("high", int(high.max()))
+
+
+def code_range(codes: ir.Value, zero: np.ndarray) -> tuple[int, int]:
+    """Smallest and largest integer of a quantized tensor, zero point taken off."""
+    info = np.iinfo((codes.dtype or ir.DataType.UINT8).numpy())
+    low, high = int(info.min), int(info.max)
+    producer = codes.producer()
+    if producer is not None and producer.op_type == "Clip":
+        bounds = [constant_of(v) for v in producer.inputs[1:3]]
+        low = max(low, int(bounds[0])) if bounds and bounds[0] is not None else low
+        high = min(high, int(bounds[1])) if len(bounds) > 1 and bounds[1] is not None else high
+    return low - int(zero.max()), high - int(zero.min())
+
+
+__all__ = ["Lowering", "code_range", "spread"]

@@ -1,0 +1,139 @@
+"""Computing a table: the island is run in onnxruntime on every integer of its range."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from ...ir.errors import LimitError, UnsupportedError
+from ..analysis.islands import Island
+from ..analysis.linear import constant_of
+from ..analysis.ranges import Interval, over_axes
+from ..base import Context
+from .build import Builder
+from .views import rank_of
+
+MOST_ENTRIES = 2**20
+MOST_CELLS = 2**27
+"""Entries of one table, and of all tables of a tensor: past this the accumulator is far too wide anyway."""
+
+
+def varying_axes(island: Island) -> list[int]:
+    """Axes of the source along which a constant of the island is not the same everywhere."""
+    rank = rank_of(island.source)
+    axes: set[int] = set()
+    for node in island.nodes:
+        for value in node.inputs:
+            constant = constant_of(value)
+            if constant is None or constant.size == 1:
+                continue
+            if constant.ndim > rank:
+                raise UnsupportedError(
+                    "a constant has more axes than the encrypted tensor",
+                    node=node.name or "",
+                    op=node.op_type,
+                    found=f"rank {constant.ndim}",
+                    allowed=f"at most rank {rank}",
+                    do="reshape the constant",
+                )
+            for axis in range(constant.ndim):
+                if not np.all(constant == np.take(constant, [0], axis=axis)):
+                    axes.add(axis + rank - constant.ndim)
+    return sorted(axes)
+
+
+def build_table(
+    model: ir.Model, island: Island, bounds: Interval, build: Builder, context: Context
+) -> ir.Value:
+    """Insert the TableLookup of an island; returns its output.
+
+    Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around the
+    lookup, since a table is chosen by one axis.
+
+    Args:
+        model: The model.
+        island: What becomes a table.
+        bounds: Declared bounds of the source, for each element.
+        build: Inserts nodes.
+        context: Limits.
+    """
+    axes = varying_axes(island)
+    low, high = over_axes(bounds, axes)
+    low, high = np.floor(low).reshape(-1), np.ceil(high).reshape(-1)
+    size = int((high - low).max()) + 1
+    if size > MOST_ENTRIES or size * len(low) > MOST_CELLS:
+        node = island.source.producer()
+        raise LimitError(
+            "the accumulator in front of this table is too wide",
+            node=str(node.name) if node else "",
+            op=node.op_type if node else "",
+            found=f"{size} different values ({int(np.ceil(np.log2(size)))} bits)",
+            allowed=f"{MOST_ENTRIES} values, and {context.limits.table_bits} bits without rounding",
+            do="use fewer bits for weights and activations, or prune",
+        )
+    # Tables of one tensor have one size: narrower channels get their surplus on both sides.
+    first = low - np.floor((size - 1 - (high - low)) / 2)
+    table = _evaluate(model, island, first, size, axes)
+    name = f"{island.nodes[0].name}_table"
+    source, axis = island.source, axes[0] if axes else 1
+    if len(axes) > 1:
+        source, axis = _merge(island.source, build, name), 1
+    values = [source, build.constant(f"{name}_values", table), build.constant(f"{name}_first", first)]
+    output = build.dialect("TableLookup", values, source, name, step=1, axis=axis)
+    return _split(output, island.source, build, name) if len(axes) > 1 else output
+
+
+def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axes: list[int]) -> np.ndarray:
+    """(channels, size): batch entry i holds the i-th integer of every channel's range."""
+    source = island.source
+    shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
+    if len(axes) > 1:  # merged channels run over all elements
+        shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
+        first = np.broadcast_to(first.reshape([int(s) if i in axes else 1 for i, s in enumerate(shape)]), shape).reshape(-1)
+    grid = np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
+    inputs = grid.astype(np.float32)
+    opset = model.graph.opset_imports.get("", 21)
+    quantizer = next(n for n in island.nodes if n.op_type == "QuantizeLinear")
+    wanted = quantizer.inputs[0]
+    assert wanted is not None
+    if wanted is source:
+        (codes,) = runtime.run_nodes(island.nodes, {source: inputs}, [island.output], opset)
+        reals = inputs
+    else:
+        codes, reals = runtime.run_nodes(island.nodes, {source: inputs}, [island.output, wanted], opset)
+    codes = np.broadcast_to(codes, inputs.shape).reshape(size, -1).T.astype(np.float32)
+    undefined = np.isnan(np.broadcast_to(reals, inputs.shape).reshape(size, -1).T)
+    return _without_gaps(codes, undefined, island)
+
+
+def _without_gaps(codes: np.ndarray, undefined: np.ndarray, island: Island) -> np.ndarray:
+    """Entries where the function is not a number (log of a negative) take the nearest defined one's."""
+    codes = codes.copy()
+    for row, gaps in zip(codes, undefined, strict=True):
+        if not gaps.any():
+            continue
+        if gaps.all():
+            node = island.nodes[0]
+            raise UnsupportedError(
+                "this function is not a number anywhere in its range",
+                node=node.name or "",
+                op=node.op_type,
+                do="check the calibration data and the network",
+            )
+        known = np.flatnonzero(~gaps)
+        nearest = known[np.abs(np.arange(len(row))[:, None] - known[None]).argmin(axis=1)]
+        row[gaps] = row[nearest][gaps]
+    return codes
+
+
+def _merge(value: ir.Value, build: Builder, name: str) -> ir.Value:
+    size = int(np.prod([int(d) for d in list(value.shape or [])[1:]]))  # type: ignore[arg-type]
+    flat = build.add("Flatten", [value], value, f"{name}_merge", {"axis": 1})
+    flat.shape = ir.Shape([(value.shape or [None])[0], size])
+    return flat
+
+
+def _split(value: ir.Value, like: ir.Value, build: Builder, name: str) -> ir.Value:
+    shape = [0, *(int(d) for d in list(like.shape or [])[1:])]  # type: ignore[arg-type]
+    return build.add("Reshape", [value, build.constant(f"{name}_shape", np.array(shape), np.int64)], like, f"{name}_split")

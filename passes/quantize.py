@@ -1,0 +1,206 @@
+"""``quantize``: post-training quantization of a float model, layer by layer, on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir import runtime
+from ..ir.errors import PipelineError
+from ..ir.level import Level
+from .analysis.environment import Environment
+from .analysis.linear import Linear, linear_of
+from .analysis.regions import Kind, Regions, find_regions
+from .base import Context, Pass, option
+from .quantizing import graph as edit
+from .quantizing import scales
+from .quantizing import weights as W
+from .quantizing.activations import Quantizer, fit_quantizer
+
+Calibration = Literal["min-max", "percentile", "mse"]
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Put quantizers around the linear layers and turn their weights into small integers.
+
+    Layers are treated in order; each sees the inputs that the quantized layers before really produce, and its gain
+    and bias are refitted to the float model on them (recipe of docs/design/lowering.md, steps 1, 2 and 6).
+    """
+
+    name: ClassVar[str] = "quantize"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT,)
+    produces: ClassVar[Level | None] = Level.QDQ
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
+
+    weights: int = option(4, help="Bits of the weights.", low=1, high=8)
+    activations: int = option(3, help="Bits of what each table puts out.", low=1, high=8)
+    inputs: int = option(4, help="Bits of the encrypted inputs.", low=1, high=8)
+    calibration: Calibration = option("mse", help="How ranges of activations and weights are chosen.")
+    percentile: float = option(99.9, help="Share of the values inside the range, in percent.", low=50, high=100)
+    refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
+    per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
+    layers: Mapping[str, Mapping[str, Any]] = option(
+        {}, help="weights, activations and inputs for single layers, by node name."
+    )
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Quantize ``model`` in place.
+
+        Raises:
+            DataError: There is no calibration data.
+            UnsupportedError: A node of the encrypted part cannot be computed on encrypted data.
+        """
+        data = context.require_calibration(self.name)
+        regions = find_regions(model)
+        self._check_layers(regions)
+        _Job(self, model, regions, data, context).run()
+        return True
+
+    def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:
+        """Width for the first of ``nodes`` that ``layers`` names, else the general one."""
+        for node in nodes:
+            if node is not None and what in self.layers.get(node.name or "", {}):
+                return int(self.layers[node.name or ""][what])
+        return int(getattr(self, what))
+
+    def _check_layers(self, regions: Regions) -> None:
+        names = {n.name for n in regions.server}
+        for layer, given in self.layers.items():
+            if layer not in names:
+                raise PipelineError(
+                    f"quantize: there is no encrypted node {layer!r}",
+                    pass_name=self.name,
+                    allowed=", ".join(sorted(str(n.name) for n in regions.server if linear_of(n))),
+                    do="use the node names that `onnx-fhe inspect` prints",
+                )
+            for key, bits in given.items():
+                if key not in {"weights", "activations", "inputs"} or not 1 <= int(bits) <= 8:
+                    raise PipelineError(
+                        f"quantize: layer {layer!r} takes no {key}={bits}",
+                        pass_name=self.name,
+                        allowed="weights, activations and inputs, each 1 to 8",
+                    )
+
+
+@dataclass
+class _Job:
+    """One run of the pass: the float values to imitate, and the walk."""
+
+    options: Quantize
+    model: ir.Model
+    regions: Regions
+    data: Mapping[str, np.ndarray]
+    context: Context
+    float_values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    quantizers: dict[ir.Value, Quantizer] = field(default_factory=dict)
+
+    def run(self) -> None:
+        server = set(self.regions.server)
+        self._float_run()
+        for index, group in enumerate(self._groups()):
+            self._fit(group)
+            self.context.progress("choose activation scales", index + 1, len(self._groups()))
+        env = Environment(self.model, self.data)
+        units = scales.Units()
+        nodes = list(self.model.graph)
+        for value in self.model.graph.inputs:
+            if value in self.quantizers:
+                self._insert(value, env, units)
+        for index, node in enumerate(nodes):
+            linear = linear_of(node) if node in server else None
+            if linear is not None:
+                self._linear(linear, env, units)
+            else:
+                env.step([node])
+            units.visit(node, linear)
+            for output in node.outputs:
+                if output in self.quantizers:
+                    self._insert(output, env, units)
+            env.done(node)
+            self.context.progress("quantize", index + 1, len(nodes))
+
+    def _groups(self) -> list[list[ir.Value]]:
+        """Tensors to quantize; those that meet in an addition together."""
+        pending = [*self.regions.inputs, *self.regions.quantized]
+        shared = {v: sorted(g, key=lambda w: pending.index(w)) for g in self.regions.shared_scale for v in g}
+        groups = [shared.get(v, [v]) for v in pending]
+        return [g for v, g in zip(pending, groups, strict=True) if g[0] is v]
+
+    def _float_run(self) -> None:
+        """Values of the float model at every linear output and every place for a quantizer."""
+        wanted = [n.outputs[0] for n in self.regions.server if linear_of(n)]
+        wanted += [*self.regions.inputs, *self.regions.quantized]
+        inner = [v for v in dict.fromkeys(wanted) if not v.is_graph_input()]
+        found = runtime.Session(self.model, [v.name or "" for v in inner]).run_batched(
+            self.data, progress=lambda d, t: self.context.progress("run the float model", d, t)
+        )
+        self.float_values = {v: found[v.name or ""] for v in inner}
+        self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
+
+    def _bits(self, value: ir.Value) -> int:
+        tensor = self.regions.tensors.get(value)
+        if tensor is None:
+            readers = [n for n in value.consumers() if n in set(self.regions.server)]
+            return self.options.bits("inputs", value.producer(), *readers)
+        return self.options.bits("activations", tensor.base.producer(), value.producer())
+
+    def _fit(self, group: list[ir.Value]) -> None:
+        """Choose the quantizer of a tensor, or the common one of tensors that are added."""
+        absorbed = self.options.per_neuron and len(group) == 1 and group[0] in self.regions.tensors
+        absorbed = absorbed and scales.absorbers(group[0], set(self.regions.server)) is not None
+        arrays = [self.float_values[v] for v in group]
+        if absorbed:
+            columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
+        else:
+            columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
+        bits = max(self._bits(v) for v in group)
+        quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
+        self.quantizers |= dict.fromkeys(group, quantizer)
+
+    def _insert(self, value: ir.Value, env: Environment, units: scales.Units) -> None:
+        """Put the quantizer behind ``value`` and let later layers see what it does."""
+        quantizer = self.quantizers[value]
+        server = set(self.regions.server)
+        readers = [n for n in value.consumers() if n in server]
+        tensor = self.regions.tensors.get(value)
+        if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
+            readers = [n for n in readers if linear_of(n)]
+        if len(quantizer.scale) > 1:
+            scales.absorb(value, server, quantizer.scale, env.opset)
+        nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
+        env.step(nodes)
+        env.moved(value, nodes[-1].outputs[0], len(readers))
+        units.set(nodes[-1].outputs[0], 1.0 if len(quantizer.scale) > 1 else float(quantizer.scale[0]))
+
+    def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:
+        """Quantize the weights of one layer and refit its gain and offset."""
+        options, node = self.options, linear.node
+        linear = linear_of(node) or linear  # scales may have been absorbed since
+        data = env[node.inputs[0]]  # type: ignore[index]
+        wanted = self.float_values[node.outputs[0]]
+        rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
+        moments = [W.moment(r) for r in rows]
+        matrix, bits = linear.matrix(), options.bits("weights", node)
+        reference = units.reference(node)
+        if reference is None:
+            candidates = W.candidate_scales(matrix, bits, options.calibration)
+        else:
+            candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
+        quantized = W.fit_scales(matrix, moments, candidates, bits)
+        size = linear.channels // linear.groups
+        accumulators = np.concatenate(
+            [r @ quantized.integers[g * size : (g + 1) * size].T for g, r in enumerate(rows)], axis=1
+        )
+        scale, offset = quantized.scale, None
+        if options.refit:
+            scale, offset = W.refit(accumulators, targets, quantized.scale, gain=reference is None)
+        added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
+        if offset is not None:
+            added += edit.set_bias(self.model, linear, offset)
+        units.set(node.outputs[0], scale * units.of(node.inputs[0]))
+        env.step([*added[:1], node, *added[1:]])

@@ -1,0 +1,118 @@
+"""Weight quantization of one linear layer: symmetric, a scale per output channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHRINK = np.linspace(0.25, 1.0, 31)
+"""Shares of the largest weight that are tried as the clipping point (LOWERING: r)."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Integers and scales of a weight matrix.
+
+    Attributes:
+        integers: (out, in), float64 that holds integers.
+        scale: (out), positive; ``integers * scale[:, None]`` approximates the weights.
+    """
+
+    integers: np.ndarray
+    scale: np.ndarray
+
+
+def largest_code(bits: int) -> int:
+    """Largest absolute integer of a symmetric weight: 2^(bits-1) - 1, and 1 for binary weights."""
+    return max(1, 2 ** (bits - 1) - 1)
+
+
+def candidate_scales(weights: np.ndarray, bits: int, method: str) -> np.ndarray:
+    """Scales to try for each channel, (candidates, out).
+
+    Args:
+        weights: (out, in) float weights.
+        bits: Width of the integers.
+        method: ``min-max``: one candidate, the largest weight is the largest integer; else a range of clipping points.
+    """
+    top = np.abs(weights).max(axis=1)
+    if bits == 1:
+        # +-1 has no zero: the least-squares scale is the mean magnitude.
+        return np.abs(weights).mean(axis=1)[None]
+    shares = np.ones(1) if method == "min-max" else SHRINK
+    return shares[:, None] * top[None] / largest_code(bits)
+
+
+def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
+    """Nearest integers within the width, (out, in)."""
+    safe = np.where(scale > 0, scale, 1.0)[:, None]
+    if bits == 1:
+        return np.where(weights >= 0, 1.0, -1.0) * (np.abs(weights).max(axis=1, keepdims=True) > 0)
+    top = largest_code(bits)
+    return np.clip(np.rint(weights / safe), -top, top)
+
+
+def fit_scales(
+    weights: np.ndarray, moments: list[np.ndarray], candidates: np.ndarray, bits: int
+) -> QuantizedWeight:
+    """For each output channel the candidate scale with the smallest error of the layer's output.
+
+    The error is (Q s - W)^T H (Q s - W) with H the second moment of the layer's inputs (LOWERING, step 1).
+
+    Args:
+        weights: (out, in).
+        moments: One (in, in) matrix for each group of output channels.
+        candidates: (candidates, out) scales.
+        bits: Width of the integers.
+    """
+    best = np.full(len(weights), np.inf)
+    scale = candidates[0].copy()
+    integers = round_weights(weights, scale, bits)
+    for tried in candidates:
+        rounded = round_weights(weights, tried, bits)
+        error = output_error(rounded * tried[:, None] - weights, moments)
+        better = error < best
+        best = np.where(better, error, best)
+        scale = np.where(better, tried, scale)
+        integers[better] = rounded[better]
+    return QuantizedWeight(integers, np.where(scale > 0, scale, 1.0))
+
+
+def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
+    """d^T H d for every row d of (out, in), with the H of the row's group: (out)."""
+    blocks = np.array_split(difference, len(moments))
+    return np.concatenate(
+        [np.einsum("oi,oi->o", b @ h, b) for b, h in zip(blocks, moments, strict=True)]
+    )
+
+
+def moment(rows: np.ndarray) -> np.ndarray:
+    """Second moment of input rows (rows, in), normalized by their number."""
+    rows = rows.astype(np.float64)
+    return np.asarray(rows.T @ rows / max(1, len(rows)))
+
+
+def refit(
+    accumulators: np.ndarray, wanted: np.ndarray, scale: np.ndarray, gain: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares gain and offset of each channel (LOWERING, step 2).
+
+    Args:
+        accumulators: (rows, out) integer accumulators on the inputs that the quantized layers before produce.
+        wanted: (rows, out) the float model's pre-activations on the same rows.
+        scale: (out) the gain where the fit is degenerate or would flip the sign.
+        gain: Whether the gain may move; otherwise only the offset is fitted.
+
+    Returns:
+        Gain and offset, (out) each.
+    """
+    mean_a, mean_z = accumulators.mean(axis=0), wanted.mean(axis=0)
+    fitted = scale.astype(np.float64)
+    if gain and len(accumulators) > 2:
+        a, z = accumulators - mean_a, wanted - mean_z
+        variance = (a * a).mean(axis=0)
+        slope = (a * z).mean(axis=0) / np.where(variance > 0, variance, 1.0)
+        trusted = (variance > 0.25) & (slope > 0.25 * scale) & (slope < 4.0 * scale)
+        fitted = np.where(trusted, slope, fitted)
+    return fitted, mean_z - fitted * mean_a

@@ -1,0 +1,122 @@
+"""The walk of ``insert-rounding`` through the integer graph, with and without the rounding put in so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import dialect
+from ..analysis.environment import Environment
+from ..analysis.linear import constant_of
+from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
+from ..base import Context
+from ..lowering.build import Builder
+from .lattice import Channel, Placed, Width, place, width_for
+
+
+class Walk:
+    """One run of the pass.
+
+    Args:
+        model: Integer level; edited in place.
+        data: Calibration inputs.
+        context: Range mode and margin.
+        bits: Table bits for each TableLookup; 0 leaves it alone.
+        mode: Of the RoundBits.
+    """
+
+    def __init__(
+        self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context, bits: dict[ir.Node, int], mode: str
+    ) -> None:
+        self.model, self.context, self.bits, self.mode = model, context, bits, mode
+        self.build = Builder(model)
+        self.sound = SoundRanges(model)
+        self.plain = Environment(model, data)
+        self.rounded = Environment(model, data)
+        self.modified = False
+
+    def run(self) -> bool:
+        """Round; returns whether anything changed."""
+        nodes = list(self.model.graph)
+        for index, node in enumerate(nodes):
+            self.build.at(node)
+            inputs = list(node.inputs)
+            self.plain.step([node])
+            if self.bits.get(node) and node.attributes.get_int("step", 1) == 1:
+                self.rounded.step([*self._round(node), node])
+            else:
+                if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
+                    self._outputs(node)
+                self.rounded.step([node])
+            for env in (self.plain, self.rounded):
+                env.read(inputs)
+            self.context.progress("insert rounding", index + 1, len(nodes))
+        return self.modified
+
+    def _declared(self, value: ir.Value) -> Interval:
+        """Bounds that the circuit promises for an accumulator behind rounded layers."""
+        seen = None
+        if self.context.range_mode == "observed":
+            array = self.rounded[value]
+            seen = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
+        return declare(self.sound.of(value), seen, self.context.range_margin)
+
+    def _round(self, table: ir.Node) -> list[ir.Node]:
+        """Rewrite one lookup; returns the nodes put in front of it."""
+        source, values, first = table.inputs[:3]
+        assert source is not None and values is not None and first is not None
+        entries, starts = constant_of(values), constant_of(first)
+        assert entries is not None and starts is not None
+        axis = table.attributes.get_int("axis", 1) or 1
+        keep = [axis] if len(entries) > 1 else []
+        low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source), keep))
+        width = width_for(int((high - low).max()), self.bits[table])
+        if not width.removed:
+            return []
+        x, wanted = (
+            np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
+            for a in (self.rounded[source], self.plain[table.outputs[0]])
+        )
+        channels = [
+            Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c])
+            for c in range(len(entries))
+        ]
+        return self._rewrite(table, [place(c, width) for c in channels], width, axis)
+
+    def _rewrite(self, table: ir.Node, placed: list[Placed], width: Width, axis: int) -> list[ir.Node]:
+        source, name = table.inputs[0], str(table.name)
+        assert source is not None
+        rank = len(source.shape or [])
+        offsets = np.array([p.offset for p in placed], np.float32)
+        if len(offsets) > 1:
+            offsets = offsets.reshape([-1 if i == axis else 1 for i in range(rank)])
+        shifted = self.build.shifted(source, offsets, f"{name}_offset")
+        rounded = self.build.dialect(
+            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode=self.mode
+        )
+        new_table = self.build.constant(f"{name}_rounded_values", np.stack([p.table for p in placed]))
+        zeros = self.build.constant(f"{name}_rounded_first", np.zeros(len(placed)))
+        for index, value in enumerate((rounded, new_table, zeros)):
+            table.replace_input_with(index, value)
+        table.attributes["step"] = ir.AttrInt64("step", 2**width.removed)
+        self.modified = True
+        made = [rounded.producer()] if shifted is source else [shifted.producer(), rounded.producer()]
+        return [n for n in made if n is not None]
+
+    def _outputs(self, decrypt: ir.Node) -> None:
+        """Take the mean shift that rounding made out of raw outputs, and declare their range anew."""
+        source = decrypt.inputs[0]
+        assert source is not None
+        if not self.modified:
+            return
+        axes = tuple(i for i in range(len(source.shape or [])) if i != 1)
+        shift = np.rint((self.plain[source] - self.rounded[source]).mean(axis=axes, keepdims=True))
+        corrected = self.build.shifted(source, shift, f"{decrypt.name}_correction")
+        if corrected is not source:
+            self.rounded.step([corrected.producer()])  # type: ignore[list-item]
+            decrypt.replace_input_with(0, corrected)
+        low, high = self._declared(corrected)
+        decrypt.attributes["low"] = ir.AttrInt64("low", int(np.floor(low.min())))
+        decrypt.attributes["high"] = ir.AttrInt64("high", int(np.ceil(high.max())))
