@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from onnx import defs
 
 from . import annotations as known_of
 from .errors import printable
 from .level import level_of
 
-_MOST_ELEMENTS = 8
+_MOST_ELEMENTS = 4
 _MOST_CHARACTERS = 60
 
 
@@ -17,9 +19,9 @@ def to_text(model: ir.Model) -> str:
     """A listing of ``model``: its inputs and outputs, and a row for each node of the graph.
 
     The columns are the node's name, operator with attributes, inputs, outputs with their shapes, and, where
-    analyses have run, range, bits and PBS of its (first) output. Weights are given by name and shape, small
-    ones by value. Control characters in names are shown escaped, so that a file cannot send any to a
-    terminal.
+    analyses have run, range, bits and PBS of its (first) output. Weights are given by name and shape,
+    small ones by value; attributes that have their default are left out. Control characters in names are
+    shown escaped, so that a file cannot send any to a terminal.
     """
     rows = [["node", "operator", "inputs", "output", "range", "bits", "PBS"]]
     rows += [_row(node) for node in model.graph]
@@ -48,8 +50,26 @@ def _row(node: ir.Node) -> list[str]:
 
 def _operator(node: ir.Node) -> str:
     name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    attributes = " ".join(f"{line(k)}={_attribute(a)}" for k, a in node.attributes.items())
+    attributes = " ".join(
+        f"{line(k)}={_attribute(a)}" for k, a in node.attributes.items() if not _is_default(node, a)
+    )
     return line(name) + (f" {{{attributes}}}" if attributes else "")
+
+
+def _is_default(node: ir.Node, attribute: ir.Attr) -> bool:
+    """Whether leaving the attribute out would mean the same."""
+    if attribute.is_ref() or not defs.has(node.op_type, node.domain):
+        return False
+    known = defs.get_schema(node.op_type, domain=node.domain).attributes.get(attribute.name)
+    if known is None or not known.default_value.type:
+        return False
+    return bool(onnx.helper.get_attribute_value(known.default_value) == _plain(attribute.value))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return value.encode() if isinstance(value, str) else value
 
 
 def _attribute(attribute: ir.Attr) -> str:
