@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from ..ir.errors import UserError
 from ..ir.limits import TargetLimits
 from ..ir.runtime import Arrays
 
@@ -49,6 +50,15 @@ class LowerOptions:
     loop_parallelize: bool = True
     seed: int = 0
     progress: Progress = quiet
+
+    def __post_init__(self) -> None:
+        given = [p for p in (self.p_error, self.global_p_error) if p is not None]
+        if not given or not all(0 < p < 1 for p in given):
+            raise UserError(
+                "this error rate makes no circuit",
+                found=f"p_error {self.p_error}, global_p_error {self.global_p_error}",
+                allowed="at least one of them, between 0 and 1",
+            )
 
 
 DEFAULTS = LowerOptions()

@@ -91,12 +91,13 @@ class Lookup:
         """Bits of the accumulator once ``first`` is subtracted: rounding leaves exactly ``table_bits``."""
         return self.table_bits + self.lsbs_to_remove
 
-    def per_channel(self, values: np.ndarray, rank: int) -> np.ndarray:
-        """``values`` (channels) shaped to broadcast against a tensor of ``rank`` axes."""
-        shape = [1] * rank
-        if len(values) > 1:
-            shape[self.axis % rank] = len(values)
-        return values.reshape(shape)
+
+def along(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """``values`` (channels) shaped to broadcast along ``axis`` of a tensor of ``rank`` axes."""
+    shape = [1] * rank
+    if len(values) > 1:
+        shape[axis % rank] = len(values)
+    return values.reshape(shape)
 
 
 def read_lookup(node: ir.Node) -> Lookup:
@@ -141,6 +142,14 @@ def read_lookup(node: ir.Node) -> Lookup:
 def lookups(server: ir.Model) -> list[Lookup]:
     """Every lookup of a server part, in order."""
     return [read_lookup(n) for n in server.graph if is_dialect(n, "TableLookup")]
+
+
+def rounding_unit(value: ir.Value | None) -> int:
+    """``2^lsbs_to_remove`` where a RoundBits made ``value``, else 1."""
+    node = value.producer() if value is not None else None
+    return (
+        1 << attribute(node, "lsbs_to_remove", 0) if node is not None and is_dialect(node, "RoundBits") else 1
+    )
 
 
 def declared_range(node: ir.Node) -> tuple[int, int]:

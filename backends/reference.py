@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +25,7 @@ from .base import (
     LowerOptions,
 )
 from .layers import layer_of, merge_layers
-from .lookups import Lookup, bits_of, declared_range, lookups, marks
+from .lookups import along, bits_of, declared_range, lookups, marks
 
 BATCH = 256
 
@@ -57,16 +57,26 @@ class OverflowReport:
 
 @dataclass(frozen=True)
 class _Watched:
-    """A value with its declared range; low and high broadcast against it."""
+    """A value with its declared range.
+
+    Attributes:
+        node: Name of the node that declares it.
+        value: Name of the value.
+        low: Smallest value, one for each channel or one for all.
+        span: Distance to the largest.
+        axis: Axis of the channels.
+    """
 
     node: str
     value: str
     low: np.ndarray
-    high: np.ndarray
+    span: int
+    axis: int = 0
 
     def outside(self, array: np.ndarray) -> np.ndarray:
         """Values of each sample that are out of range: (samples), int64."""
-        wrong = (array < self.low) | (array > self.high)
+        low = along(self.low, self.axis, array.ndim)
+        wrong = (array < low) | (array > low + self.span)
         return np.asarray(wrong.reshape(len(array), -1).sum(axis=1, dtype=np.int64))
 
 
@@ -101,25 +111,16 @@ def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: i
 
 def _watched(server: ir.Model) -> tuple[list[_Watched], list[_Watched]]:
     """What is computed and watched, and the inputs that are."""
-    inside = [_watched_lookup(x) for x in lookups(server)]
-    for node, value in zip(marks(server, "Decrypt"), server.graph.outputs, strict=True):
-        low, high = declared_range(node)
-        inside.append(_Watched(node.name or "", value.name or "", np.asarray(low), np.asarray(high)))
-    inputs = []
-    for node, value in zip(marks(server, "Encrypt"), server.graph.inputs, strict=True):
-        low, high = declared_range(node)
-        inputs.append(_Watched(node.name or "", value.name or "", np.asarray(low), np.asarray(high)))
-    return inside, inputs
+    tables = [
+        _Watched(x.node.name or "", x.source.name or "", x.first, x.span, x.axis) for x in lookups(server)
+    ]
+    outputs = _edges(marks(server, "Decrypt"), server.graph.outputs)
+    return tables + outputs, _edges(marks(server, "Encrypt"), server.graph.inputs)
 
 
-def _watched_lookup(lookup: Lookup) -> _Watched:
-    shape = lookup.source.shape
-    if shape is not None:
-        low = lookup.per_channel(lookup.first, len(shape))
-    else:
-        # Without a shape only a leading channel axis can be told from the rest.
-        low = lookup.first if len(lookup.first) == 1 else lookup.per_channel(lookup.first, lookup.axis + 1)
-    return _Watched(lookup.node.name or "", lookup.source.name or "", low, low + lookup.span)
+def _edges(nodes: Iterable[ir.Node], values: Iterable[ir.Value]) -> list[_Watched]:
+    ranges = ((n, v, *declared_range(n)) for n, v in zip(nodes, values, strict=True))
+    return [_Watched(n.name or "", v.name or "", np.asarray([low]), high - low) for n, v, low, high in ranges]
 
 
 def _as_float(server: ir.Model, values: Mapping[str, np.ndarray]) -> Arrays:

@@ -1,7 +1,7 @@
 """Splitting an integer-level model at the edges of its encrypted region.
 
 The client runs the prologue (graph inputs to the values that are encrypted) and the epilogue (decrypted
-values to graph outputs); only the server part works on ciphertexts. All three are models that onnxruntime runs.
+values to graph outputs); only the server part works on ciphertexts. onnxruntime runs all three.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...ir.limits import TargetLimits
 from ...ir.partition import partition
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
-from .circuit import ConcreteCircuit, options_of
+from .circuit import ConcreteCircuit, options_of, specs_of
 from .compiling import Compiled, compile_plan
 from .measure import statistics
 from .plan import Plan, make_plan
@@ -43,7 +43,7 @@ class ConcreteBackend(Backend):
             Program(settings, statistics(plan, compiled)),
             compiled.circuit.mlir,
             Ports(plan.inputs, plan.outputs),
-            compiled.circuit.client.specs.serialize(),
+            specs_of(compiled.circuit.server),
         )
         return ConcreteCircuit(stored, lambda: compiled, options.progress)
 

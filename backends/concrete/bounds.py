@@ -1,8 +1,8 @@
 """Concrete's value ranges from our own analysis instead of from a set of sample inputs.
 
-What comes before a table may wrap harmlessly, for the arithmetic is modular; so only values that count declare
-a range: inputs, what indexes a table, what a table returns, outputs. Everything else takes the width of
-its group (the values that Concrete gives one common width), and never widens it.
+What comes before a table may wrap harmlessly, for the arithmetic is modular; so only values that count
+declare a range: inputs, what indexes a table, what a table returns, outputs. Everything else takes the width
+of its group (the values that Concrete gives one common width), and never widens it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,20 @@ class DeclaredRanges(GraphProcessor):
                     low, high = node.properties.get(RANGE, (0, 2**width - 1))
                     node.output.dtype = Integer(is_signed=low < 0, bit_width=bits_of(low, high))
                     node.bounds = (low, high)
+
+
+class RoundedOutputs(GraphProcessor):
+    """Lets the client decrypt rounded values as they are; runs after Concrete's own rounding step.
+
+    Concrete puts a reinterpretation behind a rounding that no table reads, and pays a bootstrap for it.
+    """
+
+    def apply(self, graph: Graph) -> None:
+        """Point outputs past their reinterpretation."""
+        for position, node in list(graph.output_nodes.items()):
+            if node.properties.get("name") == "reinterpret":
+                graph.output_nodes[position] = graph.ordered_preds_of(node)[0]
+        graph.prune_useless_nodes()
 
 
 def _groups(graph: Graph) -> Iterator[set[Node]]:

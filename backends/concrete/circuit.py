@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from ...ir.runtime import Arrays
 from ..base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
 from .compiling import Compiled, configuration
 from .plan import Port
-from .session import ConcreteSession, checked, named
+from .session import ConcreteSession, checked, decrypted, listed
 from .store import Settings, Stored, write
 
 
@@ -52,19 +53,18 @@ class ConcreteCircuit(Circuit):
             ArtifactError: The circuit was loaded without its integer model.
         """
         graph = self._compiled.circuit.graph
-        nodes = graph.ordered_outputs()
-        return {
-            name: _wrapped(array, nodes[i].output.dtype)
-            for i, (name, array) in enumerate(self._each("clear", values, graph).items())
-        }
+        types = [n.output.dtype for n in graph.ordered_outputs()]
+        found = self._each("clear", values, lambda sample: listed(graph(*sample), self.outputs))
+        return {p.name: _wrapped(found[p.name], dtype) for p, dtype in zip(self.outputs, types, strict=True)}
 
     def simulate(self, values: Mapping[str, np.ndarray]) -> Arrays:
         """The compiled program with the noise of its parameters, a few milliseconds a sample."""
         server, client = self._simulator
 
-        def run(*sample: np.ndarray) -> Any:
-            given = client.simulate_encrypt(*sample)
-            return client.simulate_decrypt(server.run(*(given if isinstance(given, tuple) else [given])))
+        def run(sample: list[np.ndarray]) -> list[Any]:
+            given = listed(client.simulate_encrypt(*sample), self.inputs)
+            found = listed(client.simulate_decrypt(server.run(*given)), self.outputs)
+            return [decrypted(p, v) for p, v in zip(self.outputs, found, strict=True)]
 
         return self._each("simulate", values, run)
 
@@ -94,7 +94,7 @@ class ConcreteCircuit(Circuit):
     def _server(self) -> Any:
         server = _make_server(self._stored, simulated=False)
         # Another version of Concrete may choose other parameters, and the client's keys would not fit.
-        if server.client_specs.serialize() != fhe.ClientSpecs.deserialize(self._stored.specs).serialize():
+        if json.loads(specs_of(server)) != json.loads(self._stored.specs):
             raise ArtifactError(
                 "this version of Concrete chooses other parameters for the circuit than the one that made it",
                 do="compile the model again",
@@ -106,21 +106,19 @@ class ConcreteCircuit(Circuit):
         server = _make_server(self._stored, simulated=True)
         return server, fhe.Client(server.client_specs, is_simulated=True)
 
-    def _each(self, what: str, values: Mapping[str, np.ndarray], run: Callable[..., Any]) -> Arrays:
+    def _each(
+        self, what: str, values: Mapping[str, np.ndarray], run: Callable[[list[np.ndarray]], list[Any]]
+    ) -> Arrays:
         """Run one sample after the other."""
         total = _samples(values, self.inputs)
-        found: dict[str, list[np.ndarray]] = {p.name: [] for p in self.outputs}
+        results = {p.name: np.zeros((total, *p.shape[1:]), np.int64) for p in self.outputs}
         self._progress(what, 0, total)
         for i in range(total):
             sample = {p.name: np.asarray(values[p.name])[i : i + 1] for p in self.inputs}
-            results = named(self.outputs, run(*checked(self.inputs, sample)))
-            for port in self.outputs:
-                found[port.name].append(np.asarray(results[port.name], np.int64).reshape(port.shape))
+            for port, found in zip(self.outputs, run(checked(self.inputs, sample)), strict=True):
+                results[port.name][i] = np.asarray(found).reshape(port.shape)[0]
             self._progress(what, i + 1, total)
-        return {
-            p.name: np.concatenate(found[p.name]) if total else np.zeros((0, *p.shape[1:]), np.int64)
-            for p in self.outputs
-        }
+        return results
 
 
 def _samples(values: Mapping[str, np.ndarray], ports: tuple[Port, ...]) -> int:
@@ -146,6 +144,11 @@ def _make_server(stored: Stored, *, simulated: bool) -> Any:
     return fhe.Server.create(
         stored.mlir, configuration(options_of(settings), settings.strategy), is_simulated=simulated
     )
+
+
+def specs_of(server: Any) -> bytes:
+    """What a client must know of ``server``, without the interface to other libraries that Concrete adds."""
+    return bytes(fhe.ClientSpecs(server.program_info).serialize())
 
 
 def options_of(settings: Settings) -> LowerOptions:

@@ -11,7 +11,7 @@ from concrete.fhe.compilation.configuration import SecurityLevel
 
 from ...ir.errors import OnnxFheError, UserError
 from ..base import LowerOptions
-from .bounds import DeclaredRanges
+from .bounds import DeclaredRanges, RoundedOutputs
 from .emit import Emitter
 from .plan import Plan, Port
 from .requirements import no_parameters
@@ -70,6 +70,7 @@ def configuration(options: LowerOptions, strategy: str) -> fhe.Configuration:
         loop_parallelize=options.loop_parallelize,
         security_level=levels[options.security_level],
         additional_pre_processors=[DeclaredRanges()],
+        additional_post_processors=[RoundedOutputs()],
         # It would write the graph, and the paths of this machine, into the working directory.
         dump_artifacts_on_unexpected_failures=False,
         **_STRATEGIES[strategy],

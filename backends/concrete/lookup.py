@@ -10,7 +10,7 @@ from concrete import fhe
 
 from ...ir.partition import is_dialect
 from ..layers import LAYOUT
-from ..lookups import Lookup, declared_range
+from ..lookups import Lookup, along, attribute, bits_of, declared_range
 from .bounds import declare, declared
 from .scope import Emission, Scope, Traced, refuse
 
@@ -26,7 +26,7 @@ def _table_lookup(scope: Scope, node: ir.Node) -> Traced:
             index,
             lookup.lsbs_to_remove,
             overflow_protection=False,
-            exactness=fhe.Exactness.EXACT if lookup.mode == "exact" else fhe.Exactness.APPROXIMATE,
+            exactness=_exactness(lookup.mode),
         )
         declare(index, 0, 2**lookup.accumulator_bits - 1)
     result = fhe.univariate(_evaluator(lookup, shape))(index)
@@ -39,7 +39,7 @@ def _index(scope: Scope, lookup: Lookup, rank: int) -> Traced:
     x = scope.values[lookup.source]
     high = 2**lookup.accumulator_bits - 1
     if np.any(lookup.first) or not _may_declare(x, lookup, high):
-        x = x - lookup.per_channel(lookup.first, rank)
+        x = x - along(lookup.first, lookup.axis, rank)
     declare(x, 0, high)
     return x
 
@@ -66,7 +66,7 @@ def _evaluator(lookup: Lookup, shape: tuple[int, ...]) -> Callable[[np.ndarray],
         tables = np.repeat(tables, lookup.step, axis=1)
     missing = max(0, entries - tables.shape[1])
     tables = np.pad(tables, ((0, 0), (0, missing)), mode="edge")
-    channels = np.broadcast_to(lookup.per_channel(np.arange(len(tables)), len(shape)), shape)
+    channels = np.broadcast_to(along(np.arange(len(tables)), lookup.axis, len(shape)), shape)
 
     def table(x: np.ndarray) -> np.ndarray:
         return np.asarray(tables[channels, (np.asarray(x) >> shift) % entries])
@@ -75,16 +75,41 @@ def _evaluator(lookup: Lookup, shape: tuple[int, ...]) -> Callable[[np.ndarray],
 
 
 def _round_bits(scope: Scope, node: ir.Node) -> Traced:
-    """Nothing yet: the table that reads it rounds."""
-    for user, _ in node.outputs[0].uses():
-        if not is_dialect(user, "TableLookup"):
+    """A table that reads it rounds itself; what goes to the client is rounded here."""
+    x = scope.operand(node, 0)
+    readers = [u for u, _ in node.outputs[0].uses()]
+    for reader in readers:
+        if not (is_dialect(reader, "TableLookup") or is_dialect(reader, "Decrypt")):
             raise refuse(
                 node,
                 "a rounded value is read by something that is no table",
-                found=f"{user.op_type} {user.name!r}",
-                allowed="TableLookup",
+                found=f"{reader.op_type} {reader.name!r}",
+                allowed="TableLookup, Decrypt",
             )
-    return scope.operand(node, 0)
+    ranges = [declared_range(r) for r in readers if is_dialect(r, "Decrypt")]
+    removed = attribute(node, "lsbs_to_remove", 0)
+    if not ranges or not removed:
+        return x
+    return _rounded_output(x, removed, _exactness(node.attributes.get_string("mode", "exact")), ranges)
+
+
+def _rounded_output(
+    x: Traced, removed: int, exactness: fhe.Exactness, ranges: list[tuple[int, int]]
+) -> Traced:
+    """Rounded for the client: approximately, it costs nothing, for the low bits are just not decrypted."""
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    bits = bits_of(low, high)
+    whole = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if low < 0 else (0, (1 << bits) - 1)
+    # A node of its own, for its width decides what rounding leaves.
+    x = x + np.zeros((1,) * x.ndim, np.int64)
+    declare(x, *whole)
+    x = fhe.round_bit_pattern(x, removed, overflow_protection=False, exactness=exactness)
+    declare(x, *whole)
+    return x
+
+
+def _exactness(mode: str) -> fhe.Exactness:
+    return fhe.Exactness.EXACT if mode == "exact" else fhe.Exactness.APPROXIMATE
 
 
 def _encrypt(scope: Scope, node: ir.Node) -> Traced:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.runtime import Session
-from ..lookups import Lookup, declared_range, lookups, marks
+from ..lookups import Lookup, declared_range, lookups, marks, rounding_unit
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Port:
         name: Name of the Encrypt or Decrypt output.
         shape: Shape of one sample.
         low, high: Declared range (inclusive).
+        unit: What Concrete decrypts is a multiple of this; 1 but behind a rounding.
     """
 
     name: str
     shape: tuple[int, ...]
     low: int
     high: int
+    unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,15 @@ def make_plan(server: ir.Model) -> Plan:
         VerificationError: A constant or a table breaks a rule of the integer level.
     """
     shapes = _shapes(server)
-    inputs, outputs = [], []
+    inputs: list[Port] = []
+    outputs: list[Port] = []
     for ports, values, mark in (
         (inputs, server.graph.inputs, "Encrypt"),
         (outputs, server.graph.outputs, "Decrypt"),
     ):
         for value, node in zip(values, marks(server, mark), strict=True):
             low, high = declared_range(node)
-            ports.append(Port(value.name or "", shapes[value], low, high))
+            ports.append(Port(value.name or "", shapes[value], low, high, rounding_unit(node.inputs[0])))
     return Plan(server, tuple(inputs), tuple(outputs), shapes, {x.node: x for x in lookups(server)})
 
 

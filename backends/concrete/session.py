@@ -49,9 +49,18 @@ def _checked(port: Port, values: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(whole.astype(np.int64))
 
 
-def named(ports: Sequence[Port], results: Any) -> dict[str, Any]:
-    """What Concrete returned, by name: it returns a tuple only where there are several."""
-    return dict(zip((p.name for p in ports), results if len(ports) > 1 else [results], strict=True))
+def listed(results: Any, ports: Sequence[Port]) -> list[Any]:
+    """What Concrete returned, one for each port: it returns a tuple only where there are several."""
+    return list(results) if len(ports) > 1 else [results]
+
+
+def decrypted(port: Port, value: Any) -> np.ndarray:
+    """What Concrete decrypted, as the model counts it."""
+    return np.asarray(value, np.int64).reshape(port.shape) * port.unit
+
+
+def _named(ports: Sequence[Port], values: Sequence[Any]) -> dict[str, Any]:
+    return {p.name: v for p, v in zip(ports, values, strict=True)}
 
 
 class ConcreteSession(EncryptedSession):
@@ -74,17 +83,21 @@ class ConcreteSession(EncryptedSession):
 
     def encrypt(self, values: Mapping[str, np.ndarray]) -> Ciphertexts:
         """Encrypt one sample; keys are made first where there are none."""
-        return named(self._inputs, self._client.encrypt(*checked(self._inputs, values)))
+        found = self._client.encrypt(*checked(self._inputs, values))
+        return _named(self._inputs, listed(found, self._inputs))
 
     def evaluate(self, ciphertexts: Ciphertexts) -> Ciphertexts:
         """Run the circuit on ciphertexts."""
         given = [ciphertexts[p.name] for p in self._inputs]
-        return named(self._outputs, self._server.run(*given, evaluation_keys=self._client.evaluation_keys))
+        found = self._server.run(*given, evaluation_keys=self._client.evaluation_keys)
+        return _named(self._outputs, listed(found, self._outputs))
 
     def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:
         """Decrypt the results."""
-        found = named(self._outputs, self._client.decrypt(*(ciphertexts[p.name] for p in self._outputs)))
-        return {p.name: np.asarray(found[p.name], np.int64).reshape(p.shape) for p in self._outputs}
+        found = self._client.decrypt(*(ciphertexts[p.name] for p in self._outputs))
+        return {
+            p.name: decrypted(p, v) for p, v in zip(self._outputs, listed(found, self._outputs), strict=True)
+        }
 
     def evaluation_keys(self) -> bytes:
         """The evaluation keys, serialized."""
