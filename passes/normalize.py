@@ -59,7 +59,9 @@ class Normalize(Pass):
         shapes.infer(model)
         _fold(model)
         if not batch.free(model):
-            context.notes.append("normalize: the batch size is part of this model, so it stays as it is")
+            context.notes.append(
+                "normalize: the samples of a batch depend on each other in this model, so its batch is fixed"
+            )
         _fold(model)
         for _ in range(_MOST_SWEEPS):
             if not _sweep(model):

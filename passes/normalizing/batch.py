@@ -82,12 +82,7 @@ def _set_batch(inputs: list[ir.Value], size: int | str) -> None:
 
 
 def _session(model: ir.Model) -> Session:
-    proto = to_proto(model)
-    # Declared shapes may still speak of the other batch size.
-    del proto.graph.value_info[:]
-    for output in proto.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    return Session(proto)
+    return Session(shapes.without_shapes(to_proto(model)))
 
 
 def _singles(model: ir.Model) -> tuple[dict[str, np.ndarray], list[Arrays]]:

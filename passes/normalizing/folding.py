@@ -89,7 +89,7 @@ def remove_noop(_: ir.Model, node: ir.Node) -> bool:
     """Remove Identity, Dropout, a Cast to the same type and a Transpose that keeps the order.
 
     Raises:
-        UnsupportedError: A Dropout is in training mode, or its mask is used.
+        UnsupportedError: A Dropout is in training mode.
     """
     value = node.inputs[0] if node.inputs else None
     if node.domain or value is None:
@@ -117,14 +117,5 @@ def _check_dropout(node: ir.Node) -> None:
             op="Dropout",
             found="training_mode is true" if array is not None else "training_mode is computed",
             allowed="inference mode",
-            do="export the model in eval mode",
-        )
-    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
-        raise UnsupportedError(
-            "the mask of a Dropout is used",
-            node=node.name or "",
-            op="Dropout",
-            found=f"mask {node.outputs[1].name!r}",
-            allowed="a Dropout whose mask nothing reads",
             do="export the model in eval mode",
         )

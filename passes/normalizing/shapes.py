@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from ...ir.runtime import Session, to_proto
 from ...ir.sampling import random_inputs
@@ -27,8 +26,8 @@ def infer(model: ir.Model) -> None:
     for node in model.graph:
         for output in node.outputs:
             output.shape = None
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     values = [o for n in model.graph for o in n.outputs if o.name]
+    _infer(model, values)
     unclear = [v for v in values if not _clear(v) and (v.type is None or isinstance(v.type, ir.TensorType))]
     if unclear:
         _observe(model, unclear)
@@ -55,10 +54,25 @@ def _clear(value: ir.Value) -> bool:
     return dims is not None and all(isinstance(d, int) or d == BATCH for d in dims)
 
 
+def _infer(model: ir.Model, values: list[ir.Value]) -> None:
+    # Not onnx_ir's ShapeInferencePass: it logs a traceback where onnx gives up; _observe does the rest.
+    try:
+        proto = onnx.shape_inference.infer_shapes(without_shapes(to_proto(model)), data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return
+    graph = ir.from_proto(proto).graph
+    known = {o.name: o for n in graph for o in n.outputs}
+    for value in values:
+        found = known.get(value.name)
+        if found is not None:
+            value.shape = found.shape
+            value.type = value.type or found.type
+
+
 def _observe(model: ir.Model, values: list[ir.Value]) -> None:
     proto = to_proto(model)
     names = [str(v.name) for v in values]
-    session = Session(_without_shapes(proto), names)
+    session = Session(without_shapes(proto), names)
     runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
     for value in values:
         first, second = (np.shape(r[str(value.name)]) for r in runs)
@@ -73,7 +87,11 @@ def _axis(first: int, second: int) -> int | str | None:
     return BATCH if (first, second) == _SIZES else None
 
 
-def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    # Half-known shapes of values would only make onnxruntime warn about its own better ones.
+def without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """``proto`` with no shapes declared but those of its inputs."""
+    # Shapes that are declared may be those of another batch size.
     del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
     return proto
