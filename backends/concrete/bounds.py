@@ -18,6 +18,8 @@ from concrete.fhe.tracing import Tracer
 from ..lookups import bits_of
 
 RANGE = "onnx_fhe.range"
+MOVES = frozenset({"reshape", "transpose", "squeeze", "expand_dims", "assign_static"})
+"""Concrete's operations that keep the signedness of what they move, whatever their own type says."""
 
 
 def declare(value: Tracer, low: int, high: int) -> None:
@@ -31,6 +33,11 @@ def declared(value: Tracer) -> tuple[int, int] | None:
     """The range that was declared, if any."""
     found: tuple[int, int] | None = value.computation.properties.get(RANGE)
     return found
+
+
+def moves(value: Tracer) -> bool:
+    """Whether ``value`` is only moved, so that it cannot declare a signedness of its own."""
+    return value.computation.properties.get("name") in MOVES
 
 
 class DeclaredRanges(GraphProcessor):
@@ -48,6 +55,7 @@ class DeclaredRanges(GraphProcessor):
                     low, high = node.properties.get(RANGE, (0, 2**width - 1))
                     node.output.dtype = Integer(is_signed=low < 0, bit_width=bits_of(low, high))
                     node.bounds = (low, high)
+        _keep_signs(graph)
 
 
 class RoundedOutputs(GraphProcessor):
@@ -73,6 +81,15 @@ def _groups(graph: Graph) -> Iterator[set[Node]]:
         if not (after.converted_to_table_lookup or rounds):
             joined.add_edge(before, after)
     yield from nx.connected_components(joined)
+
+
+def _keep_signs(graph: Graph) -> None:
+    """Give what is only moved the signedness of its source; the last operand is the one that is moved."""
+    for node in nx.topological_sort(graph.graph):
+        if node.properties.get("name") in MOVES:
+            *others, source = graph.ordered_preds_of(node)
+            for changed in (node, *others):
+                changed.output.dtype.is_signed = source.output.dtype.is_signed
 
 
 def _reduce(node: Node, width: int) -> None:

@@ -46,6 +46,11 @@ class ConcreteCircuit(Circuit):
         """What is decrypted, in order."""
         return self._stored.ports.outputs
 
+    @property
+    def mlir(self) -> str:
+        """The program that Concrete compiles."""
+        return self._stored.mlir
+
     def clear(self, values: Mapping[str, np.ndarray]) -> Arrays:
         """The traced graph on every sample; results wrap as decryption would.
 

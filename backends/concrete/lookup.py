@@ -11,7 +11,7 @@ from concrete import fhe
 from ...ir.partition import is_dialect
 from ..layers import LAYOUT
 from ..lookups import Lookup, along, attribute, bits_of, declared_range
-from .bounds import declare, declared
+from .bounds import declare, declared, moves
 from .scope import Emission, Scope, Traced, refuse
 
 
@@ -52,7 +52,7 @@ def _may_declare(x: Traced, lookup: Lookup, high: int) -> bool:
     """
     producer, read = lookup.source.producer(), lookup.node.inputs[0]
     alone = len(lookup.source.uses()) == 1 and read is not None and len(read.uses()) == 1
-    if not alone or producer is None or producer.op_type in LAYOUT:
+    if not alone or moves(x) or producer is None or producer.op_type in LAYOUT:
         return False
     own = declared(x)
     return own is None or (not lookup.lsbs_to_remove and own[0] >= 0 and own[1] <= high)
@@ -101,11 +101,16 @@ def _rounded_output(
     bits = bits_of(low, high)
     whole = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if low < 0 else (0, (1 << bits) - 1)
     # A node of its own, for its width decides what rounding leaves.
-    x = x + np.zeros((1,) * x.ndim, np.int64)
+    x = _copy(x)
     declare(x, *whole)
     x = fhe.round_bit_pattern(x, removed, overflow_protection=False, exactness=exactness)
     declare(x, *whole)
     return x
+
+
+def _copy(x: Traced) -> Traced:
+    """A node of its own with the same values."""
+    return x + np.zeros((1,) * x.ndim, np.int64)
 
 
 def _exactness(mode: str) -> fhe.Exactness:
@@ -120,6 +125,8 @@ def _encrypt(scope: Scope, node: ir.Node) -> Traced:
 
 def _decrypt(scope: Scope, node: ir.Node) -> Traced:
     x = scope.operand(node, 0)
+    if moves(x):
+        x = _copy(x)
     declare(x, *declared_range(node))
     return x
 

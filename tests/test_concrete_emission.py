@@ -1,0 +1,279 @@
+"""Every operator of the integer level, emitted for Concrete, against onnxruntime value by value."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_fhe.backends.base import LowerOptions
+from onnx_fhe.backends.checking import check_against
+from onnx_fhe.backends.registry import get_backend
+from onnx_fhe.ir.dialect import DOMAIN
+from onnx_fhe.ir.errors import UnsupportedError, VerificationError
+
+Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+
+QUICK = LowerOptions(parameter_strategy="mono")
+"""One parameter set: what is tested here does not depend on it, and it compiles once."""
+
+
+def assert_lowers(b: Any, simulated: bool = True) -> Any:
+    """The circuit computes what onnxruntime does, in the clear and (without rounding) simulated."""
+    circuit = get_backend("concrete").lower(b.model(), QUICK)
+    done = check_against(b.model(), circuit, b.samples)
+    assert (done.samples, done.skipped) == (b.count, 0)
+    if simulated:
+        few = {k: v[:4] for k, v in b.samples.items()}
+        found = circuit.simulate(few)
+        for name, expected in b.expected().items():
+            np.testing.assert_array_equal(found[name], expected[:4])
+    return circuit
+
+
+def image(b: Any, channels: int = 2, size: tuple[int, ...] = (5, 4), **kw: int) -> str:
+    return b.encrypt("x", (channels, *size), **kw)
+
+
+def vector(b: Any, width: int = 6, **kw: int) -> str:
+    return b.encrypt("x", (width,), **kw)
+
+
+CASES: dict[str, Callable[[Any], str]] = {
+    "gemm": lambda b: b.dense(vector(b), 3),
+    "gemm-untransposed": lambda b: b.op("Gemm", vector(b), b.constant(np.arange(12).reshape(6, 2) - 5)),
+    "matmul-right": lambda b: b.op("MatMul", b.encrypt("x", (3, 4)), b.constant(np.arange(8).reshape(4, 2) - 3)),
+    "matmul-left": lambda b: b.op("MatMul", b.constant(np.arange(6).reshape(2, 3) - 2), b.encrypt("x", (3, 4))),
+    "conv": lambda b: b.conv(image(b), 3, (3, 2)),
+    "conv-pads": lambda b: b.conv(image(b), 3, (3, 3), pads=[1, 0, 2, 1]),
+    "conv-strides": lambda b: b.conv(image(b), 3, (2, 2), strides=[2, 1]),
+    "conv-dilations": lambda b: b.conv(image(b), 2, (2, 2), dilations=[3, 2]),
+    "conv-groups": lambda b: b.conv(image(b, 4), 4, (2, 2), group=2, pads=[1, 1, 1, 1]),
+    "conv-depthwise": lambda b: b.conv(image(b, 3), 3, (3, 3), group=3),
+    "conv-1d": lambda b: b.conv(image(b, 2, (7,)), 3, (3,), pads=[1, 0], strides=[2]),
+    "add-constant": lambda b: b.op("Add", image(b), b.constant([[[3]], [[-4]]])),
+    "add-scalar-left": lambda b: b.op("Add", b.constant(5), vector(b)),
+    "sub-constant": lambda b: b.op("Sub", vector(b), b.constant(np.arange(6))),
+    "sub-from-constant": lambda b: b.op("Sub", b.constant(9), vector(b)),
+    "mul-constant": lambda b: b.op("Mul", image(b), b.constant([[[3]], [[-2]]])),
+    "mul-left": lambda b: b.op("Mul", b.constant(-3), vector(b)),
+    "neg": lambda b: b.op("Neg", vector(b, low=-3, high=3)),
+    "add-two": lambda b: b.op("Add", x := vector(b), b.op("Mul", x, b.constant(2))),
+    "add-itself": lambda b: b.op("Add", x := vector(b), x),
+    "sub-two": lambda b: b.op("Sub", b.dense(x := vector(b), 6), x),
+    "sum-axes": lambda b: b.op("ReduceSum", image(b), b.constant([2, -1], np.int64), keepdims=0),
+    "sum-keepdims": lambda b: b.op("ReduceSum", image(b), b.constant([1], np.int64)),
+    "sum-noop": lambda b: b.op("ReduceSum", image(b), noop_with_empty_axes=1),
+    "reshape": lambda b: b.op("Reshape", image(b), b.constant([0, 4, -1], np.int64)),
+    "flatten": lambda b: b.op("Flatten", image(b)),
+    "transpose": lambda b: b.op("Transpose", image(b), perm=[0, 2, 3, 1]),
+    "squeeze": lambda b: b.op("Squeeze", image(b, 1), b.constant([1], np.int64)),
+    "unsqueeze": lambda b: b.op("Unsqueeze", vector(b), b.constant([1, 3], np.int64)),
+    "identity": lambda b: b.op("Identity", vector(b)),
+    "straight-through": vector,
+    "table-on-input": lambda b: b.lookup(vector(b), b.rng.integers(-3, 4, (1, 8)), [0]),
+    "table-per-channel": lambda b: b.activate(b.dense(vector(b, 3, high=3), 4, 1), low=-4, high=3),
+    "table-shared": lambda b: b.activate(b.dense(vector(b, 3, high=3), 4, 1), shared=True),
+    "table-of-an-image": lambda b: b.activate(b.conv(image(b, 1, (3, 3), high=1), 2, (2, 2))),
+    "table-on-the-last-axis": lambda b: b.lookup(
+        b.encrypt("x", (2, 3), 0, 9), b.rng.integers(0, 8, (3, 8)), [0, 1, 2], axis=2
+    ),
+    "table-of-a-table": lambda b: b.lookup(
+        b.lookup(vector(b), b.rng.integers(-2, 2, (1, 8)), [0]), b.rng.integers(0, 8, (1, 4)), [-2]
+    ),
+    "table-with-a-step": lambda b: b.lookup(
+        b.op("Mul", vector(b, high=3), b.constant(4)), b.rng.integers(0, 8, (1, 4)), [0], step=4
+    ),
+    "constant-table": lambda b: b.lookup(vector(b), np.full((1, 8), 5), [0]),
+    "round-exact": lambda b: b.activate(b.dense(vector(b), 3), 3),
+    "two-layers": lambda b: b.dense(b.activate(b.dense(vector(b), 4), 3), 3),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operator(case: str) -> None:
+    b = Builder()
+    y = CASES[case](b)
+    if case == "table-on-the-last-axis":
+        b.samples["x_q"] = np.clip(b.samples["x_q"], [0, 1, 2], [7, 8, 9])
+    b.decrypt(y)
+    assert_lowers(b)
+
+
+def test_approximate_rounding_is_the_exact_one_in_the_clear() -> None:
+    b = Builder(samples=100)
+    b.decrypt(b.activate(b.dense(vector(b), 4), 3, "approximate"))
+    assert_lowers(b, simulated=False)
+
+
+def test_approximate_rounding_errs_by_one_step_at_most() -> None:
+    b = Builder(samples=60)
+    h = b.dense(vector(b, 8), 4)
+    low = int(b.run(h).min())
+    h = b.op("Add", h, b.constant([-low]))
+    span = int(b.run(h).max())
+    removed = (span.bit_length()) - 3
+    h = b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=removed, mode="approximate")
+    b.decrypt(b.lookup(h, np.arange(16)[None], [0], step=2**removed))
+    circuit = get_backend("concrete").lower(b.model(), QUICK)
+    found = circuit.simulate(b.samples)["y"]
+    difference = np.abs(found - b.expected()["y"])
+    assert difference.max() <= 1
+    assert difference.mean() < 0.2
+
+
+@pytest.mark.parametrize("mode", ["exact", "approximate"])
+def test_outputs_can_be_rounded(mode: str) -> None:
+    b = Builder()
+    h = b.dense(b.activate(b.dense(vector(b), 4), 3), 3)
+    b.decrypt(b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=2, mode=mode))
+    circuit = assert_lowers(b, simulated=mode == "exact")
+    few = {k: v[:10] for k, v in b.samples.items()}
+    difference = np.abs(circuit.simulate(few)["y"] - b.expected()["y"][:10])
+    assert set(np.unique(difference)) <= {0, 4}
+    assert "apply_lookup_table" not in circuit.mlir.rsplit("matmul", 1)[1]
+
+
+def test_readers_that_need_different_widths() -> None:
+    """One accumulator goes to a narrow table, to a wide one, through rounding, and to the client."""
+    b = Builder(samples=40)
+    h = b.dense(vector(b, 4, high=3), 2, 1)
+    span = int(b.run(h).max()) - int(b.run(h).min())
+    assert span < 32
+    narrow = b.activate(h)
+    wide = b.lookup(h, b.rng.integers(0, 4, (1, 128)), [-64])
+    rounded = b.activate(h, 2)
+    b.decrypt(narrow, "narrow")
+    b.decrypt(wide, "wide")
+    b.decrypt(rounded, "rounded")
+    b.decrypt(h, "raw", low=-200, high=200)
+    assert_lowers(b)
+
+
+def test_a_rounding_that_two_tables_share() -> None:
+    b = Builder()
+    h = b.op("Add", b.dense(vector(b, 4), 3), b.constant([64]))
+    rounded = b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=3, mode="exact")
+    b.decrypt(b.lookup(rounded, b.rng.integers(0, 4, (1, 16)), [0], step=8), "one")
+    b.decrypt(b.lookup(rounded, b.rng.integers(0, 4, (3, 32)), [-64, 0, -8], step=8), "two")
+    assert_lowers(b)
+
+
+def test_a_residual_sum_of_two_branches() -> None:
+    b = Builder()
+    h = b.activate(b.conv(image(b, 1, (4, 4), high=3), 2, (3, 3), pads=[1, 1, 1, 1]), 3)
+    branch = b.activate(b.conv(h, 2, (3, 3), pads=[1, 1, 1, 1]), 3, low=-4, high=3)
+    total = b.activate(b.op("Add", h, branch), 3)
+    b.decrypt(b.dense(b.op("Flatten", total), 3))
+    assert_lowers(b)
+
+
+def test_a_constant_past_the_width_of_its_table_wraps() -> None:
+    b = Builder()
+    h = b.op("Add", b.op("Mul", vector(b, high=3), b.constant(1001)), b.constant(100_000))
+    h = b.op("Sub", h, b.op("Mul", b.op("Identity", "x_q"), b.constant(1000)))
+    y = b.lookup(h, b.rng.integers(0, 8, (1, 4)), [100_000])
+    b.decrypt(y)
+    circuit = assert_lowers(b)
+    assert circuit.statistics().max_accumulator_bits == 3
+
+
+def test_inputs_and_outputs_keep_their_names() -> None:
+    b = Builder()
+    first, second = b.encrypt("zz", (3,)), b.encrypt("a/b.c", (3,), low=-2, high=1)
+    b.decrypt(b.op("Sub", second, first), "o/2")
+    b.decrypt(b.activate(b.op("Add", first, second), shared=True), "o.1")
+    assert_lowers(b)
+
+
+@given(st.data())
+@settings(max_examples=12)
+def test_random_graphs(data: st.DataObject) -> None:
+    b = Builder(data.draw(st.integers(0, 2**16), label="seed"), samples=8)
+    pictures = data.draw(st.booleans(), label="pictures")
+    signed = data.draw(st.booleans(), label="signed")
+    shape = (2, 3, 3) if pictures else (4,)
+    h = b.encrypt("x", shape, -2 if signed else 0, 1 if signed else 3)
+    steps = ["linear", "add", "sub", "negate", "mul", "table", "round", "twice"]
+    for step in data.draw(st.lists(st.sampled_from(steps), min_size=1, max_size=5), label="steps"):
+        kept = h
+        if step == "linear":
+            h = b.conv(h, 2, (3, 3), pads=[1, 1, 1, 1]) if pictures else b.dense(h, 4, 2)
+        elif step in ("add", "sub"):
+            h = b.op(step.capitalize(), h, b.constant(b.rng.integers(-9, 10, (1, *shape))))
+        elif step == "negate":
+            h = b.op("Neg", h)
+        elif step == "mul":
+            h = b.op("Mul", h, b.constant(-2))
+        elif step == "twice":
+            h = b.op("Add", h, b.op("Identity", h))
+        elif step == "table" and np.ptp(b.run(h)) < 64:
+            h = b.activate(h, shared=data.draw(st.booleans()), low=-2, high=3)
+        else:
+            h = b.activate(h, 3, low=0, high=3)
+        if np.ptp(b.run(h)) > 500:
+            h = kept
+    b.decrypt(h)
+    assert_lowers(b)
+
+
+REFUSED: dict[str, tuple[Callable[[Any], str], str]] = {
+    "Relu": (lambda b: b.op("Relu", vector(b), name="/act/Relu"), "/act/Relu"),
+    "Mul": (lambda b: b.op("Mul", x := vector(b), x, name="/mul"), "two encrypted tensors"),
+    "MatMul": (lambda b: b.op("MatMul", x := b.encrypt("x", (3, 3)), x, name="/mm"), "constant weights"),
+    "Gemm": (
+        lambda b: b.op("Gemm", vector(b), b.constant(np.ones((6, 2))), b.constant([1, 2]), name="/fc"),
+        "lower-to-integer",
+    ),
+    "ReduceSum": (
+        lambda b: b.op("ReduceSum", image(b), b.constant([0, 1], np.int64), name="/sum"),
+        "batch axis",
+    ),
+    "RoundBits": (
+        lambda b: b.op(
+            "Neg", b.op("RoundBits", vector(b), domain=DOMAIN, lsbs_to_remove=1, name="/round"), name="/neg"
+        ),
+        "TableLookup, Decrypt",
+    ),
+    "Conv": (lambda b: b.conv(image(b, 1, (3, 3, 3)), 1, (2, 2, 2), name="/conv"), "one or two dimensions"),
+}
+
+
+@pytest.mark.parametrize("op", REFUSED)
+def test_refused_operators_are_named(op: str) -> None:
+    make, reason = REFUSED[op]
+    b = Builder()
+    b.decrypt(make(b), low=0, high=100)
+    with pytest.raises(UnsupportedError, match=reason) as caught:
+        get_backend("concrete").lower(b.model(), QUICK)
+    assert caught.value.where.op == op
+    assert caught.value.where.node.startswith("/")
+
+
+def test_a_fixed_batch_is_refused() -> None:
+    b = Builder()
+    b.decrypt(b.dense(vector(b), 2))
+    b.inputs[0].type.tensor_type.shape.dim[0].dim_value = 20
+    with pytest.raises(UnsupportedError, match="dynamic batch axis"):
+        get_backend("concrete").lower(b.model(), QUICK)
+
+
+def test_a_fraction_among_the_weights_is_our_defect() -> None:
+    b = Builder()
+    b.decrypt(b.op("Gemm", vector(b, 2), b.constant([[1.0, 0.5]]), transB=1, name="/fc"), low=-9, high=9)
+    with pytest.raises(VerificationError, match=r"(?s)not an integer.*/fc.*0\.5"):
+        get_backend("concrete").lower(b.model(), QUICK)
+
+
+def test_a_table_that_does_not_fit_its_rounding_is_our_defect() -> None:
+    b = Builder()
+    h = b.op("RoundBits", vector(b), domain=DOMAIN, lsbs_to_remove=2)
+    b.decrypt(b.lookup(h, np.zeros((1, 4)), [1], step=4), low=0, high=1)
+    with pytest.raises(VerificationError, match="does not fit the rounding"):
+        get_backend("concrete").lower(b.model(), QUICK)
