@@ -224,6 +224,13 @@ def _fit(value: ir.Value, array: np.ndarray) -> np.ndarray:
 
 
 def _check_shape(value: ir.Value, array: np.ndarray) -> None:
+    if not array.ndim:
+        raise DataError(
+            f"the data for input {value.name!r} is a single number",
+            found="shape ()",
+            allowed=_expected(value),
+            do="give an array with the samples on axis 0",
+        )
     if value.shape is None:
         return
     expected = [d if isinstance(d, int) else None for d in value.shape.dims]

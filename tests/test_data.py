@@ -95,6 +95,12 @@ def test_a_missing_batch_axis_gets_advice(npz):
     refused(lambda: calibration_for(model(ONE), data), "array[None]")
 
 
+def test_a_single_number(npz):
+    data = read_npz(npz(x=np.float32(1)))
+    refused(lambda: calibration_for(model(ONE), data), "single number")
+    refused(lambda: calibration_for(model("float[] x"), data), "single number")
+
+
 def test_flat_samples_get_advice(npz):
     data = read_npz(npz(x=np.zeros((9, 16))))
     refused(lambda: calibration_for(model(ONE), data), "array.reshape(-1, 1, 4, 4)")

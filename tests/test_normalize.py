@@ -46,6 +46,7 @@ def normalized(proto: onnx.ModelProto, samples: int = 4) -> ir.Model:
     assert Normalize()(model).modified is False
     assert content(model) == after
     verify(model)
+    onnx.checker.check_model(to_proto(model), full_check=True)
     data = random_inputs(list(proto.graph.input), samples)
     original, found = Session(proto).run(data), Session(model).run(data)
     assert list(found) == [o.name for o in proto.graph.output]
@@ -283,6 +284,21 @@ def test_convolution_takes_constants_of_its_channels_only():
         **conv_weights(c=normal(3)),
     )
     assert ops(normalized(proto)) == ["Conv", "Mul"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "double"])
+def test_other_floating_point_types(dtype):
+    kind = np.dtype(np.float16 if dtype == "float16" else np.float64)
+    proto = graph(
+        "h = MatMul(x, w)  r = Relu(h)  y = Div(r, c)",
+        f"{dtype}[N,3] x",
+        f"{dtype}[N,4] y",
+        w=normal(3, 4).astype(kind),
+        c=np.asarray(2, kind),
+    )
+    model = normalized(proto)
+    assert ops(model) == ["Gemm", "Relu", "Mul"]
+    assert {v.dtype.numpy() for v in model.graph.initializers.values()} == {kind}
 
 
 def test_division_by_zero_and_integers_stay():

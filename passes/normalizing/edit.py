@@ -34,7 +34,7 @@ def constant(graph: ir.Graph, array: np.ndarray, stem: str) -> ir.Value:
     for node in graph.all_nodes():
         taken.update(str(o.name) for o in node.outputs)
     name = fresh(stem, taken)
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
