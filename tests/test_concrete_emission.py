@@ -48,8 +48,12 @@ def vector(b: Any, width: int = 6, **kw: int) -> str:
 CASES: dict[str, Callable[[Any], str]] = {
     "gemm": lambda b: b.dense(vector(b), 3),
     "gemm-untransposed": lambda b: b.op("Gemm", vector(b), b.constant(np.arange(12).reshape(6, 2) - 5)),
-    "matmul-right": lambda b: b.op("MatMul", b.encrypt("x", (3, 4)), b.constant(np.arange(8).reshape(4, 2) - 3)),
-    "matmul-left": lambda b: b.op("MatMul", b.constant(np.arange(6).reshape(2, 3) - 2), b.encrypt("x", (3, 4))),
+    "matmul-right": lambda b: b.op(
+        "MatMul", b.encrypt("x", (3, 4)), b.constant(np.arange(8).reshape(4, 2) - 3)
+    ),
+    "matmul-left": lambda b: b.op(
+        "MatMul", b.constant(np.arange(6).reshape(2, 3) - 2), b.encrypt("x", (3, 4))
+    ),
     "conv": lambda b: b.conv(image(b), 3, (3, 2)),
     "conv-pads": lambda b: b.conv(image(b), 3, (3, 3), pads=[1, 0, 2, 1]),
     "conv-strides": lambda b: b.conv(image(b), 3, (2, 2), strides=[2, 1]),

@@ -157,7 +157,7 @@ def test_check_against_finds_a_difference_and_skips_overflows() -> None:
 def test_registry() -> None:
     assert list(backends())[:2] == ["reference", "concrete"]
     assert isinstance(get_backend("reference"), ReferenceBackend)
-    with pytest.raises(UserError, match="(?s)nothing.*reference, concrete"):
+    with pytest.raises(UserError, match=r"(?s)nothing.*reference, concrete"):
         get_backend("nothing")
     with pytest.raises(PluginError, match="onnx-fhe and other"):
         register_backend("reference", ReferenceBackend, "other")
@@ -180,7 +180,7 @@ def test_a_backend_that_cannot_be_imported_is_reported() -> None:
 
     register_backend("broken", broken, "gpu_plugin")
     try:
-        with pytest.raises(PluginError, match="(?s)'gpu'.*gpu_plugin"):
+        with pytest.raises(PluginError, match=r"(?s)'gpu'.*gpu_plugin"):
             get_backend("broken")
     finally:
         unregister_backend("broken")

@@ -51,7 +51,10 @@ class Emitter:
         return {f"x{i}": "encrypted" for i in range(len(self.plan.inputs))}
 
     def function(self) -> Callable[..., Any]:
-        """A function of the parameters that emits the plan."""
+        """A function of the parameters that emits the plan; to be traced in this thread."""
+        if not hasattr(tag_context, "stack"):
+            # Concrete makes it in the thread that imported it only.
+            tag_context.stack = []
 
         def circuit(*args: Traced, **kwargs: Traced) -> Any:
             return self._emit([*args, *kwargs.values()])
@@ -63,9 +66,6 @@ class Emitter:
         return circuit
 
     def _emit(self, arguments: list[Traced]) -> Any:
-        if not hasattr(tag_context, "stack"):
-            # Concrete sets it in the thread that imported it only.
-            tag_context.stack = []
         scope = self.scope = Scope(self.plan)
         graph = self.plan.server.graph
         scope.values.update(zip(graph.inputs, arguments, strict=True))
