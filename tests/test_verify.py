@@ -76,6 +76,25 @@ def test_operators_that_no_circuit_computes(extra):
     broken(model, "no circuit computes", model.graph[-3].name)
 
 
+def test_what_waits_for_its_table_may_be_float():
+    graph = """g (float[N,3] x) => (float[N,2] y)
+    <float[3,2] w = {1, -2, 3, 0, 7, -7}, float[2] c = {0.5, 0.25}, float s = {1},
+     uint8 z = {0}, uint8 top = {7}> {
+        e = onnx_fhe.Encrypt<low = 0, high = 3>(x)
+        a = MatMul(e, w)
+        m = Mul(a, c)
+        t = Tanh(m)
+        q = QuantizeLinear(t, s, z)
+        k = Clip(q, z, top)
+        f = Cast<to = 1>(k)
+        n = Neg(f)
+        y = onnx_fhe.Decrypt<low = -7, high = 0>(n)
+    }"""
+    verify(model_of(graph))
+    broken(model_of(graph.replace("1, -2, 3", "1, -2.5, 3")), "not an integer", "MatMul")
+    broken(model_of(graph.replace("Neg(f)", "Sin(f)")), "no circuit computes", "Sin")
+
+
 def test_float_values_do_not_reach_the_circuit():
     broken(circuit(extra="q = Add(t, x)"), "a float value reaches", "Add_1")
 
