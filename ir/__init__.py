@@ -1,7 +1,7 @@
 """What a model is: levels, dialect, loading and saving, verification, printing, data, target limits, errors.
 
-The modules are imported when they are first asked for (``from onnx_fhe import ir; ir.load.load(path)``), so that
-importing this package costs nothing.
+The modules are imported when they are first asked for (``from onnx_fhe import ir; ir.load.load(path)``), so
+that importing this package costs nothing.
 """
 
 # No "from __future__ import annotations" here: it would hide the module of that name.
