@@ -34,6 +34,9 @@ class InsertRounding(Pass):
     mode: Literal["approximate", "exact"] = option(
         "approximate", help="exact costs one bootstrap more for each bit removed."
     )
+    fill: Literal["none", "free", "full"] = option(
+        "free", help="Multiply channels so that they fill the range: not, as far as it costs nothing, or fully."
+    )
     layers: Mapping[str, int] = option({}, help="Bits for single layers, by node name; 0 for no rounding.")
 
     def run(self, model: ir.Model, context: Context) -> bool:
@@ -58,4 +61,4 @@ class InsertRounding(Pass):
         if not tables:
             return False
         data = context.require_calibration(self.name)
-        return Walk(model, data, context, bits, self.mode).run()
+        return Walk(model, data, context, bits, self.mode, self.fill).run()

@@ -147,7 +147,7 @@ class _Job:
         if tensor is None:
             readers = [n for n in value.consumers() if n in set(self.regions.server)]
             return self.options.bits("inputs", value.producer(), *readers)
-        return self.options.bits("activations", tensor.base.producer(), value.producer())
+        return self.options.bits("activations", self.regions.bases[value].producer(), value.producer())
 
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""

@@ -53,6 +53,10 @@ class SoundRanges:
             pending.pop()
         return self._known[value]
 
+    def forget(self, value: ir.Value) -> None:
+        """Compute the bounds of ``value`` anew when they are next asked for (its producer has changed)."""
+        self._known.pop(value, None)
+
     def _visit(self, node: ir.Node) -> Interval:
         if node.domain == dialect.DOMAIN:
             return self._dialect(node)

@@ -52,6 +52,7 @@ class Regions:
         inputs: Tensors computed by the client that encrypted nodes read; they are quantized there.
         quantized: Functions and accumulators that need a quantizer; each is one table lookup for each element.
         tensors: What each tensor of the encrypted part is.
+        bases: What each quantized tensor is a function of: the accumulator (or activation) in front of its table.
         shared_scale: Groups of quantized tensors that meet in an addition and so must share a scale.
         joins: Additions that an accumulator takes part in.
     """
@@ -60,6 +61,7 @@ class Regions:
     inputs: list[ir.Value] = field(default_factory=list)
     quantized: list[ir.Value] = field(default_factory=list)
     tensors: dict[ir.Value, Tensor] = field(default_factory=dict)
+    bases: dict[ir.Value, ir.Value] = field(default_factory=dict)
     shared_scale: list[set[ir.Value]] = field(default_factory=list)
     joins: list[ir.Node] = field(default_factory=list)
 
@@ -142,6 +144,7 @@ class _Walk:
                 self._define(output, tensor or Tensor(Kind.ACCUMULATOR, output))
 
     def _define(self, value: ir.Value, tensor: Tensor) -> None:
+        self.regions.bases[value] = tensor.base
         if value in self.needed and tensor.kind is not Kind.ACCUMULATOR:
             tensor = Tensor(Kind.ACTIVATION, value)
         self.regions.tensors[value] = tensor

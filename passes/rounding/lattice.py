@@ -82,7 +82,7 @@ class Placed:
     error: float
 
 
-def place(channel: Channel, width: Width, integral: bool = True) -> Placed:
+def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
     """Choose the offset whose lattice loses least, and fill the table.
 
     An entry is the weighted mean of what the unrounded network has at the accumulators that fall on it.
@@ -90,55 +90,70 @@ def place(channel: Channel, width: Width, integral: bool = True) -> Placed:
     Args:
         channel: The channel.
         width: The layer's width.
-        integral: Whether entries are rounded to integers (always, but for tests of the error).
+        gain: Whole number that the accumulator is multiplied with before offset and rounding.
     """
-    span = channel.high - channel.low
-    x = np.arange(channel.low, channel.high + 1)
-    unrounded = channel.table[np.clip(x - channel.first, 0, len(channel.table) - 1)].astype(np.float64)
-    weight, wanted = _observations(channel, span, unrounded)
-    slack = max(0, width.top - span)
-    reach = min(slack, 2**width.removed - 1) if width.removed else 0
+    step = 2**width.removed
+    # Phases and observations live on cells of 1/PHASES of a step: no finer than matters, however wide L is.
+    cell = max(1, step // PHASES // gain)
+    seen = _observe(channel, cell)
+    x = np.clip((seen.centre * gain).astype(np.int64), channel.low * gain, channel.high * gain)
+    slack = max(0, width.top - (channel.high - channel.low) * gain)
+    reach = min(slack, step - 1) if width.removed else 0
     starts = np.unique(np.linspace(0, reach, min(PHASES, reach + 1)).round().astype(int))
     # Where the range is not filled, the free part is shared out on both sides: what exceeds it then still fits.
-    base = (slack - reach) // 2
-    size = 2 ** (width.bits - width.removed)
+    base = (slack - reach) // 2 - channel.low * gain
     best: Placed | None = None
     for start in starts:
-        offset = int(base + start - channel.low)
-        placed = _fill(x + offset, weight, wanted, width, size, integral)
-        if best is None or placed[1] < best.error:
-            best = Placed(offset, placed[0], placed[1])
+        offset = int(base + start)
+        table, error = _fill(x + offset, seen, width)
+        if best is None or error < best.error:
+            best = Placed(offset, table, error)
     assert best is not None
     return best
 
 
-def _observations(channel: Channel, span: int, unrounded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and wanted entry of every accumulator of the range, smoothed over its neighbours."""
-    place_of = np.clip(channel.inputs - channel.low, 0, span).astype(int)
-    count = np.bincount(place_of, minlength=span + 1).astype(np.float64)
-    total = np.bincount(place_of, weights=channel.targets, minlength=span + 1)
+@dataclass(frozen=True)
+class _Seen:
+    """What calibration shows of one channel, on cells of its range: centre, weight and wanted entry of each."""
+
+    centre: np.ndarray
+    weight: np.ndarray
+    wanted: np.ndarray
+
+
+def _observe(channel: Channel, cell: int) -> _Seen:
+    """Weight and wanted entry of every cell of the range, smoothed over its neighbours."""
+    span = channel.high - channel.low
+    size = span // cell + 1
+    centre = np.minimum(channel.low + np.arange(size) * cell + (cell - 1) / 2, channel.high)
+    unrounded = _at(channel, centre)
+    place_of = np.clip((channel.inputs - channel.low) // cell, 0, size - 1).astype(int)
+    count = np.bincount(place_of, minlength=size).astype(np.float64)
     # The unrounded table's shape is known: only what the observations differ from it by is smoothed.
-    surplus = total - count * unrounded
-    reach = max(1, span // 48)
+    difference = channel.targets - _at(channel, channel.inputs)
+    surplus = np.bincount(place_of, weights=difference, minlength=size)
+    reach = max(1, size // 48)
     kernel = np.exp(-0.5 * (np.arange(-2 * reach, 2 * reach + 1) / reach) ** 2)
     kernel /= kernel.sum()
-    smooth = np.convolve(count, kernel, mode="same") if len(count) >= len(kernel) else count
-    moved = np.convolve(surplus, kernel, mode="same") if len(count) >= len(kernel) else surplus
-    wanted = unrounded + moved / (smooth + PRIOR)
-    weight = (1 - FLOOR) * smooth / max(smooth.sum(), 1e-9) + FLOOR / (span + 1)
-    return weight, wanted
+    if size >= len(kernel):
+        count, surplus = (np.convolve(a, kernel, mode="same") for a in (count, surplus))
+    wanted = unrounded + surplus / (count + PRIOR * cell)
+    weight = (1 - FLOOR) * count / max(count.sum(), 1e-9) + FLOOR / size
+    return _Seen(centre, weight, wanted)
 
 
-def _fill(
-    shifted: np.ndarray, weight: np.ndarray, wanted: np.ndarray, width: Width, size: int, integral: bool
-) -> tuple[np.ndarray, float]:
-    step = 2**width.removed
+def _at(channel: Channel, x: np.ndarray) -> np.ndarray:
+    """The unrounded table at accumulators, whole or not."""
+    index = np.clip(np.rint(x - channel.first), 0, len(channel.table) - 1).astype(int)
+    return channel.table[index].astype(np.float64)
+
+
+def _fill(shifted: np.ndarray, seen: _Seen, width: Width) -> tuple[np.ndarray, float]:
+    step, size = 2**width.removed, 2 ** (width.bits - width.removed)
     index = np.clip((shifted + step // 2) // step if step > 1 else shifted, 0, size - 1).astype(int)
-    mass = np.bincount(index, weights=weight, minlength=size)
-    mean = np.bincount(index, weights=weight * wanted, minlength=size) / np.where(mass > 0, mass, 1.0)
+    mass = np.bincount(index, weights=seen.weight, minlength=size)
+    mean = np.bincount(index, weights=seen.weight * seen.wanted, minlength=size) / np.where(mass > 0, mass, 1.0)
     used = np.flatnonzero(mass > 0)
     nearest = used[np.abs(np.arange(size)[:, None] - used[None]).argmin(axis=1)]
-    table = mean[nearest]
-    if integral:
-        table = np.rint(table)
-    return table, float((weight * (table[index] - wanted) ** 2).sum())
+    table = np.rint(mean[nearest])
+    return table, float((seen.weight * (table[index] - seen.wanted) ** 2).sum())

@@ -13,6 +13,7 @@ from ..analysis.linear import constant_of
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
+from .fill import Fill, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place, width_for
 
 
@@ -25,12 +26,19 @@ class Walk:
         context: Range mode and margin.
         bits: Table bits for each TableLookup; 0 leaves it alone.
         mode: Of the RoundBits.
+        fill: Whether channels are multiplied to fill the accumulator's range.
     """
 
     def __init__(
-        self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context, bits: dict[ir.Node, int], mode: str
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        context: Context,
+        bits: dict[ir.Node, int],
+        mode: str,
+        fill: Fill,
     ) -> None:
-        self.model, self.context, self.bits, self.mode = model, context, bits, mode
+        self.model, self.context, self.bits, self.mode, self.fill = model, context, bits, mode, fill
         self.build = Builder(model)
         self.sound = SoundRanges(model)
         self.plain = Environment(model, data)
@@ -75,6 +83,7 @@ class Walk:
         width = width_for(int((high - low).max()), self.bits[table])
         if not width.removed:
             return []
+        width, gains = fill_range(source, high - low, width, self.fill)
         x, wanted = (
             np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
             for a in (self.rounded[source], self.plain[table.outputs[0]])
@@ -83,16 +92,23 @@ class Walk:
             Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c])
             for c in range(len(entries))
         ]
-        return self._rewrite(table, [place(c, width) for c in channels], width, axis)
+        placed = [place(c, width, int(g)) for c, g in zip(channels, gains, strict=True)]
+        return self._rewrite(table, placed, gains, width, axis)
 
-    def _rewrite(self, table: ir.Node, placed: list[Placed], width: Width, axis: int) -> list[ir.Node]:
+    def _rewrite(
+        self, table: ir.Node, placed: list[Placed], gains: np.ndarray, width: Width, axis: int
+    ) -> list[ir.Node]:
         source, name = table.inputs[0], str(table.name)
         assert source is not None
-        rank = len(source.shape or [])
+        shape = [-1 if i == axis else 1 for i in range(len(source.shape or []))] if len(placed) > 1 else [1]
         offsets = np.array([p.offset for p in placed], np.float32)
-        if len(offsets) > 1:
-            offsets = offsets.reshape([-1 if i == axis else 1 for i in range(rank)])
-        shifted = self.build.shifted(source, offsets, f"{name}_offset")
+        scaled = source
+        if merge_gains(self.build, source, gains):
+            self.rounded.values[source] = self.rounded[source] * gains.reshape(shape).astype(np.float32)
+            self.sound.forget(source)
+        else:
+            scaled = self.build.scaled(source, gains.reshape(shape), f"{name}_fill")
+        shifted = self.build.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
         rounded = self.build.dialect(
             "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode=self.mode
         )
@@ -102,7 +118,7 @@ class Walk:
             table.replace_input_with(index, value)
         table.attributes["step"] = ir.AttrInt64("step", 2**width.removed)
         self.modified = True
-        made = [rounded.producer()] if shifted is source else [shifted.producer(), rounded.producer()]
+        made = dict.fromkeys(v.producer() for v in (scaled, shifted, rounded) if v is not source)
         return [n for n in made if n is not None]
 
     def _outputs(self, decrypt: ir.Node) -> None:
