@@ -1,0 +1,65 @@
+"""onnx-fhe: trained ONNX networks as circuits that compute on encrypted data.
+
+    model = onnx_fhe.load("model.onnx")
+    program = onnx_fhe.compile(model, calibration="calibration.npz")
+    program.save("model.fhe")
+    program.simulate({"input": images}).outputs
+
+Importing this package imports nothing else; each name is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compiling import compile_model as compile  # noqa: A004 - what users write is onnx_fhe.compile
+    from .ir.data import read_npz as load_data
+    from .ir.load import load
+    from .passes.base import Context, Pass, option
+    from .passes.manager import PassManager
+    from .passes.registry import register_pass
+    from .program import Program
+    from .running import Result
+
+__all__ = [
+    "Context",
+    "Pass",
+    "PassManager",
+    "Program",
+    "Result",
+    "compile",
+    "load",
+    "load_data",
+    "option",
+    "register_pass",
+]
+
+_HOMES = {
+    "Context": ("passes.base", "Context"),
+    "Pass": ("passes.base", "Pass"),
+    "PassManager": ("passes.manager", "PassManager"),
+    "Program": ("program", "Program"),
+    "Result": ("running", "Result"),
+    "compile": ("compiling", "compile_model"),
+    "load": ("ir.load", "load"),
+    "load_data": ("ir.data", "read_npz"),
+    "option": ("passes.base", "option"),
+    "register_pass": ("passes.registry", "register_pass"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("onnx-fhe")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,100 @@
+"""The program ``onnx-fhe``: its commands, its exit statuses, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from .compile import compile_
+from .inspect import inspect_
+from .opt import opt
+from .passes import passes
+from .run import run
+
+FAULT, DEFECT, INTERRUPTED = 1, 3, 130
+"""Exit statuses: the request is at fault; we are; Ctrl-C. 0 is done, 2 is usage."""
+
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    name="onnx-fhe",
+    help="Compile trained ONNX networks to circuits that compute on encrypted data.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain text: Rich would take longer to import than everything else here.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(inspect_)
+app.command("passes")(passes)
+app.command("opt")(opt)
+app.command("compile")(compile_)
+app.command("run")(run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"onnx-fhe {version('onnx-fhe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option(_DEBUG, help="Show the traceback of an error; it may stand anywhere.")
+    ] = False,
+) -> None:
+    """Compile trained ONNX networks to circuits that compute on encrypted data."""
+    # `--version` has a callback, and `main` looks for `--debug` itself, wherever it stands.
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    The status is 0 when all is done; 1 when the model, the data or the request is at fault (one message on
+    standard error); 2 for wrong usage; 3 for a defect of onnx-fhe; 130 after Ctrl-C.
+
+    Args:
+        arguments: Without the name of the program; those of the process by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in given
+    try:
+        app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a message and a status
+        if debug:
+            traceback.print_exc()
+        status = _report(error, debug)
+    else:
+        status = 0
+    sys.exit(status)
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """Say what went wrong, on standard error; returns the exit status."""
+    from ..ir.errors import OnnxFheError, UserError, printable
+
+    advice = "" if debug else "\n  run again with --debug for the traceback, and report it"
+    if isinstance(error, UserError):
+        message, status = str(error), FAULT
+    elif isinstance(error, MemoryError):
+        message, status = "there is not enough memory for this", FAULT
+    elif isinstance(error, OnnxFheError):
+        message, status = f"{error}\n  This is a defect of onnx-fhe, or of a plug-in.{advice}", DEFECT
+    else:
+        found = printable(f"{type(error).__name__}: {error}")
+        message, status = f"a defect of onnx-fhe, or of a plug-in: {found}{advice}", DEFECT
+    typer.echo(f"error: {message}", err=True)
+    return status

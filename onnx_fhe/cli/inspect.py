@@ -1,0 +1,108 @@
+"""``onnx-fhe inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import output
+from .options import Json, Plugins, load_plugins
+
+if TYPE_CHECKING:
+    from ..inspection import Finding, Inspection
+    from ..manifest import Port
+
+
+def inspect_(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="An ONNX file of any level, or a .fhe file.", show_default=False
+        ),
+    ],
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Say what is in a model, whether it is supported, and where bootstraps will be."""
+    from ..artifact import is_artifact
+
+    if is_artifact(model):
+        _artifact(model, json)
+        return
+    with output.working():
+        from ..inspection import inspect_model
+
+        load_plugins(plugin)
+        found = inspect_model(model)
+    if json:
+        output.print_json(found)
+    else:
+        _show(found)
+
+
+def _artifact(path: Path, json: bool) -> None:
+    from ..artifact import read_manifest
+    from .summary import report, show_manifest
+
+    manifest = read_manifest(path)
+    if json:
+        output.print_json({"level": "artifact", **report(manifest, str(path)), "packages": manifest.packages})
+        return
+    output.say(
+        f"{path}: {manifest.statistics.programmable_bootstraps} programmable bootstraps for one sample"
+    )
+    output.facts(
+        [("made from", manifest.source.file or "a model in memory"), ("with", _packages(manifest.packages))]
+    )
+    show_manifest(manifest)
+
+
+def _packages(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _show(found: Inspection) -> None:
+    output.say(f"{found.file}: {found.level} level, opset {found.opset}, {found.parameters} constant values")
+    output.facts(
+        [
+            ("inputs", ", ".join(map(_typed, found.inputs))),
+            ("outputs", ", ".join(map(_typed, found.outputs))),
+            ("operators", ", ".join(f"{name} {count}" for name, count in found.operators.items())),
+        ]
+    )
+    output.say()
+    rows = [(n.name, n.operator, _shape(n.shape), n.where) for n in found.nodes]
+    output.table(["node", "operator", "output", "runs"], rows)
+    if found.supported:
+        count = (
+            "an unknown number of" if found.programmable_bootstraps is None else found.programmable_bootstraps
+        )
+        output.say(f"\nsupported: yes, with {count} programmable bootstraps for one sample")
+        if found.lookups:
+            output.say()
+            lookups = [
+                (x.layer, x.operator, "?" if x.elements is None else x.elements) for x in found.lookups
+            ]
+            output.table(["tables behind", "operator", "bootstraps"], lookups)
+        return
+    output.say("\nsupported: no")
+    for finding in found.findings:
+        _show_finding(finding)
+
+
+def _show_finding(finding: Finding) -> None:
+    where = f"{finding.node!r} ({finding.operator}): " if finding.node else ""
+    output.say(f"\n  {where}{finding.what}")
+    for label, text in (("found", finding.found), ("allowed", finding.allowed), ("do", finding.do)):
+        if text:
+            output.say(f"    {label + ':':<9}{text}")
+
+
+def _typed(port: Port) -> str:
+    return f"{port.name} {_shape(port.shape)} {port.dtype}"
+
+
+def _shape(shape: tuple[int | str | None, ...]) -> str:
+    return f"({', '.join('?' if d is None else str(d) for d in shape)})"

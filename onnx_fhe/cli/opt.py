@@ -1,0 +1,137 @@
+"""``onnx-fhe opt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output
+from .options import (
+    CALIBRATION_HELP,
+    Json,
+    Margin,
+    Model,
+    Plugins,
+    RangeMode,
+    RangeModes,
+    Seed,
+    load_plugins,
+    require_writable,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+CHECK_SAMPLES = 64
+"""Random inputs for ``--check`` where there is no calibration data."""
+
+
+def opt(
+    model: Model,
+    pipeline: Annotated[
+        str,
+        typer.Option(
+            "-p",
+            "--pipeline",
+            metavar="PIPELINE",
+            help="Passes with options, or @FILE.toml.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT.onnx", help="Where the model goes.", show_default=False),
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP)
+    ] = None,
+    print_between_passes: Annotated[
+        bool,
+        typer.Option("--print-between-passes", help="Print the model after each pass, on standard error."),
+    ] = False,
+    time_passes: Annotated[
+        bool, typer.Option("--time-passes", help="Print how long each pass took.")
+    ] = False,
+    dump_dir: Annotated[
+        Path | None, typer.Option("--dump-dir", metavar="DIR", help="Save the model after each pass.")
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", metavar="NAME", help="Stop after this pass.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run the model after each pass and compare its outputs.")
+    ] = False,
+    range_mode: RangeModes = RangeMode.OBSERVED,
+    range_margin: Margin = 0.1,
+    seed: Seed = 0,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Run passes on a model and save what comes out, at whatever level that is."""
+    with output.working() as progress:
+        from ..given import check_ranges, check_seed
+        from ..ir.data import calibration_for, read_npz
+        from ..ir.level import level_of
+        from ..ir.load import load
+        from ..ir.save import save
+        from ..passes.base import Context
+        from ..passes.differential import DifferentialCheck
+        from ..passes.instruments import Dump, Instrument, Print, Time
+        from ..passes.manager import PassManager
+
+        load_plugins(plugin)
+        check_ranges(range_mode.value, range_margin)
+        check_seed(seed)
+        require_writable(out)
+        manager = PassManager.parse(pipeline, stop_after=stop_after)
+        given = load(model)
+        data = None if calibration is None else read_npz(calibration)
+        arrays = None if data is None else calibration_for(given, data)
+        timed, compared = Time(), None
+        instruments: list[Instrument] = []
+        if dump_dir is not None:
+            instruments.append(Dump(dump_dir))
+        if print_between_passes:
+            instruments.append(Print())
+        if check:
+            compared = DifferentialCheck(arrays if arrays is not None else _random(given))
+            instruments.append(compared)
+        context = Context(
+            calibration=arrays,
+            labels=None if data is None else data.labels,
+            seed=seed,
+            range_mode=range_mode.value,
+            range_margin=range_margin,
+            progress=progress,
+        )
+        result = manager.run(given, context, [*instruments, timed])
+        save(result.model, out)
+        level = str(level_of(result.model))
+    if json:
+        found: dict[str, Any] = {
+            "file": str(out),
+            "level": level,
+            "modified": result.modified,
+            "pipeline": manager.to_text(),
+            "passes": [{"name": name, "seconds": seconds} for name, seconds in timed.seconds],
+            "differences": None if compared is None else compared.differences,
+            "notes": result.context.notes,
+        }
+        output.print_json(found)
+        return
+    output.say(f"{out}: {level} level, {len(result.model.graph)} nodes")
+    if time_passes:
+        output.say("\n" + timed.to_text())
+    if compared is not None:
+        output.say("\n" + compared.to_text())
+    output.notes(result.context.notes)
+
+
+def _random(model: ir.Model) -> dict[str, np.ndarray]:
+    from ..ir.runtime import to_proto
+    from ..ir.sampling import random_inputs
+
+    return random_inputs(list(to_proto(model).graph.input), CHECK_SAMPLES)

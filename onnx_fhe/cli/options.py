@@ -1,0 +1,79 @@
+"""Options that several commands have, said once."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class RangeMode(str, Enum):
+    """Where ranges of accumulators come from."""
+
+    OBSERVED = "observed"
+    SOUND = "sound"
+
+
+class Mode(str, Enum):
+    """How a program runs."""
+
+    CLEAR = "clear"
+    SIMULATE = "simulate"
+    ENCRYPTED = "encrypted"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE_OR_FILE", help="Load a plug-in; may be given several times."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
+]
+CALIBRATION_HELP = (
+    "An .npz with one array for each model input under its name, samples on axis 0 (one array of any name"
+    " will do for a single input)."
+)
+RangeModes = Annotated[
+    RangeMode,
+    typer.Option(
+        "--range-mode",
+        help="Ranges of accumulators: observed on the calibration data, or sound (no input can overflow).",
+    ),
+]
+Margin = Annotated[
+    float, typer.Option("--range-margin", metavar="F", help="Share of an observed range added on each side.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seeds every random choice of the passes.")]
+
+
+def load_plugins(specs: list[str] | None) -> None:
+    """Load the plug-ins that were named.
+
+    Raises:
+        PluginError: One cannot be loaded.
+    """
+    if specs:
+        from ..passes.plugins import load_plugin
+
+        for spec in specs:
+            load_plugin(spec)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse an output path now that could not be written after minutes of work.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from contextlib import suppress
+
+    from ..ir.paths import atomic_path
+
+    class Enough(Exception):  # noqa: N818 - no error: it ends the attempt before anything takes the name
+        pass
+
+    with suppress(Enough), atomic_path(path):
+        raise Enough

@@ -1,0 +1,130 @@
+"""``onnx-fhe run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output
+from .options import Json, Mode, Plugins, load_plugins, require_writable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..program import Program
+    from ..running import Result
+
+
+def run(
+    circuit: Annotated[
+        Path, typer.Argument(metavar="OUT.fhe", help="What `onnx-fhe compile` wrote.", show_default=False)
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="NPZ",
+            help="An .npz with one array for each model input under its name, and 'labels' if known.",
+            show_default=False,
+        ),
+    ],
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode", help="In the clear, with the errors of encryption simulated, or on ciphertexts."
+        ),
+    ] = Mode.CLEAR,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Run the first so many samples only.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Write the outputs.")
+    ] = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Run a circuit on data."""
+    with output.working() as progress:
+        from ..ir.data import read_npz
+        from ..program import Program
+
+        load_plugins(plugin)
+        if out is not None:
+            require_writable(out)
+        program = Program.load(circuit)
+        given = read_npz(data)
+        result = program.run(given, mode.value, limit, progress)
+        if out is not None:
+            output.write_arrays(out, result.outputs)
+        found = report(program, result, given.labels)
+    if json:
+        output.print_json(found)
+    else:
+        _show(found)
+    output.warn(result.warnings)
+
+
+def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    from ..scoring import accuracy, agreement
+
+    model, count = program.integer_model, result.samples
+    labels = None if labels is None else labels[:count]
+    steps = {k: s for k, s in result.seconds.items() if k not in ("prepare", "keygen")}
+    busy = sum(steps.values())
+    each: float | dict[str, float] = busy / count
+    if result.mode == "encrypted":
+        each = {
+            # Keys are made once, not for each sample.
+            "keygen": result.seconds["keygen"],
+            **{k: result.seconds[k] / count for k in ("encrypt", "evaluate", "decrypt")},
+        }
+    return {
+        "mode": result.mode,
+        "samples": count,
+        "accuracy": accuracy(result.outputs, labels, model),
+        "accuracy_of_integer_model": accuracy(result.expected, labels, model),
+        "agreement": agreement(result.outputs, result.expected, model),
+        "overflows": {
+            "values": result.overflows.values,
+            "samples": result.overflows.samples,
+            "by_node": result.overflows.by_node,
+        },
+        "clipped": result.clipped,
+        "clipped_samples": result.clip.samples,
+        "samples_per_second": count / busy if busy else None,
+        "seconds_per_sample": each,
+        "seconds": result.seconds,
+        "warnings": result.warnings,
+    }
+
+
+_MEANING = {
+    "clear": "the integer model, in the clear",
+    "simulate": "the circuit, with the errors of encryption simulated",
+    "encrypted": "the circuit, on ciphertexts",
+}
+
+
+def _show(found: dict[str, Any]) -> None:
+    output.say(f"{found['samples']} samples through {_MEANING[found['mode']]}")
+    each = found["seconds_per_sample"]
+    rows = []
+    if found["accuracy"] is not None:
+        rows.append(
+            ("accuracy", f"{found['accuracy']:.1%} (integer model {found['accuracy_of_integer_model']:.1%})")
+        )
+    if found["agreement"] is not None and found["mode"] != "clear":
+        rows.append(("agreement", f"{found['agreement']:.1%} of the predictions equal the integer model's"))
+    rows += [
+        ("overflows", f"{found['overflows']['values']} values in {found['overflows']['samples']} samples"),
+        ("clipped", f"{found['clipped']} input values in {found['clipped_samples']} samples"),
+    ]
+    if isinstance(each, dict):
+        rows.append(("keys", f"{each['keygen']:.2f} s, once"))
+        rows += [(step, f"{each[step]:.3f} s a sample") for step in ("encrypt", "evaluate", "decrypt")]
+    else:
+        rows.append(("speed", f"{found['samples_per_second']:.0f} samples a second"))
+    output.facts(rows)

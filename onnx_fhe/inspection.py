@@ -1,0 +1,261 @@
+"""What is in a model, what of it can run encrypted, and where the bootstraps will be."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from .backends.base import CircuitStatistics
+from .backends.reference import ReferenceBackend
+from .ir.errors import ModelError, UnsupportedError, UserError
+from .ir.level import Level, level_of
+from .ir.load import load
+from .ir.partition import partition
+from .manifest import Port, ports
+from .passes.analysis.linear import linear_of
+from .passes.analysis.regions import Regions, find_regions, server_nodes, variable_inputs
+from .passes.manager import PassManager
+
+BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"
+MOST_FINDINGS = 20
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node: what it is called in options and errors, the shape of its (first) output, and where it runs."""
+
+    name: str
+    operator: str
+    shape: tuple[int | str | None, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class LookupInfo:
+    """A table lookup that the circuit will have.
+
+    Attributes:
+        layer: Name of the node whose accumulator it takes in.
+        operator: Operator of that node.
+        elements: Lookups for one sample, one bootstrap each (more with exact rounding); None if not known.
+    """
+
+    layer: str
+    operator: str
+    elements: int | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that keeps the model from being compiled: where, why, and what to do."""
+
+    what: str
+    node: str
+    operator: str
+    found: str
+    allowed: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect`` found.
+
+    Attributes:
+        level: ``float``, ``qdq`` or ``integer``.
+        parameters: Number of constant values: weights, and tables at the integer level.
+        opset, operators: As in the file.
+        nodes: The nodes in the form that passes see (a float model is normalized first).
+        lookups: Where bootstraps will be; empty where the model is not supported.
+        programmable_bootstraps: Their number for one sample (without those of exact rounding); None: not known.
+        supported: Whether nothing was found that keeps the model from being compiled.
+        findings: What keeps it from that.
+    """
+
+    file: str
+    level: str
+    opset: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    parameters: int
+    operators: dict[str, int]
+    nodes: tuple[NodeInfo, ...]
+    lookups: tuple[LookupInfo, ...]
+    programmable_bootstraps: int | None
+    supported: bool
+    findings: tuple[Finding, ...]
+
+
+def inspect_model(path: str | os.PathLike[str]) -> Inspection:
+    """Inspect an ONNX file of any level.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    given = load(path)
+    # As the file has it: loading brings every model to one opset.
+    proto = onnx.load_model(os.fspath(path), load_external_data=False)
+    level = level_of(given)
+    model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
+    try:
+        if level is Level.FLOAT:
+            model = PassManager.parse("normalize").run(given).model
+            regions, findings = _regions(model)
+            where = _where(model, server_nodes(model))
+            lookups = [] if regions is None else _of_regions(regions)
+        elif level is Level.QDQ:
+            server = server_nodes(model)
+            where, lookups = _where(model, server), _of_quantizers(server)
+            findings = [] if server else [_nothing_encrypted()]
+        else:
+            statistics = ReferenceBackend().lower(model).statistics()
+            where, lookups = _of_parts(model), _of_layers(statistics)
+    except UserError as error:
+        findings = [_finding(error)]
+    counts = [x.elements for x in lookups]
+    unknown = bool(findings) or any(c is None for c in counts)
+    return Inspection(
+        file=str(path),
+        level=str(level),
+        opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+        inputs=ports(list(given.graph.inputs)),
+        outputs=ports(list(given.graph.outputs)),
+        parameters=sum(
+            v.const_value.size for v in given.graph.initializers.values() if v.const_value is not None
+        ),
+        operators=dict(Counter(_operator(n) for n in proto.graph.node).most_common()),
+        nodes=tuple(
+            NodeInfo(n.name or "", _operator(n), ports([n.outputs[0]])[0].shape, where.get(n.name or "", ""))
+            for n in model.graph
+        ),
+        lookups=tuple(lookups),
+        programmable_bootstraps=None if unknown else sum(c for c in counts if c is not None),
+        supported=not findings,
+        findings=tuple(findings),
+    )
+
+
+def _operator(node: ir.Node | onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _finding(error: UserError) -> Finding:
+    return Finding(error.what, error.where.node, error.where.op, error.found, error.allowed, error.do)
+
+
+def _nothing_encrypted() -> Finding:
+    return _finding(
+        ModelError(
+            "there is nothing to run encrypted in this model",
+            allowed="at least one Gemm, MatMul or Conv with quantized weights that depends on an input",
+        )
+    )
+
+
+def _regions(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
+    """The encrypted part, or all that keeps there from being one.
+
+    The analysis stops at the first operator that it cannot take; to find more, the model is cut behind it.
+    """
+    probe, found = model.clone(), list[Finding]()
+    while len(found) < MOST_FINDINGS:
+        try:
+            regions = find_regions(probe)
+        except UnsupportedError as error:
+            node = next((n for n in probe.graph if n.name == error.where.node), None)
+            if node is None:
+                # Nothing linear is left behind the cuts: no finding of its own.
+                found += [] if found else [_finding(error)]
+                break
+            found.append(_finding(error))
+            _cut(probe, node)
+        else:
+            # Of a model that was cut nothing more can be said.
+            return (None, found) if found else (regions, found)
+    return None, found
+
+
+def _cut(model: ir.Model, node: ir.Node) -> None:
+    for value in node.outputs:
+        fresh = ir.Value(name=f"{value.name}/cut", type=value.type, shape=value.shape)
+        model.graph.inputs.append(fresh)
+        for user, index in list(value.uses()):
+            user.replace_input_with(index, fresh)
+
+
+def _where(model: ir.Model, server: list[ir.Node]) -> dict[str, str]:
+    inside, behind, constant = set(server), set[ir.Node](), set[ir.Node | None]()
+    places = {}
+    for node in model.graph:
+        producers = {v.producer() for v in variable_inputs(node)}
+        if node in inside:
+            places[node.name or ""] = ENCRYPTED
+        elif producers & (inside | behind):
+            behind.add(node)
+            places[node.name or ""] = AFTER
+        elif not producers - constant and not any(v.is_graph_input() for v in variable_inputs(node)):
+            constant.add(node)
+            places[node.name or ""] = CONSTANT
+        else:
+            places[node.name or ""] = BEFORE
+    return places
+
+
+def _of_parts(model: ir.Model) -> dict[str, str]:
+    parts = partition(model)
+    before = {n.name or "": BEFORE for n in parts.prologue.graph}
+    after = {n.name or "": AFTER for n in parts.epilogue.graph}
+    return before | after | {n.name or "": ENCRYPTED for n in parts.server.graph}
+
+
+def _of_regions(regions: Regions) -> list[LookupInfo]:
+    found = []
+    for value in regions.quantized:
+        node = _layer_of(value, regions)
+        found.append(LookupInfo(node.name or "", node.op_type, _elements(value)))
+    return found
+
+
+def _layer_of(value: ir.Value, regions: Regions) -> ir.Node:
+    """The node whose accumulator a quantized tensor is a function of."""
+    while True:
+        node = value.producer()
+        assert node is not None, "what the client computes needs no table"
+        bases = {regions.tensors[v].base for v in variable_inputs(node) if v in regions.tensors}
+        if linear_of(node) is not None or len(bases) != 1:
+            return node
+        (value,) = bases
+
+
+def _of_quantizers(server: list[ir.Node]) -> list[LookupInfo]:
+    found = []
+    for node in server:
+        if node.op_type == "QuantizeLinear":
+            layer = node
+            while linear_of(layer) is None and len(variable := variable_inputs(layer)) == 1:
+                layer = variable[0].producer() or layer
+            found.append(LookupInfo(layer.name or "", layer.op_type, _elements(node.outputs[0])))
+    return found
+
+
+def _of_layers(statistics: CircuitStatistics) -> list[LookupInfo]:
+    return [
+        LookupInfo(x.name, x.operator, x.programmable_bootstraps)
+        for x in statistics.layers
+        if x.programmable_bootstraps
+    ]
+
+
+def _elements(value: ir.Value) -> int | None:
+    if value.shape is None:
+        return None
+    count = 1
+    for size in value.shape.dims[1:]:
+        if not isinstance(size, int):
+            return None
+        count *= size
+    return count

@@ -1,0 +1,156 @@
+"""What an artifact says about itself: ``manifest.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import onnx_ir as ir
+from pydantic import TypeAdapter, ValidationError
+
+from .backends.base import CircuitStatistics
+from .backends.lookups import attribute
+from .ir.dialect import DOMAIN
+from .ir.errors import ArtifactError
+
+FORMAT = 1
+"""Version of the artifact; a newer one is refused."""
+
+PACKAGES = ("onnx-fhe", "concrete-python", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
+
+Rounding = Literal["none", "exact", "approximate", "mixed"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the original model; free axes are names."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that was compiled.
+
+    Attributes:
+        file: Base name of its file, where known.
+        sha256: Of the file; of the model as ONNX where it never was a file.
+    """
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact holds and how it came about.
+
+    Attributes:
+        backend: Name of the backend that made the circuit.
+        source: The model that was compiled.
+        inputs, outputs: The interface of the original model.
+        pipeline: The passes that ran, as text with all their options.
+        p_error: Tolerated error of one table lookup that was asked for.
+        global_p_error: Tolerated error of the whole circuit that was asked for.
+        security_level: Bits of security.
+        rounding: How accumulators are rounded in front of tables.
+        range_mode, range_margin, seed: As in ``passes.base.Context``.
+        statistics: What the circuit costs, per layer too.
+        notes: What passes wanted the user to know.
+        packages: Versions of the packages that made it, Python among them.
+        parts: SHA-256 of each other file of the artifact.
+        format: Version of the artifact.
+    """
+
+    backend: str
+    source: Source
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    pipeline: str
+    p_error: float | None
+    global_p_error: float | None
+    security_level: int
+    rounding: Rounding
+    range_mode: Literal["observed", "sound"]
+    range_margin: float
+    seed: int
+    statistics: CircuitStatistics
+    notes: tuple[str, ...] = ()
+    packages: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        """The content of ``manifest.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=1).encode() + b"\n"
+
+
+def from_json(content: bytes) -> Manifest:
+    """Read a ``manifest.json``.
+
+    Raises:
+        ArtifactError: It is damaged, or of a newer format.
+    """
+    damaged = "the manifest is damaged"
+    try:
+        plain = json.loads(content)
+    except ValueError as error:
+        raise ArtifactError(damaged, found=str(error)) from error
+    written = plain.get("format") if isinstance(plain, dict) else None
+    if not isinstance(written, int) or written < 1:
+        raise ArtifactError(damaged, found="no format version")
+    if written > FORMAT:
+        raise ArtifactError(
+            "this artifact was written by a newer onnx-fhe",
+            found=f"format {written}",
+            allowed=f"up to {FORMAT}",
+            do="update onnx-fhe, or compile the model again with this version",
+        )
+    try:
+        return TypeAdapter(Manifest).validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(damaged, found=f"{place}: {first['msg']}") from error
+
+
+def packages() -> dict[str, str]:
+    """Versions of what is installed and matters."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def ports(values: list[ir.Value]) -> tuple[Port, ...]:
+    """Graph inputs or outputs as the manifest has them."""
+    return tuple(Port(v.name or "", _shape(v), v.dtype.name.lower() if v.dtype else "") for v in values)
+
+
+def _shape(value: ir.Value) -> tuple[int | str | None, ...]:
+    if value.shape is None:
+        return ()
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape.dims)
+
+
+def rounding_of(model: ir.Model) -> Rounding:
+    """How the accumulators of an integer-level model are rounded."""
+    modes = {
+        n.attributes.get_string("mode", "exact")
+        for n in model.graph
+        if n.domain == DOMAIN and n.op_type == "RoundBits" and attribute(n, "lsbs_to_remove", 0)
+    }
+    if not modes:
+        return "none"
+    if len(modes) > 1:
+        return "mixed"
+    return "approximate" if modes == {"approximate"} else "exact"

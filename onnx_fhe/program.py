@@ -1,0 +1,264 @@
+"""A compiled network: run it in the clear, simulated or encrypted; save it and load it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from warnings import catch_warnings, filterwarnings
+
+import numpy as np
+import onnx_ir as ir
+from typing_extensions import Self
+
+from . import artifact
+from .backends.base import (
+    Backend,
+    Circuit,
+    CircuitStatistics,
+    EncryptedSession,
+    LowerOptions,
+    Progress,
+    quiet,
+)
+from .backends.reference import ReferenceCircuit, count_overflows
+from .clipping import Prologue
+from .given import DataLike, as_data
+from .ir.data import calibration_for
+from .ir.errors import ArtifactError, OnnxFheError, UserError
+from .ir.level import Level, level_of
+from .ir.load import load as load_model
+from .ir.partition import Parts, partition
+from .ir.runtime import Arrays, Session
+from .ir.save import serialize
+from .manifest import Manifest
+from .running import MODES, Mode, Result, Stopwatch, encrypted, simulate, warnings
+
+
+class Program:
+    """What ``compile`` returns.
+
+    Args:
+        model: The integer-level model.
+        manifest: What it says about itself.
+        circuit: Returns the circuit; called when it is first needed, as a backend may be slow to import.
+        seconds: How long the stages of compiling took.
+        files: The parts of the artifact that it was loaded from.
+
+    Attributes:
+        integer_model: The integer-level model; it runs in onnxruntime.
+        manifest: Pipeline, errors, ranges, costs and versions, as in the artifact.
+        seconds: Seconds of each stage of compiling; empty for a loaded program.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        manifest: Manifest,
+        circuit: Callable[[], Circuit],
+        *,
+        seconds: Mapping[str, float] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.integer_model = model
+        self.manifest = manifest
+        self.seconds = dict(seconds or {})
+        self._make_circuit = circuit
+        self._files = files
+        self._session: EncryptedSession | None = None
+
+    @property
+    def statistics(self) -> CircuitStatistics:
+        """What one sample costs, per layer too."""
+        return self.manifest.statistics
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What passes want the user to know."""
+        return self.manifest.notes
+
+    @cached_property
+    def circuit(self) -> Circuit:
+        """The backend's circuit."""
+        return self._make_circuit()
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Prologue, server part and epilogue of the integer model."""
+        return partition(self.integer_model)
+
+    def run(
+        self, data: DataLike, mode: Mode = "clear", limit: int | None = None, progress: Progress = quiet
+    ) -> Result:
+        """Compute the outputs of ``data``.
+
+        Args:
+            data: Arrays by input name, samples on axis 0; or a single array, an .npz file, what ``load_data``
+                returned.
+            mode: ``clear`` runs the integer model in onnxruntime; ``simulate`` the circuit with the errors
+                that encryption would bring; ``encrypted`` makes keys (once for each program), encrypts,
+                evaluates and decrypts, one sample after the other.
+            limit: Run the first so many samples only.
+            progress: Called with (what, done, total).
+
+        Raises:
+            DataError: A name, shape, type or value does not fit the model.
+            UserError: There is no such mode, or the limit is below 1.
+            ArtifactError: The loaded circuit does not fit the installed backend.
+        """
+        if mode not in MODES:
+            raise UserError("there is no such mode", found=str(mode), allowed=", ".join(MODES))
+        if limit is not None and limit < 1:
+            raise UserError("the limit leaves no samples", found=str(limit), allowed="1 or more")
+        arrays = {k: v[:limit] for k, v in calibration_for(self.integer_model, as_data(data)).items()}
+        samples = len(next(iter(arrays.values())))
+        timed = Stopwatch()
+        with timed("prologue"):
+            values, clip = self._prologue.run(arrays)
+        # Not for the mode `clear` only: what is out of range or wrong must be told from what is merely noise.
+        with timed("clear") if mode == "clear" else Stopwatch()(""):
+            expected = self._reference.clear(values)
+        overflows = count_overflows(self.parts.server, values)
+        found = expected if mode == "clear" else self._run_circuit(mode, values, timed, progress)
+        with timed("epilogue"):
+            outputs = self._finish(found, arrays)
+        return Result(
+            mode=mode,
+            samples=samples,
+            outputs=outputs,
+            expected=outputs if mode == "clear" else self._finish(expected, arrays),
+            overflows=overflows,
+            clip=clip,
+            seconds=timed.seconds,
+            warnings=warnings(overflows, clip),
+        )
+
+    def simulate(self, data: DataLike, limit: int | None = None, progress: Progress = quiet) -> Result:
+        """``run`` with the errors that encryption would bring."""
+        return self.run(data, "simulate", limit, progress)
+
+    def encrypted(self, data: DataLike, limit: int | None = None, progress: Progress = quiet) -> Result:
+        """``run`` on ciphertexts."""
+        return self.run(data, "encrypted", limit, progress)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact in one step; the same program gives the same bytes.
+
+        Raises:
+            OutputError: ``path`` cannot be written.
+        """
+        if self._files is None:
+            self._files = {
+                artifact.INTEGER: serialize(self.integer_model),
+                artifact.PROLOGUE: serialize(self.parts.prologue),
+                artifact.EPILOGUE: serialize(self.parts.epilogue),
+                **_files_of(self.circuit),
+            }
+        self.manifest = artifact.write(path, self.manifest, self._files)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an artifact. The backend is imported when the circuit is first needed, not here.
+
+        Raises:
+            ArtifactError: There is no such file, or it is no artifact, damaged, or of a newer format.
+        """
+        manifest, files = artifact.read(path)
+        try:
+            model = _model_of(files[artifact.INTEGER])
+        except OnnxFheError as error:
+            raise ArtifactError(
+                "the integer model of the artifact cannot be read", file=str(path), found=error.what
+            ) from error
+
+        def circuit() -> Circuit:
+            try:
+                return _circuit_of(find_backend(manifest.backend), files, model)
+            except ArtifactError as error:
+                raise error.located(file=str(path)) from error.__cause__
+
+        return cls(model, manifest, circuit, files=files)
+
+    @cached_property
+    def _prologue(self) -> Prologue:
+        return Prologue(self.parts)
+
+    @cached_property
+    def _reference(self) -> ReferenceCircuit:
+        return ReferenceCircuit(self.integer_model, LowerOptions())
+
+    @cached_property
+    def _epilogue(self) -> Session:
+        return Session(self.parts.epilogue)
+
+    def _run_circuit(self, mode: Mode, values: Arrays, timed: Stopwatch, progress: Progress) -> Arrays:
+        # What is imported and compiled first counts once, not for each sample.
+        if mode == "simulate":
+            with timed("prepare"):
+                circuit = self.circuit
+            with timed("simulate"):
+                return simulate(circuit, values, progress)
+        fresh = self._session is None
+        with timed("prepare"):
+            session = self._session or self.circuit.session()
+        with timed("keygen"):
+            if fresh:
+                progress("make keys", 0, 1)
+                session.keygen()
+                progress("make keys", 1, 1)
+                self._session = session
+        return encrypted(session, values, timed, progress)
+
+    def _finish(self, decrypted: Arrays, data: Arrays) -> Arrays:
+        """Run the epilogue on what was decrypted; inputs that bypass the circuit are read from ``data``."""
+        given: dict[str, np.ndarray] = {**data, **{k: v.astype(np.float32) for k, v in decrypted.items()}}
+        return self._epilogue.run_batched({k: given[k] for k in self._epilogue.inputs})
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of that name, of an installed plug-in too.
+
+    Raises:
+        UserError: There is none.
+        PluginError: It cannot be imported.
+    """
+    from .backends.registry import backends, get_backend
+    from .passes.plugins import load_installed
+
+    if name not in backends():
+        load_installed()
+    with catch_warnings():
+        # What concrete-python imports says so on every start; its versions are pinned for that reason.
+        filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
+        return get_backend(name)
+
+
+def _files_of(circuit: Circuit) -> dict[str, bytes]:
+    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
+        root = Path(folder)
+        circuit.save(root)
+        return {
+            f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()
+        }
+
+
+def _circuit_of(backend: Backend, files: Mapping[str, bytes], model: ir.Model) -> Circuit:
+    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
+        root = Path(folder)
+        for name, content in files.items():
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return backend.load(root, model)
+
+
+def _model_of(content: bytes) -> ir.Model:
+    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
+        file = Path(folder) / artifact.INTEGER
+        file.write_bytes(content)
+        model = load_model(file)
+    if level_of(model) is not Level.INTEGER:
+        raise ArtifactError("it is not of the integer level", found=str(level_of(model)))
+    return model
