@@ -213,11 +213,14 @@ def _check_rounding(node: ir.Node) -> None:
         )
     result = node.outputs[0]
     readers = [u.node for u in result.uses()]
-    others = [n for n in readers if n.domain != DOMAIN or n.op_type != "TableLookup"]
+    others = [n for n in readers if n.domain != DOMAIN or n.op_type not in ("TableLookup", "Decrypt")]
     if result.is_graph_output() or others or not readers:
         place = repr(others[0].name) if others else "an output, or nothing"
         raise _broken(
-            node, "a RoundBits not directly before a TableLookup", f"read by {place}", "a TableLookup"
+            node,
+            "a RoundBits not directly before a TableLookup or a Decrypt",
+            f"read by {place}",
+            "a TableLookup or a Decrypt",
         )
 
 

@@ -2,7 +2,8 @@
 
 The lattice that rounding leaves is fixed relative to the range of L bits, so a channel that uses half of the range sees
 half of the lattice. Multiplying the channel costs nothing by itself, but the noise of the ciphertexts grows with it:
-what counts is the 2-norm of the integer weights relative to 2^L.
+what counts is the 2-norm of the integer weights behind a lookup (not L: the noise of a bootstrap is a share of the
+whole range). Weights on fresh encryptions have room to spare.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ EXTRA_BITS = 4
 """Bits that the accumulator may grow by, so that whole-number gains come in fine steps (approximate rounding costs the
 same at any width)."""
 MOST_BITS = 16
-CHEAP_NORM = 4.0
-"""A bootstrap of P bits takes one decomposition level less while ``norm * 2^P / 2^L`` stays below ``4 / 2^P``
-(measured with Concrete's optimizer for P = 3 to 6); beyond that its cost does not grow for a factor of 16."""
+CHEAP_NORM = 64.0
+CHEAP_FALL = 3.2
+"""Largest 2-norm of the weights at which the bootstraps in front of them stay at their cheapest, if the table behind
+takes 4 bits; each bit more divides it by 3.2. Past it they take one decomposition level more (a fifth more time) and
+then cost the same for a factor of 16 and more (measured with Concrete's optimizer for 3 to 6 bits)."""
 
 Fill = Literal["none", "free", "full"]
 
@@ -40,18 +43,30 @@ def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) ->
     Returns:
         The new width, and gains (channels), at least 1 each.
     """
+    spans = np.maximum(spans, 1)
+    best = width, np.ones(len(spans), int)
     if fill == "none":
-        return width, np.ones(len(spans), int)
-    extra = max(0, min(EXTRA_BITS, MOST_BITS - width.bits))
-    wider = Width(width.bits + extra, width.removed + extra)
-    gains = np.floor(wider.top / np.maximum(spans, 1))
+        return best
+    bound = np.full(len(spans), np.inf)
     if fill == "free" and not is_fresh(source):
         norms = weight_norms(source, len(spans))
-        table_bits = width.bits - width.removed
-        cheap = CHEAP_NORM * 2.0 ** (wider.bits - 2 * table_bits)
-        if norms.max() * 2**extra <= cheap:
-            gains = np.minimum(gains, np.floor(cheap / np.maximum(norms, 1e-9)))
-    return wider, np.maximum(gains, min(2**extra, int(gains.min()))).astype(int)
+        cheap = CHEAP_NORM / CHEAP_FALL ** (width.bits - width.removed - 4)
+        if norms.max() <= cheap:
+            bound = cheap / np.maximum(norms, 1e-9)
+    usage = _usage(spans, *best)
+    for extra in range(1, min(EXTRA_BITS, MOST_BITS - width.bits) + 1):
+        wider = Width(width.bits + extra, width.removed + extra)
+        gains = np.maximum(np.floor(np.minimum(wider.top / spans, bound)), 1).astype(int)
+        if np.any(gains * spans > wider.top):
+            continue
+        if (tried := _usage(spans, wider, gains)) > usage + 0.01:
+            best, usage = (wider, gains), tried
+    return best
+
+
+def _usage(spans: np.ndarray, width: Width, gains: np.ndarray) -> float:
+    """How much of the lattice the channels see, as the mean of its binary logarithm."""
+    return float(np.log2(spans * gains / width.top).mean())
 
 
 def is_fresh(source: ir.Value) -> bool:

@@ -27,6 +27,7 @@ class Walk:
         bits: Table bits for each TableLookup; 0 leaves it alone.
         mode: Of the RoundBits.
         fill: Whether channels are multiplied to fill the accumulator's range.
+        output_bits: Bits of raw outputs that are decrypted; 0 for all.
     """
 
     def __init__(
@@ -37,13 +38,16 @@ class Walk:
         bits: dict[ir.Node, int],
         mode: str,
         fill: Fill,
+        output_bits: int,
     ) -> None:
         self.model, self.context, self.bits, self.mode, self.fill = model, context, bits, mode, fill
+        self.output_bits = output_bits
         self.build = Builder(model)
         self.sound = SoundRanges(model)
         self.plain = Environment(model, data)
         self.rounded = Environment(model, data)
         self.modified = False
+        self._restored: dict[ir.Node, ir.Value] = {}
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
@@ -58,6 +62,9 @@ class Walk:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
                     self._outputs(node)
                 self.rounded.step([node])
+                if node in self._restored:
+                    self.rounded.step([self._restored[node].producer()])  # type: ignore[list-item]
+                    self.rounded.moved(node.outputs[0], self._restored[node], len(list(self._restored[node].uses())))
             for env in (self.plain, self.rounded):
                 env.read(inputs)
             self.context.progress("insert rounding", index + 1, len(nodes))
@@ -122,17 +129,56 @@ class Walk:
         return [n for n in made if n is not None]
 
     def _outputs(self, decrypt: ir.Node) -> None:
-        """Take the mean shift that rounding made out of raw outputs, and declare their range anew."""
+        """Declare a raw output anew behind rounded layers, and drop the bits of it that nobody needs.
+
+        The mean shift that rounding made is taken out. A rounding in front of a Decrypt costs no bootstrap: its low
+        bits are just not decrypted, which leaves more room for noise in all that comes before.
+        """
         source = decrypt.inputs[0]
         assert source is not None
         if not self.modified:
             return
-        axes = tuple(i for i in range(len(source.shape or [])) if i != 1)
-        shift = np.rint((self.plain[source] - self.rounded[source]).mean(axis=axes, keepdims=True))
-        corrected = self.build.shifted(source, shift, f"{decrypt.name}_correction")
-        if corrected is not source:
-            self.rounded.step([corrected.producer()])  # type: ignore[list-item]
-            decrypt.replace_input_with(0, corrected)
-        low, high = self._declared(corrected)
-        decrypt.attributes["low"] = ir.AttrInt64("low", int(np.floor(low.min())))
-        decrypt.attributes["high"] = ir.AttrInt64("high", int(np.ceil(high.max())))
+        rank = len(source.shape or [])
+        gone = tuple(i for i in range(rank) if i != 1)
+        shift = np.rint((self.plain[source] - self.rounded[source]).mean(axis=gone, keepdims=True))
+        low, high = self._declared(source)
+        low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
+        width = width_for(int((high - low).max()), self.output_bits or 30)
+        name, step = str(decrypt.name), 2**width.removed
+        if not width.removed:
+            _declare(decrypt, int((low + shift).min()), int((high + shift).max()))
+            self._replace(decrypt, [self.build.shifted(source, shift, f"{name}_correction")])
+            return
+        base = np.floor((width.top - (high - low)) / 2) - low
+        shifted = self.build.shifted(source, base, f"{name}_offset")
+        rounded = self.build.dialect(
+            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode="approximate"
+        )
+        _declare(decrypt, 0, 2**width.bits - step)
+        self._replace(decrypt, [shifted, rounded])
+        output = decrypt.outputs[0]
+        readers = list(output.uses())
+        following = list(self.model.graph)
+        place = following.index(decrypt) + 1
+        self.build.at(following[place] if place < len(following) else None)
+        restored = self.build.shifted(output, shift - base, f"{name}_restored")
+        for use in readers:
+            use.node.replace_input_with(use.idx, restored)
+        for index, graph_output in enumerate(self.model.graph.outputs):
+            if graph_output is output and restored is not output:
+                output.name, restored.name = f"{output.name}_raw", output.name
+                self.model.graph.outputs[index] = restored
+        self._restored[decrypt] = restored
+        self.plain.values[restored] = self.plain[output]
+        self.plain.moved(output, restored, len(readers))
+
+    def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
+        """Compute a chain of new values and let ``decrypt`` read the last."""
+        made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
+        self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
+        decrypt.replace_input_with(0, chain[-1])
+
+
+def _declare(decrypt: ir.Node, low: int, high: int) -> None:
+    decrypt.attributes["low"] = ir.AttrInt64("low", low)
+    decrypt.attributes["high"] = ir.AttrInt64("high", high)
