@@ -110,7 +110,7 @@ def _read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
             "this is no artifact of onnx-fhe, or it is damaged",
             found=str(error) or type(error).__name__,
             allowed="a file that `onnx-fhe compile` wrote",
-            do=_AGAIN,
+            do=_AGAIN if zipfile.is_zipfile(path) else "compile the model first, and give the .fhe file",
         ) from error
     except OSError as error:
         raise ArtifactError("the artifact cannot be read", found=error.strerror or str(error)) from error

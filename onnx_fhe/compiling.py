@@ -21,10 +21,10 @@ from .ir.errors import ModelError, PipelineError, VerificationError
 from .ir.level import Level, level_of
 from .ir.load import FILE_KEY, load
 from .ir.partition import partition
-from .ir.runtime import Arrays
-from .ir.save import serialize
+from .ir.runtime import Arrays, to_proto
 from .ir.verify import verify
 from .manifest import Manifest, Source, packages, ports, rounding_of
+from .passes.analysis import islands
 from .passes.base import Context
 from .passes.instruments import Instrument
 from .passes.manager import PassManager
@@ -73,7 +73,7 @@ def compile_model(
         backend: ``concrete``, ``reference`` or one of a plug-in.
         p_error: Tolerated error of one table lookup; 1e-5 unless ``global_p_error`` is given.
         global_p_error: Tolerated error of the whole circuit.
-        range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound`` (none overflows).
+        range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound``.
         range_margin: Share of an observed range that is added on each side.
         seed: Seeds every random choice of passes; keys and encryption never use it.
         check_samples: Compare circuit and model on this many calibration samples (fewer where it takes long).
@@ -145,7 +145,8 @@ def _always(circuit: Circuit) -> Callable[[], Circuit]:
 def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
     if isinstance(model, ir.Model):
         name = model.metadata_props.get(FILE_KEY, "")
-        return Source(name, hashlib.sha256(serialize(model, name)).hexdigest())
+        content = to_proto(model).SerializeToString(deterministic=True)
+        return Source(name, hashlib.sha256(content).hexdigest())
     try:
         content = Path(model).read_bytes()
     except OSError:
@@ -171,27 +172,29 @@ def _require_integer(model: ir.Model, manager: PassManager) -> None:
             allowed="a pipeline that ends at the integer level",
             do=f"add {_TO_INTEGER[level]} at its end, or use a preset (`onnx-fhe passes` lists them)",
         )
+    names = [pass_name(p) for p in manager.passes]
+    if left := islands.find(model):
+        node = left[0].nodes[0]
+        raise PipelineError(
+            "the pipeline leaves operators in the encrypted part that are no tables yet",
+            found=text,
+            do="add fuse-tlu behind lower-to-integer",
+            node=node.name or "",
+            op=node.op_type,
+        )
     try:
         verify(model)
     except VerificationError as error:
-        names = [pass_name(p) for p in manager.passes]
-        if "lower-to-integer" in names and "fuse-tlu" not in names[names.index("lower-to-integer") :]:
-            raise PipelineError(
-                "the pipeline leaves operators in the encrypted part that are no tables yet",
-                found=text,
-                do="add fuse-tlu behind lower-to-integer",
-                node=error.where.node,
-                op=error.where.op,
-            ) from error
-        if "lower-to-integer" not in names:
-            raise ModelError(
-                "the model breaks a rule of the integer level",
-                found=f"{error.what}: {error.found}",
-                allowed=error.allowed,
-                node=error.where.node,
-                op=error.where.op,
-            ) from error
-        raise
+        if "lower-to-integer" in names:
+            raise
+        # Nobody here made it an integer model: the file came so.
+        raise ModelError(
+            "the model breaks a rule of the integer level",
+            found=f"{error.what}: {error.found}",
+            allowed=error.allowed,
+            node=error.where.node,
+            op=error.where.op,
+        ) from error
 
 
 def _compare(model: ir.Model, circuit: Circuit, data: Arrays, samples: int, progress: Progress) -> list[str]:

@@ -71,7 +71,7 @@ class Inspection:
         opset, operators: As in the file.
         nodes: The nodes in the form that passes see (a float model is normalized first).
         lookups: Where bootstraps will be; empty where the model is not supported.
-        programmable_bootstraps: Their number for one sample (without those of exact rounding); None: not known.
+        programmable_bootstraps: Their number for one sample (exact rounding adds more); None: not known.
         supported: Whether nothing was found that keeps the model from being compiled.
         findings: What keeps it from that.
     """

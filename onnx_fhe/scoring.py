@@ -12,8 +12,8 @@ def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | 
     """The class of each sample, where the network is a classifier.
 
     Integers, one for a sample (a final ArgMax), are the classes. Else the first output with two or more
-    values for a sample has the class at its largest value. A single probability (a final Sigmoid in ``model``) is
-    class 1 from one half on. Anything else is no classifier.
+    values for a sample has the class at its largest value. A single probability (a final Sigmoid in
+    ``model``) is class 1 from one half on. Anything else is no classifier.
 
     Returns:
         (samples) int64, or None.

@@ -133,10 +133,10 @@ def _bars() -> Iterator[Progress]:
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total, visible=done < total)
+            for name, task in tasks.items():
+                bars.update(task, visible=name == what and done < total)
+            bars.update(tasks[what], completed=done, total=total)
 
         yield progress
 
