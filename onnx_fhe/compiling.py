@@ -207,10 +207,13 @@ def _compare(model: ir.Model, circuit: Circuit, data: Arrays, samples: int, prog
     values: dict[str, np.ndarray] = Prologue(partition(model)).run(given)[0]
     total = len(next(iter(values.values())))
     began, done, skipped, size = time.perf_counter(), 0, 0, 4
-    while done < total and time.perf_counter() - began < COMPARE_SECONDS:
+    while done < total and size:
         progress("compare circuit and model", done, total)
         found = check_against(model, circuit, {k: v[done : done + size] for k, v in values.items()})
-        done, skipped, size = min(done + size, total), skipped + found.skipped, 4 * size
+        done, skipped = min(done + size, total), skipped + found.skipped
+        spent = time.perf_counter() - began
+        # As many more as there is time for, but with a look at the clock on the way.
+        size = min(4 * size, int(done * max(COMPARE_SECONDS - spent, 0) / spent))
     progress("compare circuit and model", total, total)
     notes = []
     if done < total:
