@@ -21,8 +21,10 @@ class Annotation:
     """What is known about a value; ``None`` where nothing is.
 
     Attributes:
-        low: Smallest element.
+        low: Smallest element (that calibration showed, or that is possible at all: see ``analyze-ranges``).
         high: Largest element.
+        sound_low: Smallest element that any input can lead to.
+        sound_high: Largest element that any input can lead to.
         bits: Bits that an integer in ``low .. high`` takes.
         table_bits: Bits that reach the lookup table which makes this value.
         pbs: Programmable bootstraps that make this value, for one sample.
@@ -30,6 +32,8 @@ class Annotation:
 
     low: Number | None = None
     high: Number | None = None
+    sound_low: Number | None = None
+    sound_high: Number | None = None
     bits: int | None = None
     table_bits: int | None = None
     pbs: int | None = None
@@ -43,6 +47,8 @@ def get(value: ir.Value) -> Annotation:
     return Annotation(
         low=_number(value, "low"),
         high=_number(value, "high"),
+        sound_low=_number(value, "sound_low"),
+        sound_high=_number(value, "sound_high"),
         bits=_integer(value, "bits"),
         table_bits=_integer(value, "table_bits"),
         pbs=_integer(value, "pbs"),
@@ -54,12 +60,22 @@ def put(
     *,
     low: Number | None = None,
     high: Number | None = None,
+    sound_low: Number | None = None,
+    sound_high: Number | None = None,
     bits: int | None = None,
     table_bits: int | None = None,
     pbs: int | None = None,
 ) -> None:
     """Record the parts that are given; the others stay as they are."""
-    given = {"low": low, "high": high, "bits": bits, "table_bits": table_bits, "pbs": pbs}
+    given = {
+        "low": low,
+        "high": high,
+        "sound_low": sound_low,
+        "sound_high": sound_high,
+        "bits": bits,
+        "table_bits": table_bits,
+        "pbs": pbs,
+    }
     for name, number in given.items():
         if number is not None:
             # numpy's scalars print as numbers only after conversion.

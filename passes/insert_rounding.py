@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from ..ir import dialect
@@ -13,6 +14,7 @@ from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .analysis.layers import layer_of
 from .base import Context, Pass, option
+from .rounding.auto import choose_bits
 from .rounding.walk import Walk
 
 
@@ -30,7 +32,13 @@ class InsertRounding(Pass):
     accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
-    bits: int = option(4, help="Bits that reach each table.", low=1, high=8)
+    bits: int | Literal["auto"] = option(
+        4, help="Bits that reach each table; auto takes the fewest within the tolerance, layer by layer.", low=1, high=8
+    )
+    tolerance: float = option(
+        0.0125, help="For auto: mean squared error that rounding adds to the outputs, over their variance.", low=0
+    )
+    most: int = option(6, help="For auto: most bits that it takes.", low=1, high=8)
     mode: Literal["approximate", "exact"] = option(
         "approximate", help="exact costs one bootstrap more for each bit removed."
     )
@@ -60,10 +68,20 @@ class InsertRounding(Pass):
                     allowed=", ".join(sorted(pair[1] for pair in names.values())),
                     do="use the node names that `onnx-fhe inspect` prints",
                 )
-        bits = {t: next((self.layers[n] for n in pair if n in self.layers), self.bits) for t, pair in names.items()}
         if not tables:
             return False
         data = context.require_calibration(self.name)
+        fixed = {t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()}
+        if self.bits == "auto":
+            chosen = choose_bits(model, data, tables, fixed, self, context)
+        else:
+            chosen = [self.bits if f is None else f for f in fixed.values()]
+        return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
+
+    def round(
+        self, model: ir.Model, data: Mapping[str, np.ndarray], bits: Mapping[ir.Node, int], context: Context
+    ) -> bool:
+        """Round ``model`` in place with given bits for each TableLookup."""
         return Walk(model, data, context, bits, self.mode, self.fill, self._output_bits(bits)).run()
 
     def _output_bits(self, bits: Mapping[ir.Node, int]) -> int:

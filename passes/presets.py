@@ -18,16 +18,18 @@ class Preset:
     summary: str
 
 
+_WIDTHS = "lower-to-integer,fuse-tlu"
+
 PRESETS = {
     "balanced": Preset(
-        "normalize,quantize{weights=4 activations=3 inputs=4},lower-to-integer,fuse-tlu,"
-        "insert-rounding{bits=4},analyze-bit-widths",
-        "Small tables that keep the accuracy of most networks within a point or two; the default.",
+        f"normalize,quantize{{most=6}},{_WIDTHS},insert-rounding{{bits=auto tolerance=0.015}},analyze-bit-widths",
+        "The fewest bits that keep the outputs close to the float model's on calibration data; the default.",
     ),
     "accurate": Preset(
-        "normalize,quantize{weights=6 activations=5 inputs=6},lower-to-integer,fuse-tlu,"
-        "insert-rounding{bits=6},analyze-bit-widths",
-        "The widest tables that Concrete takes without pain, for networks that lose too much at balanced.",
+        f"normalize,quantize{{weights=6 activations=8 inputs=8}},{_WIDTHS},"
+        "insert-rounding{bits=6 fill=full},analyze-bit-widths",
+        "The widest tables that Concrete takes without pain, for networks that lose too much at balanced;"
+        " a bootstrap costs three to four times as much.",
     ),
 }
 """Presets by name."""

@@ -21,7 +21,7 @@ from .lattice import Width
 EXTRA_BITS = 4
 """Bits that the accumulator may grow by, so that whole-number gains come in fine steps (approximate rounding costs the
 same at any width)."""
-MOST_BITS = 16
+MOST_BITS = 20
 CHEAP_NORM = 64.0
 CHEAP_FALL = 3.2
 """Largest 2-norm of the weights at which the bootstraps in front of them stay at their cheapest, if the table behind

@@ -35,7 +35,7 @@ class Walk:
         model: ir.Model,
         data: Mapping[str, np.ndarray],
         context: Context,
-        bits: dict[ir.Node, int],
+        bits: Mapping[ir.Node, int],
         mode: str,
         fill: Fill,
         output_bits: int,
