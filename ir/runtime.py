@@ -13,6 +13,7 @@ from . import dialect
 from .errors import ModelError
 
 Arrays = dict[str, np.ndarray]
+_LARGE = 1024
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -39,8 +40,9 @@ class Session:
         options.log_severity_level = 4
         # Two cores at most are useful here, and results must not depend on the machine.
         options.intra_op_num_threads = 0
-        # Fusions keep the meaning but not every bit (and round differently); tables are made from these results.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        # Fusions keep the meaning but not every bit, and tables are made from these results. Constant folding on the
+        # large tables of the integer level takes a thousand times longer than running them.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -121,6 +123,9 @@ def run_nodes(
                 continue
             if value in values:
                 inputs[name_of(value)] = values[value]
+            elif value.const_value is not None and value.const_value.size > _LARGE:
+                # onnxruntime copies initializers several times while it loads a model; inputs it does not.
+                inputs[name_of(value)] = value.const_value.numpy()
             elif value.const_value is not None:
                 initializers.append(onnx.numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
             else:
@@ -131,7 +136,8 @@ def run_nodes(
         proto.output.extend(name_of(v) for v in node.outputs)
         protos.append(proto)
     infos = [
-        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+        # Free shapes: with static ones onnxruntime propagates shape data while it loads, which takes far longer.
+        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
         for k, v in inputs.items()
     ]
     results = [onnx.helper.make_empty_tensor_value_info(name_of(v)) for v in wanted]

@@ -54,7 +54,7 @@ def compile_model(
     p_error: float | None = None,
     global_p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
-    range_margin: float = 0.1,
+    range_margin: float = 0.2,
     seed: int = 0,
     check_samples: int = 200,
     progress: Progress = quiet,

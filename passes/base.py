@@ -45,7 +45,7 @@ class Context:
     limits: TargetLimits = TargetLimits()
     seed: int = 0
     range_mode: Literal["observed", "sound"] = "observed"
-    range_margin: float = 0.1
+    range_margin: float = 0.2
     p_error: float = 1e-5
     source: ir.Model | None = None
     progress: Progress = _quiet

@@ -14,7 +14,7 @@ from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .analysis.layers import layer_of
 from .base import Context, Pass, option
-from .rounding.auto import choose_bits
+from .rounding.auto import Setting, choose
 from .rounding.walk import Walk
 
 
@@ -36,7 +36,7 @@ class InsertRounding(Pass):
         4, help="Bits that reach each table; auto takes the fewest within the tolerance, layer by layer.", low=1, high=8
     )
     tolerance: float = option(
-        0.0125, help="For auto: mean squared error that rounding adds to the outputs, over their variance.", low=0
+        0.02, help="For auto: mean squared error that rounding adds to the outputs, over their variance.", low=0
     )
     most: int = option(6, help="For auto: most bits that it takes.", low=1, high=8)
     mode: Literal["approximate", "exact"] = option(
@@ -73,18 +73,18 @@ class InsertRounding(Pass):
         data = context.require_calibration(self.name)
         fixed = {t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()}
         if self.bits == "auto":
-            chosen = choose_bits(model, data, tables, fixed, self, context)
+            chosen = choose(model, data, tables, fixed, self, context)
         else:
-            chosen = [self.bits if f is None else f for f in fixed.values()]
+            chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]
         return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
 
     def round(
-        self, model: ir.Model, data: Mapping[str, np.ndarray], bits: Mapping[ir.Node, int], context: Context
+        self, model: ir.Model, data: Mapping[str, np.ndarray], settings: Mapping[ir.Node, Setting], context: Context
     ) -> bool:
-        """Round ``model`` in place with given bits for each TableLookup."""
-        return Walk(model, data, context, bits, self.mode, self.fill, self._output_bits(bits)).run()
+        """Round ``model`` in place with a given setting for each TableLookup."""
+        return Walk(model, data, context, settings, self.mode, self._output_bits(settings)).run()
 
-    def _output_bits(self, bits: Mapping[ir.Node, int]) -> int:
+    def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
         """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4, then 6).
 
         Exact rounding would cost a bootstrap for each bit, so in that mode nothing is dropped.
@@ -93,4 +93,4 @@ class InsertRounding(Pass):
             return 0
         if self.output_bits != "auto":
             return int(self.output_bits)
-        return 7 if max(bits.values()) <= 4 else 6
+        return 7 if max(s.bits for s in settings.values()) <= 4 else 6

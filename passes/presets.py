@@ -22,7 +22,7 @@ _WIDTHS = "lower-to-integer,fuse-tlu"
 
 PRESETS = {
     "balanced": Preset(
-        f"normalize,quantize{{most=6}},{_WIDTHS},insert-rounding{{bits=auto tolerance=0.015}},analyze-bit-widths",
+        f"normalize,quantize{{most=5}},{_WIDTHS},insert-rounding{{bits=auto}},analyze-bit-widths",
         "The fewest bits that keep the outputs close to the float model's on calibration data; the default.",
     ),
     "accurate": Preset(

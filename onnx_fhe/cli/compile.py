@@ -53,7 +53,7 @@ def compile_(
         typer.Option("--global-p-error", metavar="F", help="Tolerated error of the whole circuit."),
     ] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
-    range_margin: Margin = 0.1,
+    range_margin: Margin = 0.2,
     backend: Annotated[
         str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
     ] = "concrete",

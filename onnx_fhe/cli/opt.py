@@ -65,7 +65,7 @@ def opt(
         bool, typer.Option("--check", help="Run the model after each pass and compare its outputs.")
     ] = False,
     range_mode: RangeModes = RangeMode.OBSERVED,
-    range_margin: Margin = 0.1,
+    range_margin: Margin = 0.2,
     seed: Seed = 0,
     plugin: Plugins = None,
     json: Json = False,

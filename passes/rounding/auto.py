@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 
 from ..analysis.divergence import output_error, outputs
 from ..base import Context
+from .fill import Fill
 
 if TYPE_CHECKING:
     from ..insert_rounding import InsertRounding
@@ -17,15 +19,28 @@ if TYPE_CHECKING:
 FEWEST = 2
 
 
-def choose_bits(
+@dataclass(frozen=True, order=True)
+class Setting:
+    """How one table is rounded. In order of what a bootstrap then costs: each step is about a fifth more.
+
+    Attributes:
+        bits: Bits that reach the table; 0 for no rounding.
+        fill: Whether channels are multiplied to fill the range (``free`` < ``full``).
+    """
+
+    bits: int
+    fill: Fill
+
+
+def choose(
     model: ir.Model,
     data: Mapping[str, np.ndarray],
     tables: Sequence[ir.Node],
     fixed: Mapping[ir.Node, int | None],
     options: InsertRounding,
     context: Context,
-) -> list[int]:
-    """First one width for all tables, then each layer, the dearest first, down while the tolerance allows.
+) -> list[Setting]:
+    """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
 
     Args:
         model: Integer level; not changed.
@@ -36,28 +51,33 @@ def choose_bits(
         context: For progress and notes.
 
     Returns:
-        Bits for each of ``tables``.
+        A setting for each of ``tables``.
     """
     wanted = outputs(model, data)
     names = [t.name for t in tables]
-    steps, done = options.most - FEWEST + 1 + len(tables), 0
+    fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)
+    ladder = [Setting(b, f) for b in range(FEWEST, options.most + 1) for f in fills]
+    steps, done = len(ladder) + len(tables), 0
 
-    def error_of(bits: Sequence[int]) -> float:
+    def error_of(places: Sequence[int]) -> float:
         nonlocal done
         context.progress("choose rounding", min(done, steps), steps)
         done += 1
         tried = model.clone()
         by_name = {n.name: n for n in tried.graph}
-        options.round(tried, data, {by_name[n]: b for n, b in zip(names, bits, strict=True)}, context)
+        options.round(tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context)
         return output_error(outputs(tried, data), wanted)
 
-    def all_at(width: int) -> list[int]:
-        return [width if (given := fixed[t]) is None else given for t in tables]
+    def settings(places: Sequence[int]) -> list[Setting]:
+        return [
+            ladder[p] if (given := fixed[t]) is None else Setting(given, options.fill)
+            for p, t in zip(places, tables, strict=True)
+        ]
 
-    bits, error = all_at(options.most), None
-    for width in range(FEWEST, options.most + 1):
-        bits = all_at(width)
-        error = error_of(bits)
+    error = np.inf
+    for place in range(len(ladder)):
+        places = [place] * len(tables)
+        error = error_of(places)
         if error <= options.tolerance:
             break
     else:
@@ -65,14 +85,16 @@ def choose_bits(
             f"insert-rounding: {options.most} bits leave an output error of {error:.2%} of the variance, more than the"
             f" tolerance of {options.tolerance:.2%}; raise `most` if accuracy suffers (tables then cost several times more)"
         )
-        return bits
+        return settings(places)
     sizes = [int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)])) for t in tables]
     for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
-        if fixed[tables[index]] is None and bits[index] > FEWEST:
-            tried = [b - 1 if i == index else b for i, b in enumerate(bits)]
-            if (now := error_of(tried)) <= options.tolerance:
-                bits, error = tried, now
+        while fixed[tables[index]] is None and places[index] > 0:
+            tried = [p - 1 if i == index else p for i, p in enumerate(places)]
+            if (now := error_of(tried)) > options.tolerance:
+                break
+            places, error = tried, now
+    bits = ", ".join(str(s.bits) for s in settings(places))
     context.notes.append(
-        f"insert-rounding: {', '.join(map(str, bits))} bits reach the tables; rounding leaves an output error of {error:.2%}"
+        f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of {error:.2%} of the variance"
     )
-    return bits
+    return settings(places)

@@ -13,7 +13,8 @@ from ..analysis.linear import constant_of
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
-from .fill import Fill, fill_range, merge_gains
+from .auto import Setting
+from .fill import fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place, width_for
 
 
@@ -24,9 +25,8 @@ class Walk:
         model: Integer level; edited in place.
         data: Calibration inputs.
         context: Range mode and margin.
-        bits: Table bits for each TableLookup; 0 leaves it alone.
+        settings: Bits and fill for each TableLookup; 0 bits leave it alone.
         mode: Of the RoundBits.
-        fill: Whether channels are multiplied to fill the accumulator's range.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
     """
 
@@ -35,12 +35,11 @@ class Walk:
         model: ir.Model,
         data: Mapping[str, np.ndarray],
         context: Context,
-        bits: Mapping[ir.Node, int],
+        settings: Mapping[ir.Node, Setting],
         mode: str,
-        fill: Fill,
         output_bits: int,
     ) -> None:
-        self.model, self.context, self.bits, self.mode, self.fill = model, context, bits, mode, fill
+        self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
         self.build = Builder(model)
         self.sound = SoundRanges(model)
@@ -56,8 +55,9 @@ class Walk:
             self.build.at(node)
             inputs = list(node.inputs)
             self.plain.step([node])
-            if self.bits.get(node) and node.attributes.get_int("step", 1) == 1:
-                self.rounded.step([*self._round(node), node])
+            setting = self.settings.get(node)
+            if setting and setting.bits and node.attributes.get_int("step", 1) == 1:
+                self.rounded.step([*self._round(node, setting), node])
             else:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
                     self._outputs(node)
@@ -78,7 +78,7 @@ class Walk:
             seen = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
         return declare(self.sound.of(value), seen, self.context.range_margin)
 
-    def _round(self, table: ir.Node) -> list[ir.Node]:
+    def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
         source, values, first = table.inputs[:3]
         assert source is not None and values is not None and first is not None
@@ -87,10 +87,10 @@ class Walk:
         axis = table.attributes.get_int("axis", 1) or 1
         keep = [axis] if len(entries) > 1 else []
         low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source), keep))
-        width = width_for(int((high - low).max()), self.bits[table])
+        width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
             return []
-        width, gains = fill_range(source, high - low, width, self.fill)
+        width, gains = fill_range(source, high - low, width, setting.fill)
         x, wanted = (
             np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
             for a in (self.rounded[source], self.plain[table.outputs[0]])
