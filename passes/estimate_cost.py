@@ -1,0 +1,34 @@
+"""``estimate-cost``: bootstraps, complexity and time of a network before it is compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ..ir.level import Level, level_of
+from .analysis.cost import estimate, estimate_float
+from .base import Context, Pass, option
+
+
+@dataclass(frozen=True)
+class EstimateCost(Pass):
+    """Note what the network will cost, from bits of tables, weight norms and output widths; changes nothing."""
+
+    name: ClassVar[str] = "estimate-cost"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.INTEGER)
+
+    bits: int = option(4, help="On a float model: bits that will reach each table.", low=1, high=8)
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Append the estimate to ``context.notes``; returns False."""
+        if level_of(model) is Level.FLOAT:
+            found = estimate_float(model, self.bits)
+        else:
+            found = estimate(model)
+        context.notes.append(
+            f"estimate-cost: {found.bootstraps} bootstraps, complexity {found.complexity / 1e9:.2f} G,"
+            f" about {found.milliseconds / 1e3:.2f} s for one sample on one core"
+        )
+        return False
