@@ -41,7 +41,9 @@ class Builder:
         """Insert a node; its output is float32 and shaped like ``like``."""
         if isinstance(attributes, dict):
             attributes = ir.convenience.convert_attributes(attributes)  # type: ignore[arg-type]
-        node = ir.Node(domain, op, inputs, attributes or (), num_outputs=1, name=self._free(name, self._nodes))
+        node = ir.Node(
+            domain, op, inputs, attributes or (), num_outputs=1, name=self._free(name, self._nodes)
+        )
         output = node.outputs[0]
         output.name = self._free(f"{name}_out", self._values)
         output.shape = like.shape
@@ -53,7 +55,19 @@ class Builder:
         self.made.add(node)
         return output
 
-    def dialect(self, op: str, inputs: Sequence[ir.Value], like: ir.Value, name: str, **attributes: object) -> ir.Value:
+    def take_name(self, node: ir.Node) -> str:
+        """The name of a node that is about to be replaced: from now on its replacement's, which so keeps it.
+
+        Users know their nodes by name, in statistics and in per-layer options.
+        """
+        name = str(node.name)
+        node.name = self._free(f"{name}_replaced", self._nodes)
+        self._nodes.discard(name)
+        return name
+
+    def dialect(
+        self, op: str, inputs: Sequence[ir.Value], like: ir.Value, name: str, **attributes: object
+    ) -> ir.Value:
         """Insert an operator of the ``onnx_fhe`` domain."""
         self.model.graph.opset_imports[dialect.DOMAIN] = dialect.VERSION
         return self.add(op, inputs, like, name, attributes, domain=dialect.DOMAIN)

@@ -69,9 +69,10 @@ class Lowering:
         return value in self.views or (producer is not None and producer in self.server)
 
     def _dequantize(self, node: ir.Node) -> None:
-        """A quantized activation: its integers without zero point, encrypted first where the client has them."""
+        """A quantized activation: its integers without zero point, encrypted where the client has them."""
         codes, scale, output = node.inputs[0], constant_of(node.inputs[1]), node.outputs[0]
-        assert codes is not None and scale is not None
+        assert codes is not None
+        assert scale is not None
         inside = node in self.server or any(n in self.server for n in output.consumers())
         if not inside:
             return
@@ -90,7 +91,9 @@ class Lowering:
             producer = codes.producer()
             if producer is None or producer not in self.server:
                 low, high = code_range(codes, np.asarray(zero))
-                integers = self.build.dialect("Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high)
+                integers = self.build.dialect(
+                    "Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high
+                )
             self._encrypted[key] = integers
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
 
@@ -114,7 +117,7 @@ class Lowering:
         view = self._data_view(node, data)
         if not view.uniform:
             raise UnsupportedError(
-                "the input of this linear operator has a scale per channel or a zero point that is not removed",
+                "the input of this linear operator has a scale per channel, or an offset",
                 node=node.name or "",
                 op=node.op_type,
                 found=f"{view.scale.size} scales",
@@ -125,7 +128,8 @@ class Lowering:
         rank = rank_of(output)
         weight = self.build.constant(f"{node.name}_integers", codes)
         kept = [a for a in node.attributes.values() if a.name not in {"alpha", "beta"}]
-        integers = self.build.add(node.op_type, [view.integers, weight], output, f"{node.name}", kept)
+        name = self.build.take_name(node)
+        integers = self.build.add(node.op_type, [view.integers, weight], output, name, kept)
         bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
         offset = linear.along_channels(bias if bias is not None else np.zeros(1, np.float32), rank)
         factor = linear.along_channels(scale, rank) if scale.size > 1 else scale.reshape([1] * rank)
@@ -146,7 +150,8 @@ class Lowering:
             )
         codes, scale = constant_of(producer.inputs[0]), constant_of(producer.inputs[1])
         zero = constant_of(producer.inputs[2]) if len(producer.inputs) > 2 else None
-        assert codes is not None and scale is not None
+        assert codes is not None
+        assert scale is not None
         if zero is not None and np.any(zero):
             raise UnsupportedError(
                 "the weights of this linear operator have a zero point",
@@ -162,15 +167,15 @@ class Lowering:
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
         view = self._data_view(node, data)
-        integers = self.build.add(
-            node.op_type, [view.integers, *node.inputs[1:]], output, f"{node.name}_integer", list(node.attributes.values())
-        )
+        inputs, attributes = [view.integers, *node.inputs[1:]], list(node.attributes.values())
+        integers = self.build.add(node.op_type, inputs, output, self.build.take_name(node), attributes)
         scale, offset = (through(node, a, data, self.opset) for a in (view.scale, view.offset))
         self.views[output] = View(integers, scale, offset)
 
     def _join(self, node: ir.Node) -> None:
         first, second = node.inputs
-        assert first is not None and second is not None
+        assert first is not None
+        assert second is not None
         output = node.outputs[0]
         a, b = self._data_view(node, first), self._data_view(node, second)
         common = common_unit(a.scale, b.scale)
@@ -181,7 +186,7 @@ class Lowering:
             )
         left = self.build.scaled(a.integers, common.a, f"{node.name}_left")
         right = self.build.scaled(b.integers, common.b, f"{node.name}_right")
-        integers = self.build.add(node.op_type, [left, right], output, str(node.name))
+        integers = self.build.add(node.op_type, [left, right], output, self.build.take_name(node))
         offset = a.offset - b.offset if node.op_type == "Sub" else a.offset + b.offset
         self.views[output] = View(integers, common.scale, offset)
 
@@ -204,7 +209,7 @@ class Lowering:
         return self._decrypted[integers]
 
     def _on_client(self, value: ir.Value) -> ir.Value:
-        """A value of the encrypted part as the client gets it: decrypted integers and what is computed from them."""
+        """A value of the encrypted part as the client gets it: decrypted, with what is computed from that."""
         if value in self.views:
             return self._float(value, client=True)
         if value in self._clones:
@@ -231,9 +236,13 @@ class Lowering:
             elif value in reverse:
                 inputs.append(self._float(reverse[value], client=True))
             else:
-                inputs.append(self._clones.get(value) or (self._on_client(value) if self._is_server(value) else value))
+                inputs.append(
+                    self._clones.get(value) or (self._on_client(value) if self._is_server(value) else value)
+                )
         output = node.outputs[0]
-        copy = self.build.add(node.op_type, inputs, output, f"{node.name}_client", list(node.attributes.values()), node.domain)
+        copy = self.build.add(
+            node.op_type, inputs, output, f"{node.name}_client", list(node.attributes.values()), node.domain
+        )
         copy.type = output.type
         self._clones[output] = copy
 

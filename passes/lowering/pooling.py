@@ -13,8 +13,8 @@ from .views import View, spread
 def lower(node: ir.Node, view: View, build: Builder) -> View:
     """Replace AveragePool, GlobalAveragePool, ReduceMean or ReduceSum by a sum.
 
-    What the operator does to a constant, divided by what the sum does to it, is the factor of each output position:
-    padding, ``count_include_pad`` and ``ceil_mode`` are so taken from onnxruntime.
+    What the operator does to a constant, divided by what the sum does to it, is the factor of each output
+    position: padding, ``count_include_pad`` and ``ceil_mode`` are so taken from onnxruntime.
     """
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
@@ -29,7 +29,7 @@ def lower(node: ir.Node, view: View, build: Builder) -> View:
             axes = build.constant(f"{node.name}_axes", np.arange(2, len(data.shape)), np.int64)
             attributes = {"keepdims": ir.AttrInt64("keepdims", 1)}
         inputs = [view.integers, axes] if axes is not None else [view.integers]
-        integers = build.add("ReduceSum", inputs, output, str(node.name), list(attributes.values()))
+        integers = build.add("ReduceSum", inputs, output, build.take_name(node), list(attributes.values()))
     ones, scale, offset = (spread(a, data) for a in (np.ones(1), view.scale, view.offset))
     summing = integers.producer()
     assert summing is not None
@@ -39,7 +39,9 @@ def lower(node: ir.Node, view: View, build: Builder) -> View:
 
     (summed,) = runtime.run_nodes([summing], {view.integers: ones}, [integers], opset)
     factor = pooled(ones) / np.where(summed > 0, summed, 1.0)
-    return View(integers, _narrow(factor * _over_window(pooled(scale), pooled(ones))), _narrow(pooled(offset)))
+    return View(
+        integers, _narrow(factor * _over_window(pooled(scale), pooled(ones))), _narrow(pooled(offset))
+    )
 
 
 def _over_window(pooled_scale: np.ndarray, pooled_ones: np.ndarray) -> np.ndarray:
@@ -59,7 +61,9 @@ def _narrow(array: np.ndarray) -> np.ndarray:
 def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
     """A depthwise convolution with ones, padded so that it has the pooling's output size."""
     data, output = node.inputs[0], node.outputs[0]
-    assert data is not None and data.shape is not None and output.shape is not None
+    assert data is not None
+    assert data.shape is not None
+    assert output.shape is not None
     kernel = list(node.attributes.get_ints("kernel_shape", []))
     space = len(kernel)
     channels = int(data.shape[1])  # type: ignore[arg-type]
@@ -67,9 +71,7 @@ def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
     dilations = list(node.attributes.get_ints("dilations", None) or [1] * space)
     pads = list(node.attributes.get_ints("pads", None) or [0] * (2 * space))
     sizes = [(int(data.shape[2 + i]), int(output.shape[2 + i])) for i in range(space)]  # type: ignore[arg-type]
-    total = [
-        (o - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - n for i, (n, o) in enumerate(sizes)
-    ]
+    total = [(o - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - n for i, (n, o) in enumerate(sizes)]
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     if auto == "SAME_UPPER":
         begin = [max(0, t) // 2 for t in total]
@@ -86,4 +88,4 @@ def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
         "dilations": dilations,
         "pads": [*begin, *end],
     }
-    return build.add("Conv", [integers, weight], output, str(node.name), attributes)
+    return build.add("Conv", [integers, weight], output, build.take_name(node), attributes)

@@ -48,8 +48,8 @@ def build_table(
 ) -> ir.Value:
     """Insert the TableLookup of an island; returns its output.
 
-    Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around the
-    lookup, since a table is chosen by one axis.
+    Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around
+    the lookup, since a table is chosen by one axis.
 
     Args:
         model: The model.
@@ -75,7 +75,8 @@ def build_table(
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
     first = low - np.floor((size - 1 - (high - low)) / 2)
     table = _evaluate(model, island, first, size, axes)
-    name = f"{island.nodes[0].name}_table"
+    layer = island.source.producer()
+    name = f"{layer.name if layer is not None else island.source.name}_table"
     source, axis = island.source, axes[0] if axes else 1
     if len(axes) > 1:
         source, axis = _merge(island.source, build, name), 1
@@ -90,7 +91,9 @@ def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axe
     shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
     if len(axes) > 1:  # merged channels run over all elements
         shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
-        first = np.broadcast_to(first.reshape([int(s) if i in axes else 1 for i, s in enumerate(shape)]), shape).reshape(-1)
+        first = np.broadcast_to(
+            first.reshape([int(s) if i in axes else 1 for i, s in enumerate(shape)]), shape
+        ).reshape(-1)
     grid = np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
     inputs = grid.astype(np.float32)
     opset = model.graph.opset_imports.get("", 21)
@@ -136,4 +139,6 @@ def _merge(value: ir.Value, build: Builder, name: str) -> ir.Value:
 
 def _split(value: ir.Value, like: ir.Value, build: Builder, name: str) -> ir.Value:
     shape = [0, *(int(d) for d in list(like.shape or [])[1:])]  # type: ignore[arg-type]
-    return build.add("Reshape", [value, build.constant(f"{name}_shape", np.array(shape), np.int64)], like, f"{name}_split")
+    return build.add(
+        "Reshape", [value, build.constant(f"{name}_shape", np.array(shape), np.int64)], like, f"{name}_split"
+    )
