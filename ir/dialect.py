@@ -3,15 +3,15 @@
 Four operators in domain ``onnx_fhe``, version 1. All tensors are float32 that hold integers.
 
 ``Encrypt(x; low, high)`` and ``Decrypt(x; low, high)``
-    Mark where the encrypted region begins and ends. Their body is the identity; ``low`` and ``high`` declare the
-    range of the values that cross (inclusive).
+    Mark where the encrypted region begins and ends. Their body is the identity; ``low`` and ``high`` declare
+    the range of the values that cross (inclusive).
 ``RoundBits(x; lsbs_to_remove, mode)``
-    ``floor(x / 2^t + 1/2) * 2^t`` with ``t = lsbs_to_remove``; ties go up, as in Concrete. ``mode`` is ``exact``
-    or ``approximate``; the body computes the exact form for both.
+    ``floor(x / 2^t + 1/2) * 2^t`` with ``t = lsbs_to_remove``; ties go up, as in Concrete. ``mode`` is
+    ``exact`` or ``approximate``; the body computes the exact form for both.
 ``TableLookup(x, table, first; step, axis)``
-    ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1 channel
-    for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the table is
-    clamped here (and counted by the reference backend); in a circuit it would wrap.
+    ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1
+    channel for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the
+    table is clamped here (and counted by the reference backend); in a circuit it would wrap.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import defs
-from onnxscript import FLOAT, INT64, script, values
+from onnxscript import FLOAT, script, values
 from onnxscript import opset18 as op
 
 from .opsets import target_opset
@@ -31,17 +31,17 @@ _domain = values.Opset(DOMAIN, VERSION)
 
 
 @script(_domain, default_opset=op)
-def Encrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:  # noqa: N802, ARG001
+def Encrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:
     return op.Identity(x)
 
 
 @script(_domain, default_opset=op)
-def Decrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:  # noqa: N802, ARG001
+def Decrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:
     return op.Identity(x)
 
 
 @script(_domain, default_opset=op)
-def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT:  # noqa: N802, ARG001
+def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT:
     two = op.Constant(value_float=2.0)
     removed = op.Cast(op.Constant(value_int=lsbs_to_remove), to=1)
     unit = op.Pow(two, removed)
@@ -50,7 +50,7 @@ def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT: 
 
 
 @script(_domain, default_opset=op)
-def TableLookup(x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1) -> FLOAT:  # noqa: N802
+def TableLookup(x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1) -> FLOAT:
     zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
     channels = op.Shape(first)
@@ -89,9 +89,7 @@ def _schemas() -> list[defs.OpSchema]:
     ]
     rounding = [
         _int("lsbs_to_remove", "Least significant bits to remove.", 0),
-        defs.OpSchema.Attribute(
-            "mode", onnx.helper.make_attribute("mode", "exact"), "exact or approximate."
-        ),
+        defs.OpSchema.Attribute("mode", onnx.helper.make_attribute("mode", "exact"), "exact or approximate."),
     ]
     lookup = [
         _int("step", "Distance of two neighbouring inputs of the table.", 1),

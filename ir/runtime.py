@@ -26,7 +26,8 @@ class Session:
 
     Args:
         model: The model; any level.
-        outputs: Names of the values to return; ``None`` for the graph outputs. Values inside the graph may be named.
+        outputs: Names of the values to return; ``None`` for the graph outputs. Values inside the graph may be
+            named.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
@@ -40,14 +41,14 @@ class Session:
         options.log_severity_level = 4
         # Two cores at most are useful here, and results must not depend on the machine.
         options.intra_op_num_threads = 0
-        # Fusions keep the meaning but not every bit, and tables are made from these results. Constant folding on the
-        # large tables of the integer level takes a thousand times longer than running them.
+        # Fusions keep the meaning but not every bit, and tables are made from these results. Constant folding
+        # on the large tables of the integer level takes a thousand times longer than running them.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - pybind types of onnxruntime
+        except Exception as error:
             raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
@@ -56,7 +57,7 @@ class Session:
         """Run one batch: arrays by input name in, arrays by output name out."""
         try:
             results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise ModelError("onnxruntime cannot run this model", found=str(error).strip()) from error
         return dict(zip(self.outputs, (np.asarray(r) for r in results), strict=True))
 
@@ -136,15 +137,14 @@ def run_nodes(
         proto.output.extend(name_of(v) for v in node.outputs)
         protos.append(proto)
     infos = [
-        # Free shapes: with static ones onnxruntime propagates shape data while it loads, which takes far longer.
+        # Free shapes: with static ones onnxruntime propagates shape data while it loads, which takes far
+        # longer.
         onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
         for k, v in inputs.items()
     ]
     results = [onnx.helper.make_empty_tensor_value_info(name_of(v)) for v in wanted]
     graph = onnx.helper.make_graph(protos, "part", infos, results, initializers)
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
-    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
     found = Session(dialect.attach(model)).run(inputs)
     return [found[name_of(v)] for v in wanted]
 

@@ -38,7 +38,8 @@ class TableWidth:
 def table_width(table: ir.Node) -> TableWidth:
     """The widths of a TableLookup, from what it declares."""
     values, first = constant_of(table.inputs[1]), constant_of(table.inputs[2])
-    assert values is not None and first is not None
+    assert values is not None
+    assert first is not None
     step, size = table.attributes.get_int("step", 1) or 1, values.shape[1]
     source = table.inputs[0]
     producer = source.producer() if source is not None else None
@@ -62,7 +63,7 @@ class AnalyzeBitWidths(Pass):
     name: ClassVar[str] = "analyze-bit-widths"
     accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
 
-    def run(self, model: ir.Model, context: Context) -> bool:
+    def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Annotate ``model``; returns whether an annotation is new."""
         tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
         touched = [v for t in tables for v in (t.inputs[0], t.outputs[0]) if v is not None]

@@ -19,8 +19,9 @@ from .base import Context, Pass, option
 class AnalyzeRanges(Pass):
     """Annotate integer tensors with ranges.
 
-    ``sound`` bounds hold for any input that the client may encrypt (interval arithmetic); ``observed`` ones are what
-    calibration data shows, without margin. With ``both`` the annotation holds the observed range beside the sound one.
+    ``sound`` bounds hold for any input that the client may encrypt (interval arithmetic); ``observed`` ones
+    are what calibration data shows, without margin. With ``both`` the annotation holds the observed range
+    beside the sound one.
     """
 
     name: ClassVar[str] = "analyze-ranges"

@@ -94,8 +94,8 @@ def option(
 class Pass(InPlacePass):
     """Base of the passes of onnx-fhe.
 
-    A subclass is a frozen dataclass in a file of its name; its fields, made by ``option``, are its options. It
-    implements ``run``. As any onnx_ir pass it is called with a model and returns a ``PassResult``.
+    A subclass is a frozen dataclass in a file of its name; its fields, made by ``option``, are its options.
+    It implements ``run``. As any onnx_ir pass it is called with a model and returns a ``PassResult``.
     """
 
     name: ClassVar[str] = ""
@@ -116,6 +116,11 @@ class Pass(InPlacePass):
 
     @final
     def call(self, model: ir.Model) -> PassResult:
+        """Check the level of ``model``, run, and record the level that comes out.
+
+        Raises:
+            PipelineError: The pass does not run on models of this level.
+        """
         level = level_of(model)
         if level not in self.accepts:
             raise PipelineError(

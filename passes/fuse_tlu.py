@@ -20,9 +20,10 @@ from .lowering.tables import build_table
 class FuseTlu(Pass):
     """Replace the float operators between an integer tensor and the next quantizer by a ``TableLookup``.
 
-    A table is computed by running exactly those operators in onnxruntime over the range of the integers, so any
-    operator that works element by element will do, alone, in a chain or in a diamond such as ``x * sigmoid(x)``. The
-    range is the observed one with a margin, or the sound one (``--range-mode``); the same goes for raw outputs.
+    A table is computed by running exactly those operators in onnxruntime over the range of the integers, so
+    any operator that works element by element will do, alone, in a chain or in a diamond such as ``x *
+    sigmoid(x)``. The range is the observed one with a margin, or the sound one (``--range-mode``); the same
+    goes for raw outputs.
     """
 
     name: ClassVar[str] = "fuse-tlu"

@@ -22,10 +22,10 @@ from .rounding.walk import Walk
 class InsertRounding(Pass):
     """Put an offset and a ``RoundBits`` in front of every table that takes more than ``bits`` bits.
 
-    The width is chosen so that rounding up never needs another bit, the offset so that the lattice that is left
-    suits the table (recipe of docs/design/lowering.md, steps 4, 5 and 7). Layers are treated in order, on what the
-    rounded layers before really produce; an entry of the new table is the mean of the old entries that fall on it,
-    weighted by how often calibration data meets them.
+    The width is chosen so that rounding up never needs another bit, the offset so that the lattice that is
+    left suits the table (recipe of docs/design/lowering.md, steps 4, 5 and 7). Layers are treated in order,
+    on what the rounded layers before really produce; an entry of the new table is the mean of the old entries
+    that fall on it, weighted by how often calibration data meets them.
     """
 
     name: ClassVar[str] = "insert-rounding"
@@ -33,20 +33,29 @@ class InsertRounding(Pass):
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
     bits: int | Literal["auto"] = option(
-        4, help="Bits that reach each table; auto takes the fewest within the tolerance, layer by layer.", low=1, high=8
+        4,
+        help="Bits that reach each table; auto takes the fewest within the tolerance, layer by layer.",
+        low=1,
+        high=8,
     )
     tolerance: float = option(
-        0.02, help="For auto: mean squared error that rounding adds to the outputs, over their variance.", low=0
+        0.02,
+        help="For auto: mean squared error that rounding adds to the outputs, over their variance.",
+        low=0,
     )
     most: int = option(6, help="For auto: most bits that it takes.", low=1, high=8)
     mode: Literal["approximate", "exact"] = option(
         "approximate", help="exact costs one bootstrap more for each bit removed."
     )
     fill: Literal["none", "free", "full"] = option(
-        "free", help="Multiply channels so that they fill the range: not, as far as it costs nothing, or fully."
+        "free",
+        help="Multiply channels so that they fill the range: not, as far as it costs nothing, or fully.",
     )
     output_bits: int | Literal["auto"] = option(
-        "auto", help="Bits of raw outputs to decrypt (free, and makes every bootstrap cheaper); 0 for all.", low=0, high=20
+        "auto",
+        help="Bits of raw outputs to decrypt (free, and makes every bootstrap cheaper); 0 for all.",
+        low=0,
+        high=20,
     )
     layers: Mapping[str, int] = option({}, help="Bits for single layers, by node name; 0 for no rounding.")
 
@@ -71,7 +80,9 @@ class InsertRounding(Pass):
         if not tables:
             return False
         data = context.require_calibration(self.name)
-        fixed = {t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()}
+        fixed = {
+            t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()
+        }
         if self.bits == "auto":
             chosen = choose(model, data, tables, fixed, self, context)
         else:
@@ -79,13 +90,18 @@ class InsertRounding(Pass):
         return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
 
     def round(
-        self, model: ir.Model, data: Mapping[str, np.ndarray], settings: Mapping[ir.Node, Setting], context: Context
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        settings: Mapping[ir.Node, Setting],
+        context: Context,
     ) -> bool:
         """Round ``model`` in place with a given setting for each TableLookup."""
         return Walk(model, data, context, settings, self.mode, self._output_bits(settings)).run()
 
     def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
-        """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4, then 6).
+        """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,
+        then 6).
 
         Exact rounding would cost a bootstrap for each bit, so in that mode nothing is dropped.
         """

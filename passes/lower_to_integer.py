@@ -19,9 +19,10 @@ from .lowering.lower import Lowering
 class LowerToInteger(Pass):
     """Rewrite the encrypted part on integers.
 
-    Linear operators run on the integers of their inputs and weights; what they owe to scales and biases moves behind
-    them, in front of the next quantizer (where ``fuse-tlu`` makes a table of it) or to the client. ``Encrypt`` and
-    ``Decrypt`` mark the encrypted part. Nothing is rounded that the quantized model does not round.
+    Linear operators run on the integers of their inputs and weights; what they owe to scales and biases moves
+    behind them, in front of the next quantizer (where ``fuse-tlu`` makes a table of it) or to the client.
+    ``Encrypt`` and ``Decrypt`` mark the encrypted part. Nothing is rounded that the quantized model does not
+    round.
     """
 
     name: ClassVar[str] = "lower-to-integer"

@@ -1,4 +1,4 @@
-"""Whether a node works element by element, found out by running it: there is no list of operators to maintain."""
+"""Whether a node works element by element, found out by running it: no list of operators to maintain."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _sample(value: ir.Value, random: np.random.Generator) -> np.ndarray:
         raise ValueError("unknown shape")
     shape = [d if isinstance(d, int) else 2 for d in value.shape]
     dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-    if dtype == bool:
+    if np.issubdtype(dtype, np.bool_):
         return random.integers(0, 2, shape).astype(bool)
     if np.issubdtype(dtype, np.integer):
         return random.integers(1, 9, shape).astype(dtype)

@@ -1,4 +1,4 @@
-"""Walking a graph node by node with real values, so that each layer sees what the layers before really produce."""
+"""Walking a graph node by node with real values: each layer sees what the layers before really produce."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class Environment:
         wanted = [o for n in nodes for o in n.outputs if o.name]
         total = max((len(self.values[v]) for v in read), default=1)
         parts = [
-            runtime.run_nodes(
-                nodes, {v: self.values[v][s : s + CHUNK] for v in read}, wanted, self.opset
-            )
+            runtime.run_nodes(nodes, {v: self.values[v][s : s + CHUNK] for v in read}, wanted, self.opset)
             for s in range(0, total, CHUNK)
         ]
         for value, arrays in zip(wanted, zip(*parts, strict=True), strict=True):

@@ -51,11 +51,12 @@ def _after_encrypt(model: ir.Model) -> set[ir.Node]:
     """Nodes of the encrypted part: reached from an Encrypt without crossing a Decrypt."""
     reached: set[ir.Node] = set()
     for node in model.graph:
-        if node.domain == dialect.DOMAIN and node.op_type == "Encrypt":
-            reached.add(node)
-        elif node.op_type != "Decrypt" and any(
-            (p := v.producer()) is not None and p in reached and p.op_type != "Decrypt"
-            for v in variable_inputs(node)
+        if (node.domain == dialect.DOMAIN and node.op_type == "Encrypt") or (
+            node.op_type != "Decrypt"
+            and any(
+                (p := v.producer()) is not None and p in reached and p.op_type != "Decrypt"
+                for v in variable_inputs(node)
+            )
         ):
             reached.add(node)
     return reached
@@ -77,7 +78,7 @@ def _tail(quantizer: ir.Node) -> list[ir.Node]:
         readers = list(current.outputs[0].consumers())
         if len(readers) != 1 or (current.op_type == "Cast" and not _is_shift(readers[0])):
             return nodes
-        if readers[0].op_type not in {"Clip", "Cast"} and not (current.op_type == "Cast"):
+        if readers[0].op_type not in {"Clip", "Cast"} and current.op_type != "Cast":
             return nodes
         current = readers[0]
         nodes.append(current)
@@ -165,7 +166,7 @@ def _from_quantizer(cast: ir.Node) -> bool:
 
 
 def _through_affine(source: ir.Value, body: set[ir.Node]) -> tuple[ir.Value, set[ir.Node]]:
-    """Let the table take in constants added to or multiplied with its input: its range only shrinks by that."""
+    """Let the table take in constants added to or multiplied with its input; its range only shrinks."""
     while True:
         producer = source.producer()
         if producer is None or producer.domain != "" or producer.op_type not in AFFINE:

@@ -10,7 +10,7 @@ from .regions import variable_inputs
 
 
 def layer_of(table: ir.Node) -> tuple[str, str]:
-    """Name and operator of the linear node whose accumulator a table takes in (the table's own where there is none)."""
+    """Name and operator of the linear node whose accumulator a table takes in, else the table's own."""
     current = table.inputs[0]
     while current is not None:
         producer = current.producer()

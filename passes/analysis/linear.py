@@ -67,12 +67,14 @@ class Linear:
         axis = self.channel_axis % rank
         return np.asarray(vector).reshape([-1 if i == axis else 1 for i in range(rank)])
 
-    def rows(self, data: np.ndarray, *outputs: np.ndarray, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def rows(
+        self, data: np.ndarray, *outputs: np.ndarray, seed: int = 0
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The input as rows that the weight matrix multiplies, and output tensors as the same rows.
 
-        Convolution patches come from a depthwise convolution with one-hot kernels, run in onnxruntime, so that
-        padding, strides and dilations mean here what they mean there. Where there are more than ``MAX_ROWS`` rows
-        a seeded choice of them is kept.
+        Convolution patches come from a depthwise convolution with one-hot kernels, run in onnxruntime, so
+        that padding, strides and dilations mean here what they mean there. Where there are more than
+        ``MAX_ROWS`` rows a seeded choice of them is kept.
 
         Args:
             data: The input tensor of the operator, samples on axis 0.
@@ -105,7 +107,9 @@ class Linear:
         channels, kernel = int(data.shape[1]), self.weight.shape[2:]
         size = int(np.prod(kernel))
         one_hot = np.eye(size, dtype=np.float32).reshape(size, 1, *kernel)
-        weight = ir.Value(name="w", const_value=ir.tensor(np.tile(one_hot, (channels, *[1] * (len(kernel) + 1)))))
+        weight = ir.Value(
+            name="w", const_value=ir.tensor(np.tile(one_hot, (channels, *[1] * (len(kernel) + 1))))
+        )
         x = ir.Value(name="x")
         kept = [v for k, v in self.node.attributes.items() if k not in {"group", "kernel_shape"}]
         node = ir.Node("", "Conv", [x, weight], [*kept, ir.AttrInt64("group", channels)])

@@ -1,4 +1,4 @@
-"""Ranges of integer tensors: sound (interval arithmetic) and observed (on calibration data, with a margin)."""
+"""Ranges of integer tensors: sound (interval arithmetic) and observed (calibration data and a margin)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Interval = tuple[np.ndarray, np.ndarray]
 class SoundRanges:
     """Smallest and largest value of every element of a tensor, for any input that the client may encrypt.
 
-    Interval arithmetic from the ranges that Encrypt declares, through weights and tables. Linear and layout operators
-    are run in onnxruntime on the bounds: weights split into their positive and negative part, so that
-    ``high = W+ high + W- low``. Bounds are arrays of the shape of one sample (batch 1).
+    Interval arithmetic from the ranges that Encrypt declares, through weights and tables. Linear and layout
+    operators are run in onnxruntime on the bounds: weights split into their positive and negative part, so
+    that ``high = W+ high + W- low``. Bounds are arrays of the shape of one sample (batch 1).
 
     Args:
         model: A model of the integer level; nodes may still be replaced upstream of what is asked for next.
@@ -99,7 +99,8 @@ class SoundRanges:
 
     def _linear(self, node: ir.Node) -> Interval:
         x, w = node.inputs[0], node.inputs[1]
-        assert x is not None and w is not None
+        assert x is not None
+        assert w is not None
         weight = constant_of(w)
         assert weight is not None
         low, high = self._known[x]
@@ -141,7 +142,8 @@ def _sample_shape(value: ir.Value) -> list[int]:
 def lookup_bounds(node: ir.Node, low: np.ndarray, high: np.ndarray) -> Interval:
     """Bounds of a table's outputs for inputs within [low, high] (clamped to the table)."""
     table, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
-    assert table is not None and first is not None
+    assert table is not None
+    assert first is not None
     step = node.attributes.get_int("step", 1) or 1
     axis = (node.attributes.get_int("axis", 1) or 0) % low.ndim
     channel = np.zeros(low.shape, int)
@@ -162,7 +164,7 @@ def lookup_bounds(node: ir.Node, low: np.ndarray, high: np.ndarray) -> Interval:
 def observed(
     model: ir.Model, data: Mapping[str, np.ndarray], values: Sequence[ir.Value]
 ) -> dict[ir.Value, Interval]:
-    """Smallest and largest value of every element of ``values`` on ``data`` (no margin), shaped as one sample."""
+    """Smallest and largest value of every element of ``values`` on ``data``, shaped as one sample."""
     if not values:
         return {}
     session = runtime.Session(model, [str(v.name) for v in values])

@@ -4,8 +4,8 @@ A tensor of the encrypted part is one of
 
 - an *activation*: small integers times a scale, the output of a quantizer (or a sum of such);
 - an *accumulator*: a linear combination of activations, wide, exact;
-- a *function*: what element-wise operators make of one activation or accumulator, its *base*. It costs nothing until
-  somebody needs it as integers: then it becomes one table on the base.
+- a *function*: what element-wise operators make of one activation or accumulator, its *base*. It costs
+  nothing until somebody needs it as integers: then it becomes one table on the base.
 
 Linear operators eat activations. What a quantizer is needed for follows from that alone.
 """
@@ -50,9 +50,11 @@ class Regions:
     Attributes:
         server: The nodes that run encrypted, in order.
         inputs: Tensors computed by the client that encrypted nodes read; they are quantized there.
-        quantized: Functions and accumulators that need a quantizer; each is one table lookup for each element.
+        quantized: Functions and accumulators that need a quantizer; each is one table lookup for each
+            element.
         tensors: What each tensor of the encrypted part is.
-        bases: What each quantized tensor is a function of: the accumulator (or activation) in front of its table.
+        bases: What each quantized tensor is a function of: the accumulator (or activation) in front of its
+            table.
         shared_scale: Groups of quantized tensors that meet in an addition and so must share a scale.
         joins: Additions that an accumulator takes part in.
     """
@@ -100,8 +102,8 @@ def find_regions(model: ir.Model) -> Regions:
     """Find the encrypted part of a normalized float model and where quantizers go.
 
     Raises:
-        UnsupportedError: A node between two linear operators is neither linear, layout, average pooling, an addition
-            nor element-wise in one encrypted tensor, or there is no linear operator at all.
+        UnsupportedError: A node between two linear operators is neither linear, layout, average pooling, an
+            addition nor element-wise in one encrypted tensor, or there is no linear operator at all.
     """
     server = server_nodes(model)
     if not server:
@@ -185,9 +187,7 @@ class _Walk:
         raise _unsupported(node, variable)
 
     def _join(self, node: ir.Node, operands: list[ir.Value]) -> Tensor:
-        tensors = [
-            self._require(v) if self._get(v).kind is Kind.FUNCTION else self._get(v) for v in operands
-        ]
+        tensors = [self._require(v) if self._get(v).kind is Kind.FUNCTION else self._get(v) for v in operands]
         output = node.outputs[0]
         if any(t.kind is Kind.ACCUMULATOR for t in tensors):
             self.regions.joins.append(node)
@@ -208,9 +208,12 @@ def _unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
         "this operator cannot be computed on encrypted data here",
         node=node.name or "",
         op=node.op_type,
-        found=f"{node.op_type} of {len(variable)} encrypted tensors" if several else f"{node.op_type} mixes elements",
-        allowed="Gemm, MatMul and Conv with constant weights, average pooling, layout operators, Add and Sub of two"
-        " encrypted tensors, and any operator that works element by element on one encrypted tensor",
-        do="replace it in the network (for example max by average pooling), or move it before the first or after the"
-        " last linear layer, where the client computes it in the clear",
+        found=f"{node.op_type} of {len(variable)} encrypted tensors"
+        if several
+        else f"{node.op_type} mixes elements",
+        allowed="Gemm, MatMul and Conv with constant weights, average pooling, layout operators,"
+        " Add and Sub of two encrypted tensors, and any operator that works element by element on one"
+        " encrypted tensor",
+        do="replace it in the network (for example max by average pooling), or move it before the"
+        " first or after the last linear layer, where the client computes it in the clear",
     )

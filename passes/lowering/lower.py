@@ -76,7 +76,8 @@ class Lowering:
         inside = node in self.server or any(n in self.server for n in output.consumers())
         if not inside:
             return
-        zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.asarray(0)
+        zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        zero = np.asarray(0) if zero is None else zero
         rank = rank_of(output)
         axis = node.attributes.get_int("axis", 1)
         shape = [-1 if i == axis % rank else 1 for i in range(rank)] if scale.size > 1 else [1] * rank

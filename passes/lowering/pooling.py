@@ -67,9 +67,9 @@ def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
     kernel = list(node.attributes.get_ints("kernel_shape", []))
     space = len(kernel)
     channels = int(data.shape[1])  # type: ignore[arg-type]
-    strides = list(node.attributes.get_ints("strides", None) or [1] * space)
-    dilations = list(node.attributes.get_ints("dilations", None) or [1] * space)
-    pads = list(node.attributes.get_ints("pads", None) or [0] * (2 * space))
+    strides = list(node.attributes.get_ints("strides", []) or [1] * space)
+    dilations = list(node.attributes.get_ints("dilations", []) or [1] * space)
+    pads = list(node.attributes.get_ints("pads", []) or [0] * (2 * space))
     sizes = [(int(data.shape[2 + i]), int(output.shape[2 + i])) for i in range(space)]  # type: ignore[arg-type]
     total = [(o - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - n for i, (n, o) in enumerate(sizes)]
     auto = node.attributes.get_string("auto_pad", "NOTSET")

@@ -1,4 +1,4 @@
-"""Quantizers of activations and inputs: scale, zero point and, where the next layer absorbs it, a scale per neuron."""
+"""Quantizers of activations and inputs: scale and zero point; a scale per neuron where it is absorbed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Quantizer:
     @property
     def top(self) -> int:
         """Largest integer."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """What ``values`` (rows, channels) become after quantizing and dequantizing."""
@@ -36,7 +36,9 @@ class Quantizer:
         return np.asarray((codes - self.zero_point) * self.scale)
 
 
-def fit_quantizer(values: np.ndarray, bits: int, method: str, percentile: float, per_channel: bool) -> Quantizer:
+def fit_quantizer(
+    values: np.ndarray, bits: int, method: str, percentile: float, per_channel: bool
+) -> Quantizer:
     """Choose scale and zero point for observed values.
 
     Args:

@@ -1,4 +1,4 @@
-"""Choosing the width of the weights: the fewest bits whose network still computes what the float model does."""
+"""Choosing the width of the weights: the fewest bits that still compute what the float model does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..base import Context
 
 FEWEST = 2
 PLAIN_INPUTS, FINE_INPUTS = 6, 8
-"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network has few inputs or is steep."""
+"""Input bits cost no bootstraps. Where weights need 5 bits and more, inputs are few or the network steep."""
 
 
 def input_bits(weights: int) -> int:

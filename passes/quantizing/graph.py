@@ -49,7 +49,9 @@ def insert_quantizer(
     if len(quantizer.scale) > 1:
         rank = len(value.shape) if value.shape is not None else 2
         inverse = (1.0 / quantizer.scale).astype(np.float32).reshape([1, -1] + [1] * (rank - 2))
-        nodes.append(node("Mul", [current, initializer(model, f"{name}_unit", inverse)], value, f"{name}_to_unit"))
+        nodes.append(
+            node("Mul", [current, initializer(model, f"{name}_unit", inverse)], value, f"{name}_to_unit")
+        )
         current, scale = nodes[-1].outputs[0], np.float32(1.0)
     s = initializer(model, f"{name}_scale", np.asarray(scale, np.float32))
     z = initializer(model, f"{name}_zero_point", np.asarray(quantizer.zero_point, np.uint8))
@@ -77,7 +79,9 @@ def _insert_after(model: ir.Model, value: ir.Value, nodes: list[ir.Node]) -> Non
         model.graph.insert_before(model.graph.node(0), nodes)
 
 
-def quantize_weight(model: ir.Model, linear: Linear, integers: np.ndarray, scale: np.ndarray) -> list[ir.Node]:
+def quantize_weight(
+    model: ir.Model, linear: Linear, integers: np.ndarray, scale: np.ndarray
+) -> list[ir.Node]:
     """Replace a weight by ``DequantizeLinear(int8, scale)``; returns the new node."""
     target, name = linear.node, f"{linear.node.name}_weight"
     codes = initializer(model, f"{name}_codes", linear.stored(integers).astype(np.int8))
@@ -91,7 +95,7 @@ def quantize_weight(model: ir.Model, linear: Linear, integers: np.ndarray, scale
 
 
 def set_bias(model: ir.Model, linear: Linear, offset: np.ndarray) -> list[ir.Node]:
-    """Make ``offset`` (out) the bias of a Gemm or Conv, or add it behind a MatMul; returns nodes that were added."""
+    """Make ``offset`` (out) the bias of a Gemm or Conv, or add it behind a MatMul; returns new nodes."""
     target = linear.node
     if target.op_type != "MatMul":
         bias = initializer(model, f"{target.name}_bias", offset.astype(np.float32))

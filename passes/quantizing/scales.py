@@ -50,9 +50,7 @@ def absorb(value: ir.Value, server: set[ir.Node], scale: np.ndarray, opset: int)
     """
     shape = [d if isinstance(d, int) else 1 for d in value.shape or []]
     shape[0] = 1
-    spread = np.broadcast_to(
-        scale.astype(np.float32).reshape([1, -1] + [1] * (len(shape) - 2)), shape
-    ).copy()
+    spread = np.broadcast_to(scale.astype(np.float32).reshape([1, -1] + [1] * (len(shape) - 2)), shape).copy()
     for reader, path in absorbers(value, server) or []:
         arriving = spread
         if path:
@@ -107,7 +105,8 @@ def commensurate(weights: np.ndarray, bits: int, unit: np.ndarray) -> np.ndarray
     """
     whole = np.maximum(candidate_scales(weights, bits, "min-max")[0], 1e-12)
     unit = np.broadcast_to(np.abs(unit), whole.shape)
-    # The divisor that comes nearest to the natural scale of each channel, and those around it: finer and coarser.
+    # The divisor that comes nearest to the natural scale of each channel, and those around it: finer and
+    # coarser.
     natural = unit / whole
     tried = []
     for factor in (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0):

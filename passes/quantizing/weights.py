@@ -25,7 +25,7 @@ class QuantizedWeight:
 
 def largest_code(bits: int) -> int:
     """Largest absolute integer of a symmetric weight: 2^(bits-1) - 1, and 1 for binary weights."""
-    return max(1, 2 ** (bits - 1) - 1)
+    return max(1, (1 << (bits - 1)) - 1)
 
 
 def candidate_scales(weights: np.ndarray, bits: int, method: str) -> np.ndarray:
@@ -34,23 +34,25 @@ def candidate_scales(weights: np.ndarray, bits: int, method: str) -> np.ndarray:
     Args:
         weights: (out, in) float weights.
         bits: Width of the integers.
-        method: ``min-max``: one candidate, the largest weight is the largest integer; else a range of clipping points.
+        method: ``min-max``: one candidate, the largest weight is the largest integer; else a range of
+            clipping points.
     """
     top = np.abs(weights).max(axis=1)
     if bits == 1:
         # +-1 has no zero: the least-squares scale is the mean magnitude.
-        return np.abs(weights).mean(axis=1)[None]
+        return np.asarray(np.abs(weights).mean(axis=1)[None])
     shares = np.ones(1) if method == "min-max" else SHRINK
-    return shares[:, None] * top[None] / largest_code(bits)
+    return np.asarray(shares[:, None] * top[None] / largest_code(bits))
 
 
 def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
     """Nearest integers within the width, (out, in)."""
     safe = np.where(scale > 0, scale, 1.0)[:, None]
     if bits == 1:
-        return np.where(weights >= 0, 1.0, -1.0) * (np.abs(weights).max(axis=1, keepdims=True) > 0)
+        signs = np.where(weights >= 0, 1.0, -1.0)
+        return np.asarray(signs * (np.abs(weights).max(axis=1, keepdims=True) > 0))
     top = largest_code(bits)
-    return np.clip(np.rint(weights / safe), -top, top)
+    return np.asarray(np.clip(np.rint(weights / safe), -top, top))
 
 
 def fit_scales(
@@ -82,9 +84,7 @@ def fit_scales(
 def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
     """d^T H d for every row d of (out, in), with the H of the row's group: (out)."""
     blocks = np.array_split(difference, len(moments))
-    return np.concatenate(
-        [np.einsum("oi,oi->o", b @ h, b) for b, h in zip(blocks, moments, strict=True)]
-    )
+    return np.concatenate([np.einsum("oi,oi->o", b @ h, b) for b, h in zip(blocks, moments, strict=True)])
 
 
 def moment(rows: np.ndarray) -> np.ndarray:

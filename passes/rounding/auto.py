@@ -65,7 +65,9 @@ def choose(
         done += 1
         tried = model.clone()
         by_name = {n.name: n for n in tried.graph}
-        options.round(tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context)
+        options.round(
+            tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context
+        )
         return output_error(outputs(tried, data), wanted)
 
     def settings(places: Sequence[int]) -> list[Setting]:
@@ -82,11 +84,14 @@ def choose(
             break
     else:
         context.notes.append(
-            f"insert-rounding: {options.most} bits leave an output error of {error:.2%} of the variance, more than the"
-            f" tolerance of {options.tolerance:.2%}; raise `most` if accuracy suffers (tables then cost several times more)"
+            f"insert-rounding: {options.most} bits leave an output error of {error:.2%} of the variance, more"
+            f" than the tolerance of {options.tolerance:.2%}; raise `most` if accuracy suffers"
+            " (tables then cost several times more)"
         )
         return settings(places)
-    sizes = [int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)])) for t in tables]
+    sizes = [
+        int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)])) for t in tables
+    ]
     for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
         while fixed[tables[index]] is None and places[index] > 0:
             tried = [p - 1 if i == index else p for i, p in enumerate(places)]
@@ -95,6 +100,7 @@ def choose(
             places, error = tried, now
     bits = ", ".join(str(s.bits) for s in settings(places))
     context.notes.append(
-        f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of {error:.2%} of the variance"
+        f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of"
+        f" {error:.2%} of the variance"
     )
     return settings(places)

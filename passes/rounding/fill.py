@@ -1,9 +1,9 @@
 """Whole-number gains that make every channel use the whole range of the accumulator (LOWERING, step 3).
 
-The lattice that rounding leaves is fixed relative to the range of L bits, so a channel that uses half of the range sees
-half of the lattice. Multiplying the channel costs nothing by itself, but the noise of the ciphertexts grows with it:
-what counts is the 2-norm of the integer weights behind a lookup (not L: the noise of a bootstrap is a share of the
-whole range). Weights on fresh encryptions have room to spare.
+The lattice that rounding leaves is fixed relative to the range of L bits, so a channel that uses half of the
+range sees half of the lattice. Multiplying the channel costs nothing by itself, but the noise of the
+ciphertexts grows with it: what counts is the 2-norm of the integer weights behind a lookup (not L: the noise
+of a bootstrap is a share of the whole range). Weights on fresh encryptions have room to spare.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from ..lowering.build import Builder
 from .lattice import Width
 
 EXTRA_BITS = 4
-"""Bits that the accumulator may grow by, so that whole-number gains come in fine steps (approximate rounding costs the
-same at any width)."""
+"""Bits that the accumulator may grow by, so that whole-number gains come in fine steps (approximate rounding
+costs the same at any width)."""
 MOST_BITS = 20
 CHEAP_NORM = 64.0
 CHEAP_FALL = 3.2
-"""Largest 2-norm of the weights at which the bootstraps in front of them stay at their cheapest, if the table behind
-takes 4 bits; each bit more divides it by 3.2. Past it they take one decomposition level more (a fifth more time) and
-then cost the same for a factor of 16 and more (measured with Concrete's optimizer for 3 to 6 bits)."""
+"""Largest 2-norm of the weights at which the bootstraps in front of them stay at their cheapest, if the table
+behind takes 4 bits; each bit more divides it by 3.2. Past it they take one decomposition level more (a fifth
+more time) and then cost the same for a factor of 16 and more (measured with Concrete's optimizer for 3 to 6
+bits)."""
 
 Fill = Literal["none", "free", "full"]
 
@@ -38,7 +39,8 @@ def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) ->
         source: The accumulator in front of the rounding.
         spans: Largest minus smallest value of each channel.
         width: The width without gains.
-        fill: ``full`` fills the range of every channel; ``free`` only as far as no bootstrap gets dearer by it.
+        fill: ``full`` fills the range of every channel; ``free`` only as far as no bootstrap gets dearer by
+            that.
 
     Returns:
         The new width, and gains (channels), at least 1 each.
@@ -85,7 +87,7 @@ def is_fresh(source: ir.Value) -> bool:
 
 
 def weight_norms(source: ir.Value, channels: int) -> np.ndarray:
-    """2-norm of the integer weights behind each channel of an accumulator; equal where they are not to be seen."""
+    """2-norm of the integer weights behind each channel of an accumulator; 1 where there are none to see."""
     current: ir.Value | None = source
     while current is not None and (producer := current.producer()) is not None:
         linear = linear_of(producer)
@@ -100,9 +102,10 @@ def weight_norms(source: ir.Value, channels: int) -> np.ndarray:
 
 
 def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray) -> bool:
-    """Multiply the weights of the linear operator that makes ``source`` alone; False where there is none to change.
+    """Multiply the weights of the linear operator that makes ``source`` alone; False where there is none.
 
-    A multiplication of its own would cost more: the noise of a whole tensor is counted with its largest factor.
+    A multiplication of its own would cost more: the noise of a whole tensor is counted with its largest
+    factor.
     """
     producer = source.producer()
     linear = linear_of(producer) if producer is not None else None

@@ -29,7 +29,7 @@ class Width:
     @property
     def top(self) -> int:
         """Largest accumulator that cannot leave L bits when it is rounded up."""
-        return 2**self.bits - 1 - (2 ** (self.removed - 1) if self.removed else 0)
+        return (1 << self.bits) - 1 - (1 << self.removed >> 1 if self.removed else 0)
 
 
 def width_for(span: int, table_bits: int) -> Width:
@@ -100,7 +100,8 @@ def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
     slack = max(0, width.top - (channel.high - channel.low) * gain)
     reach = min(slack, step - 1) if width.removed else 0
     starts = np.unique(np.linspace(0, reach, min(PHASES, reach + 1)).round().astype(int))
-    # Where the range is not filled, the free part is shared out on both sides: what exceeds it then still fits.
+    # Where the range is not filled, the free part is shared out on both sides: what exceeds it then still
+    # fits.
     base = (slack - reach) // 2 - channel.low * gain
     best: Placed | None = None
     for start in starts:
@@ -114,7 +115,7 @@ def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What calibration shows of one channel, on cells of its range: centre, weight and wanted entry of each."""
+    """What calibration shows of one channel, on cells of its range: centre, weight, wanted entry of each."""
 
     centre: np.ndarray
     weight: np.ndarray
@@ -145,14 +146,16 @@ def _observe(channel: Channel, cell: int) -> _Seen:
 def _at(channel: Channel, x: np.ndarray) -> np.ndarray:
     """The unrounded table at accumulators, whole or not."""
     index = np.clip(np.rint(x - channel.first), 0, len(channel.table) - 1).astype(int)
-    return channel.table[index].astype(np.float64)
+    return np.asarray(channel.table[index], np.float64)
 
 
 def _fill(shifted: np.ndarray, seen: _Seen, width: Width) -> tuple[np.ndarray, float]:
     step, size = 2**width.removed, 2 ** (width.bits - width.removed)
     index = np.clip((shifted + step // 2) // step if step > 1 else shifted, 0, size - 1).astype(int)
     mass = np.bincount(index, weights=seen.weight, minlength=size)
-    mean = np.bincount(index, weights=seen.weight * seen.wanted, minlength=size) / np.where(mass > 0, mass, 1.0)
+    mean = np.bincount(index, weights=seen.weight * seen.wanted, minlength=size) / np.where(
+        mass > 0, mass, 1.0
+    )
     used = np.flatnonzero(mass > 0)
     nearest = used[np.abs(np.arange(size)[:, None] - used[None]).argmin(axis=1)]
     table = np.rint(mean[nearest])

@@ -64,7 +64,9 @@ class Walk:
                 self.rounded.step([node])
                 if node in self._restored:
                     self.rounded.step([self._restored[node].producer()])  # type: ignore[list-item]
-                    self.rounded.moved(node.outputs[0], self._restored[node], len(list(self._restored[node].uses())))
+                    self.rounded.moved(
+                        node.outputs[0], self._restored[node], len(list(self._restored[node].uses()))
+                    )
             for env in (self.plain, self.rounded):
                 env.read(inputs)
             self.context.progress("insert rounding", index + 1, len(nodes))
@@ -81,9 +83,12 @@ class Walk:
     def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
         source, values, first = table.inputs[:3]
-        assert source is not None and values is not None and first is not None
+        assert source is not None
+        assert values is not None
+        assert first is not None
         entries, starts = constant_of(values), constant_of(first)
-        assert entries is not None and starts is not None
+        assert entries is not None
+        assert starts is not None
         axis = table.attributes.get_int("axis", 1) or 1
         keep = [axis] if len(entries) > 1 else []
         low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source), keep))
@@ -131,8 +136,8 @@ class Walk:
     def _outputs(self, decrypt: ir.Node) -> None:
         """Declare a raw output anew behind rounded layers, and drop the bits of it that nobody needs.
 
-        The mean shift that rounding made is taken out. A rounding in front of a Decrypt costs no bootstrap: its low
-        bits are just not decrypted, which leaves more room for noise in all that comes before.
+        The mean shift that rounding made is taken out. A rounding in front of a Decrypt costs no bootstrap:
+        its low bits are just not decrypted, which leaves more room for noise in all that comes before.
         """
         source = decrypt.inputs[0]
         assert source is not None
