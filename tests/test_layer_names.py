@@ -1,0 +1,79 @@
+"""The names of the model's own nodes on the integer level: statistics and per-layer options go by them."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+import onnx_fhe
+from onnx_fhe.backends.reference import ReferenceBackend
+from onnx_fhe.inspection import inspect_model
+from onnx_fhe.ir.errors import UserError
+from onnx_fhe.passes import Context, PassManager
+from onnx_fhe.passes.analysis.regions import JOINS, LAYOUT, POOLS, server_nodes
+
+KEPT = frozenset({"Gemm", "MatMul", "Conv"}) | POOLS | LAYOUT
+INTEGER = "quantize,lower-to-integer,fuse-tlu"
+
+
+def normalized(proto, folder):
+    onnx.save(proto, folder / "model.onnx")
+    return PassManager.parse("normalize").run(onnx_fhe.load(folder / "model.onnx")).model
+
+
+def test_linear_pooling_and_layout_nodes_keep_their_names(small, tmp_path):
+    model = normalized(small.proto, tmp_path)
+    wanted = [n.name for n in server_nodes(model) if n.op_type in KEPT]
+    lowered = PassManager.parse(INTEGER).run(model, Context(calibration=small.data)).model
+    found = [n.name for n in lowered.graph]
+    assert wanted
+    assert [n for n in found if n in wanted] == wanted
+    assert not [n for n in found if n.endswith("_replaced")]
+
+
+def test_layers_are_named_as_in_the_model(small, tmp_path):
+    model = normalized(small.proto, tmp_path)
+    names = {n.name: n.op_type for n in model.graph}
+    lowered = PassManager.parse(INTEGER).run(model, Context(calibration=small.data)).model
+    layers = ReferenceBackend().lower(lowered).statistics().layers
+    assert layers
+    # A table on a bare input is a layer of its own: no node of the model computes what it reads.
+    assert [x.name for x in layers if x.name not in names and x.operator != "TableLookup"] == []
+
+
+def test_joins_keep_their_names(zoo, tmp_path):
+    networks = [make() for name, make in zoo.NETWORKS.items() if "residual" in name]
+    assert networks
+    for proto in networks:
+        model = normalized(proto, tmp_path)
+        joins = [
+            n.name
+            for n in server_nodes(model)
+            if n.op_type in JOINS and all(v.const_value is None for v in n.inputs)
+        ]
+        assert joins
+        lowered = PassManager.parse(INTEGER).run(model, Context(calibration=zoo.samples(proto))).model
+        assert set(joins) <= {n.name for n in lowered.graph}
+
+
+def test_inspect_compile_and_options_agree_on_names(digits_cnn):
+    inspected = [x.layer for x in inspect_model(digits_cnn.model).lookups]
+    program = onnx_fhe.compile(
+        digits_cnn.model,
+        digits_cnn.calibration,
+        f"{INTEGER},insert-rounding{{bits=5 layers={{\"/2/Conv\"=3}}}}",
+        backend="reference",
+    )
+    layers = {x.name: x for x in program.statistics.layers}
+    assert [n for n, x in layers.items() if x.programmable_bootstraps] == inspected
+    assert layers["/2/Conv"].table_bits == 3
+    assert layers["/4/Conv"].table_bits == 5
+    assert layers["/7/Gemm"].programmable_bootstraps == 0
+
+
+def test_a_layer_that_is_not_there_is_refused(digits_mlp):
+    pipeline = f"{INTEGER},insert-rounding{{bits=4 layers={{\"/9/Gemm\"=3}}}}"
+    with pytest.raises(UserError) as refused:
+        onnx_fhe.compile(digits_mlp.model, digits_mlp.calibration, pipeline, backend="reference")
+    assert "/9/Gemm" in str(refused.value)
+    assert "/0/Gemm" in str(refused.value)
