@@ -21,6 +21,7 @@ from .quantizing import scales
 from .quantizing import weights as W
 from .quantizing.activations import Quantizer, fit_quantizer
 from .quantizing.auto import choose_weights, input_bits
+from .quantizing.solvers import adapt, solve
 
 Calibration = Literal["min-max", "percentile", "mse"]
 
@@ -29,8 +30,9 @@ Calibration = Literal["min-max", "percentile", "mse"]
 class Quantize(Pass):
     """Put quantizers around the linear layers and turn their weights into small integers.
 
-    Layers are treated in order; each sees the inputs that the quantized layers before really produce, and its gain
-    and bias are refitted to the float model on them (recipe of docs/design/lowering.md, steps 1, 2 and 6).
+    Layers are treated in order; each sees the inputs that the quantized layers before really produce, and its
+    gain and bias are refitted to the float model on them (recipe of docs/design/lowering.md, steps 1,
+    2 and 6).
     """
 
     name: ClassVar[str] = "quantize"
@@ -39,18 +41,36 @@ class Quantize(Pass):
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
     weights: int | Literal["auto"] = option(
-        "auto", help="Bits of the weights; auto takes the fewest that keep the outputs within the tolerance.", low=1, high=8
+        "auto",
+        help="Bits of the weights; auto takes the fewest that keep the outputs within the tolerance.",
+        low=1,
+        high=8,
     )
-    activations: int = option(6, help="Bits of what each table puts out (they cost next to nothing).", low=1, high=8)
+    activations: int = option(
+        6, help="Bits of what each table puts out (they cost next to nothing).", low=1, high=8
+    )
     inputs: int | Literal["auto"] = option(
         "auto", help="Bits of the encrypted inputs (they cost next to nothing).", low=1, high=8
     )
     most: int = option(8, help="For auto: most bits that it takes.", low=2, high=8)
     tolerance: float = option(
-        0.01, help="For auto: mean squared error of the outputs on calibration data, over their variance.", low=0
+        0.01,
+        help="For auto: mean squared error of the outputs on calibration data, over their variance.",
+        low=0,
     )
     calibration: Calibration = option("mse", help="How ranges of activations and weights are chosen.")
-    percentile: float = option(99.9, help="Share of the values inside the range, in percent.", low=50, high=100)
+    percentile: float = option(
+        99.9, help="Share of the values inside the range, in percent.", low=50, high=100
+    )
+    method: Literal["nearest", "gptq", "descent"] = option(
+        "descent",
+        help="How weights are rounded: each by itself, GPTQ, or coordinate descent on the layer's error.",
+    )
+    adapt: float = option(
+        0.1,
+        help="Ridge penalty of moving float weights to undo what the layers before lost; 0: do not.",
+        low=0,
+    )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
     per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
     layers: Mapping[str, Mapping[str, Any]] = option(
@@ -69,12 +89,16 @@ class Quantize(Pass):
         chosen = self
         if self.weights == "auto":
             bits, error = choose_weights(
-                model, data, (self.tolerance, self.most), context, lambda m, w: self._fixed(w)._quantize(m, data, context)
+                model,
+                data,
+                (self.tolerance, self.most),
+                context,
+                lambda m, w: self._fixed(w)._quantize(m, data, context),
             )
             chosen = self._fixed(bits)
             context.notes.append(
-                f"quantize: {bits}-bit weights, {chosen.inputs}-bit inputs, {self.activations}-bit activations;"
-                f" they leave an output error of {error:.2%} of the variance on calibration data"
+                f"quantize: {bits}-bit weights, {chosen.inputs}-bit inputs, {self.activations}-bit"
+                f" activations; they leave an output error of {error:.2%} of the variance on calibration data"
             )
         chosen._quantize(model, data, context)
         return True
@@ -211,14 +235,19 @@ class _Job:
         data = env[node.inputs[0]]  # type: ignore[index]
         wanted = self.float_values[node.outputs[0]]
         rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
-        moments = [W.moment(r) for r in rows]
+        # The offset is fitted afterwards, so only what varies counts.
+        moments = [W.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
         matrix, bits = linear.matrix(), options.bits("weights", node)
+        if options.adapt and options.refit:
+            matrix = adapt(matrix, rows, targets, options.adapt)
         reference = units.reference(node)
         if reference is None:
             candidates = W.candidate_scales(matrix, bits, options.calibration)
         else:
             candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
         quantized = W.fit_scales(matrix, moments, candidates, bits)
+        if options.method != "nearest":
+            quantized = solve(matrix, moments, quantized, bits, options.method, move_scale=reference is None)
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
             [r @ quantized.integers[g * size : (g + 1) * size].T for g, r in enumerate(rows)], axis=1

@@ -1,0 +1,155 @@
+"""Rounding the weights of a layer together instead of one by one, so that errors cancel in the layer's output.
+
+Both minimize (Q s - W) H (Q s - W)^T row by row, with H the second moment of the layer's inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .weights import QuantizedWeight, largest_code, output_error, round_weights
+
+DAMPING = 0.01
+"""Share of the mean diagonal added to H (GPTQ's own value)."""
+SWEEPS = 8
+
+
+def damped(moment: np.ndarray) -> np.ndarray:
+    """H with its diagonal raised, so that directions that calibration did not show do not run away."""
+    mean = float(np.diag(moment).mean())
+    return moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12)
+
+
+def gptq(weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
+    """GPTQ (Frantar et al., 2022, arXiv 2210.17323): round column by column, pushing errors to the columns to come.
+
+    Columns are taken in the order of their inputs' energy (the paper's "act-order").
+
+    Args:
+        weights: (out, in) float weights.
+        moment: (in, in) second moment of the inputs.
+        scale: (out) scale of each row.
+        bits: Width of the integers.
+
+    Returns:
+        Integers (out, in).
+    """
+    order = np.argsort(-np.diag(moment), kind="stable")
+    left = weights[:, order].astype(np.float64)
+    h = damped(moment)[np.ix_(order, order)]
+    inverse = np.linalg.inv(h)
+    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    integers = np.zeros_like(left)
+    for column in range(left.shape[1]):
+        values = left[:, column]
+        rounded = round_weights(values[:, None], scale, bits)[:, 0]
+        integers[:, column] = rounded
+        error = (values - rounded * scale) / upper[column, column]
+        left[:, column:] -= error[:, None] * upper[column, column:][None]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return np.asarray(integers[:, back])
+
+
+def descend(
+    weights: np.ndarray, moment: np.ndarray, start: QuantizedWeight, bits: int, move_scale: bool = True
+) -> QuantizedWeight:
+    """Coordinate descent: set each integer to its best value given all others, and the scale to its best, in turn.
+
+    The error never grows, so this improves on whatever it starts from.
+
+    Args:
+        weights: (out, in) float weights.
+        moment: (in, in) second moment of the inputs.
+        start: Integers and scales to begin with.
+        bits: Width of the integers.
+        move_scale: Whether the scales may change.
+    """
+    top = largest_code(bits)
+    h = damped(moment)
+    diagonal = np.diag(h)
+    integers, scale = start.integers.copy(), start.scale.astype(np.float64).copy()
+    target = weights.astype(np.float64) @ h
+    order = np.argsort(-diagonal, kind="stable")
+    for _ in range(SWEEPS):
+        # pull = (W - Q s) H, the negative half gradient of the error.
+        product = integers @ h
+        changed = False
+        for column in order:
+            pull = target[:, column] - scale * product[:, column]
+            wanted = integers[:, column] + pull / (scale * diagonal[column])
+            new = np.where(wanted >= 0, 1.0, -1.0) if bits == 1 else np.clip(np.rint(wanted), -top, top)
+            step = new - integers[:, column]
+            if np.any(step):
+                changed = True
+                integers[:, column] = new
+                product += step[:, None] * h[column][None]
+        if move_scale:
+            power = np.einsum("oi,oi->o", product, integers)
+            match = np.einsum("oi,oi->o", target, integers)
+            better = (power > 0) & (match > 0)
+            scale = np.where(better, match / np.where(better, power, 1.0), scale)
+        if not changed:
+            break
+    return QuantizedWeight(integers, scale)
+
+
+def solve(
+    weights: np.ndarray,
+    moments: list[np.ndarray],
+    start: QuantizedWeight,
+    bits: int,
+    method: str,
+    move_scale: bool = True,
+) -> QuantizedWeight:
+    """Round a layer's weights with ``gptq`` or ``descent``, group by group.
+
+    Args:
+        weights: (out, in).
+        moments: One (in, in) matrix for each group of rows.
+        start: Nearest rounding with fitted scales.
+        bits: Width of the integers.
+        method: ``gptq`` or ``descent``.
+        move_scale: Whether the scales may change.
+    """
+    integers, scales = [], []
+    rows = np.array_split(np.arange(len(weights)), len(moments))
+    for group, h in zip(rows, moments, strict=True):
+        part = QuantizedWeight(start.integers[group], start.scale[group])
+        if method == "gptq":
+            part = QuantizedWeight(gptq(weights[group], h, part.scale, bits), part.scale)
+        else:
+            pushed = QuantizedWeight(gptq(weights[group], h, part.scale, bits), part.scale)
+            errors = [
+                output_error(q.integers * q.scale[:, None] - weights[group], [h]) for q in (part, pushed)
+            ]
+            better = (errors[1] < errors[0])[:, None]
+            part = QuantizedWeight(np.where(better, pushed.integers, part.integers), part.scale)
+            part = descend(weights[group], h, part, bits, move_scale)
+        integers.append(part.integers)
+        scales.append(part.scale)
+    return QuantizedWeight(np.concatenate(integers), np.concatenate(scales))
+
+
+def adapt(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray, ridge: float) -> np.ndarray:
+    """Float weights that do on the quantized inputs what the float layer does on the float inputs.
+
+    Ridge regression of what is missing: the layer's weights move only as far as calibration data supports it.
+
+    Args:
+        weights: (out, in) float weights.
+        rows: Quantized inputs, one (rows, in) array for each group.
+        wanted: (rows, out) the float model's pre-activations.
+        ridge: Penalty, as a share of the mean variance of the inputs.
+    """
+    adapted = []
+    parts = np.array_split(np.arange(len(weights)), len(rows))
+    for group, inputs in zip(parts, rows, strict=True):
+        a = inputs - inputs.mean(axis=0)
+        missing = wanted[:, group] - inputs @ weights[group].T
+        missing = missing - missing.mean(axis=0)
+        covariance = a.T @ a / len(a)
+        penalty = ridge * float(np.diag(covariance).mean()) + 1e-12
+        change = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), a.T @ missing / len(a))
+        adapted.append(weights[group] + change.T)
+    return np.concatenate(adapted)
