@@ -13,6 +13,7 @@ MODULES = (
     "data",
     "dialect",
     "errors",
+    "functions",
     "intervals",
     "level",
     "limits",

@@ -22,6 +22,7 @@ from onnx import defs
 from onnxscript import FLOAT, script, values
 from onnxscript import opset18 as op
 
+from . import functions
 from .opsets import target_opset
 
 DOMAIN = "onnx_fhe"
@@ -148,15 +149,16 @@ def function_protos() -> list[onnx.FunctionProto]:
 
 
 def attach(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Add bodies and the domain import of the dialect operators that ``proto`` uses; returns ``proto``.
+    """Add bodies and domain imports of the operators that ``proto`` uses; returns ``proto``.
 
-    In memory a model carries no bodies (rewrite rules would edit them); files and sessions do.
+    Those of the dialect, and those of other domains that have a body (``functions``). In memory a model carries no bodies (rewrite rules would edit them); files and sessions do.
     """
     used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
     present = {f.name for f in proto.functions if f.domain == DOMAIN}
     proto.functions.extend(f for f in function_protos() if f.name in used - present)
     if used and not any(o.domain == DOMAIN for o in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    functions.attach(proto)
     return proto
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from . import dialect
+from . import dialect, functions
 from .convert import convert
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
@@ -28,8 +28,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read an ONNX file.
 
     The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared
-    on random inputs where something was converted), its local functions inlined except the dialect's (whose
-    bodies are never kept in memory), its constants as initializers that are not graph inputs, and a unique
+    on random inputs where something was converted), its local functions inlined except the dialect's and those
+    of operators that plug-ins declared (whose bodies are never kept in memory), its constants as initializers that are not graph inputs, and a unique
     name on every node. A model of the qdq or integer level that was saved before is at that level again.
 
     Args:
@@ -53,6 +53,7 @@ def _load(file: Path) -> ir.Model:
     check_content(proto)
     load_external_data(proto, file, MOST_BYTES)
     _strip_dialect(proto)
+    functions.strip(proto)
     check_operators(proto)
     check_onnx(proto)
     rename_duplicates(proto)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, numpy_helper
 
-from . import walk
+from . import functions, walk
 from .errors import ModelError
 
 _TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "Greater", "Less", "Equal"})
@@ -66,7 +66,7 @@ def check_content(proto: onnx.ModelProto) -> None:
 
 
 def check_operators(proto: onnx.ModelProto) -> None:
-    """Refuse operators that neither ONNX, the dialect nor the model itself defines.
+    """Refuse operators that neither ONNX, the dialect, a plug-in nor the model itself defines.
 
     onnx.checker accepts any operator of a domain that it does not know.
 
@@ -81,7 +81,7 @@ def check_operators(proto: onnx.ModelProto) -> None:
             imported.setdefault(o.domain, o.version)
     for node in walk.nodes(proto):
         domain = "" if node.domain == "ai.onnx" else node.domain
-        if (node.domain, node.op_type) in local:
+        if (node.domain, node.op_type) in local or functions.body_of(node.domain, node.op_type):
             continue
         if domain in imported and defs.has(
             node.op_type, domain=domain, max_inclusive_version=imported[domain]
@@ -93,8 +93,8 @@ def check_operators(proto: onnx.ModelProto) -> None:
             node=_name(node),
             op=node.op_type,
             found=f"{node.op_type} of domain {domain or 'ai.onnx'!r}, {version}",
-            allowed="operators of ONNX itself, and functions that the file defines",
-            do="export the model with standard ONNX operators",
+            allowed="operators of ONNX itself, functions that the file defines, and what plug-ins declare",
+            do="export the model with standard ONNX operators, or give its body with a plug-in (--plugin)",
         )
 
 

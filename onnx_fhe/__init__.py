@@ -5,13 +5,15 @@
     program.save("model.fhe")
     program.simulate({"input": images}).outputs
 
-Importing this package imports nothing else; each name is imported when it is asked for.
+Importing this package imports nothing that takes time; each name is imported when it is asked for.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .ir import functions
 
 if TYPE_CHECKING:
     from .compiling import compile_model as compile  # noqa: A004 - what users write is onnx_fhe.compile
@@ -35,6 +37,17 @@ __all__ = [
     "option",
     "register_pass",
 ]
+
+
+
+def _operators_of_plugins() -> functions.Bodies:
+    """Asked when a model uses an operator that is not ONNX's own."""
+    from .passes.tlu_operators import registered_tlu_operators
+
+    return registered_tlu_operators()
+
+
+functions.add_source(_operators_of_plugins)
 
 _HOMES = {
     "Context": ("passes.base", "Context"),

@@ -1,19 +1,15 @@
-"""Operators that plug-ins declare to work element by element, so that a table lookup can replace them."""
+"""Operators that plug-ins declare, each with a body: models may use them, and table lookups can replace them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 
 import onnx
-from numpy.typing import NDArray
 
+from ..ir import functions
 from ..ir.errors import PluginError
 from .store import NameStore
-
-Compute = Callable[..., NDArray[Any]]
-"""Arrays in, one array of the same shape out; attributes of the node as keywords."""
 
 
 @runtime_checkable
@@ -25,78 +21,65 @@ class HasFunctionProto(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TluOperator:
-    """An operator that works element by element.
+Body = TypeVar("Body", bound="onnx.FunctionProto | HasFunctionProto")
 
-    Attributes:
-        domain: ``""`` for ai.onnx.
-        op_type: Its name.
-        function: Its body as an ONNX function, for an operator of a custom domain.
-        compute: Its body in numpy, where there is no ``function``.
-    """
-
-    domain: str
-    op_type: str
-    function: onnx.FunctionProto | None = field(default=None, repr=False)
-    compute: Compute | None = field(default=None, repr=False)
+registered: NameStore[onnx.FunctionProto] = NameStore("operator")
 
 
-registered: NameStore[TluOperator] = NameStore("operator")
+def register_tlu_operator(body: Body, *, owner: str | None = None) -> Body:
+    """Declare an operator of a custom domain; also as a decorator above ``@onnxscript.script(...)``.
 
-
-def register_tlu_operator(
-    domain: str,
-    op_type: str,
-    body: onnx.FunctionProto | HasFunctionProto | Compute | None = None,
-    *,
-    owner: str | None = None,
-) -> TluOperator:
-    """Declare that an operator works element by element on one encrypted input.
+    Models that use it then load, run in onnxruntime, and are saved with its body. Where it works element by
+    element on one encrypted tensor (found out by running it) it becomes part of a table. ONNX's own operators
+    need no declaration.
 
     Args:
-        domain: Its domain; ``""`` or ``ai.onnx`` for a standard operator.
-        op_type: Its name.
-        body: What it computes; needed for a custom domain. An ONNX (or onnxscript) function, which
-            onnxruntime runs; or a numpy callable, which can fill tables but not run the model in onnxruntime.
+        body: An ONNX function or an onnxscript function; its domain and name are the operator's.
         owner: Who declares it; by default the plug-in that is being loaded, else the body's module.
 
+    Returns:
+        ``body``.
+
     Raises:
-        PluginError: Another owner has declared it, there is no such standard operator, or a body is missing,
-            superfluous or for another operator.
+        PluginError: Another owner has declared the operator, or the body is no function, has not one output,
+            belongs to a domain of ONNX or onnx-fhe, or is not valid in the opset that models are kept in.
     """
-    domain = "" if domain == "ai.onnx" else domain
-    name = f"{domain}::{op_type}" if domain else op_type
-    if domain == "" and not onnx.defs.has(op_type):
-        raise PluginError(f"ai.onnx has no operator {op_type!r}", do="give the domain of a custom operator")
-    if (domain == "") != (body is None):
+    function = _as_function(body)
+    name = f"{function.domain}::{function.name}"
+    if functions.is_standard(function.domain):
         raise PluginError(
-            f"a body is given for the standard operator {name}" if body else f"{name} has no body",
-            allowed="for a custom domain an ONNX function, an onnxscript function or a numpy callable",
+            f"{name or function.name} cannot be declared: its domain is taken",
+            found=repr(function.domain),
+            allowed="a domain of your own, such as 'org.example'",
+            do="leave it out: any operator of ONNX that works element by element becomes a table by itself",
         )
-    function, compute = _as_function(body, name)
-    if function is not None and (function.domain, function.name) != (domain, op_type):
+    if len(function.input) < 1 or len(function.output) != 1:
         raise PluginError(
-            f"the body of {name} is for another operator", found=f"{function.domain}::{function.name}"
+            f"{name} cannot work element by element",
+            found=f"{len(function.input)} inputs, {len(function.output)} outputs",
+            allowed="one output, and at least one input",
         )
-    operator = TluOperator(domain, op_type, function, compute)
-    registered.add(name, operator, owner or getattr(body, "__module__", None) or "unknown")
-    return operator
+    functions.check(function)
+    registered.add(name, function, owner or getattr(body, "__module__", None) or "unknown")
+    return body
 
 
-def registered_tlu_operators() -> Mapping[tuple[str, str], TluOperator]:
-    """The operators that plug-ins have declared, by (domain, op_type); loads the installed plug-ins."""
+def registered_tlu_operators() -> Mapping[tuple[str, str], onnx.FunctionProto]:
+    """Bodies of the operators that plug-ins have declared, by (domain, name); loads the installed plug-ins."""
     from .plugins import load_installed
 
     load_installed()
-    return {(o.value.domain, o.value.op_type): o.value for o in registered.entries.values()}
+    return {(o.value.domain, o.value.name): o.value for o in registered.entries.values()}
 
 
-def _as_function(body: Any, name: str) -> tuple[onnx.FunctionProto | None, Compute | None]:
-    if body is None or isinstance(body, onnx.FunctionProto):
-        return body, None
+def _as_function(body: object) -> onnx.FunctionProto:
+    if isinstance(body, onnx.FunctionProto):
+        return body
     if isinstance(body, HasFunctionProto):
-        return body.to_function_proto(), None
-    if callable(body):
-        return None, body
-    raise PluginError(f"the body of {name} is no function", found=repr(body))
+        return body.to_function_proto()
+    raise PluginError(
+        "the body of an operator is no function",
+        found=repr(body),
+        allowed="an onnx.FunctionProto, or a function written with onnxscript",
+        do="write it with onnxscript: onnxruntime must be able to run it",
+    )

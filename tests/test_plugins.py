@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
 from onnxscript import FLOAT, script, values
 from onnxscript import opset18 as op
 
 from onnx_fhe.ir.errors import PipelineError, PluginError
-from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, PassManager, plugins, register_tlu_operator, registry, tlu_operators
 from onnx_fhe.passes.describe import describe_passes
 from onnx_fhe.passes.pipeline import parse_passes
@@ -41,6 +41,14 @@ class {cls}(Pass):
     def run(self, model, context):
         return False
 '''
+
+
+SQUARE = """
+from onnx import helper
+node = helper.make_node("Mul", ["x", "x"], ["y"])
+body = helper.make_function("org.example", "Square", ["x"], ["y"], [node], [helper.make_opsetid("", 18)])
+register_tlu_operator(body)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -145,12 +153,12 @@ def test_what_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_plugin_is_loaded_wholly_or_not_at_all(tmp_path: Path):
-    more = 'register_tlu_operator("", "Erf")\nraise ValueError("half way")\n'
+    more = SQUARE + 'raise ValueError("half way")\n'
     file = write(tmp_path / "half.py", more=more)
     with pytest.raises(PluginError, match="half"):
         load_plugin(str(file))
     assert "do-nothing" not in pass_names()
-    assert ("", "Erf") not in registered_tlu_operators()
+    assert not registered_tlu_operators()
 
 
 def test_a_name_of_ours_is_taken(tmp_path: Path):
@@ -205,15 +213,6 @@ def test_what_a_plugin_prints_goes_to_standard_error(tmp_path: Path, capsys: pyt
     assert (out, err) == ("", "hello\n")
 
 
-def test_a_standard_operator_needs_no_body():
-    operator = register_tlu_operator("ai.onnx", "Erf", owner="me")
-    assert registered_tlu_operators() == {("", "Erf"): operator}
-    with pytest.raises(PluginError, match=r"ai\.onnx has no operator 'Erg'"):
-        register_tlu_operator("", "Erg")
-    with pytest.raises(PluginError, match="a body is given"):
-        register_tlu_operator("", "Erf", np.tanh)
-
-
 _domain = values.Opset("org.example", 1)
 
 
@@ -222,42 +221,50 @@ def Square(x: FLOAT) -> FLOAT:  # noqa: N802
     return op.Mul(x, x)
 
 
-def test_a_custom_operator_has_a_body():
-    by_script = register_tlu_operator("org.example", "Square", Square)
-    assert by_script.function is not None
-    assert by_script.function.name == "Square"
-    assert registered_tlu_operators()["org.example", "Square"].compute is None
+def square_by(operator: str) -> onnx.FunctionProto:
+    """Another body of org.example::Square."""
+    nodes, opset = [helper.make_node(operator, ["x"], ["y"])], helper.make_opsetid("", 18)
+    return helper.make_function("org.example", "Square", ["x"], ["y"], nodes, [opset])
+
+
+def test_an_operator_is_declared_with_its_body():
+    assert register_tlu_operator(Square) is Square
+    body = registered_tlu_operators()["org.example", "Square"]
+    assert (body.domain, body.name) == ("org.example", "Square")
     # The same again is no conflict; another body is.
-    register_tlu_operator("org.example", "Square", by_script.function)
+    assert register_tlu_operator(body) is body
     with pytest.raises(PluginError, match=r"two owners want the operator 'org\.example::Square'"):
-        register_tlu_operator("org.example", "Square", np.square)
-    by_numpy = register_tlu_operator("org.example", "Cube", lambda x: x**3)
-    assert by_numpy.function is None
-    assert by_numpy.compute is not None
-    assert by_numpy.compute(np.array([2.0])) == 8
-    with pytest.raises(PluginError, match="has no body"):
-        register_tlu_operator("org.example", "Other")
-    with pytest.raises(PluginError, match="is for another operator"):
-        register_tlu_operator("org.example", "Other", Square)
-    with pytest.raises(PluginError, match="is no function"):
-        register_tlu_operator("org.example", "Other", 3)  # type: ignore[arg-type]
+        register_tlu_operator(square_by("Exp"))
 
 
-def test_the_body_of_a_custom_operator_runs():
-    operator = register_tlu_operator("org.example", "Square", Square)
-    model = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 18, "org.example" : 1]>'
-        "g (float[N] x) => (float[N] y) { y = org.example.Square(x) }"
-    )
-    model.functions.append(operator.function)
-    assert run(model, {"x": np.array([-3, 2], np.float32)})["y"].tolist() == [9, 4]
+@pytest.mark.parametrize("domain", ["", "ai.onnx", "ai.onnx.ml", "onnx_fhe"])
+def test_an_operator_of_onnx_needs_no_declaration(domain: str):
+    node = helper.make_node("Erf", ["x"], ["y"])
+    body = helper.make_function(domain, "Erf", ["x"], ["y"], [node], [helper.make_opsetid("", 18)])
+    with pytest.raises(PluginError, match="its domain is taken"):
+        register_tlu_operator(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (np.square, "is no function"),
+        (3, "is no function"),
+        (square_by("NoSuchOperator"), "is not valid ONNX"),
+        (helper.make_function("org.example", "None", ["x"], [], [], []), "cannot work element by element"),
+    ],
+)
+def test_what_is_no_body_is_refused(body: object, reason: str):
+    with pytest.raises(PluginError, match=reason):
+        register_tlu_operator(body)  # type: ignore[type-var]
+    assert not registered_tlu_operators()
 
 
 def test_operators_belong_to_the_plugin_that_is_loaded():
     with owned_by("somebody 1.0"):
-        register_tlu_operator("org.example", "Square", Square)
+        register_tlu_operator(Square)
     with pytest.raises(PluginError) as caught, owned_by("another 2.0"):
-        register_tlu_operator("org.example", "Square", np.square)
+        register_tlu_operator(square_by("Exp"))
     assert caught.value.found == "somebody 1.0 and another 2.0"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.dialect import DOMAIN
 from .linear import constant_of
 
 PROBES = 6
@@ -30,7 +31,7 @@ class ElementwiseProbe:
             node: The node.
             variable: Its inputs that are not constant. They must have a known rank.
         """
-        if node.domain != "" or len(node.outputs) != 1 or node.op_type.startswith(("Random", "Bernoulli")):
+        if node.domain == DOMAIN or len(node.outputs) != 1 or node.op_type.startswith(("Random", "Bernoulli")):
             return False
         key = self._key(node, variable)
         if key not in self._known:
@@ -48,7 +49,7 @@ class ElementwiseProbe:
         )
         shapes = tuple(str(v.shape) for v in variable)
         attributes = tuple(sorted(str(a) for a in node.attributes.values()))
-        return node.op_type, attributes, constants, shapes
+        return node.domain, node.op_type, attributes, constants, shapes
 
     def _probe(self, node: ir.Node, variable: list[ir.Value]) -> bool:
         random = np.random.default_rng(0)
