@@ -89,6 +89,11 @@ def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
+    # The inliner knows no defaults of attributes: a call that leaves one out would lose it.
+    defaults = {(f.domain, f.name): list(f.attribute_proto) for f in proto.functions}
+    for node in walk.nodes(proto):
+        given = {a.name for a in node.attribute}
+        node.attribute.extend(a for a in defaults.get((node.domain, node.op_type), ()) if a.name not in given)
     try:
         # Functions may import another opset than the graph; this converts them on the way.
         return inliner.inline_local_functions(proto, convert_version=True)
@@ -143,8 +148,10 @@ def _compare(before: onnx.ModelProto, after: onnx.ModelProto, opset: int) -> Non
 def _without_custom(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with Identity for operators whose bodies plug-ins give: these need not run in an old opset."""
     copy = _copy(proto)
+    local = {(f.domain, f.name) for f in copy.functions}
     for node in walk.nodes(copy):
-        if functions.body_of(node.domain, node.op_type) is not None:
+        key = node.domain, node.op_type
+        if key not in local and functions.body_of(*key) is not None:
             node.op_type, node.domain = "Identity", ""
             del node.input[1:], node.attribute[:]
     return copy

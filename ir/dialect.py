@@ -151,7 +151,8 @@ def function_protos() -> list[onnx.FunctionProto]:
 def attach(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Add bodies and domain imports of the operators that ``proto`` uses; returns ``proto``.
 
-    Those of the dialect, and those of other domains that have a body (``functions``). In memory a model carries no bodies (rewrite rules would edit them); files and sessions do.
+    Those of the dialect, and those of other domains that have a body (``functions``). In memory a model
+    carries no bodies (rewrite rules would edit them); files and sessions do.
     """
     used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
     present = {f.name for f in proto.functions if f.domain == DOMAIN}

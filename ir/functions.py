@@ -1,4 +1,4 @@
-"""Operators of other domains that somebody outside has given a body: onnxruntime then runs models that use them.
+"""Operators of other domains that somebody outside has given a body, so that onnxruntime runs them.
 
 As with the dialect, a model in memory holds such operators without bodies; sessions and files get them
 (``attach``), and loading takes them off again (``strip``), so that the operator stays one node.
@@ -21,7 +21,7 @@ _described: dict[tuple[str, str], onnx.FunctionProto] = {}
 
 
 def add_source(source: Callable[[], Bodies]) -> None:
-    """Have ``source`` asked for bodies by (domain, name), whenever a model uses a domain that is not ONNX's."""
+    """Have ``source`` asked for bodies by (domain, name), whenever a model uses a domain not of ONNX."""
     if source not in _sources:
         _sources.append(source)
 
@@ -67,7 +67,7 @@ def attach(proto: onnx.ModelProto) -> None:
 
 
 def strip(proto: onnx.ModelProto) -> None:
-    """Take off the bodies that ``attach`` gives again; others of the same name stay, for they mean something else."""
+    """Take off the bodies that ``attach`` gives again; others of the same name mean something else."""
     kept = []
     for function in proto.functions:
         body = body_of(function.domain, function.name)
@@ -113,7 +113,7 @@ def check(body: onnx.FunctionProto) -> None:
 
 
 def _describe(body: onnx.FunctionProto) -> None:
-    """Register a schema, so that checker and shape inference know the operator: its output types are its body's."""
+    """Register a schema, so that checker and shape inference know the operator."""
     from onnx import defs
 
     key = body.domain, body.name
@@ -122,7 +122,10 @@ def _describe(body: onnx.FunctionProto) -> None:
     if key in _described:
         defs.deregister_schema(body.name, 1, body.domain)
     _described[key] = body
-    optional, single = defs.OpSchema.FormalParameterOption.Optional, defs.OpSchema.FormalParameterOption.Single
+    optional, single = (
+        defs.OpSchema.FormalParameterOption.Optional,
+        defs.OpSchema.FormalParameterOption.Single,
+    )
     identity = defs.get_schema("Identity").type_constraints[0]
     every = [t for t in identity.allowed_type_strs if t.startswith("tensor(")]
     names = [*(f"T{i}" for i in range(len(body.input))), *(f"R{i}" for i in range(len(body.output)))]
@@ -144,13 +147,15 @@ def _describe(body: onnx.FunctionProto) -> None:
 
 
 def _attributes(body: onnx.FunctionProto) -> list[onnx.defs.OpSchema.Attribute]:
-    """Those with a default, and those that a node must give: their types are where the body refers to them."""
+    """Those with a default, and those that a node must give (their types: where the body refers to them)."""
     from onnx import AttributeProto, defs
 
     given = [defs.OpSchema.Attribute(a.name, a, "") for a in body.attribute_proto]
     types = {a.ref_attr_name: a.type for n in body.node for a in n.attribute if a.ref_attr_name}
     needed = [
-        defs.OpSchema.Attribute(name, defs.OpSchema.AttrType(types.get(name, AttributeProto.FLOAT)), "", required=True)
+        defs.OpSchema.Attribute(
+            name, defs.OpSchema.AttrType(types.get(name, AttributeProto.FLOAT)), "", required=True
+        )
         for name in body.attribute
     ]
     return [*given, *needed]

@@ -28,9 +28,10 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read an ONNX file.
 
     The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared
-    on random inputs where something was converted), its local functions inlined except the dialect's and those
-    of operators that plug-ins declared (whose bodies are never kept in memory), its constants as initializers that are not graph inputs, and a unique
-    name on every node. A model of the qdq or integer level that was saved before is at that level again.
+    on random inputs where something was converted), its local functions inlined except the dialect's and
+    those of operators that plug-ins declared (whose bodies are never kept in memory), its constants as
+    initializers that are not graph inputs, and a unique name on every node. A model of the qdq or integer
+    level that was saved before is at that level again.
 
     Args:
         path: The file; weights in external files must lie in its folder.

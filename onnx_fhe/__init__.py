@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 
-
 def _operators_of_plugins() -> functions.Bodies:
     """Asked when a model uses an operator that is not ONNX's own."""
     from .passes.tlu_operators import registered_tlu_operators

@@ -1,4 +1,4 @@
-"""Operators that plug-ins declare, each with a body: models may use them, and table lookups can replace them."""
+"""Operators that plug-ins declare, each with a body: models may use them, table lookups replace them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def register_tlu_operator(body: Body, *, owner: str | None = None) -> Body:
 
 
 def registered_tlu_operators() -> Mapping[tuple[str, str], onnx.FunctionProto]:
-    """Bodies of the operators that plug-ins have declared, by (domain, name); loads the installed plug-ins."""
+    """Bodies of the operators that plug-ins have declared, by (domain, name); loads installed plug-ins."""
     from .plugins import load_installed
 
     load_installed()
