@@ -3,72 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..ir.errors import PluginError, UserError
+from ..passes.plugins import broken_plugins, load_installed
+from ..passes.store import NameStore, NameTakenError, current_owner
+from ..passes.tokens import nearest
 from .base import Backend
 
 Factory = Callable[[], Backend]
+OURS = "onnx-fhe"
+
+registered: NameStore[Factory] = NameStore("backend")
+"""The backends of plug-ins."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    factory: Factory
-    owner: str
-
-
-_entries: dict[str, _Entry] = {}
-
-
-def register_backend(name: str, factory: Factory, owner: str) -> None:
+def register_backend(name: str, factory: Factory, *, owner: str | None = None) -> None:
     """Make a backend known.
 
     Args:
         name: The name that users type.
         factory: Returns the backend; called when it is needed, so the import of what is heavy belongs in it
             (a Backend class is a factory too).
-        owner: Who brings it, as shown to the user: a package or a file.
+        owner: Who brings it, as shown to the user; by default the plug-in that is being loaded, else the
+            factory's module.
 
     Raises:
         PluginError: The name is taken.
     """
-    if (taken := _entries.get(name)) is not None:
-        raise PluginError(
-            f"two backends want the name {name!r}",
-            found=f"{taken.owner} and {owner}",
-            do="rename one of them",
-        )
-    _entries[name] = _Entry(factory, owner)
-
-
-def unregister_backend(name: str) -> None:
-    """Forget a backend; unknown names are ignored."""
-    _entries.pop(name, None)
+    owner = owner or getattr(factory, "__module__", None) or "unknown"
+    if name in _BUILT_IN:
+        raise NameTakenError.between("backend", name, OURS, current_owner() or owner)
+    registered.add(name, factory, owner)
 
 
 def backends() -> dict[str, str]:
-    """Owners of the known backends by name, in order of registration."""
-    return {name: entry.owner for name, entry in _entries.items()}
+    """Owners of all backends by name, ours first; loads the installed plug-ins."""
+    load_installed()
+    return dict.fromkeys(_BUILT_IN, OURS) | {name: x.owner for name, x in sorted(registered.entries.items())}
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name.
+    """The backend of that name. Ours are found without loading any plug-in.
 
     Raises:
-        UserError: There is none.
-        PluginError: It cannot be imported.
+        UserError: There is none; it suggests the nearest.
+        PluginError: It cannot be imported, or two installed plug-ins want its name.
     """
-    entry = _entries.get(name)
-    if entry is None:
-        raise UserError("no such backend", found=name, allowed=", ".join(_entries))
+    factory, owner = _BUILT_IN.get(name), OURS
+    if factory is None:
+        factory, owner = _of_plugins(name)
     try:
-        return entry.factory()
+        return factory()
     except ImportError as error:
         raise PluginError(
             f"the backend {name!r} cannot be imported",
             found=str(error),
-            do=f"install what {entry.owner} needs",
+            do=f"install what {owner} needs",
         ) from error
+
+
+def _of_plugins(name: str) -> tuple[Factory, str]:
+    known = backends()
+    broken = broken_plugins()
+    for plugin in broken:
+        taken = plugin.error
+        if isinstance(taken, NameTakenError) and (taken.kind, taken.name) == (registered.kind, name):
+            raise taken
+    if owned := registered.entries.get(name):
+        return owned.value, owned.owner
+    advice = nearest(name, known)
+    if names := ", ".join(p.name for p in broken):
+        advice += f"{' ' if advice else ''}(or mend the plug-in that brings it; broken: {names})"
+    raise UserError(f"there is no backend {name!r}", found=name, allowed=", ".join(known), do=advice)
 
 
 def _reference() -> Backend:
@@ -83,5 +89,5 @@ def _concrete() -> Backend:
     return ConcreteBackend()
 
 
-register_backend("reference", _reference, "onnx-fhe")
-register_backend("concrete", _concrete, "onnx-fhe")
+# Not in the store: what is registered while a plug-in is loaded is the plug-in's.
+_BUILT_IN: dict[str, Factory] = {"reference": _reference, "concrete": _concrete}

@@ -224,11 +224,8 @@ def find_backend(name: str) -> Backend:
         UserError: There is none.
         PluginError: It cannot be imported.
     """
-    from .backends.registry import backends, get_backend
-    from .passes.plugins import load_installed
+    from .backends.registry import get_backend
 
-    if name not in backends():
-        load_installed()
     with catch_warnings():
         # What concrete-python imports says so on every start; its versions are pinned for that reason.
         filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)

@@ -121,8 +121,9 @@ def find_pass(name: str) -> PassEntry:
     load_installed()
     broken = broken_plugins()
     for plugin in broken:
-        if isinstance(plugin.error, NameTakenError) and plugin.error.name == name:
-            raise plugin.error
+        taken = plugin.error
+        if isinstance(taken, NameTakenError) and (taken.kind, taken.name) == (registered.kind, name):
+            raise taken
     if owned := registered.entries.get(name):
         return PassEntry(name, owned.value, owned.owner, "plug-in", options_of(owned.value))
     raise _unknown(name, [p.name for p in broken])

@@ -1,6 +1,6 @@
 """Names that anyone may add to: who owns each, and no name twice.
 
-Passes and TLU-able operators are kept in stores; a backend registry can be one too. While a plug-in is
+Passes, TLU-able operators and backends are kept in stores. While a plug-in is
 loaded, everything that is added belongs to it, and is taken back if it fails half way (``plugins``).
 """
 
@@ -93,12 +93,13 @@ def _is_the_same(known: object, new: object) -> bool:
 @contextmanager
 def owned_by(owner: str) -> Iterator[None]:
     """All that is added meanwhile belongs to ``owner``, and is taken back when an error leaves the block."""
-    before = [(store, dict(store.entries)) for store in NameStore.all]
+    before = {id(store): dict(store.entries) for store in NameStore.all}
     token = _owner.set(owner)
     try:
         yield
     except BaseException:
-        for store, entries in before:
+        for store in NameStore.all:  # one made meanwhile is emptied
+            entries = before.get(id(store), {})
             store.entries.clear()
             store.entries.update(entries)
         raise

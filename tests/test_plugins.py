@@ -18,7 +18,8 @@ from onnx import helper
 from onnxscript import FLOAT, script, values
 from onnxscript import opset18 as op
 
-from onnx_fhe.ir.errors import PipelineError, PluginError
+from onnx_fhe.backends import registry as backends
+from onnx_fhe.ir.errors import PipelineError, PluginError, UserError
 from onnx_fhe.passes import Context, PassManager, plugins, register_tlu_operator, registry, tlu_operators
 from onnx_fhe.passes.describe import describe_passes
 from onnx_fhe.passes.pipeline import parse_passes
@@ -43,6 +44,12 @@ class {cls}(Pass):
 '''
 
 
+BACKEND = """
+from onnx_fhe.backends.reference import ReferenceBackend
+from onnx_fhe.backends.registry import register_backend
+register_backend("mine", lambda: ReferenceBackend())
+"""
+
 SQUARE = """
 from onnx import helper
 node = helper.make_node("Mul", ["x", "x"], ["y"])
@@ -57,7 +64,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plugins, "_plugins", {})
     monkeypatch.setattr(plugins, "_installed", False)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [])
-    for store in (registry.registered, tlu_operators.registered):
+    for store in (registry.registered, tlu_operators.registered, backends.registered):
         monkeypatch.setattr(store, "entries", {})
     modules = set(sys.modules)
     yield
@@ -153,12 +160,39 @@ def test_what_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_plugin_is_loaded_wholly_or_not_at_all(tmp_path: Path):
-    more = SQUARE + 'raise ValueError("half way")\n'
+    more = SQUARE + BACKEND + 'raise ValueError("half way")\n'
     file = write(tmp_path / "half.py", more=more)
     with pytest.raises(PluginError, match="half"):
         load_plugin(str(file))
     assert "do-nothing" not in pass_names()
     assert not registered_tlu_operators()
+    assert list(backends.backends()) == ["reference", "concrete"]
+
+
+def test_a_plugin_brings_passes_operators_and_backends(tmp_path: Path):
+    file = write(tmp_path / "all_three.py", more=SQUARE + BACKEND)
+    load_plugin(str(file))
+    assert find_pass("do-nothing").owner == str(file)
+    assert ("org.example", "Square") in registered_tlu_operators()
+    assert backends.backends()["mine"] == str(file)
+    assert backends.get_backend("mine").name == "reference"
+
+
+def test_an_installed_backend_is_found(installed: Callable[..., None]):
+    installed(brings_a_backend=BACKEND, broken_one="import no_such_module_of_a_plugin\n")
+    assert backends.get_backend("reference").name == "reference"
+    assert plugins.plugins() == ()
+    assert backends.get_backend("mine").name == "reference"
+    with pytest.raises(UserError, match=r"(?s)no backend 'mime'.*did you mean mine.*broken-one"):
+        backends.get_backend("mime")
+
+
+def test_two_plugins_that_want_one_backend(installed: Callable[..., None]):
+    other = BACKEND.replace("lambda: ReferenceBackend()", "ReferenceBackend")
+    installed(first_plugin=BACKEND, second_plugin=other)
+    with pytest.raises(PluginError, match="two owners want the backend 'mine'") as caught:
+        backends.get_backend("mine")
+    assert caught.value.found == "first-plugin and second-plugin"
 
 
 def test_a_name_of_ours_is_taken(tmp_path: Path):

@@ -11,10 +11,11 @@ import pytest
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.reference import NodeOverflow, ReferenceBackend, count_overflows
-from onnx_fhe.backends.registry import backends, get_backend, register_backend, unregister_backend
+from onnx_fhe.backends.registry import backends, get_backend, register_backend, registered
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import DataError, LoweringMismatchError, PluginError, UserError
 from onnx_fhe.ir.partition import partition
+from onnx_fhe.passes.store import owned_by
 
 Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 
@@ -159,31 +160,49 @@ def test_registry() -> None:
     assert isinstance(get_backend("reference"), ReferenceBackend)
     with pytest.raises(UserError, match=r"(?s)nothing.*reference, concrete"):
         get_backend("nothing")
+    with pytest.raises(UserError, match="did you mean concrete"):
+        get_backend("concret")
     with pytest.raises(PluginError, match="onnx-fhe and other"):
-        register_backend("reference", ReferenceBackend, "other")
+        register_backend("reference", ReferenceBackend, owner="other")
 
 
+@pytest.fixture
+def no_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No backend of a plug-in is known before a test and none is left after it."""
+    monkeypatch.setattr(registered, "entries", {})
+
+
+@pytest.mark.usefixtures("no_backends")
 def test_a_backend_can_be_added() -> None:
-    register_backend("mine", ReferenceBackend, "my_plugin")
-    try:
-        assert isinstance(get_backend("mine"), ReferenceBackend)
-        assert backends()["mine"] == "my_plugin"
-    finally:
-        unregister_backend("mine")
+    register_backend("mine", ReferenceBackend, owner="my_plugin")
+    assert isinstance(get_backend("mine"), ReferenceBackend)
+    assert backends()["mine"] == "my_plugin"
+    with pytest.raises(PluginError, match="my_plugin and other"):
+        register_backend("mine", lambda: ReferenceBackend(), owner="other")
+
+
+@pytest.mark.usefixtures("no_backends")
+def test_a_plugin_that_fails_leaves_no_backend_behind() -> None:
+    def load() -> None:
+        with owned_by("half 1.0"):
+            register_backend("mine", ReferenceBackend)
+            assert backends()["mine"] == "half 1.0"
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        load()
     with pytest.raises(UserError):
         get_backend("mine")
 
 
+@pytest.mark.usefixtures("no_backends")
 def test_a_backend_that_cannot_be_imported_is_reported() -> None:
     def broken() -> ReferenceBackend:
         raise ImportError("No module named 'gpu'")
 
-    register_backend("broken", broken, "gpu_plugin")
-    try:
-        with pytest.raises(PluginError, match=r"(?s)'gpu'.*gpu_plugin"):
-            get_backend("broken")
-    finally:
-        unregister_backend("broken")
+    register_backend("broken", broken, owner="gpu_plugin")
+    with pytest.raises(PluginError, match=r"(?s)'gpu'.*gpu_plugin"):
+        get_backend("broken")
 
 
 @pytest.mark.parametrize("errors", [{"p_error": None}, {"p_error": 0.0}, {"global_p_error": 2.0}])
