@@ -1,6 +1,6 @@
 """Rounding the weights of a layer together instead of one by one, so that errors cancel in the layer's output.
 
-Both minimize (Q s - W) H (Q s - W)^T row by row, with H the second moment of the layer's inputs.
+Weights that are exactly zero were pruned, and stay zero. Both minimize (Q s - W) H (Q s - W)^T row by row, with H the second moment of the layer's inputs.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def gptq(weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int) 
     order = np.argsort(-np.diag(moment), kind="stable")
     left = weights[:, order].astype(np.float64)
     h = damped(moment)[np.ix_(order, order)]
+    pruned = left == 0
     inverse = np.linalg.inv(h)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     integers = np.zeros_like(left)
     for column in range(left.shape[1]):
         values = left[:, column]
-        rounded = round_weights(values[:, None], scale, bits)[:, 0]
+        rounded = np.where(pruned[:, column], 0.0, round_weights(values[:, None], scale, bits)[:, 0])
         integers[:, column] = rounded
         error = (values - rounded * scale) / upper[column, column]
         left[:, column:] -= error[:, None] * upper[column, column:][None]
@@ -69,7 +70,7 @@ def descend(
     h = damped(moment)
     diagonal = np.diag(h)
     integers, scale = start.integers.copy(), start.scale.astype(np.float64).copy()
-    target = weights.astype(np.float64) @ h
+    target, pruned = weights.astype(np.float64) @ h, weights == 0
     order = np.argsort(-diagonal, kind="stable")
     for _ in range(SWEEPS):
         # pull = (W - Q s) H, the negative half gradient of the error.
@@ -79,6 +80,7 @@ def descend(
             pull = target[:, column] - scale * product[:, column]
             wanted = integers[:, column] + pull / (scale * diagonal[column])
             new = np.where(wanted >= 0, 1.0, -1.0) if bits == 1 else np.clip(np.rint(wanted), -top, top)
+            new = np.where(pruned[:, column], 0.0, new)
             step = new - integers[:, column]
             if np.any(step):
                 changed = True
@@ -150,6 +152,17 @@ def adapt(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray, ridge
         missing = missing - missing.mean(axis=0)
         covariance = a.T @ a / len(a)
         penalty = ridge * float(np.diag(covariance).mean()) + 1e-12
-        change = np.linalg.solve(covariance + penalty * np.eye(len(covariance)), a.T @ missing / len(a))
-        adapted.append(weights[group] + change.T)
+        system, sides = covariance + penalty * np.eye(len(covariance)), (a.T @ missing / len(a)).T
+        adapted.append(weights[group] + _solve_unpruned(system, sides, weights[group] != 0))
     return np.concatenate(adapted)
+
+
+def _solve_unpruned(system: np.ndarray, sides: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Rows x with ``system x = side`` on the kept entries, and 0 elsewhere."""
+    if kept.all():
+        return np.asarray(np.linalg.solve(system, sides.T).T)
+    result = np.zeros_like(sides)
+    for row, side, mask in zip(result, sides, kept, strict=True):
+        if mask.any():
+            row[mask] = np.linalg.solve(system[np.ix_(mask, mask)], side[mask])
+    return result

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.divergence import output_error, outputs
+from ..analysis.noise import noisy_outputs
 from ..base import Context
 from .fill import Fill
 
@@ -68,7 +69,7 @@ def choose(
         options.round(
             tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context
         )
-        return output_error(outputs(tried, data), wanted)
+        return output_error(noisy_outputs(tried, data, context.p_error, context.seed), wanted)
 
     def settings(places: Sequence[int]) -> list[Setting]:
         return [

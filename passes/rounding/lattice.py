@@ -82,7 +82,7 @@ class Placed:
     error: float
 
 
-def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
+def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> Placed:
     """Choose the offset whose lattice loses least, and fill the table.
 
     An entry is the weighted mean of what the unrounded network has at the accumulators that fall on it.
@@ -91,6 +91,7 @@ def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
         channel: The channel.
         width: The layer's width.
         gain: Whole number that the accumulator is multiplied with before offset and rounding.
+        noise: Standard deviation of the noise that approximate rounding adds first, in steps of the table.
     """
     step = 2**width.removed
     # Phases and observations live on cells of 1/PHASES of a step: no finer than matters, however wide L is.
@@ -106,7 +107,7 @@ def place(channel: Channel, width: Width, gain: int = 1) -> Placed:
     best: Placed | None = None
     for start in starts:
         offset = int(base + start)
-        table, error = _fill(x + offset, seen, width)
+        table, error = _fill(x + offset, seen, width, noise)
         if best is None or error < best.error:
             best = Placed(offset, table, error)
     assert best is not None
@@ -149,14 +150,31 @@ def _at(channel: Channel, x: np.ndarray) -> np.ndarray:
     return np.asarray(channel.table[index], np.float64)
 
 
-def _fill(shifted: np.ndarray, seen: _Seen, width: Width) -> tuple[np.ndarray, float]:
+def _fill(shifted: np.ndarray, seen: _Seen, width: Width, noise: float) -> tuple[np.ndarray, float]:
     step, size = 2**width.removed, 2 ** (width.bits - width.removed)
-    index = np.clip((shifted + step // 2) // step if step > 1 else shifted, 0, size - 1).astype(int)
-    mass = np.bincount(index, weights=seen.weight, minlength=size)
-    mean = np.bincount(index, weights=seen.weight * seen.wanted, minlength=size) / np.where(
-        mass > 0, mass, 1.0
-    )
-    used = np.flatnonzero(mass > 0)
+    exact = shifted / step + 0.5
+    index = np.clip(np.floor(exact), 0, size - 1).astype(int)
+    above, below = _misread(exact - np.floor(exact), noise)
+    reads = [
+        (index, seen.weight * (1 - above - below)),
+        (np.minimum(index + 1, size - 1), seen.weight * above),
+        (np.maximum(index - 1, 0), seen.weight * below),
+    ]
+    mass, total = np.zeros(size), np.zeros(size)
+    for entry, weight in reads:
+        mass += np.bincount(entry, weights=weight, minlength=size)
+        total += np.bincount(entry, weights=weight * seen.wanted, minlength=size)
+    used = np.flatnonzero(mass > 1e-12)
+    mean = total / np.where(mass > 1e-12, mass, 1.0)
     nearest = used[np.abs(np.arange(size)[:, None] - used[None]).argmin(axis=1)]
     table = np.rint(mean[nearest])
-    return table, float((seen.weight * (table[index] - seen.wanted) ** 2).sum())
+    return table, float(sum((w * (table[e] - seen.wanted) ** 2).sum() for e, w in reads))
+
+
+def _misread(place_in_step: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that noise carries a value into the next step above, and below."""
+    if noise <= 0:
+        return np.zeros_like(place_in_step), np.zeros_like(place_in_step)
+    # The logistic curve is the normal one to within a hundredth, and needs no special function.
+    slope = 1.702 / noise
+    return 1 / (1 + np.exp(slope * (1 - place_in_step))), 1 / (1 + np.exp(slope * place_in_step))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...ir import dialect
 from ..analysis.environment import Environment
 from ..analysis.linear import constant_of
+from ..analysis.noise import noise_steps
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
@@ -104,7 +105,8 @@ class Walk:
             Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c])
             for c in range(len(entries))
         ]
-        placed = [place(c, width, int(g)) for c, g in zip(channels, gains, strict=True)]
+        noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
+        placed = [place(c, width, int(g), noise) for c, g in zip(channels, gains, strict=True)]
         return self._rewrite(table, placed, gains, width, axis)
 
     def _rewrite(
