@@ -11,7 +11,7 @@ from ..ir import annotations as notes
 from ..ir import dialect
 from ..ir.level import Level
 from .analysis import ranges
-from .analysis.islands import is_integer
+from .analysis.islands import after_encrypt, is_integer
 from .base import Context, Pass, option
 
 
@@ -35,7 +35,10 @@ class AnalyzeRanges(Pass):
         Raises:
             DataError: Observed ranges were asked for by name and there is no calibration data.
         """
-        values = [o for n in model.graph for o in n.outputs if _encrypted(n) and is_integer(o)]
+        encrypted = after_encrypt(model)
+        values = [
+            o for n in model.graph if n in encrypted and _is_kept(n) for o in n.outputs if is_integer(o)
+        ]
         before = [dict(v.metadata_props) for v in values]
         seen: dict[ir.Value, ranges.Interval] = {}
         if self.mode == "observed" or (self.mode == "both" and context.calibration is not None):
@@ -53,6 +56,6 @@ class AnalyzeRanges(Pass):
         return before != [dict(v.metadata_props) for v in values]
 
 
-def _encrypted(node: ir.Node) -> bool:
-    """Whether a node can be part of the encrypted region at all."""
-    return node.domain in {"", dialect.DOMAIN} and node.op_type not in {"Cast", "QuantizeLinear", "Decrypt"}
+def _is_kept(node: ir.Node) -> bool:
+    """Whether a node is not going to be a part of a table."""
+    return node.domain in {"", dialect.DOMAIN} and node.op_type not in {"Cast", "QuantizeLinear"}

@@ -54,11 +54,16 @@ class FuseTlu(Pass):
             """What the circuit promises to hold: never more than can happen."""
             return ranges.declare(sound.of(value), seen.get(value), context.range_margin)
 
+        made: list[tuple[ir.Value, ir.Value]] = []
         for index, island in enumerate(found):
             build.at(island.nodes[-1])
             output = build_table(model, island, declared(island.source), build, context)
-            ir.convenience.replace_all_uses_with(island.output, output)
+            # An island may reach through the one before; until all tables are made both stay as they are.
+            sound.set(island.output, sound.of(output))
+            made.append((island.output, output))
             context.progress("fuse tables", index + 1, len(found))
+        for old, new in made:
+            ir.convenience.replace_all_uses_with(old, new)
         RemoveUnusedNodesPass()(model)
         for node in decrypts:
             low, high = declared(node.inputs[0])  # type: ignore[arg-type]

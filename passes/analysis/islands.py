@@ -38,7 +38,7 @@ def find(model: ir.Model) -> list[Island]:
         UnsupportedError: An operator between two quantizers does not work element by element on one tensor.
     """
     order = {n: i for i, n in enumerate(model.graph)}
-    encrypted = _after_encrypt(model)
+    encrypted = after_encrypt(model)
     probe = ElementwiseProbe(model.graph.opset_imports.get("", 21))
     islands = []
     for node in model.graph:
@@ -47,7 +47,7 @@ def find(model: ir.Model) -> list[Island]:
     return islands
 
 
-def _after_encrypt(model: ir.Model) -> set[ir.Node]:
+def after_encrypt(model: ir.Model) -> set[ir.Node]:
     """Nodes of the encrypted part: reached from an Encrypt without crossing a Decrypt."""
     reached: set[ir.Node] = set()
     for node in model.graph:
@@ -172,7 +172,7 @@ def _through_affine(source: ir.Value, body: set[ir.Node]) -> tuple[ir.Value, set
         if producer is None or producer.domain != "" or producer.op_type not in AFFINE:
             return source, body
         variable = variable_inputs(producer)
-        if len(variable) != 1 or not is_integer(variable[0]):
+        if len(variable) != 1 or not is_integer(variable[0]) or variable[0].shape != source.shape:
             return source, body
         source, body = variable[0], {*body, producer}
 

@@ -128,9 +128,7 @@ def linear_of(node: ir.Node) -> Linear | None:
     """
     if node.domain != "" or node.op_type not in OPS or len(node.inputs) < 2:
         return None
-    weight = constant_of(node.inputs[1])
-    if weight is None:
-        weight = _dequantized(node.inputs[1])
+    weight = stored_constant(node.inputs[1])
     if weight is None:
         return None
     if node.op_type == "MatMul" and weight.ndim != 2:
@@ -152,7 +150,11 @@ def is_canonical_gemm(node: ir.Node) -> bool:
     )
 
 
-def _dequantized(value: ir.Value | None) -> np.ndarray | None:
+def stored_constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of an initializer, or what a DequantizeLinear makes of one; else None."""
+    constant = constant_of(value)
+    if constant is not None:
+        return constant
     producer = value.producer() if value is not None else None
     if producer is None or producer.op_type != "DequantizeLinear" or constant_of(producer.inputs[0]) is None:
         return None

@@ -53,6 +53,10 @@ class SoundRanges:
             pending.pop()
         return self._known[value]
 
+    def set(self, value: ir.Value, bounds: Interval) -> None:
+        """Take bounds of ``value`` as known: something that stands for it will replace it."""
+        self._known[value] = bounds
+
     def forget(self, value: ir.Value) -> None:
         """Compute the bounds of ``value`` anew when they are next asked for (its producer has changed)."""
         self._known.pop(value, None)

@@ -87,6 +87,16 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
     return [n for n in model.graph if n in after and n in before]
 
 
+def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
+    """The error for a model without a linear operator."""
+    return UnsupportedError(
+        "there is nothing to run encrypted in this model",
+        found=", ".join(sorted({n.op_type for n in model.graph})) or "no nodes",
+        allowed="at least one Gemm, MatMul or Conv with constant weights that depends on an input",
+        do="check that the weights are stored in the model and that the file is the trained model",
+    )
+
+
 def _reach(graph: nx.DiGraph, sources: list[ir.Node]) -> set[ir.Node]:
     seen = set(sources)
     pending = list(sources)
@@ -107,12 +117,7 @@ def find_regions(model: ir.Model) -> Regions:
     """
     server = server_nodes(model)
     if not server:
-        raise UnsupportedError(
-            "there is nothing to run encrypted in this model",
-            found=", ".join(sorted({n.op_type for n in model.graph})) or "no nodes",
-            allowed="at least one Gemm, MatMul or Conv with constant weights that depends on an input",
-            do="check that the weights are stored in the model and that the file is the trained model",
-        )
+        raise nothing_to_encrypt(model)
     probe = ElementwiseProbe(model.graph.opset_imports.get("", 21))
     needed: dict[ir.Value, None] = {}
     while True:

@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ..analysis.linear import Linear, constant_of, linear_of
+from ..analysis.linear import Linear, constant_of, linear_of, stored_constant
 from ..analysis.ranges import SoundRanges
 from ..analysis.regions import JOINS, LAYOUT, POOLS
 from ..base import Context
 from . import pooling
 from .build import Builder
-from .views import View, common_unit, rank_of, spread, through
+from .views import View, common_unit, rank_of, spread, through, whole_multiples
 
 
 class Lowering:
@@ -65,8 +65,9 @@ class Lowering:
                     node.replace_input_with(index, self._float(value, client=False))
 
     def _is_server(self, value: ir.Value) -> bool:
+        # Not the views: a quantized input is also the client's, who can use it as it is.
         producer = value.producer()
-        return value in self.views or (producer is not None and producer in self.server)
+        return producer is not None and producer in self.server
 
     def _dequantize(self, node: ir.Node) -> None:
         """A quantized activation: its integers without zero point, encrypted where the client has them."""
@@ -111,11 +112,22 @@ class Lowering:
             )
         return view
 
+    def _uniform(self, node: ir.Node, view: View) -> View:
+        """The view with one scale, where whole numbers can make up for what scales differ by."""
+        if view.scale.size == 1 or np.any(view.offset):
+            return view
+        found = whole_multiples(view.scale)
+        if found is None:
+            return view
+        factor, unit = found
+        scaled = self.build.scaled(view.integers, factor, f"{node.name}_common_scale")
+        return View(scaled, np.full([1] * factor.ndim, unit), np.zeros([1] * factor.ndim))
+
     def _linear(self, linear: Linear) -> None:
         node = linear.node
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        view = self._data_view(node, data)
+        view = self._uniform(node, self._data_view(node, data))
         if not view.uniform:
             raise UnsupportedError(
                 "the input of this linear operator has a scale per channel, or an offset",
@@ -131,10 +143,27 @@ class Lowering:
         kept = [a for a in node.attributes.values() if a.name not in {"alpha", "beta"}]
         name = self.build.take_name(node)
         integers = self.build.add(node.op_type, [view.integers, weight], output, name, kept)
-        bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = self._bias(node)
         offset = linear.along_channels(bias if bias is not None else np.zeros(1, np.float32), rank)
         factor = linear.along_channels(scale, rank) if scale.size > 1 else scale.reshape([1] * rank)
         self.views[output] = View(integers, factor * view.scale.reshape(-1)[0], offset)
+
+    def _bias(self, node: ir.Node) -> np.ndarray | None:
+        """The bias of a Gemm or Conv, also one that is stored as integers and a scale."""
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        if value is None:
+            return None
+        bias = stored_constant(value)
+        if bias is None:
+            raise UnsupportedError(
+                "the bias of this linear operator is not constant",
+                node=node.name or "",
+                op=node.op_type,
+                found=f"a bias {value.name!r} that is computed",
+                allowed="an initializer, or DequantizeLinear of one",
+                do="store the bias in the model",
+            )
+        return bias.reshape(-1)
 
     def _weight(self, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
         """Integer codes as stored, and the scale: (1) or (out)."""
@@ -161,6 +190,20 @@ class Lowering:
                 found=f"zero point {np.asarray(zero).reshape(-1)[0]}",
                 allowed="symmetric weights",
                 do="quantize the weights symmetrically (zero point 0)",
+            )
+        axis = producer.attributes.get_int("axis", 1) or 0
+        if scale.size > 1 and (
+            scale.ndim != 1
+            or producer.attributes.get_int("block_size", 0)
+            or axis % codes.ndim != linear.out_axis
+        ):
+            raise UnsupportedError(
+                "the weights of this linear operator have scales that are not one for each output",
+                node=linear.node.name or "",
+                op=linear.node.op_type,
+                found=f"scales of shape {list(scale.shape)} along axis {axis}",
+                allowed=f"one scale, or one for each entry of axis {linear.out_axis}",
+                do="quantize the weights per tensor or per output channel",
             )
         return codes.astype(np.float32), np.asarray(scale, np.float64).reshape(-1)
 
@@ -215,16 +258,17 @@ class Lowering:
             return self._float(value, client=True)
         if value in self._clones:
             return self._clones[value]
-        pending, order = [value], []
-        while pending:  # the float nodes between views and ``value``
+        # What stands for a view on the server's side stands for it on the client's side too.
+        ends = {*self.views, *self._clones, *(f for (_, client), f in self._floats.items() if not client)}
+        pending, between = [value], set()
+        while pending:
             current = pending.pop()
             producer = current.producer()
-            if producer is None or current in self.views or current in self._clones or producer in order:
+            if current in ends or producer is None or producer in between or producer not in self.server:
                 continue
-            if producer in self.server or producer in self.build.made:
-                order.append(producer)
-                pending.extend(v for v in producer.inputs if v is not None)
-        for producer in [n for n in self.model.graph if n in set(order)]:
+            between.add(producer)
+            pending.extend(v for v in producer.inputs if v is not None)
+        for producer in [n for n in self.model.graph if n in between]:
             self._clone(producer)
         return self._clones[value]
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import LimitError, UnsupportedError
+from ...ir.level import QUANTIZERS
 from ..analysis.islands import Island
 from ..analysis.linear import constant_of
 from ..analysis.ranges import Interval, over_axes
@@ -28,6 +29,10 @@ def varying_axes(island: Island) -> list[int]:
             constant = constant_of(value)
             if constant is None or constant.size == 1:
                 continue
+            if node.op_type in QUANTIZERS:  # their scales lie along an axis, wherever they would broadcast to
+                constant = constant.reshape(
+                    [-1, *[1] * (rank - 1 - (node.attributes.get_int("axis", 1) or 0) % rank)]
+                )
             if constant.ndim > rank:
                 raise UnsupportedError(
                     "a constant has more axes than the encrypted tensor",
@@ -105,9 +110,14 @@ def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axe
         reals = inputs
     else:
         codes, reals = runtime.run_nodes(island.nodes, {source: inputs}, [island.output, wanted], opset)
-    codes = np.broadcast_to(codes, inputs.shape).reshape(size, -1).T.astype(np.float32)
-    undefined = np.isnan(np.broadcast_to(reals, inputs.shape).reshape(size, -1).T)
-    return _without_gaps(codes, undefined, island)
+    codes, reals = (np.broadcast_to(_narrow(a, inputs.shape), inputs.shape) for a in (codes, reals))
+    undefined = np.isnan(reals.reshape(size, -1).T)
+    return _without_gaps(codes.reshape(size, -1).T.astype(np.float32), undefined, island)
+
+
+def _narrow(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Drop what constants that are the same everywhere, but have an axis, have spread a result over."""
+    return array[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[-array.ndim :])]
 
 
 def _without_gaps(codes: np.ndarray, undefined: np.ndarray, island: Island) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +16,8 @@ EXACT = 1e-5
 CLOSE = 1.0 / 512
 """Largest relative error of a multiplier where no small whole number will do."""
 LARGEST = 64
+MOST_MULTIPLE = 256
+"""Largest whole number that makes the scales of one tensor equal."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,24 @@ def through(node: ir.Node, array: np.ndarray, source: ir.Value, opset: int) -> n
         return array.reshape([1] * rank_of(node.outputs[0]))
     (moved,) = runtime.run_nodes([node], {source: spread(array, source)}, node.outputs, opset)
     return moved
+
+
+def whole_multiples(scale: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Write every scale as a whole number times one unit: (whole numbers, unit).
+
+    Windows of an average pooling that reach into the padding divide by less: 4, 6 and 9 have the common
+    multiple 36. None where the ratios are no fractions of small whole numbers.
+    """
+    unit = float(np.abs(scale).max())
+    if unit == 0:
+        return None
+    ratios = [Fraction(float(s) / unit).limit_denominator(LARGEST) for s in scale.reshape(-1)]
+    common = math.lcm(*(r.denominator for r in ratios))
+    whole = np.array([float(r * common) for r in ratios]).reshape(scale.shape)
+    unit /= common
+    if np.abs(whole).max() > MOST_MULTIPLE or np.any(np.abs(whole * unit - scale) > EXACT * np.abs(scale)):
+        return None
+    return whole, unit
 
 
 @dataclass(frozen=True)
