@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from ...ir import intervals
 from ..analysis.linear import linear_of
 from ..analysis.regions import variable_inputs
 from ..lowering.build import Builder
@@ -32,7 +33,9 @@ bits)."""
 Fill = Literal["none", "free", "full"]
 
 
-def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) -> tuple[Width, np.ndarray]:
+def fill_range(
+    source: ir.Value, spans: np.ndarray, width: Width, fill: Fill, room: float
+) -> tuple[Width, np.ndarray]:
     """Choose a wider accumulator and a gain for each channel.
 
     Args:
@@ -41,6 +44,7 @@ def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) ->
         width: The width without gains.
         fill: ``full`` fills the range of every channel; ``free`` only as far as no bootstrap gets dearer by
             that.
+        room: Largest gain that leaves the integers exact in float32 (``exact_room``).
 
     Returns:
         The new width, and gains (channels), at least 1 each.
@@ -55,6 +59,7 @@ def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) ->
         cheap = CHEAP_NORM / CHEAP_FALL ** (width.bits - width.removed - 4)
         if norms.max() <= cheap:
             bound = cheap / np.maximum(norms, 1e-9)
+    bound = np.minimum(bound, room)
     usage = _usage(spans, *best)
     for extra in range(1, min(EXTRA_BITS, MOST_BITS - width.bits) + 1):
         wider = Width(width.bits + extra, width.removed + extra)
@@ -64,6 +69,23 @@ def fill_range(source: ir.Value, spans: np.ndarray, width: Width, fill: Fill) ->
         if (tried := _usage(spans, wider, gains)) > usage + 0.01:
             best, usage = (wider, gains), tried
     return best
+
+
+def exact_room(model: ir.Model, source: ir.Value) -> float:
+    """How much an accumulator can grow until the verifier would no longer find it exact in float32.
+
+    That goes by what can happen at all, which may be many times what is declared. A quarter of it is taken:
+    products, offsets and rounding need the rest.
+    """
+    ranges: dict[ir.Value, intervals.Interval] = {}
+    for node in model.graph:
+        found = intervals.interval_of(node, ranges) if variable_inputs(node) else None
+        if found is not None:
+            ranges.update(dict.fromkeys(node.outputs, found))
+        if source in node.outputs:
+            break
+    largest = max(map(abs, ranges.get(source, (1.0, 1.0))))
+    return intervals.EXACT / 4 / max(largest, 1.0)
 
 
 def _usage(spans: np.ndarray, width: Width, gains: np.ndarray) -> float:
@@ -101,7 +123,7 @@ def weight_norms(source: ir.Value, channels: int) -> np.ndarray:
     return np.ones(channels)
 
 
-def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray) -> bool:
+def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray, axis: int) -> bool:
     """Multiply the weights of the linear operator that makes ``source`` alone; False where there is none.
 
     A multiplication of its own would cost more: the noise of a whole tensor is counted with its largest
@@ -110,6 +132,8 @@ def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray) -> bool:
     producer = source.producer()
     linear = linear_of(producer) if producer is not None else None
     if linear is None or len(list(source.uses())) != 1 or len(gains) not in {1, linear.channels}:
+        return False
+    if len(gains) > 1 and axis != linear.channel_axis % len(source.shape or [0, 0]):
         return False
     scaled = linear.matrix() * gains[:, None]
     linear.node.replace_input_with(1, build.constant(f"{linear.node.name}_filled", linear.stored(scaled)))

@@ -15,7 +15,7 @@ from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
 from .auto import Setting
-from .fill import fill_range, merge_gains
+from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place, width_for
 
 
@@ -96,7 +96,7 @@ class Walk:
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
             return []
-        width, gains = fill_range(source, high - low, width, setting.fill)
+        width, gains = fill_range(source, high - low, width, setting.fill, exact_room(self.model, source))
         x, wanted = (
             np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
             for a in (self.rounded[source], self.plain[table.outputs[0]])
@@ -117,7 +117,7 @@ class Walk:
         shape = [-1 if i == axis else 1 for i in range(len(source.shape or []))] if len(placed) > 1 else [1]
         offsets = np.array([p.offset for p in placed], np.float32)
         scaled = source
-        if merge_gains(self.build, source, gains):
+        if merge_gains(self.build, source, gains, axis):
             self.rounded.values[source] = self.rounded[source] * gains.reshape(shape).astype(np.float32)
             self.sound.forget(source)
         else:
