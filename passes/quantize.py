@@ -20,7 +20,7 @@ from .quantizing import graph as edit
 from .quantizing import scales
 from .quantizing import weights as W
 from .quantizing.activations import Quantizer, fit_quantizer
-from .quantizing.auto import choose_weights, input_bits
+from .quantizing.auto import WidthSearch, input_bits
 from .quantizing.solvers import adapt, solve
 
 Calibration = Literal["min-max", "percentile", "mse"]
@@ -62,6 +62,10 @@ class Quantize(Pass):
     percentile: float = option(
         99.9, help="Share of the values inside the range, in percent.", low=50, high=100
     )
+    mixed: bool = option(
+        False,
+        help="For auto: lower single layers' widths by a sensitivity analysis while the tolerance allows.",
+    )
     method: Literal["nearest", "gptq", "descent"] = option(
         "descent",
         help="How weights are rounded: each by itself, GPTQ, or coordinate descent on the layer's error.",
@@ -85,32 +89,42 @@ class Quantize(Pass):
             UnsupportedError: A node of the encrypted part cannot be computed on encrypted data.
         """
         data = context.require_calibration(self.name)
-        self._check_layers(find_regions(model))
+        regions = find_regions(model)
+        self._check_layers(regions)
         chosen = self
         if self.weights == "auto":
-            bits, error = choose_weights(
+            linear = [str(n.name) for n in regions.server if linear_of(n)]
+            free = [n for n in linear if "weights" not in self.layers.get(n, {})]
+            search = WidthSearch(
                 model,
                 data,
-                (self.tolerance, self.most),
+                free,
+                self.tolerance,
+                self.most,
+                self.mixed,
+                lambda m, widths: self._with(widths)._quantize(m, data, context),
                 context,
-                lambda m, w: self._fixed(w)._quantize(m, data, context),
             )
-            chosen = self._fixed(bits)
+            widths, error = search.run()
+            chosen = self._with(widths)
             context.notes.append(
-                f"quantize: {bits}-bit weights, {chosen.inputs}-bit inputs, {self.activations}-bit"
-                f" activations; they leave an output error of {error:.2%} of the variance on calibration data"
+                f"quantize: weights of {', '.join(str(w) for w in widths.values())} bits, inputs of {chosen.inputs},"
+                f" activations of {self.activations}; they leave an output error of {error:.2%} of the variance"
+                " on calibration data"
             )
         chosen._quantize(model, data, context)
         return True
 
-    def _fixed(self, weights: int) -> Quantize:
-        """These options with the widths decided."""
-        inputs = input_bits(weights) if self.inputs == "auto" else self.inputs
-        return replace(self, weights=weights, inputs=inputs)
+    def _with(self, widths: Mapping[str, int]) -> Quantize:
+        """These options with the widths of the weights decided."""
+        most = max(widths.values(), default=8)
+        inputs = input_bits(most) if self.inputs == "auto" else self.inputs
+        layers = {n: {**self.layers.get(n, {}), "weights": w} for n, w in widths.items()}
+        return replace(self, weights=most, inputs=inputs, layers={**self.layers, **layers})
 
     def _quantize(self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> None:
-        chosen = self._fixed(int(self.weights))
-        _Job(chosen, model, find_regions(model), data, context).run()
+        inputs = input_bits(int(self.weights)) if self.inputs == "auto" else self.inputs
+        _Job(replace(self, inputs=inputs), model, find_regions(model), data, context).run()
 
     def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:
         """Width for the first of ``nodes`` that ``layers`` names, else the general one."""

@@ -1,8 +1,9 @@
-"""Choosing the width of the weights: the fewest bits that still compute what the float model does."""
+"""Choosing the widths of weights: the fewest bits whose network still computes what the float model does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,10 @@ from ..base import Context
 
 FEWEST = 2
 PLAIN_INPUTS, FINE_INPUTS = 6, 8
-"""Input bits cost no bootstraps. Where weights need 5 bits and more, inputs are few or the network steep."""
+"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep or has few inputs."""
+
+Widths = dict[str, int]
+"""Bits of the weights by node name."""
 
 
 def input_bits(weights: int) -> int:
@@ -20,36 +24,72 @@ def input_bits(weights: int) -> int:
     return PLAIN_INPUTS if weights <= 4 else FINE_INPUTS
 
 
-def choose_weights(
-    model: ir.Model,
-    data: Mapping[str, np.ndarray],
-    budget: tuple[float, int],
-    context: Context,
-    quantized: Callable[[ir.Model, int], None],
-) -> tuple[int, float]:
-    """Try widths from small to large until the outputs are as near the float model's as the budget asks.
+@dataclass
+class WidthSearch:
+    """A search for the widths of the weights, on calibration data alone.
 
-    Args:
+    Attributes:
         model: The float model; not changed.
         data: Calibration inputs.
-        budget: Largest mean squared error over variance of the outputs, and most bits.
+        layers: Names of the linear nodes whose width is free.
+        tolerance: Largest mean squared error of the outputs over their variance.
+        most: Most bits.
+        mixed: Whether single layers may have fewer bits than the rest. That pays where a layer's weight norm is what
+            makes bootstraps dear; elsewhere bits of weights cost nothing.
+        quantized: Quantizes a model in place with given widths.
         context: For progress.
-        quantized: Quantizes a model in place with a given width of the weights.
-
-    Returns:
-        The width, and the error that it leaves.
     """
-    (tolerance, most), wanted = budget, outputs(model, data)
-    found: dict[int, float] = {}
-    for bits in range(FEWEST, most + 1):
-        context.progress("choose the weights' width", bits - FEWEST, most - FEWEST + 1)
-        tried = model.clone()
-        quantized(tried, bits)
-        found[bits] = output_error(outputs(tried, data), wanted)
-        if found[bits] <= tolerance:
-            return bits, found[bits]
-        # Past a few bits more of them change nothing: what is left comes from elsewhere.
-        if bits >= FEWEST + 2 and found[bits] > 0.9 * min(found[b] for b in found if b < bits):
-            break
-    best = min(found, key=lambda b: (found[b] > 1.05 * min(found.values()), b))
-    return best, found[best]
+
+    model: ir.Model
+    data: Mapping[str, np.ndarray]
+    layers: Sequence[str]
+    tolerance: float
+    most: int
+    mixed: bool
+    quantized: Callable[[ir.Model, Widths], None]
+    context: Context
+    _wanted: list[np.ndarray] = field(default_factory=list)
+    _tried: int = 0
+
+    def run(self) -> tuple[Widths, float]:
+        """One width for all layers, then single layers down in the order of how little it hurts.
+
+        Returns:
+            The widths, and the output error that they leave.
+        """
+        self._wanted = outputs(self.model, self.data)
+        bits, error = self._uniform()
+        widths = dict.fromkeys(self.layers, bits)
+        if not self.mixed or error > self.tolerance or len(self.layers) < 2:
+            return widths, error
+        lower = {n: {**widths, n: w - 1} for n, w in widths.items() if w > FEWEST}
+        hurts = {name: self._error(tried) for name, tried in lower.items()}
+        for name in sorted(hurts, key=hurts.__getitem__):
+            if hurts[name] > self.tolerance:
+                break
+            tried = {**widths, name: widths[name] - 1}
+            now = hurts[name] if widths == dict.fromkeys(self.layers, bits) else self._error(tried)
+            if now <= self.tolerance:
+                widths, error = tried, now
+        return widths, error
+
+    def _uniform(self) -> tuple[int, float]:
+        found: dict[int, float] = {}
+        for bits in range(FEWEST, self.most + 1):
+            found[bits] = self._error(dict.fromkeys(self.layers, bits))
+            if found[bits] <= self.tolerance:
+                return bits, found[bits]
+            # Past a few bits more of them change nothing: what is left comes from elsewhere.
+            earlier = [e for b, e in found.items() if b < bits]
+            if len(earlier) > 1 and found[bits] > 0.9 * min(earlier):
+                break
+        best = min(found, key=lambda b: (found[b] > 1.05 * min(found.values()), b))
+        return best, found[best]
+
+    def _error(self, widths: Widths) -> float:
+        self._tried += 1
+        # The number of trials is not known before; the bar reaches its end when the search does.
+        self.context.progress("choose the weights' widths", self._tried, self.most + 2 * len(self.layers))
+        tried = self.model.clone()
+        self.quantized(tried, widths)
+        return output_error(outputs(tried, self.data), self._wanted)
