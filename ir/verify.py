@@ -11,7 +11,7 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from . import verify_integer
 from .dialect import DOMAIN
-from .errors import VerificationError
+from .errors import ModelError, VerificationError
 from .level import Level, level_of
 from .runtime import to_proto
 
@@ -47,6 +47,25 @@ def verify(model: ir.Model) -> None:
         _check_qdq(model, canonical)
     if level is Level.INTEGER:
         verify_integer.check(model)
+
+
+def verify_given(model: ir.Model) -> None:
+    """``verify`` for a model as it comes from outside, where no pass of ours is to blame.
+
+    Raises:
+        ModelError: A rule is broken; the node is named.
+        LimitError: see ``verify``.
+    """
+    try:
+        verify(model)
+    except VerificationError as error:
+        raise ModelError(
+            f"the model breaks a rule of the {level_of(model)} level",
+            found=f"{error.what}: {error.found}",
+            allowed=error.allowed,
+            node=error.where.node,
+            op=error.where.op,
+        ) from error
 
 
 def broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> VerificationError:

@@ -17,16 +17,16 @@ from .backends.checking import check_against
 from .clipping import Prologue
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import calibration_for
-from .ir.errors import ModelError, PipelineError, VerificationError
+from .ir.errors import PipelineError
 from .ir.level import Level, level_of
 from .ir.load import FILE_KEY, load
 from .ir.partition import partition
 from .ir.runtime import Arrays, to_proto
-from .ir.verify import verify
+from .ir.verify import verify, verify_given
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .passes.analysis import islands
 from .passes.base import Context
-from .passes.instruments import Instrument
+from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager
 from .passes.pipeline import parse_passes, pass_name
 from .passes.presets import DEFAULT
@@ -109,7 +109,7 @@ def compile_model(
         progress=progress,
     )
     with timed("passes"):
-        result = manager.run(given, context, instruments)
+        result = manager.run(given, context, [Verify(), *instruments])
         _require_integer(result.model, manager)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
@@ -182,19 +182,8 @@ def _require_integer(model: ir.Model, manager: PassManager) -> None:
             node=node.name or "",
             op=node.op_type,
         )
-    try:
-        verify(model)
-    except VerificationError as error:
-        if "lower-to-integer" in names:
-            raise
-        # Nobody here made it an integer model: the file came so.
-        raise ModelError(
-            "the model breaks a rule of the integer level",
-            found=f"{error.what}: {error.found}",
-            allowed=error.allowed,
-            node=error.where.node,
-            op=error.where.op,
-        ) from error
+    # Where nobody here made it an integer model, the file came so.
+    (verify if "lower-to-integer" in names else verify_given)(model)
 
 
 def _compare(model: ir.Model, circuit: Circuit, data: Arrays, samples: int, progress: Progress) -> list[str]:

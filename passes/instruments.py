@@ -13,6 +13,7 @@ from onnx_ir.passes import PassBase
 from typing_extensions import override
 
 from ..ir.errors import OutputError
+from ..ir.level import Level, level_of
 
 __all__ = ["Dump", "Instrument", "Print", "Time", "Verify"]
 
@@ -37,11 +38,19 @@ class Instrument:
 
 
 class Verify(Instrument):
-    """Checks the rules of the model's level after each pass.
+    """Checks the rules of the model's level at the start and after each pass.
 
     Raises:
+        ModelError: The model comes with a broken one (loading has checked those of the float level).
         VerificationError: A pass broke one.
     """
+
+    @override
+    def start(self, model: ir.Model, passes: Sequence[PassBase]) -> None:
+        if level_of(model) is not Level.FLOAT:
+            from ..ir.verify import verify_given
+
+            verify_given(model)
 
     @override
     def after_pass(self, pass_: PassBase, model: ir.Model, modified: bool) -> None:

@@ -16,7 +16,9 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes import PassBase, common
 
-from onnx_fhe.ir.errors import DataError, OutputError, VerificationError
+from onnx_fhe.ir.errors import DataError, ModelError, OutputError, VerificationError
+from onnx_fhe.ir.level import Level, level_of, set_level
+from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context, Pass, PassManager, option
 from onnx_fhe.passes.differential import DifferentialCheck
 from onnx_fhe.passes.instruments import Dump, Instrument, Print, Time, Verify
@@ -169,6 +171,27 @@ def test_verify_looks_after_each_pass(model: ir.Model, monkeypatch: pytest.Monke
         PassManager([Shift(), ShiftMore(), Shift()], [Verify()]).run(model)
     assert len(seen) == 2
     assert caught.value.where.pass_name == "shift-more"
+
+
+def test_verify_blames_the_file_for_what_came_with_it(model: ir.Model):
+    set_level(model, Level.INTEGER)
+    with pytest.raises(ModelError, match="breaks a rule of the integer level"):
+        PassManager([Shift()], [Verify()]).run(model)
+
+
+def test_every_stage_of_the_straight_road_is_verified(small, tmp_path):
+    onnx.save(small.proto, tmp_path / "model.onnx")
+    seen = []
+
+    class Watch(Verify):
+        def after_pass(self, pass_, model, modified):
+            super().after_pass(pass_, model, modified)
+            seen.append(str(level_of(model)))
+
+    text = "normalize,quantize,lower-to-integer,fuse-tlu,insert-rounding{bits=3},analyze-bit-widths"
+    context = Context(calibration=small.data)
+    PassManager.parse(text).run(load(tmp_path / "model.onnx"), context, [Watch()])
+    assert seen == ["float", "qdq", "integer", "integer", "integer", "integer"]
 
 
 def test_verify_takes_a_sound_model(model: ir.Model):

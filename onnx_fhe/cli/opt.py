@@ -79,7 +79,7 @@ def opt(
         from ..ir.save import save
         from ..passes.base import Context
         from ..passes.differential import DifferentialCheck
-        from ..passes.instruments import Dump, Instrument, Print, Time
+        from ..passes.instruments import Dump, Instrument, Print, Time, Verify
         from ..passes.manager import PassManager
 
         load_plugins(plugin)
@@ -107,7 +107,8 @@ def opt(
             range_margin=range_margin,
             progress=progress,
         )
-        result = manager.run(given, context, [*instruments, timed])
+        # Outermost: it looks last, when a model that it refuses has been dumped and printed.
+        result = manager.run(given, context, [Verify(), *instruments, timed])
         save(result.model, out)
         level = str(level_of(result.model))
     if json:
