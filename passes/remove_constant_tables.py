@@ -1,0 +1,77 @@
+"""``remove-constant-tables``: neurons whose table always gives the same, or that nobody hears, leave the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.level import Level
+from .analysis.ranges import SoundRanges
+from .base import Context, Pass
+from .lowering.build import Builder
+from .tables import folding, neurons, pricing, shrink, unit
+from .tables.moves import Moves
+from .tables.reach import output_bounds
+
+
+@dataclass(frozen=True)
+class RemoveConstantTables(Pass):
+    """Remove tables that give one value for all inputs that can reach them, and the neurons behind them.
+
+    What a constant neuron adds to the next layers becomes an ``Add`` behind them (computed by running them, so padding
+    stays right); its weights go, before and behind, and the tensors between shrink. So do neurons whose outgoing
+    weights are all zero. A tensor that is constant as a whole becomes a constant. A neuron stays where something else
+    than linear operators, layout and constants stands around its table.
+    """
+
+    name: ClassVar[str] = "remove-constant-tables"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
+
+    def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
+        """Remove constant neurons of ``model`` in place."""
+        return pricing.improve(model, _Constants, lambda m: reversed(list(unit.tables(m))))
+
+
+class _Constants(pricing.Finder):
+    def __init__(self, model: ir.Model, moves: Moves) -> None:
+        super().__init__(model, moves)
+        self.sound = SoundRanges(model)
+
+    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+        found = unit.read(node)
+        if found is None:
+            return None
+        low, high = output_bounds(found, self.sound)
+        if (low == high).all() and (folded := folding.plan(self.model, found.output, low)) is not None:
+            return lambda: folding.apply(folded, Builder(self.model))
+        site = neurons.find(node, self.moves)
+        if site is None:
+            return None
+        gone = site.per_neuron(low == high).all(axis=1) | _unheard(site)
+        if gone.all():
+            gone[0] = False  # an empty tensor computes nothing, and its neighbours expect one
+        if not gone.any():
+            return None
+        planned = shrink.plan(site, gone, np.arange(len(gone)), low)
+        if planned is None:
+            return None
+        return lambda: shrink.apply(planned, Builder(self.model), self.moves)
+
+
+def _unheard(site: neurons.Site) -> np.ndarray:
+    """(neurons): whether every weight that reads one is zero."""
+    heard = np.zeros(site.linear.channels, bool)
+    for reader in site.readers:
+        linear = reader.linear
+        weight = np.moveaxis(linear.weight, 0 if linear.node.op_type == "MatMul" else 1, 0)
+        used = np.abs(weight).reshape(len(weight), -1).sum(axis=1) > 0
+        channel = site.channel.ravel()[reader.way.source]
+        first = channel.shape[neurons.input_axis(linear) % channel.ndim]
+        assert first == len(used)
+        lines = np.moveaxis(channel, neurons.input_axis(linear), 0).reshape(first, -1)
+        heard[lines[used].ravel()] = True
+    return ~heard
