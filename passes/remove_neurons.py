@@ -2,29 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .base import Context, Pass, option
 from .removing.exact import remove_exactly
+from .removing.plan import Plan, best_plan, follow
 from .removing.shrink import shrink
-from .removing.structure import find_structure
+from .removing.structure import Structure, Unit, find_structure
 from .removing.weights import Weights
+
+_MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
 class RemoveNeurons(Pass):
+    """Remove neurons, channels and filters, with everything that is coupled to them.
+
+    What goes together is found by running the operators of the model: through element-wise operators, additions,
+    concatenation, splits, slices, reshapes, transposes, normalization, pooling, grouped and depthwise convolutions and
+    shared weights. Channels that reach a graph output, that meet a graph input or that an operator mixes stay.
+
+    First goes what costs nothing, exactly: neurons that nobody listens to, constant ones, duplicates. Then the
+    cheapest by ``criterion`` until the share or the latency is reached. What reads them is refitted by ridge least
+    squares to the pre-activations of the float model, on the inputs that the reduced layers before really produce.
+    """
+
     name: ClassVar[str] = "remove-neurons"
     accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT,)
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
+    ratio: float = option(
+        0.0, help="Share of the removable neurons and channels; with 0 only those go that cost nothing.", low=0, high=1
+    )
+    criterion: Literal["output-error", "activation", "l1", "l2"] = option(
+        "output-error",
+        help="What a neuron is worth: the error that its loss leaves after refitting, the spread of what it sends, or"
+        " the norm of its weights.",
+    )
+    refit: bool = option(True, help="Fit the weights that read removed neurons anew, on calibration data.")
+    ridge: float = option(0.003, help="How strongly a fit is pulled to the weights as they were.", low=0)
+    balance: Literal["auto", "global", "uniform"] = option(
+        "auto",
+        help="The ratio of all layers together, of each layer, or whichever keeps the outputs better on calibration"
+        " data.",
+    )
+    latency: float | None = option(
+        None, help="Instead of ratio: remove until the estimate for one sample is at most these seconds.", low=0
+    )
+    layers: Mapping[str, float] = option({}, help="ratio of single layers, by node name.", low=0, high=1)
+
     def run(self, model: ir.Model, context: Context) -> bool:
+        """Remove neurons from ``model`` in place; returns whether any went.
+
+        Raises:
+            DataError: There is no calibration data, and the criterion or the refit needs it.
+            PipelineError: ``layers`` names a node that has no removable neurons.
+        """
         structure = find_structure(model)
+        self._check_layers(structure)
         weights = Weights(model, structure)
-        removed = remove_exactly(model, structure, weights)
+        free = remove_exactly(model, structure, weights)
         weights.store()
-        shrink(model, structure.linears, structure.keep(removed))
+        chosen: list[Unit] = []
+        if self.ratio or self.layers or self.latency is not None:
+            plan = best_plan(self._plans(context), model, free, context)
+            chosen = follow(plan, structure, weights, free, context)
+        removed = [*free, *chosen]
+        if removed:
+            shrink(model, structure.linears, structure.keep(removed))
+        context.notes.extend(_notes(structure, free, chosen))
         return bool(removed)
+
+    def _plans(self, context: Context) -> list[Plan]:
+        """What to try; without calibration data nothing can be compared."""
+        balances = [self.balance] if self.balance != "auto" else ["global", "uniform"]
+        if self.latency is not None or context.calibration is None or not self.ratio:
+            balances = balances[:1]
+        again = [False, True] if self.refit and self.criterion == "output-error" else [False]
+        latency = None if self.latency is None else self.latency * 1000
+        return [
+            Plan(self.ratio, self.layers, latency, self.criterion, b == "uniform", self.refit, self.ridge, a)
+            for b in balances
+            for a in again
+        ]
+
+    def _check_layers(self, structure: Structure) -> None:
+        names = {str(n.name) for layer in structure.layers() for n in layer}
+        for layer in self.layers:
+            if layer not in names:
+                raise PipelineError(
+                    f"remove-neurons: no neurons of {layer!r} can be removed",
+                    pass_name=self.name,
+                    found=structure.reasons.get(layer, "no linear layer of that name"),
+                    allowed=", ".join(sorted(names)) or "nothing in this model",
+                    do="use the node names that `onnx-fhe inspect` prints",
+                )
+
+
+def _notes(structure: Structure, free: list[Unit], chosen: list[Unit]) -> list[str]:
+    """What went from which layers, and why others were left alone."""
+    notes = []
+    if free or chosen:
+        gone = {u.number for u in (*free, *chosen)}
+        parts = [
+            f"{'+'.join(str(n.name) for n in layer)} {count} of {len(units)}"
+            for layer, units in structure.layers().items()
+            if (count := sum(u.number in gone for u in units))
+        ]
+        notes.append(
+            f"remove-neurons: removed {len(gone)} of {len(structure.units)} neurons or channels"
+            f" ({', '.join(parts)}), {len(free)} of them at no cost"
+        )
+    left = [f"{name}: {why}" for name, why in structure.reasons.items()]
+    if left:
+        more = f"; and {len(left) - _MOST_REASONS} more" if len(left) > _MOST_REASONS else ""
+        notes.append(f"remove-neurons: left alone: {'; '.join(left[:_MOST_REASONS])}{more}")
+    return notes

@@ -1,0 +1,179 @@
+"""Ways to remove units until a goal is reached, and the one of them that keeps the outputs best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import DataError
+from ..analysis.divergence import output_error, outputs
+from ..analysis.environment import Environment
+from ..base import Context
+from .criteria import NORMS, Criterion, Fixed, OutputError, choose
+from .goal import Goal, Layer, unit_times
+from .moments import moments_of
+from .refit import FloatRun, Refit, float_run
+from .structure import Structure, Unit, find_structure
+from .weights import Weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to remove, and how to choose it.
+
+    Attributes:
+        ratio: Share of all units.
+        layers: Shares of single layers.
+        latency: Milliseconds for one sample, instead of the share.
+        criterion: l1, l2, activation or output-error.
+        uniform: Whether each layer loses the same share.
+        refit: Whether readers are refitted.
+        ridge: Strength of the pull towards the weights as they were.
+        again: Whether the units of each layer are chosen once more when the layers before are done.
+    """
+
+    ratio: float
+    layers: Mapping[str, float]
+    latency: float | None
+    criterion: str
+    uniform: bool
+    refit: bool
+    ridge: float
+    again: bool = False
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot do without calibration data."""
+        return self.refit or self.criterion not in NORMS
+
+
+def best_plan(plans: list[Plan], model: ir.Model, gone: list[Unit], context: Context) -> Plan:
+    """The plan whose result has the least output error on calibration data."""
+    data = context.calibration
+    if len(plans) == 1 or data is None:
+        return plans[0]
+    wanted = outputs(model, data)
+    found = []
+    for index, plan in enumerate(plans):
+        copy = model.clone()
+        structure = find_structure(copy)
+        numbers = {u.number for u in gone}
+        follow(plan, structure, Weights(copy, structure), [u for u in structure.units if u.number in numbers], context)
+        found.append(output_error(outputs(copy, data), wanted))
+        context.progress("try ways to remove", index + 1, len(plans))
+    return plans[int(np.argmin(found))]
+
+
+def follow(
+    plan: Plan, structure: Structure, weights: Weights, gone: list[Unit], context: Context
+) -> list[Unit]:
+    """Mark units as removed until the goal is reached, and refit what reads them.
+
+    Args:
+        plan: What to do.
+        structure: All units.
+        weights: The weights; they and the biases of the model change.
+        gone: Units that went before; they count.
+        context: For the calibration data.
+
+    Returns:
+        The units that went now.
+    """
+    reference = None
+    if plan.needs_data:
+        reference = float_run(weights.model, structure, _calibration(context), context.seed)
+    criterion = _criterion(plan, structure, weights, reference)
+    for unit in gone:
+        criterion.remove(unit)
+    times, total = unit_times(weights.model, structure) if plan.latency is not None else ({}, 0.0)
+    goal = Goal(structure, gone, plan.ratio, plan.uniform, plan.layers, plan.latency, times, total)
+    left = [u for u in structure.units if u not in gone]
+    removed = choose(left, criterion, goal)
+    if not removed:
+        return []
+    if not plan.refit or reference is None:
+        for unit in removed:
+            weights.remove(unit)
+        weights.store()
+        return removed
+    refit = Refit(structure, weights, reference, plan.ridge)
+    if plan.again:
+        again = _Again(plan, structure, weights, reference, removed, gone)
+        return [u for u in refit.walk(gone, again) if u not in gone]
+    refit.walk([*gone, *removed])
+    return removed
+
+
+def _criterion(plan: Plan, structure: Structure, weights: Weights, reference: FloatRun | None) -> Criterion:
+    if plan.criterion in NORMS:
+        return Fixed(structure, weights, plan.criterion)
+    assert reference is not None
+    readers = {n for u in structure.units for n in u.readers}
+    moments = {n: reference.moments(structure, n) for n in structure.linears if n in readers}
+    if plan.criterion == "activation":
+        return Fixed(structure, weights, "l2", {n: np.sqrt(np.diag(m.xx)) for n, m in moments.items()})
+    return OutputError(structure, weights, moments, plan.ridge)
+
+
+def _calibration(context: Context) -> Mapping[str, np.ndarray]:
+    data = context.require_calibration("remove-neurons")
+    if any(len(v) < 2 for v in data.values()):
+        raise DataError(
+            "a fit needs more than one sample", found="1 or none", allowed="a few hundred typical inputs"
+        )
+    return data
+
+
+class _Again:
+    """Chooses the units of a layer anew at its first reader, on what the reduced layers before produce.
+
+    How many go, and which units of later layers will, is known from the first choice.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        structure: Structure,
+        weights: Weights,
+        reference: FloatRun,
+        first: list[Unit],
+        gone: list[Unit],
+    ) -> None:
+        self.plan, self.structure, self.weights, self.reference = plan, structure, weights, reference
+        self.pending = {layer: [u for u in units if u not in gone] for layer, units in structure.layers().items()}
+        self.first = first
+        self.gone = list(gone)
+
+    def __call__(self, node: ir.Node, env: Environment) -> list[Unit]:
+        """Units to remove now that ``node`` is about to read them."""
+        ready: list[Layer] = [k for k, us in self.pending.items() if any(node in u.readers for u in us)]
+        chosen = []
+        for layer in ready:
+            units = self.pending.pop(layer)
+            chosen += self._choose(node, env, layer, units)
+        return chosen
+
+    def _choose(self, node: ir.Node, env: Environment, layer: Layer, units: list[Unit]) -> list[Unit]:
+        wanted = [u for u in self.first if u.layer == layer]
+        if not wanted or len({frozenset(u.readers) for u in units}) > 1:
+            self.gone += wanted
+            return wanted
+        linear = self.structure.linears[node]
+        x = node.inputs[0]
+        assert x is not None
+        moments = {n: self.reference.moments(self.structure, n) for n in units[0].readers}
+        (moments[node],) = moments_of(linear, env[x], self.reference.values[node.outputs[0]], self.reference.seed)
+        criterion = OutputError(self.structure, self.weights, moments, self.plan.ridge)
+        for unit in self.first:
+            if unit.layer != layer:
+                criterion.forget(unit)
+        for unit in self.gone:
+            criterion.remove(unit)
+        goal = Goal(self.structure, self.gone, 0.0, True, {})
+        goal.set(layer, len(wanted))
+        found = choose(units, criterion, goal)
+        self.gone += found
+        return found
