@@ -13,6 +13,7 @@ from ..ir.level import Level
 from .analysis import islands, ranges
 from .base import Context, Pass
 from .lowering.build import Builder
+from .lowering.outputs import declare_output
 from .lowering.tables import build_table
 
 
@@ -66,8 +67,6 @@ class FuseTlu(Pass):
             ir.convenience.replace_all_uses_with(old, new)
         RemoveUnusedNodesPass()(model)
         for node in decrypts:
-            low, high = declared(node.inputs[0])  # type: ignore[arg-type]
-            node.attributes["low"] = ir.AttrInt64("low", int(low.min()))
-            node.attributes["high"] = ir.AttrInt64("high", int(high.max()))
+            declare_output(build, node, declared(node.inputs[0]))  # type: ignore[arg-type]
         after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
         return bool(found) or before != after

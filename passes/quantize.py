@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir import runtime
-from ..ir.errors import PipelineError
+from ..ir.errors import LimitError, PipelineError
 from ..ir.level import Level
 from .analysis.environment import Environment
 from .analysis.linear import Linear, linear_of
@@ -19,6 +19,7 @@ from .base import Context, Pass, option
 from .quantizing import graph as edit
 from .quantizing import scales
 from .quantizing import weights as W
+from .quantizing.accumulator import fit_within
 from .quantizing.activations import Quantizer, fit_quantizer
 from .quantizing.auto import WidthSearch, input_bits
 from .quantizing.solvers import adapt, solve
@@ -74,6 +75,12 @@ class Quantize(Pass):
         0.1,
         help="Ridge penalty of moving float weights to undo what the layers before lost; 0: do not.",
         low=0,
+    )
+    accumulator_bits: int | None = option(
+        None,
+        help="Change integer weights until every accumulator provably fits so many bits, whatever the input.",
+        low=2,
+        high=20,
     )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
     per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
@@ -172,6 +179,10 @@ class _Job:
             self.context.progress("choose activation scales", index + 1, len(self._groups()))
         env = Environment(self.model, self.data)
         units = scales.Units()
+        for value, quantizer in self.quantizers.items():
+            tensor = self.regions.tensors.get(value)
+            if len(quantizer.scale) == 1 and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
+                units.set(value, quantizer.scale)  # also for layers before, whose output it is added to
         nodes = list(self.model.graph)
         for value in self.model.graph.inputs:
             if value in self.quantizers:
@@ -217,7 +228,7 @@ class _Job:
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""
         absorbed = self.options.per_neuron and len(group) == 1 and group[0] in self.regions.tensors
-        absorbed = absorbed and scales.absorbers(group[0], set(self.regions.server)) is not None
+        absorbed = absorbed and self._absorbers(group[0]) is not None
         arrays = [self.float_values[v] for v in group]
         if absorbed:
             columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
@@ -226,6 +237,11 @@ class _Job:
         bits = max(self._bits(v) for v in group)
         quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
         self.quantizers |= dict.fromkeys(group, quantizer)
+
+    def _absorbers(self, value: ir.Value) -> object:
+        """Layers whose weights take a scale for each channel of ``value``, or None."""
+        direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
+        return scales.absorbers(value, set(self.regions.server), direct)
 
     def _insert(self, value: ir.Value, env: Environment, units: scales.Units) -> None:
         """Put the quantizer behind ``value`` and let later layers see what it does."""
@@ -236,11 +252,13 @@ class _Job:
         if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
             readers = [n for n in readers if linear_of(n)]
         if len(quantizer.scale) > 1:
-            scales.absorb(value, server, quantizer.scale, env.opset)
+            direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
+            scales.absorb(value, server, quantizer.scale, direct)
         nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
         env.step(nodes)
         env.moved(value, nodes[-1].outputs[0], len(readers))
         units.set(nodes[-1].outputs[0], 1.0 if len(quantizer.scale) > 1 else float(quantizer.scale[0]))
+        units.bound(nodes[-1].outputs[0], -quantizer.zero_point, quantizer.top - quantizer.zero_point)
 
     def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:
         """Quantize the weights of one layer and refit its gain and offset."""
@@ -254,7 +272,7 @@ class _Job:
         matrix, bits = linear.matrix(), options.bits("weights", node)
         if options.adapt and options.refit:
             matrix = adapt(matrix, rows, targets, options.adapt)
-        reference = units.reference(node)
+        reference = units.reference(linear)
         if reference is None:
             candidates = W.candidate_scales(matrix, bits, options.calibration)
         else:
@@ -262,6 +280,8 @@ class _Job:
         quantized = W.fit_scales(matrix, moments, candidates, bits)
         if options.method != "nearest":
             quantized = solve(matrix, moments, quantized, bits, options.method, move_scale=reference is None)
+        if options.accumulator_bits is not None:
+            quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
             [r @ quantized.integers[g * size : (g + 1) * size].T for g, r in enumerate(rows)], axis=1
@@ -272,5 +292,30 @@ class _Job:
         added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
         if offset is not None:
             added += edit.set_bias(self.model, linear, offset)
-        units.set(node.outputs[0], scale * units.of(node.inputs[0]))
+        units.set(node.outputs[0], scale * units.of(node.inputs[0]), linear.channel_axis)
         env.step([*added[:1], node, *added[1:]])
+
+    def _within(
+        self,
+        quantized: W.QuantizedWeight,
+        matrix: np.ndarray,
+        moments: list[np.ndarray],
+        span: tuple[int, int] | None,
+        node: ir.Node,
+    ) -> W.QuantizedWeight:
+        """The integers of a layer, changed so that its accumulator fits ``accumulator_bits`` for any input."""
+        bits = self.options.accumulator_bits
+        assert bits is not None
+        if span is None:
+            raise LimitError(
+                "the range of what this layer reads is not known here, so no accumulator width can be promised",
+                node=node.name or "",
+                op=node.op_type,
+                found="integers that do not come from a quantizer",
+                do="leave accumulator-bits out, or prune by the observed width",
+            )
+        fits = [quantized]
+        for coarser in (1.5, 2.0, 3.0):
+            scale = quantized.scale * coarser
+            fits.append(W.QuantizedWeight(W.round_weights(matrix, scale, self.options.bits("weights", node)), scale))
+        return fit_within(fits, matrix, moments, *span, bits)

@@ -1,8 +1,8 @@
 """Accumulator-aware rounding: integer weights whose accumulator fits a number of bits, whatever the input.
 
 The guarantee is that of A2Q (Colbert et al., 2023, arXiv 2308.13504): an accumulator of inputs in [low, high]
-spans exactly ``sum |q_i| (high_i - low_i)``, so that sum has to stay within 2^bits - 1. Where A2Q trains towards
-it, this takes weights back one step at a time, the one that the layer's output misses least first.
+spans exactly ``sum |q_i| (high_i - low_i)``, so that sum has to stay within 2^bits - 1. A2Q trains towards
+that; this takes weights back one step at a time, the one that the layer's output misses least first.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def limit_accumulator(
 ) -> np.ndarray:
     """Move integer weights towards zero until every channel's accumulator fits ``bits`` bits for any input.
 
-    Each step goes where it adds least to (Q s - W) H (Q s - W)^T for what it saves; through the cross terms of
-    H later steps make up for earlier ones. Then single steps either way that fit and improve are taken.
+    Each step goes where it adds least to (Q s - W) H (Q s - W)^T for what it saves; by the cross terms of H
+    later steps make up for earlier ones. Then single steps either way that fit and improve are taken.
 
     Args:
         integers: (out, in) quantized weights; 0 stays 0.

@@ -7,67 +7,104 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ..analysis.linear import Linear, constant_of, linear_of
-from ..analysis.regions import JOINS, LAYOUT, POOLS
+from ..analysis.regions import JOINS, LAYOUT
 from .weights import candidate_scales
 
-RATIOS = range(1, 17)
+PASSED = LAYOUT | {"GlobalAveragePool", "AveragePool"}
+"""Operators that a scale per channel goes through."""
 
 
-def absorbers(value: ir.Value, server: set[ir.Node]) -> list[tuple[ir.Node, list[ir.Node]]] | None:
+def absorbers(
+    value: ir.Value, server: set[ir.Node], direct: bool = False
+) -> list[tuple[ir.Node, list[ir.Node]]] | None:
     """The linear layers that read ``value``, each with the layout operators between.
 
     None where something else reads it too, so that a scale per channel cannot vanish in weights.
+
+    Args:
+        value: The tensor that is quantized.
+        server: The encrypted nodes.
+        direct: Only linear layers that read ``value`` itself get it quantized (it is an accumulator).
     """
     found: list[tuple[ir.Node, list[ir.Node]]] = []
     pending: list[tuple[ir.Value, list[ir.Node]]] = [(value, [])]
     while pending:
         current, path = pending.pop()
-        if current.is_graph_output():
+        if current.is_graph_output() and not direct:
             return None
         for use in current.uses():
             reader = use.node
-            if reader not in server:
-                return None
-            if linear_of(reader) is not None and use.idx == 0:
-                if reader.op_type == "MatMul" and current.shape is not None and len(current.shape) != 2:
+            if linear_of(reader) is not None and use.idx == 0 and reader in server:
+                if not _can_absorb(reader, value, path):
                     return None
                 found.append((reader, path))
-            elif reader.op_type in LAYOUT or reader.op_type in {"GlobalAveragePool", "AveragePool"}:
+            elif direct:
+                continue
+            elif reader in server and reader.op_type in PASSED:
                 pending.append((reader.outputs[0], [*path, reader]))
             else:
                 return None
     return found or None
 
 
-def absorb(value: ir.Value, server: set[ir.Node], scale: np.ndarray, opset: int) -> None:
+def _can_absorb(reader: ir.Node, value: ir.Value, path: list[ir.Node]) -> bool:
+    """Whether the weights of ``reader`` meet one scale each."""
+    data = reader.inputs[0]
+    if value.shape is None or len(value.shape) < 2 or data is None or data.shape is None:
+        return False
+    if reader.op_type == "MatMul" and len(data.shape) != 2:
+        return False
+    if reader.op_type != "Conv" or not path:
+        return True
+    # A convolution's weight meets all positions of a channel: they must still have one scale.
+    count = int(value.shape[1])  # type: ignore[arg-type]
+    found = arriving(value, path, np.arange(1.0, count + 1))
+    channels = found.reshape(*found.shape[:2], -1)
+    return bool(np.all(channels == channels[:, :, :1]))
+
+
+def arriving(value: ir.Value, path: list[ir.Node], scale: np.ndarray) -> np.ndarray:
+    """What scales of the channels of ``value`` become behind layout operators and pooling, for each element.
+
+    Pooling that counts its padding shrinks the values at the border, but not their scale.
+    """
+    shape = [d if isinstance(d, int) else 1 for d in value.shape or []]
+    shape[0] = 1
+    spread = np.broadcast_to(scale.astype(np.float32).reshape([1, -1] + [1] * (len(shape) - 2)), shape).copy()
+    if not path:
+        return spread
+    graph = path[0].graph
+    opset = graph.opset_imports.get("", 21) if isinstance(graph, ir.Graph) else 21
+    scaled, plain = (
+        runtime.run_nodes(path, {value: a}, [path[-1].outputs[0]], opset)[0]
+        for a in (spread, np.ones_like(spread))
+    )
+    return np.asarray(np.where(plain != 0, scaled / np.where(plain != 0, plain, 1.0), 1.0), np.float32)
+
+
+def absorb(value: ir.Value, server: set[ir.Node], scale: np.ndarray, direct: bool = False) -> None:
     """Multiply the weights of every reader by the scale of the input that each weight meets.
 
     Args:
         value: The tensor that gets a scale for each entry of axis 1.
         server: The encrypted nodes.
         scale: (channels).
-        opset: ai.onnx opset of the model.
+        direct: As for ``absorbers``.
     """
-    shape = [d if isinstance(d, int) else 1 for d in value.shape or []]
-    shape[0] = 1
-    spread = np.broadcast_to(scale.astype(np.float32).reshape([1, -1] + [1] * (len(shape) - 2)), shape).copy()
-    for reader, path in absorbers(value, server) or []:
-        arriving = spread
-        if path:
-            (arriving,) = runtime.run_nodes(path, {value: spread}, [path[-1].outputs[0]], opset)
+    for reader, path in absorbers(value, server, direct) or []:
         linear = linear_of(reader)
         assert linear is not None
-        _scale_weight(linear, arriving)
+        _scale_weight(linear, arriving(value, path, scale))
 
 
-def _scale_weight(linear: Linear, arriving: np.ndarray) -> None:
+def _scale_weight(linear: Linear, scale: np.ndarray) -> None:
     weight = linear.weight.astype(np.float64)
     if linear.node.op_type == "Gemm":
-        scaled = weight * arriving.reshape(1, -1)
+        scaled = weight * scale.reshape(1, -1)
     elif linear.node.op_type == "MatMul":
-        scaled = weight * arriving.reshape(-1, 1)
+        scaled = weight * scale.reshape(-1, 1)
     else:
-        channels = arriving[0].reshape(arriving.shape[1], -1).mean(axis=1)
+        channels = scale[0].reshape(scale.shape[1], -1)[:, 0]
         groups = channels.reshape(linear.groups, -1)
         per_row = np.repeat(groups, len(weight) // linear.groups, axis=0)
         scaled = weight * per_row.reshape(*per_row.shape, *[1] * (weight.ndim - 2))
@@ -122,38 +159,105 @@ class Units:
 
     def __init__(self) -> None:
         self._known: dict[ir.Value, np.ndarray] = {}
+        self._integers: dict[ir.Value, tuple[int, int]] = {}
 
-    def set(self, value: ir.Value, unit: float | np.ndarray) -> None:
-        """Record the unit of a tensor: () or (channels)."""
-        self._known[value] = np.asarray(unit, np.float64)
+    def bound(self, value: ir.Value, low: int, high: int) -> None:
+        """Record the smallest and largest integer that a tensor can hold."""
+        self._integers[value] = low, high
 
-    def of(self, value: ir.Value | None) -> np.ndarray:
-        """The unit of a tensor; 1 where it is not known."""
-        return self._known.get(value, np.asarray(1.0)) if value is not None else np.asarray(1.0)
+    def integers(self, value: ir.Value | None) -> tuple[int, int] | None:
+        """The smallest and largest integer of a tensor, or None where they are not known."""
+        return self._integers.get(value) if value is not None else None
+
+    def _carry(self, node: ir.Node) -> None:
+        """Ranges of integers through layout, average pooling (a sum) and additions."""
+        ranges = [self._integers[v] for v in node.inputs if v in self._integers]
+        data = node.inputs[0]
+        if not ranges:
+            return
+        low, high = ranges[0]
+        if node.op_type in LAYOUT:
+            self.bound(node.outputs[0], low, high)
+        elif node.op_type == "AveragePool":
+            window = int(np.prod(node.attributes.get_ints("kernel_shape", [1])))
+            self.bound(node.outputs[0], min(0, low) * window, max(0, high) * window)
+        elif node.op_type == "GlobalAveragePool" and data is not None and data.shape is not None:
+            window = int(np.prod([d for d in list(data.shape)[2:] if isinstance(d, int)]))
+            self.bound(node.outputs[0], low * window, high * window)
+        elif (
+            node.op_type in JOINS and len(ranges) == 2 and len({float(self.of(v)) for v in node.inputs}) == 1
+        ):
+            other = ranges[1] if node.op_type == "Add" else (-ranges[1][1], -ranges[1][0])
+            self.bound(node.outputs[0], low + other[0], high + other[1])
+
+    def set(self, value: ir.Value, unit: float | np.ndarray, axis: int = 1) -> None:
+        """Record the unit of a tensor: one number, or one for each entry of an axis."""
+        array = np.asarray(unit, np.float64)
+        if array.size > 1:
+            rank = len(value.shape or [])
+            array = array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+        self._known[value] = array if array.size > 1 else array.reshape(())
+
+    def of(self, value: ir.Value | None) -> float:
+        """The unit of a tensor that has one; 1 where it is not known."""
+        known = self._known.get(value) if value is not None else None
+        return float(known) if known is not None and known.ndim == 0 else 1.0
 
     def visit(self, node: ir.Node, linear: Linear | None) -> None:
         """Carry units through layout, pooling and additions."""
         if linear is not None or not node.inputs:
             return
+        self._carry(node)
         known = [self._known[v] for v in node.inputs if v in self._known]
         if not known:
             return
         output = node.outputs[0]
-        if node.op_type in LAYOUT and known[0].ndim == 0:
-            self.set(output, known[0])
-        elif node.op_type in POOLS and known[0].ndim == 0 and node.op_type == "AveragePool":
-            self.set(output, known[0] / float(np.prod(node.attributes.get_ints("kernel_shape", [1]))))
-        elif node.op_type in JOINS and len(known) == 2:
-            self.set(output, np.minimum(*np.broadcast_arrays(*known)))
-        elif node.op_type == "Add" and any(constant_of(v) is not None for v in node.inputs):
-            self.set(output, known[0])
+        if node.op_type in JOINS and len(known) == 2:
+            self._known[output] = np.minimum(*np.broadcast_arrays(*map(np.abs, known)))
+        elif node.op_type in JOINS and any(constant_of(v) is not None for v in node.inputs):
+            self._known[output] = known[0]
+        elif node.op_type in LAYOUT:
+            self._known[output] = self._through(node, known[0])
+        elif known[0].ndim and known[0].size != known[0].shape[1]:
+            return
+        elif node.op_type == "AveragePool":
+            window = float(np.prod(node.attributes.get_ints("kernel_shape", [1])))
+            self._known[output] = known[0] / window
+        elif node.op_type == "GlobalAveragePool" and (data := node.inputs[0]) is not None:
+            window = float(np.prod([d for d in list(data.shape or [])[2:] if isinstance(d, int)]))
+            self._known[output] = known[0] / window
 
-    def reference(self, node: ir.Node) -> np.ndarray | None:
-        """The unit of what this layer's output is added to, where that is known already."""
-        for reader in node.outputs[0].consumers():
-            if reader.op_type not in JOINS:
-                continue
-            for other in reader.inputs:
-                if other is not node.outputs[0] and other in self._known:
-                    return self._known[other]
-        return None
+    @staticmethod
+    def _through(node: ir.Node, unit: np.ndarray) -> np.ndarray:
+        """What a layout operator makes of a unit for each channel."""
+        data, graph = node.inputs[0], node.graph
+        if unit.ndim == 0 or data is None or not isinstance(graph, ir.Graph):
+            return unit
+        shape = [d if isinstance(d, int) else 1 for d in data.shape or []]
+        spread = np.broadcast_to(unit, [1, *shape[1:]]).astype(np.float32)
+        opset = graph.opset_imports.get("", 21)
+        return runtime.run_nodes([node], {data: spread}, node.outputs, opset)[0].astype(np.float64)
+
+    def reference(self, linear: Linear) -> np.ndarray | None:
+        """The unit of what this layer's output is added to, where that is known: () or (out)."""
+        value = linear.node.outputs[0]
+        while True:
+            readers = [r for r in value.consumers() if r.op_type in JOINS]
+            for reader in readers:
+                for other in reader.inputs:
+                    if other is not value and other in self._known:
+                        return self._along(linear, self._known[other])
+            if len(readers) != 1 or all(constant_of(v) is None for v in readers[0].inputs):
+                return None
+            value = readers[0].outputs[0]  # a bias on the way
+
+    @staticmethod
+    def _along(linear: Linear, unit: np.ndarray) -> np.ndarray | None:
+        """A unit as one number for each output channel; None where it also changes from place to place."""
+        if unit.ndim == 0:
+            return unit
+        moved = np.moveaxis(unit, linear.channel_axis % unit.ndim, 0)
+        columns = moved.reshape(len(moved), -1)
+        if not np.allclose(columns, columns[:, :1], rtol=1e-6, atol=0):
+            return None
+        return np.asarray(np.broadcast_to(columns[:, 0], linear.channels))

@@ -14,6 +14,7 @@ from ..analysis.noise import noise_steps
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
+from ..lowering.outputs import declare_range, restore
 from .auto import Setting
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place, width_for
@@ -153,7 +154,7 @@ class Walk:
         width = width_for(int((high - low).max()), self.output_bits or 30)
         name, step = str(decrypt.name), 2**width.removed
         if not width.removed:
-            _declare(decrypt, int((low + shift).min()), int((high + shift).max()))
+            declare_range(decrypt, float((low + shift).min()), float((high + shift).max()))
             self._replace(decrypt, [self.build.shifted(source, shift, f"{name}_correction")])
             return
         base = np.floor((width.top - (high - low)) / 2) - low
@@ -161,31 +162,17 @@ class Walk:
         rounded = self.build.dialect(
             "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode="approximate"
         )
-        _declare(decrypt, 0, 2**width.bits - step)
+        declare_range(decrypt, 0, 2**width.bits - step)
         self._replace(decrypt, [shifted, rounded])
         output = decrypt.outputs[0]
-        readers = list(output.uses())
-        following = list(self.model.graph)
-        place = following.index(decrypt) + 1
-        self.build.at(following[place] if place < len(following) else None)
-        restored = self.build.shifted(output, shift - base, f"{name}_restored")
-        for use in readers:
-            use.node.replace_input_with(use.idx, restored)
-        for index, graph_output in enumerate(self.model.graph.outputs):
-            if graph_output is output and restored is not output:
-                output.name, restored.name = f"{output.name}_raw", output.name
-                self.model.graph.outputs[index] = restored
+        readers = len(list(output.uses()))
+        restored = restore(self.build, decrypt, shift - base)
         self._restored[decrypt] = restored
         self.plain.values[restored] = self.plain[output]
-        self.plain.moved(output, restored, len(readers))
+        self.plain.moved(output, restored, readers)
 
     def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
         """Compute a chain of new values and let ``decrypt`` read the last."""
         made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
         decrypt.replace_input_with(0, chain[-1])
-
-
-def _declare(decrypt: ir.Node, low: int, high: int) -> None:
-    decrypt.attributes["low"] = ir.AttrInt64("low", low)
-    decrypt.attributes["high"] = ir.AttrInt64("high", high)

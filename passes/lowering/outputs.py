@@ -1,0 +1,58 @@
+"""Raw outputs: the range that a Decrypt declares, and offsets that the client takes off again."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..analysis.ranges import Interval
+from .build import Builder
+
+
+def declare_range(decrypt: ir.Node, low: float, high: float) -> None:
+    """Let a Decrypt declare that its input stays in [low, high]."""
+    decrypt.attributes["low"] = ir.AttrInt64("low", int(np.floor(low)))
+    decrypt.attributes["high"] = ir.AttrInt64("high", int(np.ceil(high)))
+
+
+def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
+    """Add ``amount`` behind a Decrypt, on the client, for all that reads it; returns the new value."""
+    model, output = build.model, decrypt.outputs[0]
+    readers = list(output.uses())
+    following = list(model.graph)
+    place = following.index(decrypt) + 1
+    build.at(following[place] if place < len(following) else None)
+    restored = build.shifted(output, amount, f"{decrypt.name}_restored")
+    for use in readers:
+        use.node.replace_input_with(use.idx, restored)
+    for index, graph_output in enumerate(model.graph.outputs):
+        if graph_output is output and restored is not output:
+            output.name, restored.name = f"{output.name}_raw", output.name
+            model.graph.outputs[index] = restored
+    return restored
+
+
+def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval) -> None:
+    """Declare the range of a raw output, shifted by channel to start at 0 where that saves a bit.
+
+    A signed range takes the bits of its larger side twice; shifted, it takes those of its width, and channels with
+    different centres come to lie on each other.
+    """
+    source = decrypt.inputs[0]
+    assert source is not None
+    low, high = np.floor(bounds[0]), np.ceil(bounds[1])
+    gone = tuple(i for i in range(low.ndim) if i != 1)
+    low, high = low.min(axis=gone, keepdims=True), high.max(axis=gone, keepdims=True)
+    if _bits(0, float((high - low).max())) < _bits(float(low.min()), float(high.max())):
+        build.at(decrypt)
+        decrypt.replace_input_with(0, build.shifted(source, -low, f"{decrypt.name}_offset"))
+        restore(build, decrypt, low)
+        low, high = np.zeros_like(low), high - low
+    declare_range(decrypt, float(low.min()), float(high.max()))
+
+
+def _bits(low: float, high: float) -> int:
+    """Bits that Concrete takes for a range: two's complement where it is signed."""
+    if low >= 0:
+        return int(high).bit_length()
+    return 1 + max(int(max(high, 0)).bit_length(), (-int(low) - 1).bit_length())
