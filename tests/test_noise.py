@@ -1,0 +1,69 @@
+"""The noise model against Concrete's simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnx_fhe.backends.reference import ReferenceBackend
+from onnx_fhe.backends.registry import get_backend
+from onnx_fhe.ir import load, runtime
+from onnx_fhe.ir.partition import partition
+from onnx_fhe.passes.analysis.noise import noise_steps, noisy_outputs, with_noise
+from onnx_fhe.passes.base import Context
+from onnx_fhe.passes.manager import PassManager
+
+
+def _integer(example, text="insert-rounding{bits=4}"):
+    pipeline = f"normalize,quantize{{weights=3}},lower-to-integer,fuse-tlu,{text}"
+    context = Context(calibration=example.calibration_data)
+    return PassManager.parse(pipeline).run(load.load(example.model), context).model
+
+
+def test_noise_is_what_p_error_says():
+    random = np.random.default_rng(0)
+    for p_error in (1e-1, 1e-2):
+        drawn = np.abs(random.standard_normal(400_000)) * noise_steps(p_error) > 0.5
+        assert drawn.mean() == pytest.approx(p_error, rel=0.1)
+
+
+def test_same_seed_same_errors_and_no_noise_no_errors(digits_mlp):
+    model = _integer(digits_mlp)
+    data = {k: v[:50] for k, v in digits_mlp.calibration_data.items()}
+    first, second = (noisy_outputs(model, data, 1e-2, seed=3)[0] for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, noisy_outputs(model, data, 1e-2, seed=4)[0])
+    noisy, scales = with_noise(model)
+    silent = {str(v.name): np.zeros((50, *list(v.shape)[1:]), np.float32) for v in scales}
+    found = runtime.run(noisy, {**data, **silent})
+    for name, array in runtime.run(model, data).items():
+        assert np.array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("p_error", [1e-5, 1e-2])
+def test_errors_are_as_large_as_in_concretes_simulation(digits_mlp, p_error):
+    """Mean squared difference of the raw outputs to the exact ones, on 150 samples."""
+    from onnx_fhe.backends.base import LowerOptions
+
+    model = _integer(digits_mlp)
+    data = {k: v[:150] for k, v in digits_mlp.calibration_data.items()}
+    exact = next(iter(runtime.run(model, data).values()))
+    modelled = noisy_outputs(model, data, p_error, seed=0)[0]
+    parts = partition(model)
+    integers = runtime.run(parts.prologue, data)
+    circuit = get_backend("concrete").lower(model, LowerOptions(p_error=p_error))
+    simulated = runtime.run(
+        parts.epilogue, {k: v.astype(np.float32) for k, v in circuit.simulate(integers).items()}
+    )
+    measured = float(((next(iter(simulated.values())) - exact) ** 2).mean())
+    assert float(((modelled - exact) ** 2).mean()) == pytest.approx(measured, rel=0.4)
+
+
+def test_reference_backend_stays_exact(digits_mlp):
+    model = _integer(digits_mlp)
+    parts = partition(model)
+    data = {k: v[:20] for k, v in digits_mlp.calibration_data.items()}
+    integers = runtime.run(parts.prologue, data)
+    circuit = ReferenceBackend().lower(model)
+    for name, array in circuit.clear(integers).items():
+        assert np.array_equal(array, circuit.simulate(integers)[name])
