@@ -79,6 +79,10 @@ def build_table(
         )
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
     first = low - np.floor((size - 1 - (high - low)) / 2)
+    if len(axes) > 1:  # merged channels run over all elements
+        shape = [int(d) for d in list(island.source.shape or [])[1:]]  # type: ignore[arg-type]
+        kept = [n if i in axes else 1 for i, n in enumerate(shape, start=1)]
+        first = np.broadcast_to(first.reshape(kept), shape).reshape(-1)
     table = _evaluate(model, island, first, size, axes)
     layer = island.source.producer()
     name = f"{layer.name if layer is not None else island.source.name}_table"
@@ -94,11 +98,8 @@ def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axe
     """(channels, size): batch entry i holds the i-th integer of every channel's range."""
     source = island.source
     shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
-    if len(axes) > 1:  # merged channels run over all elements
+    if len(axes) > 1:
         shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
-        first = np.broadcast_to(
-            first.reshape([int(s) if i in axes else 1 for i, s in enumerate(shape)]), shape
-        ).reshape(-1)
     grid = np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
     inputs = grid.astype(np.float32)
     opset = model.graph.opset_imports.get("", 21)
