@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import VerificationError
-from ..ir.partition import is_dialect
+from ..ir.graph import int_of, is_dialect
 
 
 def bits_of(low: int, high: int) -> int:
@@ -38,11 +38,6 @@ def integers(value: ir.Value, node: ir.Node) -> np.ndarray:
             op=node.op_type,
         )
     return np.asarray(rounded.astype(np.int64))
-
-
-def attribute(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute of ``node``."""
-    return node.attributes.get_int(name, default)
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,14 @@ def read_lookup(node: ir.Node) -> Lookup:
     assert source is not None
     assert table is not None
     assert first is not None
-    step, removed, mode = attribute(node, "step", 1), 0, "exact"
+    step, removed, mode = int_of(node, "step", 1), 0, "exact"
     before = source.producer()
     if before is not None and is_dialect(before, "RoundBits"):
-        removed = attribute(before, "lsbs_to_remove", 0)
+        removed = int_of(before, "lsbs_to_remove", 0)
         mode = before.attributes.get_string("mode", "exact")
         assert before.inputs[0] is not None
         source = before.inputs[0]
-    axis = attribute(node, "axis", 1)
+    axis = int_of(node, "axis", 1)
     lookup = Lookup(
         node,
         source,
@@ -147,14 +142,12 @@ def lookups(server: ir.Model) -> list[Lookup]:
 def rounding_unit(value: ir.Value | None) -> int:
     """``2^lsbs_to_remove`` where a RoundBits made ``value``, else 1."""
     node = value.producer() if value is not None else None
-    return (
-        1 << attribute(node, "lsbs_to_remove", 0) if node is not None and is_dialect(node, "RoundBits") else 1
-    )
+    return 1 << int_of(node, "lsbs_to_remove", 0) if node is not None and is_dialect(node, "RoundBits") else 1
 
 
 def declared_range(node: ir.Node) -> tuple[int, int]:
     """``low`` and ``high`` of an Encrypt or Decrypt."""
-    return attribute(node, "low", 0), attribute(node, "high", 1)
+    return int_of(node, "low", 0), int_of(node, "high", 1)
 
 
 def marks(server: ir.Model, op_type: str) -> Iterable[ir.Node]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import ArtifactError, DataError
+from ..ir.graph import layer_of
 from ..ir.limits import TargetLimits
 from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
@@ -24,7 +25,7 @@ from .base import (
     LayerStatistics,
     LowerOptions,
 )
-from .layers import layer_of, merge_layers
+from .layers import merge_layers
 from .lookups import along, bits_of, declared_range, lookups, marks
 
 BATCH = 256

@@ -14,6 +14,7 @@ MODULES = (
     "dialect",
     "errors",
     "functions",
+    "graph",
     "intervals",
     "level",
     "limits",
@@ -25,6 +26,7 @@ MODULES = (
     "runtime",
     "sampling",
     "save",
+    "sides",
     "verify",
 )
 

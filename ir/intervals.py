@@ -7,26 +7,12 @@ import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import LimitError
+from .graph import LAYOUT, LINEAR, constant_of, int_of
 
 EXACT = 2**24
 """float32 holds every integer below this exactly."""
 
-LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
-LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
-
 Interval = tuple[float, float]
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of an initializer, else None."""
-    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
-def int_of(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute."""
-    return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from .dialect import DOMAIN
-from .errors import ModelError, UnsupportedError, VerificationError
+from .errors import ModelError
+from .graph import is_dialect
 from .level import Level, set_level
+from .sides import sides_of
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,6 @@ class Parts:
     prologue: ir.Model
     server: ir.Model
     epilogue: ir.Model
-
-
-class _Side(Enum):
-    CONSTANT = "a constant"
-    BEFORE = "a value of the prologue"
-    INSIDE = "an encrypted value"
-    AFTER = "a decrypted value"
 
 
 def partition(model: ir.Model) -> Parts:
@@ -60,68 +54,14 @@ def partition(model: ir.Model) -> Parts:
             allowed="at least one of each",
             do="put quantize and lower-to-integer in the pipeline",
         )
-    _check_sides(model.graph)
+    sides_of(model)  # refuses what cannot be split
     if any(v.shape is None for v in _edges(encrypts, decrypts)):
         ShapeInferencePass()(model)
     return Parts(_prologue(model, encrypts), _server(model, encrypts, decrypts), _epilogue(model, decrypts))
 
 
-def is_dialect(node: ir.Node, op_type: str) -> bool:
-    """Whether ``node`` is the dialect's operator ``op_type``."""
-    return node.domain == DOMAIN and node.op_type == op_type
-
-
-def encrypted_inputs(node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node of the server part that are not constants, in order."""
-    return [v for v in node.inputs if v is not None and v.const_value is None]
-
-
 def _edges(encrypts: Iterable[ir.Node], decrypts: Iterable[ir.Node]) -> list[ir.Value]:
     return [n.outputs[0] for n in (*encrypts, *decrypts)]
-
-
-def _check_sides(graph: ir.Graph) -> None:
-    sides: dict[ir.Value, _Side] = dict.fromkeys(graph.inputs, _Side.BEFORE)
-    sides |= dict.fromkeys(graph.initializers.values(), _Side.CONSTANT)
-    for node in graph:
-        read = {sides[v] for v in node.inputs if v is not None} - {_Side.CONSTANT}
-        side = _side_of(node, read)
-        for value in node.outputs:
-            sides[value] = side
-    for value in graph.outputs:
-        if sides[value] is _Side.INSIDE:
-            raise VerificationError(
-                "a graph output is encrypted",
-                found=str(value.name),
-                allowed="a Decrypt between the encrypted region and the output",
-            )
-
-
-def _side_of(node: ir.Node, read: set[_Side]) -> _Side:
-    where = {"node": node.name or "", "op": node.op_type}
-    if is_dialect(node, "Encrypt"):
-        if _Side.AFTER in read:
-            raise UnsupportedError(
-                "a value is encrypted that depends on a decrypted one",
-                allowed="one encrypted region",
-                do="cut the model in two, or choose operators that stay encrypted",
-                **where,
-            )
-        if _Side.INSIDE in read:
-            raise VerificationError("an encrypted value is encrypted again", **where)
-        return _Side.INSIDE
-    if is_dialect(node, "Decrypt"):
-        if read != {_Side.INSIDE}:
-            raise VerificationError("Decrypt of a value that is not encrypted", **where)
-        return _Side.AFTER
-    if _Side.INSIDE in read:
-        if read != {_Side.INSIDE}:
-            other = next(iter(read - {_Side.INSIDE}))
-            raise VerificationError("an encrypted value meets a clear one", found=other.value, **where)
-        return _Side.INSIDE
-    if _Side.AFTER in read:
-        return _Side.AFTER
-    return _Side.BEFORE if read else _Side.CONSTANT
 
 
 def _prologue(model: ir.Model, encrypts: Sequence[ir.Node]) -> ir.Model:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import VerificationError
-from .intervals import EXACT, LAYOUT, LINEAR, Interval, constant_of, int_of, interval_of
+from .graph import LAYOUT, LINEAR, constant_of, int_of, is_dialect
+from .intervals import EXACT, Interval, interval_of
+from .sides import Side, sides_of
 
 SUMS = frozenset({"Add", "Sub"})
 ALLOWED = LAYOUT | LINEAR | SUMS | {"Mul", "Neg", "ReduceSum"}
-
-
-class Side(Enum):
-    """Where a value lives."""
-
-    CONSTANT = "constant"
-    PROLOGUE = "client, before encryption"
-    SERVER = "encrypted"
-    EPILOGUE = "client, after decryption"
 
 
 def check(model: ir.Model) -> None:
@@ -31,56 +23,38 @@ def check(model: ir.Model) -> None:
     Only allowed operators stand in it; no client value reaches it but through Encrypt, and none leaves it but
     through Decrypt; nothing is encrypted again after decryption; weights, tables and constants are integers;
     a RoundBits is read by TableLookups only; intervals from the declared ranges and the tables prove that no
-    sum of absolute products reaches 2^24. Float
-    operators in front of a quantizer that ``fuse-tlu`` has yet to make a table of are left alone.
+    sum of absolute products reaches 2^24. Float operators in front of a quantizer that ``fuse-tlu`` has yet
+    to make a table of are left alone.
 
     Raises:
         VerificationError: A rule is broken; the node is named.
+        UnsupportedError: A value is encrypted that depends on a decrypted one.
         LimitError: A value may reach 2^24, so that float32 would not be exact.
     """
-    sides: dict[ir.Value, Side] = dict.fromkeys(model.graph.inputs, Side.PROLOGUE)
-    ranges: dict[ir.Value, Interval] = {}
-    found = set()
-    waiting = _waiting(model)
-    for node in model.graph:
-        inputs = [v for v in node.inputs if v is not None]
-        given = {v: sides.get(v, Side.CONSTANT) for v in inputs}
-        side = _side(node, given)
-        if node.domain == DOMAIN and node.op_type in ("Encrypt", "Decrypt"):
-            found.add(node.op_type)
-        if side is Side.SERVER and node not in waiting:
-            _check_server(node, given)
-            interval = interval_of(node, ranges)
-            if interval is not None:
-                ranges.update(dict.fromkeys(node.outputs, interval))
-        sides.update(dict.fromkeys(node.outputs, side))
-    for output in model.graph.outputs:
-        if sides.get(output) is Side.SERVER:
-            source = output.producer()
-            assert source is not None
-            raise _broken(
-                source,
-                "an encrypted value leaves the model",
-                f"output {output.name!r}",
-                "a Decrypt before it",
-            )
-    if missing := {"Encrypt", "Decrypt"} - found:
+    sides = sides_of(model)
+    marks = {n.op_type for n in model.graph if is_dialect(n, "Encrypt", "Decrypt")}
+    if missing := {"Encrypt", "Decrypt"} - marks:
         raise VerificationError(
             "the model has no encrypted part", found=f"no {' and no '.join(sorted(missing))}", allowed="both"
         )
+    ranges: dict[ir.Value, Interval] = {}
+    waiting = _waiting(model, sides)
+    for node in model.graph:
+        if sides[node.outputs[0]] is not Side.SERVER or node in waiting:
+            continue
+        _check_server(node, {v: sides.get(v, Side.CONSTANT) for v in node.inputs if v is not None})
+        interval = interval_of(node, ranges)
+        if interval is not None:
+            ranges.update(dict.fromkeys(node.outputs, interval))
 
 
-def _waiting(model: ir.Model) -> set[ir.Node]:
+def _waiting(model: ir.Model, sides: Mapping[ir.Value, Side]) -> set[ir.Node]:
     """The nodes that wait for ``fuse-tlu``: quantizers of encrypted values, and what belongs to them.
 
     Before them that is everything back to a linear or dialect operator or the Cast of an earlier quantizer,
     behind them Clip, Cast and DequantizeLinear.
     """
-    encrypted: set[ir.Value] = set()
-    for node in model.graph:
-        is_mark = node.domain == DOMAIN and node.op_type in ("Encrypt", "Decrypt")
-        if node.op_type == "Encrypt" if is_mark else any(v in encrypted for v in node.inputs):
-            encrypted.update(node.outputs)
+    encrypted = {v for v, side in sides.items() if side is Side.SERVER}
     quantizers = [n for n in model.graph if n.op_type == "QuantizeLinear" and n.inputs[0] in encrypted]
     found, before, behind = set(quantizers), list(quantizers), list(quantizers)
     while before:
@@ -104,42 +78,6 @@ def _waiting(model: ir.Model) -> set[ir.Node]:
 
 def _broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> VerificationError:
     return VerificationError(rule, node=node.name or "", op=node.op_type, found=found, allowed=allowed)
-
-
-def _side(node: ir.Node, given: dict[ir.Value, Side]) -> Side:
-    """The side of the outputs of ``node``."""
-    met = set(given.values())
-    if node.domain == DOMAIN and node.op_type == "Encrypt":
-        if met != {Side.PROLOGUE}:
-            raise _broken(
-                node, "Encrypt of a value that is not the client's to give", _names(met), "a client value"
-            )
-        return Side.SERVER
-    if node.domain == DOMAIN and node.op_type == "Decrypt":
-        if met != {Side.SERVER}:
-            raise _broken(node, "Decrypt of a value that is not encrypted", _names(met), "an encrypted value")
-        return Side.EPILOGUE
-    if Side.SERVER in met:
-        if met - {Side.SERVER, Side.CONSTANT}:
-            names = [v.name for v, s in given.items() if s in (Side.PROLOGUE, Side.EPILOGUE)]
-            raise _broken(
-                node, "a float value reaches the encrypted part", f"{names}", "an Encrypt before it"
-            )
-        return Side.SERVER
-    if node.domain == DOMAIN:
-        raise _broken(
-            node,
-            "an operator of the circuit stands outside the encrypted part",
-            _names(met),
-            "encrypted input",
-        )
-    return (
-        Side.EPILOGUE if Side.EPILOGUE in met else Side.PROLOGUE if met - {Side.CONSTANT} else Side.CONSTANT
-    )
-
-
-def _names(sides: set[Side]) -> str:
-    return ", ".join(sorted(s.value for s in sides)) or "no input"
 
 
 def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:

@@ -13,9 +13,9 @@ import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
 
 from .backends.base import CircuitStatistics
-from .backends.lookups import attribute
 from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
+from .ir.graph import int_of
 
 FORMAT = 1
 """Version of the artifact; a newer one is refused."""
@@ -147,7 +147,7 @@ def rounding_of(model: ir.Model) -> Rounding:
     modes = {
         n.attributes.get_string("mode", "exact")
         for n in model.graph
-        if n.domain == DOMAIN and n.op_type == "RoundBits" and attribute(n, "lsbs_to_remove", 0)
+        if n.domain == DOMAIN and n.op_type == "RoundBits" and int_of(n, "lsbs_to_remove", 0)
     }
     if not modes:
         return "none"

@@ -16,7 +16,7 @@ from onnx_fhe.cli.app import main
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir import functions
 from onnx_fhe.ir.errors import ModelError
-from onnx_fhe.ir.partition import is_dialect
+from onnx_fhe.ir.graph import is_dialect
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.save import save
 from onnx_fhe.passes import Context, PassManager, plugins, tlu_operators

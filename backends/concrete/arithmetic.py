@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..lookups import attribute
+from ...ir.graph import int_of
 from .scope import Emission, Scope, Traced, refuse
 
 
@@ -56,13 +56,13 @@ def _reduce_sum(scope: Scope, node: ir.Node) -> Traced:
     else:
         axes = list(node.attributes.get_ints("axes", []))
     if not axes:
-        if attribute(node, "noop_with_empty_axes", 0):
+        if int_of(node, "noop_with_empty_axes", 0):
             return x
         axes = list(range(rank))
     axes = sorted({a % rank for a in axes})
     if 0 in axes:
         raise refuse(node, "a sum runs over the batch axis", found=f"axes {axes}", allowed="axes from 1 on")
-    return np.sum(x, axis=tuple(axes), keepdims=bool(attribute(node, "keepdims", 1)))
+    return np.sum(x, axis=tuple(axes), keepdims=bool(int_of(node, "keepdims", 1)))
 
 
 EMIT: dict[str, Emission] = {

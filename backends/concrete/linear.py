@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 from concrete import fhe
 
-from ..lookups import attribute
+from ...ir.graph import int_of
 from .scope import Emission, Scope, Traced, refuse
 
 
 def _gemm(scope: Scope, node: ir.Node) -> Traced:
-    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
+    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and not int_of(node, "transA", 0)
     if len([v for v in node.inputs if v is not None]) > 2 or not plain:
         raise refuse(
             node,
@@ -23,7 +23,7 @@ def _gemm(scope: Scope, node: ir.Node) -> Traced:
     if not scope.is_constant(node, 1):
         raise _encrypted_weights(node)
     weights = scope.operand(node, 1)
-    return scope.operand(node, 0) @ (weights.T if attribute(node, "transB", 0) else weights)
+    return scope.operand(node, 0) @ (weights.T if int_of(node, "transB", 0) else weights)
 
 
 def _matmul(scope: Scope, node: ir.Node) -> Traced:
@@ -58,7 +58,7 @@ def _conv(scope: Scope, node: ir.Node) -> Traced:
         weights,
         strides=tuple(strides),
         dilations=tuple(dilations),
-        group=attribute(node, "group", 1),
+        group=int_of(node, "group", 1),
     )
     return y.reshape(scope.shape(node.outputs[0])) if dims == 1 else y
 

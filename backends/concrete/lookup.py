@@ -8,9 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from concrete import fhe
 
-from ...ir.partition import is_dialect
-from ..layers import LAYOUT
-from ..lookups import Lookup, along, attribute, bits_of, declared_range
+from ...ir.graph import LAYOUT, int_of, is_dialect
+from ..lookups import Lookup, along, bits_of, declared_range
 from .bounds import declare, declared, moves
 from .scope import Emission, Scope, Traced, refuse
 
@@ -87,7 +86,7 @@ def _round_bits(scope: Scope, node: ir.Node) -> Traced:
                 allowed="TableLookup, Decrypt",
             )
     ranges = [declared_range(r) for r in readers if is_dialect(r, "Decrypt")]
-    removed = attribute(node, "lsbs_to_remove", 0)
+    removed = int_of(node, "lsbs_to_remove", 0)
     if not ranges or not removed:
         return x
     return _rounded_output(x, removed, _exactness(node.attributes.get_string("mode", "exact")), ranges)

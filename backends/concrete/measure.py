@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ...ir.graph import layer_of
 from ..base import CircuitStatistics, LayerStatistics
-from ..layers import layer_of, merge_layers
+from ..layers import merge_layers
 from ..lookups import Lookup, marks
 from .compiling import Compiled
 from .plan import Plan

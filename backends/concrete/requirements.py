@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...ir.errors import LimitError
+from ...ir.graph import layer_of
 from ...ir.limits import TargetLimits
-from ..layers import layer_of
 from ..lookups import Lookup, bits_of, declared_range, marks
 from .emit import emission_of
 from .plan import Plan

@@ -31,7 +31,11 @@ class ElementwiseProbe:
             node: The node.
             variable: Its inputs that are not constant. They must have a known rank.
         """
-        if node.domain == DOMAIN or len(node.outputs) != 1 or node.op_type.startswith(("Random", "Bernoulli")):
+        if (
+            node.domain == DOMAIN
+            or len(node.outputs) != 1
+            or node.op_type.startswith(("Random", "Bernoulli"))
+        ):
             return False
         key = self._key(node, variable)
         if key not in self._known:

@@ -1,0 +1,53 @@
+"""Reading a graph: what is constant, what is not, and which layer a value belongs to."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from .dialect import DOMAIN
+
+LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
+"""Linear operators with a weight."""
+
+LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
+"""Operators that only move elements."""
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """The array of an initializer that nobody can override, else None."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def variable_inputs(node: ir.Node) -> list[ir.Value]:
+    """The inputs of a node that are not constant, each once."""
+    return list(dict.fromkeys(v for v in node.inputs if v is not None and constant_of(v) is None))
+
+
+def int_of(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    return node.attributes.get_int(name, default)
+
+
+def is_dialect(node: ir.Node, *op_types: str) -> bool:
+    """Whether ``node`` is one of these operators of the dialect (of any, where none is named)."""
+    return node.domain == DOMAIN and (not op_types or node.op_type in op_types)
+
+
+def layer_of(value: ir.Value | None) -> ir.Node | None:
+    """The node that computes what ``value`` holds, seen through layout, constants and rounding.
+
+    That is a linear operator, a sum of two tensors, or a ReduceSum: the layer, as people know it, of a table
+    that reads ``value``. None where another table or an input comes first.
+    """
+    node = value.producer() if value is not None else None
+    while node is not None and not is_dialect(node, "TableLookup", "Encrypt"):
+        if not node.domain and node.op_type in LINEAR | {"ReduceSum"}:
+            return node
+        inputs = variable_inputs(node)
+        if len(inputs) != 1:
+            return node
+        node = inputs[0].producer()
+    return None
