@@ -69,7 +69,13 @@ class InsertRounding(Pass):
         tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
         names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
         known = {name for pair in names.values() for name in pair}
-        for layer in self.layers:
+        for layer, bits in self.layers.items():
+            if not 0 <= bits <= 8:
+                raise PipelineError(
+                    f"insert-rounding: layer {layer!r} cannot be rounded to {bits} bits",
+                    pass_name=self.name,
+                    allowed="1 to 8, and 0 for no rounding",
+                )
             if layer not in known:
                 raise PipelineError(
                     f"insert-rounding: there is no table behind a node {layer!r}",

@@ -151,7 +151,8 @@ class Quantize(Pass):
                     do="use the node names that `onnx-fhe inspect` prints",
                 )
             for key, bits in given.items():
-                if key not in {"weights", "activations", "inputs"} or not 1 <= int(bits) <= 8:
+                whole = isinstance(bits, int) and not isinstance(bits, bool)
+                if key not in {"weights", "activations", "inputs"} or not whole or not 1 <= bits <= 8:
                     raise PipelineError(
                         f"quantize: layer {layer!r} takes no {key}={bits}",
                         pass_name=self.name,
