@@ -14,6 +14,7 @@ from .intervals import EXACT, Interval, interval_of
 from .sides import Side, sides_of
 
 SUMS = frozenset({"Add", "Sub"})
+_CODES = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
 ALLOWED = LAYOUT | LINEAR | SUMS | {"Mul", "Neg", "ReduceSum"}
 
 
@@ -60,7 +61,7 @@ def _waiting(model: ir.Model, sides: Mapping[ir.Value, Side]) -> set[ir.Node]:
     while before:
         for value in before.pop().inputs:
             source = value.producer() if value is not None and value in encrypted else None
-            if source is None or source in found or source.domain or source.op_type in LINEAR | {"Cast"}:
+            if source is None or source in found or _is_integer_operator(source):
                 continue
             found.add(source)
             before.append(source)
@@ -74,6 +75,14 @@ def _waiting(model: ir.Model, sides: Mapping[ir.Value, Side]) -> set[ir.Node]:
                 found.add(reader)
                 behind.append(reader)
     return found
+
+
+def _is_integer_operator(node: ir.Node) -> bool:
+    """Whether what waits begins behind ``node``: linear, of the dialect, or the Cast of a quantizer."""
+    if node.domain:
+        return node.domain == DOMAIN
+    codes = node.inputs[0] if node.op_type == "Cast" else None
+    return node.op_type in LINEAR or (codes is not None and codes.dtype in _CODES)
 
 
 def _broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> VerificationError:

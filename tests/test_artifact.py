@@ -209,7 +209,7 @@ def test_an_artifact_of_an_unknown_backend_still_runs_in_the_clear(content, writ
     loaded = onnx_fhe.Program.load(written({**content, artifact.MANIFEST: json.dumps(plain)}))
     data = zoo.samples(zoo.mlp())
     assert loaded.run(data, limit=2).samples == 2
-    with pytest.raises(onnx_fhe.ir.errors.UserError, match="no such backend"):
+    with pytest.raises(onnx_fhe.ir.errors.UserError, match="there is no backend"):
         loaded.simulate(data)
 
 

@@ -213,8 +213,10 @@ def test_a_model_with_a_custom_operator_compiles(
     out = tmp_path / "model.fhe"
     assert cli(*compiled, "-o", out) == 1
     assert "--plugin" in capsys.readouterr().err
-    assert cli(*compiled, "-o", out, "--plugin", plugin, "--backend", "reference", "--json") == 0
-    (first, second) = json.loads(capsys.readouterr().out)["layers"]
+    status = cli(*compiled, "-o", out, "--plugin", plugin, "--backend", "reference", "--json")
+    output = capsys.readouterr()
+    assert status == 0, output.err
+    (first, second) = json.loads(output.out)["layers"]
     assert (first["name"], first["programmable_bootstraps"]) == ("/first", 6)
     assert (second["name"], second["programmable_bootstraps"]) == ("/second", 0)
 

@@ -142,6 +142,25 @@ def test_tables_have_the_right_shape():
     broken(model, "off the grid", "TableLookup")
 
 
+def test_what_waits_for_its_table_may_be_any_float_operator():
+    graph = """g (float[N, 2] x) => (float[N, 2] y)
+    <float[2, 2] w = {1, 2, 3, 4}, float s = {0.5}, uint8 z = {0}, float half = {0.25}> {
+        e = onnx_fhe.Encrypt <low = 0, high = 3> (x)
+        a = Gemm <transB = 1> (e, w)
+        f = Mul(a, s)
+        big = Greater(f, half)
+        mask = Cast <to = 1> (big)
+        g = Mul(f, mask)
+        q = QuantizeLinear(g, s, z)
+        c = Cast <to = 1> (q)
+        b = Gemm <transB = 1> (c, w)
+        %s
+        y = onnx_fhe.Decrypt <low = 0, high = 999> (%s)
+    }"""
+    verify(model_of(graph % ("", "b"), "integer"))
+    broken(model_of(graph % ("h = Mul(b, s)", "h"), "integer"), "not an integer", "Mul_2")
+
+
 def test_what_is_encrypted_is_decrypted():
     model = circuit()
     product = model.graph[-3].outputs[0]
