@@ -12,9 +12,10 @@ from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .base import Context, Pass, option
 from .removing.exact import remove_exactly
+from .removing.goal import Wish, names_of
 from .removing.plan import Plan, best_plan, follow
 from .removing.shrink import shrink
-from .removing.structure import Structure, Unit, find_structure
+from .removing.structure import Structure, find_structure
 from .removing.weights import Weights
 
 _MOST_REASONS = 3
@@ -66,31 +67,31 @@ class RemoveNeurons(Pass):
         """
         structure = find_structure(model)
         self._check_layers(structure)
-        weights = Weights(model, structure)
-        free = remove_exactly(model, structure, weights)
-        weights.store()
-        chosen: list[Unit] = []
+        before = {n: linear.channels for n, linear in structure.linears.items()}
+        counts = {names_of(layer): len(units) for layer, units in structure.layers().items()}
+        free = chosen = 0
+        # What went may have held other channels together: look again until nothing is left to find.
+        while gone := remove_exactly(model, structure, Weights(model, structure)):
+            shrink(model, structure.linears, structure.keep(gone))
+            free += len(gone)
+            structure = find_structure(model)
         if self.ratio or self.layers or self.latency is not None:
-            plan = best_plan(self._plans(context), model, free, context)
-            chosen = follow(plan, structure, weights, free, context)
-        removed = [*free, *chosen]
-        if removed:
-            shrink(model, structure.linears, structure.keep(removed))
-        context.notes.extend(_notes(structure, free, chosen))
-        return bool(removed)
+            plan = best_plan(self._plans(counts, context), model, context)
+            gone = follow(plan, model, structure, context)
+            shrink(model, structure.linears, structure.keep(gone))
+            chosen = len(gone)
+        context.notes.extend(_notes(structure, before, free, chosen, sum(counts.values())))
+        return free + chosen > 0
 
-    def _plans(self, context: Context) -> list[Plan]:
+    def _plans(self, counts: Mapping[tuple[str, ...], int], context: Context) -> list[Plan]:
         """What to try; without calibration data nothing can be compared."""
         balances = [self.balance] if self.balance != "auto" else ["global", "uniform"]
         if self.latency is not None or context.calibration is None or not self.ratio:
             balances = balances[:1]
         again = [False, True] if self.refit and self.criterion == "output-error" else [False]
         latency = None if self.latency is None else self.latency * 1000
-        return [
-            Plan(self.ratio, self.layers, latency, self.criterion, b == "uniform", self.refit, self.ridge, a)
-            for b in balances
-            for a in again
-        ]
+        wishes = [Wish(self.ratio, b == "uniform", self.layers, latency, counts) for b in balances]
+        return [Plan(w, self.criterion, self.refit, self.ridge, a) for w in wishes for a in again]
 
     def _check_layers(self, structure: Structure) -> None:
         names = {str(n.name) for layer in structure.layers() for n in layer}
@@ -105,22 +106,20 @@ class RemoveNeurons(Pass):
                 )
 
 
-def _notes(structure: Structure, free: list[Unit], chosen: list[Unit]) -> list[str]:
+def _notes(structure: Structure, before: Mapping[ir.Node, int], free: int, chosen: int, total: int) -> list[str]:
     """What went from which layers, and why others were left alone."""
     notes = []
-    if free or chosen:
-        gone = {u.number for u in (*free, *chosen)}
-        parts = [
-            f"{'+'.join(str(n.name) for n in layer)} {count} of {len(units)}"
-            for layer, units in structure.layers().items()
-            if (count := sum(u.number in gone for u in units))
-        ]
+    after = {n: int(str(n.outputs[0].shape[linear.channel_axis])) for n, linear in structure.linears.items()}  # type: ignore[index]
+    if free + chosen:
+        parts = [f"{n.name} {before[n]} to {count}" for n, count in after.items() if count < before[n]]
         notes.append(
-            f"remove-neurons: removed {len(gone)} of {len(structure.units)} neurons or channels"
-            f" ({', '.join(parts)}), {len(free)} of them at no cost"
+            f"remove-neurons: removed {free + chosen} of {total} neurons or channels, {free} of them at no cost:"
+            f" {', '.join(parts)}"
         )
     left = [f"{name}: {why}" for name, why in structure.reasons.items()]
     if left:
         more = f"; and {len(left) - _MOST_REASONS} more" if len(left) > _MOST_REASONS else ""
         notes.append(f"remove-neurons: left alone: {'; '.join(left[:_MOST_REASONS])}{more}")
+    if not structure.linears:
+        notes.append("remove-neurons: no linear layer with constant weights and a free batch axis was found")
     return notes

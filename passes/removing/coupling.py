@@ -15,10 +15,9 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.graph import constant_of, variable_inputs
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import Linear, linear_of
-from ..analysis.regions import variable_inputs
-from ..normalizing.edit import constant_of
 from ..normalizing.shapes import dims_of
 from .dependence import CONSTANT, MIXED, NotSampleWiseError, dependence
 

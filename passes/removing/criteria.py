@@ -148,9 +148,9 @@ def choose(units: Sequence[Unit], criterion: Criterion, goal: Goal) -> list[Unit
 
 def _prices(units: Sequence[Unit], goal: Goal) -> np.ndarray:
     """What each unit saves, where time is what counts; a unit without a table saves next to nothing."""
-    if not goal.weight:
+    if not goal.times:
         return np.ones(len(units))
-    return np.array([max(goal.weight.get(u.number, 0.0), 1e-9) for u in units])
+    return np.array([max(goal.times.get(u.number, 0.0), 1e-9) for u in units])
 
 
 def flat(weight: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.graph import variable_inputs
 from ...ir.sampling import random_inputs
 from ..analysis.linear import Linear
-from ..analysis.regions import variable_inputs
 from .shrink import Keep, adapt
 from .structure import Room, Structure, Unit
 from .weights import Weights
@@ -30,6 +30,7 @@ def remove_exactly(model: ir.Model, structure: Structure, weights: Weights) -> l
     search = _Search(model, structure, weights)
     while search.sweep():
         pass
+    weights.store()
     return search.removed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -16,9 +17,33 @@ TABLE_BITS = 4
 """Bits that reach each table, where a latency is asked for before the widths are known."""
 
 
+def names_of(layer: Layer) -> tuple[str, ...]:
+    """The names of the nodes of a layer."""
+    return tuple(str(node.name) for node in layer)
+
+
 def share(ratio: float, count: int) -> int:
     """``ratio`` of ``count`` units, halves rounded up."""
     return math.floor(ratio * count + 0.5)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        ratio: Share of all units.
+        uniform: Whether every layer loses that share, not only all layers together.
+        layers: The share for single layers, by the name of a linear node that produces them.
+        latency: Milliseconds for one sample; then ``ratio`` does not count.
+        counts: How many units each layer had at first, by the names of its nodes: what went before counts.
+    """
+
+    ratio: float = 0.0
+    uniform: bool = True
+    layers: Mapping[str, float] = field(default_factory=dict)
+    latency: float | None = None
+    counts: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
 
 class Goal:
@@ -26,42 +51,29 @@ class Goal:
 
     Args:
         structure: All units.
-        removed: Units that have gone already; they count.
-        ratio: Share of all units.
-        uniform: Whether every layer loses that share, not only all layers together.
-        layers: The share for single layers, by the name of a linear node that produces them.
-        latency: Milliseconds for one sample; then ``ratio`` does not count.
-        weight: For each unit the milliseconds that it takes.
+        wish: What was asked for.
+        times: For each unit the milliseconds that it takes, where a latency was asked for.
         total: Milliseconds of the whole model.
     """
 
     def __init__(
-        self,
-        structure: Structure,
-        removed: list[Unit],
-        ratio: float,
-        uniform: bool,
-        layers: Mapping[str, float],
-        latency: float | None = None,
-        weight: Mapping[int, float] | None = None,
-        total: float = 0.0,
+        self, structure: Structure, wish: Wish, times: Mapping[int, float] | None = None, total: float = 0.0
     ) -> None:
         self.room = Room(structure.units)
-        self.weight = weight or {}
-        self._latency, self._time = latency, total
+        self.times = times or {}
+        self._latency, self._time = wish.latency, total
         self._left: dict[Layer, int] = {}
-        self._shared = 0
+        first, now = 0, 0
         for layer, units in structure.layers().items():
-            own = [layers[str(n.name)] for n in layer if n.name in layers]
-            if own:
-                self._left[layer] = share(max(own), len(units))
-            elif uniform and latency is None:
-                self._left[layer] = share(ratio, len(units))
+            names = names_of(layer)
+            count = wish.counts.get(names, len(units))
+            own = [wish.layers[name] for name in names if name in wish.layers]
+            if own or (wish.uniform and wish.latency is None):
+                gone = max(0, count - len(units))
+                self._left[layer] = share(max(own) if own else wish.ratio, count) - gone
             else:
-                self._shared += len(units)
-        self._shared = share(ratio, self._shared)
-        for unit in removed:
-            self.remove(unit)
+                first, now = first + count, now + len(units)
+        self._shared = share(wish.ratio, first) - max(0, first - now)
 
     def wants(self, layer: Layer) -> bool:
         """Whether more units of this layer should go."""
@@ -78,7 +90,7 @@ class Goal:
     def remove(self, unit: Unit) -> None:
         """Count a unit as gone."""
         self.room.remove(unit)
-        self._time -= self.weight.get(unit.number, 0.0)
+        self._time -= self.times.get(unit.number, 0.0)
         if unit.layer in self._left:
             self._left[unit.layer] -= 1
         else:

@@ -13,7 +13,7 @@ from ..analysis.divergence import output_error, outputs
 from ..analysis.environment import Environment
 from ..base import Context
 from .criteria import NORMS, Criterion, Fixed, OutputError, choose
-from .goal import Goal, Layer, unit_times
+from .goal import Goal, Layer, Wish, unit_times
 from .moments import moments_of
 from .refit import FloatRun, Refit, float_run
 from .structure import Structure, Unit, find_structure
@@ -25,21 +25,15 @@ class Plan:
     """What to remove, and how to choose it.
 
     Attributes:
-        ratio: Share of all units.
-        layers: Shares of single layers.
-        latency: Milliseconds for one sample, instead of the share.
+        wish: How much.
         criterion: l1, l2, activation or output-error.
-        uniform: Whether each layer loses the same share.
         refit: Whether readers are refitted.
         ridge: Strength of the pull towards the weights as they were.
         again: Whether the units of each layer are chosen once more when the layers before are done.
     """
 
-    ratio: float
-    layers: Mapping[str, float]
-    latency: float | None
+    wish: Wish
     criterion: str
-    uniform: bool
     refit: bool
     ridge: float
     again: bool = False
@@ -50,7 +44,7 @@ class Plan:
         return self.refit or self.criterion not in NORMS
 
 
-def best_plan(plans: list[Plan], model: ir.Model, gone: list[Unit], context: Context) -> Plan:
+def best_plan(plans: list[Plan], model: ir.Model, context: Context) -> Plan:
     """The plan whose result has the least output error on calibration data."""
     data = context.calibration
     if len(plans) == 1 or data is None:
@@ -59,51 +53,39 @@ def best_plan(plans: list[Plan], model: ir.Model, gone: list[Unit], context: Con
     found = []
     for index, plan in enumerate(plans):
         copy = model.clone()
-        structure = find_structure(copy)
-        numbers = {u.number for u in gone}
-        follow(plan, structure, Weights(copy, structure), [u for u in structure.units if u.number in numbers], context)
+        follow(plan, copy, find_structure(copy), context)
         found.append(output_error(outputs(copy, data), wanted))
         context.progress("try ways to remove", index + 1, len(plans))
     return plans[int(np.argmin(found))]
 
 
-def follow(
-    plan: Plan, structure: Structure, weights: Weights, gone: list[Unit], context: Context
-) -> list[Unit]:
+def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) -> list[Unit]:
     """Mark units as removed until the goal is reached, and refit what reads them.
 
     Args:
         plan: What to do.
+        model: Its weights and biases change; nothing shrinks yet.
         structure: All units.
-        weights: The weights; they and the biases of the model change.
-        gone: Units that went before; they count.
         context: For the calibration data.
 
     Returns:
-        The units that went now.
+        The units that went.
     """
+    weights = Weights(model, structure)
     reference = None
     if plan.needs_data:
-        reference = float_run(weights.model, structure, _calibration(context), context.seed)
-    criterion = _criterion(plan, structure, weights, reference)
-    for unit in gone:
-        criterion.remove(unit)
-    times, total = unit_times(weights.model, structure) if plan.latency is not None else ({}, 0.0)
-    goal = Goal(structure, gone, plan.ratio, plan.uniform, plan.layers, plan.latency, times, total)
-    left = [u for u in structure.units if u not in gone]
-    removed = choose(left, criterion, goal)
-    if not removed:
-        return []
-    if not plan.refit or reference is None:
-        for unit in removed:
-            weights.remove(unit)
-        weights.store()
-        return removed
-    refit = Refit(structure, weights, reference, plan.ridge)
-    if plan.again:
-        again = _Again(plan, structure, weights, reference, removed, gone)
-        return [u for u in refit.walk(gone, again) if u not in gone]
-    refit.walk([*gone, *removed])
+        reference = float_run(model, structure, _calibration(context), context.seed)
+    times, total = unit_times(model, structure) if plan.wish.latency is not None else ({}, 0.0)
+    goal = Goal(structure, plan.wish, times, total)
+    removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
+    if removed and plan.refit and reference is not None:
+        refit = Refit(structure, weights, reference, plan.ridge)
+        if plan.again:
+            return refit.walk([], _Again(plan, structure, weights, reference, removed))
+        return refit.walk(removed)
+    for unit in removed:
+        weights.remove(unit)
+    weights.store()
     return removed
 
 
@@ -134,18 +116,12 @@ class _Again:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        structure: Structure,
-        weights: Weights,
-        reference: FloatRun,
-        first: list[Unit],
-        gone: list[Unit],
+        self, plan: Plan, structure: Structure, weights: Weights, reference: FloatRun, first: list[Unit]
     ) -> None:
         self.plan, self.structure, self.weights, self.reference = plan, structure, weights, reference
-        self.pending = {layer: [u for u in units if u not in gone] for layer, units in structure.layers().items()}
+        self.pending = structure.layers()
         self.first = first
-        self.gone = list(gone)
+        self.gone: list[Unit] = []
 
     def __call__(self, node: ir.Node, env: Environment) -> list[Unit]:
         """Units to remove now that ``node`` is about to read them."""
@@ -172,7 +148,9 @@ class _Again:
                 criterion.forget(unit)
         for unit in self.gone:
             criterion.remove(unit)
-        goal = Goal(self.structure, self.gone, 0.0, True, {})
+        goal = Goal(self.structure, Wish())
+        for unit in self.gone:
+            goal.remove(unit)
         goal.set(layer, len(wanted))
         found = choose(units, criterion, goal)
         self.gone += found

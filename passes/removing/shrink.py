@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.graph import constant_of, int_of
 from ..analysis.linear import Linear
-from ..normalizing.edit import constant, constant_of, int_of, set_attributes
+from ..normalizing.edit import constant, set_attributes
 
 _PER_CHANNEL = frozenset({"BatchNormalization", "InstanceNormalization"})
 """Operators whose one-dimensional constants belong to axis 1; all others broadcast theirs."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.linear import Linear
-from ..normalizing.edit import constant, constant_of, set_constant
+from ...ir.graph import constant_of
+from ..normalizing.edit import constant, set_constant
 from .structure import Structure, Unit
 
 
