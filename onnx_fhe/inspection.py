@@ -12,12 +12,13 @@ import onnx_ir as ir
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .ir.errors import ModelError, UnsupportedError, UserError
+from .ir.graph import variable_inputs
 from .ir.level import Level, level_of
 from .ir.load import load
 from .ir.partition import partition
 from .manifest import Port, ports
 from .passes.analysis.linear import linear_of
-from .passes.analysis.regions import Regions, find_regions, server_nodes, variable_inputs
+from .passes.analysis.regions import Regions, find_regions, server_nodes
 from .passes.manager import PassManager
 
 BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from ..ir import annotations as notes
 from ..ir import dialect
+from ..ir.graph import constant_of
 from ..ir.level import Level
-from .analysis.linear import constant_of
 from .base import Context, Pass
 
 

@@ -25,6 +25,12 @@ PRESETS = {
         f"normalize,quantize{{most=5}},{_WIDTHS},insert-rounding{{bits=auto}},analyze-bit-widths",
         "The fewest bits that keep the outputs close to the float model's on calibration data; the default.",
     ),
+    "fast": Preset(
+        "normalize,remove-neurons{ratio=0.5 balance=uniform},quantize{most=5},"
+        f"{_WIDTHS},insert-rounding{{bits=auto tolerance=0.03}},analyze-bit-widths",
+        "Half of the neurons and channels removed first, the rest refitted: about half the time of balanced,"
+        " for a point or so of accuracy.",
+    ),
     "accurate": Preset(
         f"normalize,quantize{{weights=6 activations=8 inputs=8}},{_WIDTHS},"
         "insert-rounding{bits=6 fill=full},analyze-bit-widths",

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir import dialect
+from ..ir.graph import variable_inputs
 from ..ir.level import Level
 from .analysis.linear import linear_of
 from .analysis.ranges import SoundRanges
-from .analysis.regions import variable_inputs
 from .base import Context, Pass
 from .lowering.build import Builder
 from .tables import compose, pricing, unit

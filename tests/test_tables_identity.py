@@ -23,9 +23,11 @@ graph (float[N, 2] x) => (float[N, 2] y)
     y = onnx_fhe.Decrypt <low = 0, high = 3> (c)
 }
 """
-DENSE_AFTER = DENSE.replace("{1, -1, 2, 1}", "{2, -2, 4, 2}").replace(
-    "    a = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t1, f1)\n", ""
-).replace("Gemm <transB = 1> (a,", "Gemm <transB = 1> (q,")
+DENSE_AFTER = (
+    DENSE.replace("{1, -1, 2, 1}", "{2, -2, 4, 2}")
+    .replace("    a = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t1, f1)\n", "")
+    .replace("Gemm <transB = 1> (a,", "Gemm <transB = 1> (q,")
+)
 
 
 def test_a_factor_goes_into_the_weights() -> None:
@@ -94,7 +96,9 @@ UNREACHED = DENSE.replace("t1 = {0, 2, 4, 6}", "t1 = {0, 2, 4, 7}").replace("hig
 
 
 def test_only_entries_that_can_be_reached_count() -> None:
-    wanted = DENSE_AFTER.replace("t1 = {0, 2, 4, 6}", "t1 = {0, 2, 4, 7}").replace("high = 3> (x)", "high = 2> (x)")
+    wanted = DENSE_AFTER.replace("t1 = {0, 2, 4, 6}", "t1 = {0, 2, 4, 7}").replace(
+        "high = 3> (x)", "high = 2> (x)"
+    )
     become(UNREACHED, wanted, "remove-identity-tables")
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.dialect import DOMAIN
-from .linear import constant_of
+from ...ir.graph import constant_of
 
 PROBES = 6
 """Positions that are changed one at a time; operators that mix elements show it at the first."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from .regions import variable_inputs
+from ...ir.graph import variable_inputs
 
 CHUNK = 256
 

@@ -8,10 +8,8 @@ import onnx_ir as ir
 
 from ...ir import dialect
 from ...ir.errors import UnsupportedError
+from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
 from .elementwise import ElementwiseProbe
-from .linear import OPS as LINEAR
-from .linear import constant_of
-from .regions import LAYOUT, variable_inputs
 
 AFFINE = frozenset({"Mul", "Add", "Sub"})
 

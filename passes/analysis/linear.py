@@ -8,18 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.graph import LINEAR, constant_of
 
-OPS = frozenset({"Gemm", "MatMul", "Conv"})
 MAX_ROWS = 20_000
 """Rows of the patch matrix kept for statistics: more do not change a second moment that matters."""
 _CHUNK = 64
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of an initializer, else None."""
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def linear_of(node: ir.Node) -> Linear | None:
 
     At the qdq level the weight is what its DequantizeLinear gives.
     """
-    if node.domain != "" or node.op_type not in OPS or len(node.inputs) < 2:
+    if node.domain != "" or node.op_type not in LINEAR or len(node.inputs) < 2:
         return None
     weight = stored_constant(node.inputs[1])
     if weight is None:

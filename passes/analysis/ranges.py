@@ -8,9 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
-from .linear import OPS as LINEAR
-from .linear import constant_of
-from .regions import LAYOUT, variable_inputs
+from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
 
 Interval = tuple[np.ndarray, np.ndarray]
 
@@ -110,8 +108,10 @@ class SoundRanges:
         low, high = self._known[x]
 
         def apply(array: np.ndarray, part: np.ndarray) -> np.ndarray:
-            clone = ir.Node("", node.op_type, [x, w], list(node.attributes.values()))
-            return runtime.run_nodes([clone], {x: array, w: part}, clone.outputs, self._opset)[0]
+            # Values of its own: a node that reads x and w would count among their users from now on.
+            a, b = ir.Value(name="x"), ir.Value(name="w")
+            clone = ir.Node("", node.op_type, [a, b], list(node.attributes.values()))
+            return runtime.run_nodes([clone], {a: array, b: part}, clone.outputs, self._opset)[0]
 
         positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
         return (

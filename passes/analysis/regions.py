@@ -19,10 +19,10 @@ import networkx as nx
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
+from ...ir.graph import LAYOUT, variable_inputs
 from .elementwise import ElementwiseProbe
-from .linear import constant_of, linear_of
+from .linear import linear_of
 
-LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 JOINS = frozenset({"Add", "Sub"})
 
@@ -66,11 +66,6 @@ class Regions:
     bases: dict[ir.Value, ir.Value] = field(default_factory=dict)
     shared_scale: list[set[ir.Value]] = field(default_factory=list)
     joins: list[ir.Node] = field(default_factory=list)
-
-
-def variable_inputs(node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node that are not constant, each once."""
-    return list(dict.fromkeys(v for v in node.inputs if v is not None and constant_of(v) is None))
 
 
 def server_nodes(model: ir.Model) -> list[ir.Node]:

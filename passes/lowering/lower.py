@@ -6,9 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ..analysis.linear import Linear, constant_of, linear_of, stored_constant
+from ...ir.graph import LAYOUT, constant_of
+from ..analysis.linear import Linear, linear_of, stored_constant
 from ..analysis.ranges import SoundRanges
-from ..analysis.regions import JOINS, LAYOUT, POOLS
+from ..analysis.regions import JOINS, POOLS
 from ..base import Context
 from . import pooling
 from .build import Builder

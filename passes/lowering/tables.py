@@ -7,9 +7,9 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import LimitError, UnsupportedError
+from ...ir.graph import constant_of
 from ...ir.level import QUANTIZERS
 from ..analysis.islands import Island
-from ..analysis.linear import constant_of
 from ..analysis.ranges import Interval, over_axes
 from ..base import Context
 from .build import Builder

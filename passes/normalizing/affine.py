@@ -6,21 +6,18 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
+from ...ir.graph import LINEAR, constant_of, int_of
 from .edit import (
     bypass,
     constant,
-    constant_of,
     float_of,
     insert,
-    int_of,
     is_float,
     only_consumer,
     rank_of,
     set_constant,
     substitute,
 )
-
-_LINEAR = frozenset({"Gemm", "Conv", "MatMul"})
 
 
 def spell(model: ir.Model, node: ir.Node) -> bool:
@@ -127,7 +124,7 @@ def fold(model: ir.Model, node: ir.Node) -> bool:
         return False
     if before.op_type == "Add" and node.op_type == "Mul":
         return _swap_behind_matmul(model, before, node)
-    if before.op_type not in _LINEAR:
+    if before.op_type not in LINEAR:
         return False
     weight = constant_of(before.inputs[1])
     if weight is None or weight.ndim < 2:

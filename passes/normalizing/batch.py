@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import ModelError, UnsupportedError
+from ...ir.graph import constant_of
 from ...ir.runtime import Arrays, Session, to_proto
 from ...ir.sampling import random_inputs
 from . import shapes
-from .edit import constant, constant_of
+from .edit import constant
 
 _SAMPLES = 2
 

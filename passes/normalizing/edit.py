@@ -11,13 +11,6 @@ import onnx_ir as ir
 from ...ir.names import fresh
 
 
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """The array of an initializer that nobody can override, else None."""
-    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
 def is_float(value: ir.Value | None) -> bool:
     """Whether the value is known to be floating-point (of a type that numpy computes with)."""
     return value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
@@ -62,12 +55,6 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads ``value`` once, when nothing else sees it."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
-def int_of(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
 
 
 def float_of(node: ir.Node, name: str, default: float) -> float:

@@ -11,8 +11,9 @@ from onnxscript import optimizer
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
+from ...ir.graph import constant_of, int_of
 from . import shapes
-from .edit import bypass, constant, constant_of, int_of, set_constant
+from .edit import bypass, constant, set_constant
 
 _RANDOM = frozenset(
     {

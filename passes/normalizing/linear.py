@@ -7,13 +7,12 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.graph import constant_of, int_of
 from . import shapes
 from .edit import (
     constant,
-    constant_of,
     float_of,
     insert,
-    int_of,
     ints_of,
     is_float,
     only_consumer,

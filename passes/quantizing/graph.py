@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.linear import Linear, constant_of
+from ...ir.graph import constant_of
+from ..analysis.linear import Linear
 from .activations import Quantizer
 
 

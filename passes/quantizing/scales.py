@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ..analysis.linear import Linear, constant_of, linear_of
-from ..analysis.regions import JOINS, LAYOUT
+from ...ir.graph import LAYOUT, constant_of
+from ..analysis.linear import Linear, linear_of
+from ..analysis.regions import JOINS
 from .weights import candidate_scales
 
 PASSED = LAYOUT | {"GlobalAveragePool", "AveragePool"}

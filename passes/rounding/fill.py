@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import intervals
+from ...ir.graph import variable_inputs
 from ..analysis.linear import linear_of
-from ..analysis.regions import variable_inputs
 from ..lowering.build import Builder
 from .lattice import Width
 

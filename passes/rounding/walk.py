@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
+from ...ir.graph import constant_of
 from ..analysis.environment import Environment
-from ..analysis.linear import constant_of
 from ..analysis.noise import noise_steps
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ..analysis.regions import variable_inputs
+from ...ir.graph import variable_inputs
 from .moves import Moves, arithmetic_input, sample_shape
 
 

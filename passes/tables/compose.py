@@ -213,10 +213,9 @@ def _basis(before: Linear, bias: np.ndarray, given: tuple[int, ...], moves: Move
     inputs = math.prod(given)
     if inputs * bias.size > MOST_CELLS:
         return None
-    x = before.node.inputs[0]
-    assert x is not None
-    unit = np.eye(inputs, dtype=np.float32).reshape(inputs, *given)
-    kept = list(before.node.inputs[:2])
-    node = ir.Node("", before.node.op_type, kept, list(before.node.attributes.values()), num_outputs=1)
-    (found,) = runtime.run_nodes([node], {x: unit}, node.outputs, moves.opset)
+    # Values of its own: a node that reads the graph's would count among their users.
+    x, weight = ir.Value(name="x"), ir.Value(name="w")
+    node = ir.Node("", before.node.op_type, [x, weight], list(before.node.attributes.values()), num_outputs=1)
+    arrays = {x: np.eye(inputs, dtype=np.float32).reshape(inputs, *given), weight: before.weight}
+    (found,) = runtime.run_nodes([node], arrays, node.outputs, moves.opset)
     return found.reshape(inputs, -1).T.astype(np.float64)

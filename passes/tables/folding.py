@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
-from ..analysis.regions import variable_inputs
+from ...ir.graph import variable_inputs
 from ..lowering.build import Builder
 from .absorb import minimal
 from .moves import sample_shape

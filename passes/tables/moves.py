@@ -8,8 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ..analysis.linear import constant_of
-from ..analysis.regions import LAYOUT, variable_inputs
+from ...ir.graph import LAYOUT, constant_of, variable_inputs
 
 CANDIDATES = LAYOUT | {
     "Concat",

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
-from ..analysis.regions import variable_inputs
+from ...ir.graph import variable_inputs
 from ..lowering.build import Builder
 from . import unit
 from .moves import Moves, sample_shape

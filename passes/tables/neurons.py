@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.graph import LAYOUT, variable_inputs
 from ..analysis.linear import Linear, linear_of
-from ..analysis.regions import LAYOUT, variable_inputs
 from . import chain, unit
 from .absorb import input_axis
 from .moves import Moves, sample_shape

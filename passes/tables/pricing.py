@@ -11,9 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir import dialect
+from ...ir.graph import constant_of, variable_inputs
 from ..analysis.cost import EXTRACTED, bootstrap_complexity, estimate
-from ..analysis.linear import constant_of
-from ..analysis.regions import variable_inputs
 from ..analyze_bit_widths import table_width
 from .moves import Moves
 from .pooling import comparisons

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
-from ..analysis.linear import constant_of, linear_of
+from ...ir.graph import constant_of, variable_inputs
+from ..analysis.linear import linear_of
 from ..analysis.ranges import SoundRanges
-from ..analysis.regions import variable_inputs
 from .unit import Unit
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.linear import constant_of
-from ..analysis.regions import variable_inputs
+from ...ir.graph import constant_of, variable_inputs
 from ..lowering.build import Builder
 from . import unit
 from .absorb import add_behind, apply_linear, input_axis, minimal

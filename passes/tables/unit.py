@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
-from ..analysis.linear import constant_of
+from ...ir.graph import constant_of
 from ..lowering.build import Builder
 from .moves import sample_shape
 

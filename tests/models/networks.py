@@ -83,7 +83,7 @@ def linear(draw: Draw, b: Any, x: str, shape: Shape, channels: int | None = None
 
 
 def join(draw: Draw, b: Any, x: str, shape: Shape) -> tuple[str, Shape]:
-    """x + f(x) or x - f(x) with a layer in f, of quite another scale; with or without an activation behind it."""
+    """x + f(x) or x - f(x) with a layer in f, of quite another scale, with or without an activation."""
     y, _ = linear(draw, b, x, shape, channels=shape[0])
     if draw(st.booleans()):
         y, _ = element_wise(draw, b, y, shape)
