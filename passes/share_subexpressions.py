@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ..ir import dialect
+from ..ir.graph import constant_of
 from ..ir.level import Level
-from .analysis.linear import constant_of
 from .base import Context, Pass
 from .tables import pricing
 from .tables.moves import Moves
@@ -47,9 +47,11 @@ class _Equals(pricing.Finder):
         for node in model.graph:
             if not _repeatable(node):
                 continue
-            inputs = tuple(_identity(v, contents) for v in node.inputs)
+            inputs = [_identity(v, contents) for v in node.inputs]
+            if node.op_type in {"Add", "Mul"}:
+                inputs.sort(key=str)
             attributes = tuple(sorted(str(a) for a in node.attributes.values()))
-            self.keys[node] = key = node.domain, node.op_type, inputs, attributes, len(node.outputs)
+            self.keys[node] = key = node.domain, node.op_type, tuple(inputs), attributes, len(node.outputs)
             self.first.setdefault(key, node)
 
     def __call__(self, node: ir.Node) -> pricing.Rewrite | None:

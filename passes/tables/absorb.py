@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ..analysis.linear import Linear, constant_of, linear_of
-from ..analysis.regions import variable_inputs
+from ...ir.graph import constant_of, variable_inputs
+from ..analysis.linear import Linear, linear_of
 from ..lowering.build import Builder
 from .moves import Moves, sample_shape
 

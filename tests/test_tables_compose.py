@@ -1,0 +1,172 @@
+"""compose-linear: before and after, in ONNX text, on both levels."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_fhe.ir import runtime
+from onnx_fhe.ir.level import Level
+from onnx_fhe.passes import PassManager
+from onnx_fhe.passes.analysis.regions import find_regions
+
+texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
+become, load, structure, lookups = texts["become"], texts["load"], texts["structure"], texts["lookups"]
+
+DENSE = """
+graph (float[N, 2] x) => (float[N, 1] y)
+<float[2, 2] w = {1, 2, 3, 4}, float[2] b = {1, -1}, float[1, 2] v = {1, 1}, float[1] c = {5}>
+{
+    h = Gemm <transB = 1> (x, w, b)
+    y = Gemm <transB = 1> (h, v, c)
+}
+"""
+DENSE_AFTER = """
+graph (float[N, 2] x) => (float[N, 1] y)
+<float[1, 2] w = {4, 6}, float[1] b = {5}>
+{
+    y = Gemm <transB = 1> (x, w, b)
+}
+"""
+
+
+def test_dense_layers() -> None:
+    become(DENSE, DENSE_AFTER, "compose-linear", Level.FLOAT)
+
+
+def conv(x: str, weights: str, kernel: int, pad: int = 0, stride: int = 1, extra: str = "") -> str:
+    return (
+        f"Conv <dilations = [1, 1], group = 1, kernel_shape = [{kernel}, {kernel}], pads = [{pad}, {pad}, {pad}, {pad}],"
+        f" strides = [{stride}, {stride}]> ({x}, {weights}{extra})"
+    )
+
+
+def random_model(body: str, constants: dict[str, tuple[int, ...]], output: str) -> ir.Model:
+    """A float model with random weights; ``x`` is 2 x 6 x 6."""
+    random = np.random.default_rng(0)
+    declared = []
+    for name, shape in constants.items():
+        numbers = ", ".join(f"{v:.3f}" for v in random.normal(size=int(np.prod(shape))))
+        declared.append(f"float[{', '.join(map(str, shape))}] {name} = {{{numbers}}}")
+    text = f"graph (float[N, 2, 6, 6] x) => (float[N, {output}] y)\n<{', '.join(declared)}>\n{{\n{body}\n}}"
+    model: ir.Model = load(text, Level.FLOAT)
+    return model
+
+
+CASES = {
+    "a point behind": (f"h = {conv('x', 'w', 3, 1, 2, ', b')}\ny = {conv('h', 'v', 1, extra=', c')}",
+                       {"w": (3, 2, 3, 3), "b": (3,), "v": (2, 3, 1, 1), "c": (2,)}, "2, 3, 3", 1),
+    "a point in front": (f"h = {conv('x', 'w', 1)}\ny = {conv('h', 'v', 3, 1, 1, ', c')}",
+                         {"w": (3, 2, 1, 1), "v": (2, 3, 3, 3), "c": (2,)}, "2, 6, 6", 1),
+    "a point with bias in front, no padding": (
+        f"h = {conv('x', 'w', 1, extra=', b')}\ny = {conv('h', 'v', 3, 0, 2)}",
+        {"w": (3, 2, 1, 1), "b": (3,), "v": (2, 3, 3, 3)}, "2, 2, 2", 1),
+    "average pooling": (f"h = {conv('x', 'w', 3, 1, 1, ', b')}\ny = AveragePool <kernel_shape = [2, 2], strides = [2, 2]>"
+                        " (h)", {"w": (3, 2, 3, 3), "b": (3,)}, "3, 3, 3", 1),
+    "constants between": (f"h = {conv('x', 'w', 3, 1)}\ng = Mul (h, s)\nk = Add (g, t)\ny = {conv('k', 'v', 1)}",
+                          {"w": (3, 2, 3, 3), "s": (3, 1, 1), "t": (1, 3, 1, 1), "v": (2, 3, 1, 1)}, "2, 6, 6", 1),
+    "dense behind": (f"h = {conv('x', 'w', 3, 0, 2, ', b')}\nf = Flatten (h)\ny = Gemm <transB = 1> (f, v, c)",
+                     {"w": (8, 2, 3, 3), "b": (8,), "v": (4, 32), "c": (4,)}, "4", 2),
+    "matrices": ("a = MatMul (x, w)\nb = Add (a, p)\ny = MatMul (b, v)", {"w": (6, 4), "p": (4,), "v": (4, 3)},
+                 "2, 6, 3", 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n != "matrices"])
+def test_what_composes(name: str) -> None:
+    body, constants, output, count = CASES[name]
+    model = random_model(body, constants, output)
+    data = {"x": np.random.default_rng(1).normal(size=(8, 2, 6, 6)).astype(np.float32)}
+    before = runtime.run(model, data)["y"]
+    result = PassManager.parse("compose-linear{growth=4}")(model)
+    assert result.modified
+    np.testing.assert_allclose(runtime.run(result.model, data)["y"], before, rtol=1e-4, atol=1e-4)
+    assert len(list(result.model.graph)) == count
+    assert not PassManager.parse("compose-linear{growth=4}")(result.model).modified
+
+
+def test_matrices_of_any_rank() -> None:
+    body, constants, output, _ = CASES["matrices"]
+    body = body.replace("y = MatMul (b, v)", "c = MatMul (b, v)\ny = Relu (c)")
+    model = random_model(body, constants, output)
+    data = {"x": np.random.default_rng(1).normal(size=(8, 2, 6, 6)).astype(np.float32)}
+    before = runtime.run(model, data)["y"]
+    after = PassManager.parse("compose-linear")(model).model
+    np.testing.assert_allclose(runtime.run(after, data)["y"], before, rtol=1e-4, atol=1e-4)
+    assert [n.op_type for n in after.graph] == ["MatMul", "Add", "Relu"]
+
+
+KEPT = {
+    "the weights would grow too much": ("h = Gemm <transB = 1> (x, w)\ny = Gemm <transB = 1> (h, v)", "10", "1", "10"),
+    "something between is not linear": (
+        "h = Gemm <transB = 1> (x, w)\nr = Relu (h)\ny = Gemm <transB = 1> (r, v)", "2", "2", "2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", KEPT)
+def test_layers_stay(reason: str) -> None:
+    body, a, b, c = KEPT[reason]
+    w = ", ".join(["1"] * (int(a) * int(b)))
+    text = f"graph (float[N, {a}] x) => (float[N, {c}] y)\n<float[{b}, {a}] w = {{{w}}}, float[{c}, {b}] v = {{{w}}}>\n"
+    text += f"{{\n{body}\n}}"
+    become(text, text, "compose-linear", Level.FLOAT)
+
+
+def test_a_bias_under_a_padded_convolution_stays() -> None:
+    """The border would see a bias that is not there: a convolution has one bias for all positions."""
+    body = f"h = {conv('x', 'w', 1, extra=', b')}\ny = {conv('h', 'v', 3, 1)}"
+    model = random_model(body, {"w": (3, 2, 1, 1), "b": (3,), "v": (2, 3, 3, 3)}, "2, 6, 6")
+    assert not PassManager.parse("compose-linear")(model).modified
+
+
+def test_a_requantization_is_saved() -> None:
+    """Between two dense layers every neuron would take a lookup; composed, the network needs none of them."""
+    text = DENSE.replace(
+        "y = Gemm <transB = 1> (h, v, c)",
+        "g = Gemm <transB = 1> (h, v, c)\n r = Relu (g)\n y = Gemm <transB = 1> (r, c1)",
+    ).replace("<float[2, 2] w", "<float[1, 1] c1 = {2}, float[2, 2] w")
+    model = load(text, Level.FLOAT)
+    assert [str(v.name) for v in find_regions(model).quantized] == ["h", "r"]
+    model = PassManager.parse("compose-linear")(model).model
+    assert [str(v.name) for v in find_regions(model).quantized] == ["r"]
+
+    def bootstraps(pipeline: str) -> int:
+        data = {"x": np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)}
+        from onnx_fhe.passes.base import Context
+
+        rest = f"normalize,{pipeline}quantize{{weights=3 activations=3 inputs=3}},lower-to-integer,fuse-tlu"
+        made = PassManager.parse(rest).run(load(text, Level.FLOAT), Context(calibration=data)).model
+        return int(lookups(made))
+
+    assert (bootstraps(""), bootstraps("compose-linear,")) == (3, 1)
+
+
+INTEGER = """
+graph (float[N, 2] x) => (float[N, 1] y)
+<float[2, 2] w = {1, 2, 0, 1}, float[2] k = {3, 4}, float[1, 2] v = {1, -1}>
+{
+    q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
+    a = Gemm <transB = 1> (q, w)
+    b = Add (a, k)
+    c = Gemm <transB = 1> (b, v)
+    y = onnx_fhe.Decrypt <low = -10, high = 10> (c)
+}
+"""
+INTEGER_AFTER = """
+graph (float[N, 2] x) => (float[N, 1] y)
+<float[1, 2] w = {1, 1}, float[1] k = {-1}>
+{
+    q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
+    c = Gemm <transB = 1> (q, w)
+    d = Add (c, k)
+    y = onnx_fhe.Decrypt <low = -10, high = 10> (d)
+}
+"""
+
+
+def test_integer_layers_compose_exactly() -> None:
+    become(INTEGER, INTEGER_AFTER, "compose-linear")
