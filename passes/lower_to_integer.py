@@ -9,7 +9,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..ir.level import Level
-from .analysis.regions import nothing_to_encrypt, server_nodes
+from .analysis.linear import linear_of
+from .analysis.regions import LAYOUT, POOLS, nothing_to_encrypt, server_nodes
 from .base import Context, Pass
 from .lowering.lower import Lowering
 
@@ -39,10 +40,24 @@ class LowerToInteger(Pass):
         server = server_nodes(model)
         if not server:
             raise nothing_to_encrypt(model)
-        lowering = Lowering(model, set(server), context)
+        lowering = Lowering(model, {*server, *_from_quantizers(server)}, context)
         for node in list(model.graph):
             lowering.visit(node)
         lowering.finish()
         RemoveUnusedNodesPass()(model)
         lowering.declare_outputs()
         return True
+
+
+def _from_quantizers(server: list[ir.Node]) -> list[ir.Node]:
+    """Layout and pooling between a quantizer of the client and the first linear operator: all on integers."""
+    found: list[ir.Node] = []
+    for node in server:
+        path: list[ir.Node] = []
+        producer = node.inputs[0].producer() if linear_of(node) and node.inputs[0] is not None else None
+        while producer is not None and producer.op_type in LAYOUT | POOLS:
+            path.append(producer)
+            producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            found += path
+    return found

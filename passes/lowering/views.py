@@ -119,5 +119,7 @@ def _whole_ratio(ratio: float) -> Fraction:
         small = Fraction(ratio).limit_denominator(limit)
         if small > 0 and abs(float(small) / ratio - 1.0) <= CLOSE:
             return small
-    # One side is finer than the other by far: the finer one hardly counts, the coarser one is kept exact.
-    return Fraction(max(1, round(ratio)), 1) if ratio > 1 else Fraction(1, max(1, round(1 / ratio)))
+    # Where one side is finer than the other by far, the finer one hardly counts and the coarser one is exact.
+    whole = Fraction(max(1, round(ratio))) if ratio > 1 else Fraction(1, max(1, round(1 / ratio)))
+    nearest = [f for f in (whole, Fraction(ratio).limit_denominator(LARGEST)) if f > 0]
+    return min(nearest, key=lambda f: abs(float(f) / ratio - 1.0))
