@@ -156,7 +156,8 @@ def attach(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     used = {n.op_type for n in proto.graph.node if n.domain == DOMAIN}
     present = {f.name for f in proto.functions if f.domain == DOMAIN}
-    proto.functions.extend(f for f in function_protos() if f.name in used - present)
+    if missing := used - present:
+        proto.functions.extend(f for f in function_protos() if f.name in missing)
     if used and not any(o.domain == DOMAIN for o in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     functions.attach(proto)
