@@ -14,7 +14,8 @@ from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .analysis.layers import layer_of
 from .base import Context, Pass, option
-from .rounding.auto import Setting, choose
+from .rounding.auto import choose
+from .rounding.setting import Setting
 from .rounding.walk import Walk
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,24 +12,12 @@ from ..analysis.divergence import output_error, outputs
 from ..analysis.noise import noisy_outputs
 from ..base import Context
 from .fill import Fill
+from .setting import Setting
 
 if TYPE_CHECKING:
     from ..insert_rounding import InsertRounding
 
 FEWEST = 2
-
-
-@dataclass(frozen=True, order=True)
-class Setting:
-    """How one table is rounded. In order of what a bootstrap then costs: each step is about a fifth more.
-
-    Attributes:
-        bits: Bits that reach the table; 0 for no rounding.
-        fill: Whether channels are multiplied to fill the range (``free`` < ``full``).
-    """
-
-    bits: int
-    fill: Fill
 
 
 def choose(
