@@ -94,10 +94,14 @@ class Absorption:
             value: What they read; every reader is to compute as if it held ``slope * value + offset``.
             slope, offset: Shaped as one sample.
         """
+        moved: set[ir.Node] = set()
         for use in list(value.uses()):
             node, output = use.node, use.node.outputs[0]
+            if node in moved:  # it reads the value twice
+                continue
             places = self.moves(output) if not output.is_graph_output() else None
             if places is not None and variable_inputs(node) == [value]:
+                moved.add(node)
                 self.absorb(output, slope.ravel()[places], offset.ravel()[places])
                 continue
             linear = linear_of(node)
