@@ -22,9 +22,9 @@ from .tables.moves import Moves
 class ComposeLinear(Pass):
     """Compose linear operators, so that no table has to requantize between them.
 
-    Dense layers with what is linear before them (through layout and constants), convolutions where one has a kernel of
-    a single point, and convolutions with average pooling behind them. Concrete also takes the noise of
-    summands to be independent, which it is not between two linear operators in a row.
+    Dense layers with what is linear before them (through layout and constants), convolutions where one has a
+    kernel of a single point, and convolutions with average pooling behind them. Concrete also takes the noise
+    of summands to be independent, which it is not between two linear operators in a row.
     """
 
     name: ClassVar[str] = "compose-linear"

@@ -18,9 +18,10 @@ from .tables import moving, neurons, pricing, shrink, unit
 class DeduplicateLookups(Pass):
     """Apply tables before values are repeated, and compute equal neurons once.
 
-    A table behind operators that repeat elements (Expand, Tile, Gather, Resize, Concat of one tensor) moves in front
-    of them. Neurons with equal weights, constants and tables become one, whose outgoing weights are the sum of theirs;
-    they stay apart where the larger weights would make bootstraps dearer than the lookups that are saved.
+    A table behind operators that repeat elements (Expand, Tile, Gather, Resize, Concat of one tensor) moves
+    in front of them. Neurons with equal weights, constants and tables become one, whose outgoing weights are
+    the sum of theirs; they stay apart where the larger weights would make bootstraps dearer than the lookups
+    that are saved.
     """
 
     name: ClassVar[str] = "deduplicate-lookups"

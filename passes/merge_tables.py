@@ -18,11 +18,12 @@ from .tables import chain, moving, pricing, unit
 
 @dataclass(frozen=True)
 class MergeTables(Pass):
-    """Merge a table with the one it reads, also through layout operators and constants added or multiplied between.
+    """Merge a table with the one it reads, also through layout operators and constants added or multiplied
+    between.
 
-    The merged table takes the first one's input, and its declared range; its entries are computed by running the
-    two in onnxruntime. It stands behind the operators that moved elements. A first table that others read too stays
-    for them; the merge is left undone where that is dearer.
+    The merged table takes the first one's input, and its declared range; its entries are computed by running
+    the two in onnxruntime. It stands behind the operators that moved elements. A first table that others read
+    too stays for them; the merge is left undone where that is dearer.
     """
 
     name: ClassVar[str] = "merge-tables"

@@ -21,10 +21,12 @@ from .tables.reach import entries
 class MoveTables(Pass):
     """Move tables behind operators that drop elements, and to the cheaper side of max-pooling.
 
-    Behind Slice, Gather and the like a table is applied to what is left only. A table that never falls commutes with
-    MaxPool: behind it there are fewer elements, in front of it the pooling itself, which takes bootstraps too, works
-    on fewer bits; the estimated cost decides. Affine tables, which commute with sums, need no place at all: see
-    remove-identity-tables.
+    Behind Slice, Gather and the like a table is applied to what is left only. A table that never falls
+    commutes with
+    MaxPool: behind it there are fewer elements, in front of it the pooling itself, which takes bootstraps
+        too, works
+    on fewer bits; the estimated cost decides. Affine tables, which commute with sums, need no place at all:
+    see remove-identity-tables.
     """
 
     name: ClassVar[str] = "move-tables"

@@ -21,10 +21,10 @@ from .tables.reach import output_bounds
 class RemoveConstantTables(Pass):
     """Remove tables that give one value for all inputs that can reach them, and the neurons behind them.
 
-    What a constant neuron adds to the next layers becomes an ``Add`` behind them (computed by running them, so padding
-    stays right); its weights go, before and behind, and the tensors between shrink. So do neurons whose outgoing
-    weights are all zero. A tensor that is constant as a whole becomes a constant. A neuron stays where something else
-    than linear operators, layout and constants stands around its table.
+    What a constant neuron adds to the next layers becomes an ``Add`` behind them (computed by running them,
+    so padding stays right); its weights go, before and behind, and the tensors between shrink. So do neurons
+    whose outgoing weights are all zero. A tensor that is constant as a whole becomes a constant. A neuron
+    stays where something else than linear operators, layout and constants stands around its table.
     """
 
     name: ClassVar[str] = "remove-constant-tables"

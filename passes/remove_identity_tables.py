@@ -25,11 +25,11 @@ from .tables.reach import entries, residue
 class RemoveIdentityTables(Pass):
     """Remove tables that compute ``a * x + b`` with whole a and b on all that can reach them.
 
-    The factor goes into the next weights and the addend behind them (computed by running the linear operator, so
-    padding stays right), or both stay as operators, which cost nothing. Two linear operators that meet by this become
-    one; where they cannot the table stays, for Concrete counts too little noise there. So it does where wider
-    accumulators or larger weights would make other tables dearer. Behind a RoundBits no table is removed: rounding
-    itself needs the bootstrap.
+    The factor goes into the next weights and the addend behind them (computed by running the linear operator,
+    so padding stays right), or both stay as operators, which cost nothing. Two linear operators that meet by
+    this become one; where they cannot the table stays, for Concrete counts too little noise there. So it does where wider
+    accumulators or larger weights would make other tables dearer. Behind a RoundBits no table is removed:
+    rounding itself needs the bootstrap.
     """
 
     name: ClassVar[str] = "remove-identity-tables"

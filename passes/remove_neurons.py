@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..ir.errors import PipelineError
 from ..ir.level import Level
 from .base import Context, Pass, option
+from .removing.adapt import size_at
 from .removing.exact import remove_exactly
 from .removing.goal import Wish, names_of
 from .removing.plan import Plan, best_plan, follow
@@ -25,13 +26,15 @@ _MOST_REASONS = 3
 class RemoveNeurons(Pass):
     """Remove neurons, channels and filters, with everything that is coupled to them.
 
-    What goes together is found by running the operators of the model: through element-wise operators, additions,
-    concatenation, splits, slices, reshapes, transposes, normalization, pooling, grouped and depthwise convolutions and
-    shared weights. Channels that reach a graph output, that meet a graph input or that an operator mixes stay.
+    What goes together is found by running the operators of the model: through element-wise operators,
+    additions, concatenation, splits, slices, reshapes, transposes, normalization, pooling, grouped and
+    depthwise convolutions and shared weights. Channels that reach a graph output, that meet a graph input or
+    that an operator mixes stay.
 
-    First goes what costs nothing, exactly: neurons that nobody listens to, constant ones, duplicates. Then the
-    cheapest by ``criterion`` until the share or the latency is reached. What reads them is refitted by ridge least
-    squares to the pre-activations of the float model, on the inputs that the reduced layers before really produce.
+    First goes what costs nothing, exactly: neurons that nobody listens to, constant ones, duplicates. Then
+    the cheapest by ``criterion`` until the share or the latency is reached. What reads them is refitted by
+    ridge least squares to the pre-activations of the float model, on the inputs that the reduced layers
+    before really produce.
     """
 
     name: ClassVar[str] = "remove-neurons"
@@ -39,22 +42,27 @@ class RemoveNeurons(Pass):
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
     ratio: float = option(
-        0.0, help="Share of the removable neurons and channels; with 0 only those go that cost nothing.", low=0, high=1
+        0.0,
+        help="Share of the removable neurons and channels; with 0 only those go that cost nothing.",
+        low=0,
+        high=1,
     )
     criterion: Literal["output-error", "activation", "l1", "l2"] = option(
         "output-error",
-        help="What a neuron is worth: the error that its loss leaves after refitting, the spread of what it sends, or"
-        " the norm of its weights.",
+        help="What a neuron is worth: the error that its loss leaves after refitting, the spread of what it"
+        " sends, or the norm of its weights.",
     )
     refit: bool = option(True, help="Fit the weights that read removed neurons anew, on calibration data.")
     ridge: float = option(0.003, help="How strongly a fit is pulled to the weights as they were.", low=0)
     balance: Literal["auto", "global", "uniform"] = option(
         "auto",
-        help="The ratio of all layers together, of each layer, or whichever keeps the outputs better on calibration"
-        " data.",
+        help="The ratio of all layers together, of each layer, or whichever keeps the outputs better on"
+        " calibration data.",
     )
     latency: float | None = option(
-        None, help="Instead of ratio: remove until the estimate for one sample is at most these seconds.", low=0
+        None,
+        help="Instead of ratio: remove until the estimate for one sample is at most these seconds.",
+        low=0,
     )
     layers: Mapping[str, float] = option({}, help="ratio of single layers, by node name.", low=0, high=1)
 
@@ -106,15 +114,17 @@ class RemoveNeurons(Pass):
                 )
 
 
-def _notes(structure: Structure, before: Mapping[ir.Node, int], free: int, chosen: int, total: int) -> list[str]:
+def _notes(
+    structure: Structure, before: Mapping[ir.Node, int], free: int, chosen: int, total: int
+) -> list[str]:
     """What went from which layers, and why others were left alone."""
     notes = []
-    after = {n: int(str(n.outputs[0].shape[linear.channel_axis])) for n, linear in structure.linears.items()}  # type: ignore[index]
+    after = {n: size_at(n.outputs[0], linear.channel_axis) for n, linear in structure.linears.items()}
     if free + chosen:
         parts = [f"{n.name} {before[n]} to {count}" for n, count in after.items() if count < before[n]]
         notes.append(
-            f"remove-neurons: removed {free + chosen} of {total} neurons or channels, {free} of them at no cost:"
-            f" {', '.join(parts)}"
+            f"remove-neurons: removed {free + chosen} of {total} neurons or channels, {free} of them at no"
+            f" cost: {', '.join(parts)}"
         )
     left = [f"{name}: {why}" for name, why in structure.reasons.items()]
     if left:

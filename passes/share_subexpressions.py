@@ -21,8 +21,8 @@ class ShareSubexpressions(Pass):
     """Let equal operators with equal inputs share one result; constants and tables are compared by content.
 
     ``onnx-ir.common-subexpression-elimination`` does the same without looking at the cost: values that meet
-    before a table share one width in a circuit, so that a shared table can pull a narrow layer up to a wide one. Such
-    a pair is left apart here.
+    before a table share one width in a circuit, so that a shared table can pull a narrow layer up to a wide
+    one. Such a pair is left apart here.
     """
 
     name: ClassVar[str] = "share-subexpressions"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import onnx_fhe
-from onnx_fhe.ir import dialect
 from onnx_fhe.ir.errors import DataError, LimitError, PipelineError
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.analysis.linear import constant_of, linear_of
 from onnx_fhe.passes.analysis.ranges import SoundRanges
+from onnx_fhe.passes.analysis.regions import find_regions
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
 from onnx_fhe.passes.prune import Prune
 from onnx_fhe.passes.pruning import obs
-from onnx_fhe.passes.pruning.bounds import Limit
+from onnx_fhe.passes.pruning.bounds import Limit, input_levels
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 14]>
@@ -58,16 +60,23 @@ def mlp(seed, sizes=(6, 12, 10, 3), scale=1.0):
     """A random dense network with ReLU, and inputs."""
     random = np.random.default_rng(seed)
     nodes, values, current = [], [], "input"
-    for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        values.append(onnx.numpy_helper.from_array((random.normal(size=(b, a)) * scale).astype(np.float32), f"w{i}"))
+    for i, (a, b) in enumerate(pairwise(sizes)):
+        values.append(
+            onnx.numpy_helper.from_array((random.normal(size=(b, a)) * scale).astype(np.float32), f"w{i}")
+        )
         values.append(onnx.numpy_helper.from_array(random.normal(size=b).astype(np.float32), f"b{i}"))
         last = i == len(sizes) - 2
         out = "output" if last else f"h{i}"
-        nodes.append(onnx.helper.make_node("Gemm", [current, f"w{i}", f"b{i}"], [out], name=f"fc{i}", transB=1))
+        nodes.append(
+            onnx.helper.make_node("Gemm", [current, f"w{i}", f"b{i}"], [out], name=f"fc{i}", transB=1)
+        )
         if not last:
             nodes.append(onnx.helper.make_node("Relu", [out], [f"r{i}"], name=f"relu{i}"))
             current = f"r{i}"
-    kinds = [onnx.helper.make_tensor_value_info(n, 1, ["N", s]) for n, s in (("input", sizes[0]), ("output", sizes[-1]))]
+    kinds = [
+        onnx.helper.make_tensor_value_info(n, 1, ["N", s])
+        for n, s in (("input", sizes[0]), ("output", sizes[-1]))
+    ]
     graph = onnx.helper.make_graph(nodes, "net", kinds[:1], kinds[1:], values)
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
     data = {"input": random.normal(size=(200, sizes[0])).astype(np.float32)}
@@ -100,7 +109,9 @@ def test_biases_move_to_where_the_mean_was():
     assert not np.allclose(run(plain.model, data)["output"].mean(0), before.mean(0), atol=1e-2)
 
 
-@pytest.mark.parametrize("text", ["prune{sparsity=0.0}", "prune{sparsity=0.0 method=obs}", "prune{accumulator-bits=20}"])
+@pytest.mark.parametrize(
+    "text", ["prune{sparsity=0.0}", "prune{sparsity=0.0 method=obs}", "prune{accumulator-bits=20}"]
+)
 def test_nothing_to_remove_changes_nothing(text):
     model, data = mlp(0)
     result = pruned(model, text, data)
@@ -108,7 +119,9 @@ def test_nothing_to_remove_changes_nothing(text):
     assert all(np.array_equal(a, b) for a, b in zip(weights(result.model), weights(model), strict=True))
 
 
-@pytest.mark.parametrize("text", ["prune{sparsity=0.6}", "prune{sparsity=0.6 method=obs}", "prune{accumulator-bits=9}"])
+@pytest.mark.parametrize(
+    "text", ["prune{sparsity=0.6}", "prune{sparsity=0.6 method=obs}", "prune{accumulator-bits=9}"]
+)
 def test_pruning_again_changes_nothing(text):
     model, data = mlp(1)
     once = pruned(model, text, data).model
@@ -144,21 +157,21 @@ def test_obs_finds_what_is_redundant():
 def test_obs_is_the_best_choice_of_two_weights():
     random = np.random.default_rng(4)
     x = random.normal(size=(300, 5)) @ random.normal(size=(5, 5))
-    h, row = x.T @ x / 300, random.normal(size=(1, 5))
-    result = obs.prune_rows(row, [h], np.array([4]), lambda _: True, lambda done, total: None)[0]
+    h, row = obs.damped(x.T @ x / 300), random.normal(size=(1, 5))
+    result = obs.prune_rows(row, [x.T @ x / 300], np.array([4]), lambda _: True, lambda done, total: None)[0]
     tried = []
     for gone in range(5):
         left = [i for i in range(5) if i != gone]
         best = np.zeros(5)
-        best[left] = np.linalg.lstsq(x[:, left], x @ row[0], rcond=None)[0]
-        tried.append(((x @ (best - row[0])) ** 2).mean())
-    assert ((x @ (result - row[0])) ** 2).mean() == pytest.approx(min(tried), rel=0.02)
+        best[left] = np.linalg.solve(h[np.ix_(left, left)], h[left] @ row[0])
+        tried.append((best - row[0]) @ h @ (best - row[0]))
+    assert (result - row[0]) @ h @ (result - row[0]) == pytest.approx(min(tried))
 
 
-def test_every_network_of_the_zoo_survives(small):
-    model = onnx_fhe.load_from(small.proto) if hasattr(onnx_fhe, "load_from") else None
-    model = model or ir.serde.deserialize_model(small.proto)
-    normal = PassManager.parse("normalize").run(model).model
+def test_every_network_of_the_zoo_survives(small, tmp_path):
+    file = tmp_path / "small.onnx"
+    onnx.save(small.proto, file)
+    normal = PassManager.parse("normalize").run(onnx_fhe.load(file)).model
     result = pruned(normal, "prune{sparsity=0.3 method=obs}", small.data)
     before, after = run(normal, small.data), run(result.model, small.data)
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
@@ -174,7 +187,7 @@ def test_omega_is_the_documents_bound():
     assert Limit(8, 3, 2**3 - 1, "omega", 2.0).omega == 10
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**16),
     bits=st.integers(6, 11),
@@ -192,9 +205,8 @@ def test_no_input_overflows_a_pruned_network(seed, bits, widths, bound, method):
     text = f"prune{{{options}}},{quantize},lower-to-integer,fuse-tlu"
     try:
         integer = pruned(model, text, data, range_mode="sound").model
-    except LimitError as error:
-        assert "no weight fits" in error.what
-        return
+    except LimitError:  # not even one weight fits
+        reject()
     check_no_overflow(integer, bits, seed)
 
 
@@ -202,7 +214,7 @@ def check_no_overflow(model, bits, seed):
     """In exact integer arithmetic no input leaves the declared ranges, and those fit the width."""
     random = np.random.default_rng(seed)
     sound = SoundRanges(model)
-    tables, checked = {n.inputs[0]: n for n in model.graph if n.op_type == "TableLookup"}, 0
+    checked = 0
     for node in model.graph:
         if linear_of(node) is None:
             continue
@@ -215,15 +227,19 @@ def check_no_overflow(model, bits, seed):
         found = inputs @ integers.T
         assert (found.max(axis=0) - found.min(axis=0) <= 2**bits - 1).all()
         value = node.outputs[0]
-        if value in tables:
-            table, first = (constant_of(v).astype(np.int64) for v in tables[value].inputs[1:3])
+        (reader,) = value.consumers()
+        if reader.op_type == "Add":  # raw outputs are shifted to start at 0
+            found = found + constant_of(reader.inputs[1]).reshape(-1).astype(np.int64)
+            (reader,) = reader.outputs[0].consumers()
+        if reader.op_type == "TableLookup":
+            table, first = (constant_of(v).astype(np.int64) for v in reader.inputs[1:3])
             assert table.shape[1] <= 2**bits
             assert (found >= first).all()
             assert (found <= first + table.shape[1] - 1).all()
         else:
-            decrypt = next(n for n in value.consumers() if n.domain == dialect.DOMAIN)
-            assert found.min() >= decrypt.attributes.get_int("low")
-            assert found.max() <= decrypt.attributes.get_int("high")
+            assert reader.op_type == "Decrypt"
+            assert found.min() >= reader.attributes.get_int("low")
+            assert found.max() <= reader.attributes.get_int("high")
         checked += 1
     assert checked == 3
 
@@ -239,25 +255,37 @@ def test_the_norm_keeps_more_than_the_number_of_weights():
     assert np.count_nonzero(weights(omega.model)[1], axis=1).max() == 5
 
 
-def test_pooling_counts_its_window():
+def test_levels_are_those_of_the_integers_that_a_layer_reads():
     text = """
-    <ir_version: 8, opset_import: ["" : 14]>
-    net (float[N,1,4,4] input) => (float[N,3] output) <float[3,4] w, int64[2] shape = {-1, 4}> {
-        pooled = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (input)
-        active = Sigmoid (pooled)
-        again = AveragePool <kernel_shape = [1, 1], strides = [1, 1]> (active)
-        flat = Flatten (again)
-        output = MatMul (flat, weight)
+    <ir_version: 10, opset_import: ["" : 21]>
+    net (float[N,1,4,4] input) => (float[N,1,1,1] output) <
+        float[1,1,1,1] w1 = {1.0}, float[1] b = {0.0}, float[1,1,2,2] w2 = {1.0, 2.0, 3.0, 4.0},
+        float[1,1,1,1] w3 = {1.0}
+    > {
+        first = Conv <kernel_shape = [1, 1]> (input, w1, b)
+        active = Relu (first)
+        sum = Add (active, input)
+        pooled = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (sum)
+        second = Conv <kernel_shape = [2, 2]> (pooled, w2, b)
+        again = Relu (second)
+        output = Conv <kernel_shape = [1, 1]> (again, w3, b)
     }
     """
-    del text
+    model = prepared(text)
+    regions = find_regions(model)
+    read = [n.inputs[0] for n in model.graph if linear_of(n)]
+    assert [input_levels(v, regions, 5, 3) for v in read] == [(31, False), ((31 + 7) * 4, True), (7, False)]
+    result = pruned(model, "prune{accumulator-bits=12}")
+    assert any("assumes equal scales" in note for note in result.context.notes)
 
 
 def test_zeros_stay_zero_through_quantization():
     model, data = mlp(6, (6, 24, 16, 3))
     result = pruned(model, "prune{sparsity=0.5}", data).model
     for method in ("nearest", "gptq", "descent"):
-        quantized = pruned(result, f"quantize{{weights=3 activations=4 inputs=5 method={method}}}", data).model
+        quantized = pruned(
+            result, f"quantize{{weights=3 activations=4 inputs=5 method={method}}}", data
+        ).model
         for before, after in zip(weights(result), weights(quantized), strict=True):
             assert not np.any(after[before == 0])
 
@@ -284,7 +312,7 @@ def test_it_says_how_sparse_the_network_is():
 
 
 def test_text_round_trips():
-    text = 'prune{sparsity=0.5 method=obs layers={"/fc1/Gemm"=0.7}}'
+    text = "prune{sparsity=0.5 method=obs layers={/fc1/Gemm=0.7}}"
     (only,) = PassManager.parse(text).passes
     assert only == Prune(sparsity=0.5, method="obs", layers={"/fc1/Gemm": 0.7})
     assert only.to_text() == text

@@ -1,9 +1,11 @@
-"""Which channels have to go together: a walk over the model that labels every element with the channel it belongs to.
+"""Which channels have to go together: a walk over the model that labels every element with the channel it
+belongs to.
 
-Every output channel of a linear operator starts as a unit of its own. Behind it every element of every tensor is
-labelled with the unit that it follows, as running the operators shows (``dependence``). Where two units meet in one
-element (a residual addition), in one weight (shared initializers) or in one group of a convolution, an edge of the
-dependency graph couples them; where something cannot shrink, an edge to ``FROZEN`` says why.
+Every output channel of a linear operator starts as a unit of its own. Behind it every element of every tensor
+is labelled with the unit that it follows, as running the operators shows (``dependence``). Where two units
+meet in one element (a residual addition), in one weight (shared initializers) or in one group of a
+convolution, an edge of the dependency graph couples them; where something cannot shrink, an edge to
+``FROZEN`` says why.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Coupling:
     """The dependency graph.
 
     Attributes:
-        units: For each tensor the unit of each element of one sample (``FROZEN``, ``CONSTANT`` or a unit's number).
+        units: For each tensor the unit of each element of one sample (``FROZEN``, ``CONSTANT`` or a unit's
+            number).
         graph: Units as nodes; an edge holds ``why`` they are coupled.
         births: The linear node and output channel that each unit comes from.
         linears: The linear operators, in order.
@@ -77,7 +80,7 @@ def couple(model: ir.Model) -> Coupling:
     """Label the elements of all tensors of a normalized float model and couple the units."""
     walk = _Walk(model)
     for value in model.graph.inputs:
-        walk.define(value, FROZEN, "is a graph input")
+        walk.define(value, FROZEN)
     for node in model.graph:
         walk.visit(node)
     walk.share_weights()
@@ -96,11 +99,13 @@ class _Walk:
         self.result.graph.add_node(FROZEN)
         self.next = FROZEN + 1
 
-    def define(self, value: ir.Value, units: np.ndarray | int, why: str) -> None:
-        """Set the units of a tensor; one whose sample has no static shape is left without and freezes its units."""
+    def define(self, value: ir.Value, units: np.ndarray | int) -> None:
+        """Set the units of a tensor; without a batch and static axes it has none and freezes them."""
         shape = _sample_shape(value)
         if shape is None:
-            self.result.freeze(np.asarray(units), f"{value.name} has no batch on axis 0 and static axes behind it")
+            self.result.freeze(
+                np.asarray(units), f"{value.name} has no batch on axis 0 and static axes behind it"
+            )
             return
         self.result.units[value] = np.broadcast_to(np.asarray(units, np.int64), shape)
         if any(use.node.graph is not self.model.graph for use in value.uses()):
@@ -122,15 +127,15 @@ class _Walk:
             self.result.freeze(units, why)
         for output in node.outputs:
             if output.name:
-                self.define(output, FROZEN, why)
+                self.define(output, FROZEN)
 
     def _fits(self, linear: Linear, known: Mapping[ir.Value, np.ndarray]) -> bool:
         """Whether it is a linear operator of one tensor, with a weight and a bias that are constant."""
-        x, output = linear.node.inputs[0], linear.node.outputs[0]
+        x, output = input_of(linear.node), linear.node.outputs[0]
         constants = [v for v in linear.node.inputs[1:] if v is not None]
-        weight = linear.node.inputs[1]
-        assert weight is not None
-        plain = all(v.is_initializer() and constant_of(v) is not None and not v.is_graph_output() for v in constants)
+        plain = all(
+            v.is_initializer() and constant_of(v) is not None and not v.is_graph_output() for v in constants
+        )
         return plain and list(known) == [x] and _sample_shape(output) is not None
 
     def _linear(self, linear: Linear) -> None:
@@ -142,11 +147,10 @@ class _Walk:
         result.graph.add_nodes_from(int(u) for u in fresh)
         result.births.update({int(u): (node, channel) for channel, u in enumerate(fresh)})
         result.linears[node] = linear
-        self.define(output, linear.along_channels(fresh, len(shape) + 1)[0], "")
+        self.define(output, linear.along_channels(fresh, len(shape) + 1)[0])
         if linear.groups == 1:
             return
-        x = node.inputs[0]
-        assert x is not None
+        x = input_of(node)
         size_in, size_out = len(result.units[x]) // linear.groups, linear.channels // linear.groups
         for group in range(linear.groups):
             inside = np.unique(result.units[x][group * size_in : (group + 1) * size_in])
@@ -172,26 +176,26 @@ class _Walk:
             self._meet(node, output, [np.where(a == MIXED, FROZEN, a) for a in arrays])
 
     def _meet(self, node: ir.Node, output: ir.Value, arrays: list[np.ndarray]) -> None:
-        """Define an output whose elements follow those of ``arrays``, and couple the units that meet in it."""
+        """Define an output that follows ``arrays``, and couple the units that meet in an element."""
         units = arrays[0]
         for array in arrays[1:]:
             both = (units != CONSTANT) & (array != CONSTANT)
             for a, b in np.unique(np.stack([units[both], array[both]]), axis=1).T:
                 self.result.couple(int(a), int(b), f"{node.name} ({node.op_type}) joins it with what stays")
             units = np.where(units == CONSTANT, array, units)
-        self.define(output, units, f"{node.name} ({node.op_type})")
+        self.define(output, units)
 
     def share_weights(self) -> None:
         """Couple channels that lie in one initializer, on both sides of it."""
         by_weight: dict[ir.Value, list[Linear]] = {}
         for linear in self.result.linears.values():
-            by_weight.setdefault(linear.node.inputs[1], []).append(linear)  # type: ignore[arg-type]
+            by_weight.setdefault(weight_of(linear.node), []).append(linear)
         births = {born: unit for unit, born in self.result.births.items()}
         for weight, readers in by_weight.items():
             why = f"the weight {weight.name} is shared"
             for channel in range(readers[0].channels if len(readers) > 1 else 0):
                 self.result.couple_all([b for r in readers if (b := births.get((r.node, channel)))], why)
-            sides = [columns_of(self.result.units[r.node.inputs[0]], r) for r in readers]  # type: ignore[index]
+            sides = [columns_of(self.result.units[input_of(r.node)], r) for r in readers]
             for other in sides[1:] if readers[0].groups == 1 else []:
                 for mine, theirs in zip(sides[0], other, strict=False):
                     self.result.couple_all([*np.unique(mine), *np.unique(theirs)], why)
@@ -202,6 +206,20 @@ class _Walk:
                 self.result.freeze([births[r.node, c] for r in readers for c in range(r.channels)], why)
                 for side in sides:
                     self.result.freeze(side, why)
+
+
+def input_of(node: ir.Node) -> ir.Value:
+    """What a linear operator reads."""
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def weight_of(node: ir.Node) -> ir.Value:
+    """The initializer that a linear operator multiplies with."""
+    value = node.inputs[1]
+    assert value is not None
+    return value
 
 
 def columns_of(units: np.ndarray, linear: Linear) -> np.ndarray:

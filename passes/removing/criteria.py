@@ -29,7 +29,8 @@ class Criterion(Protocol):
 
 
 class Fixed:
-    """Costs that do not change: the norm of the weights that produce a unit, relative to the mean of its layer.
+    """Costs that do not change: the norm of the weights that produce a unit, relative to the mean of its
+    layer.
 
     Args:
         structure: All units.
@@ -39,7 +40,11 @@ class Fixed:
     """
 
     def __init__(
-        self, structure: Structure, weights: Weights, norm: str, spread: Mapping[ir.Node, np.ndarray] | None = None
+        self,
+        structure: Structure,
+        weights: Weights,
+        norm: str,
+        spread: Mapping[ir.Node, np.ndarray] | None = None,
     ) -> None:
         self._costs: dict[int, float] = {}
         for units in structure.layers().values():
@@ -49,9 +54,13 @@ class Fixed:
                     rows = [weights[node][channel].reshape(-1) for node, channel in unit.births]
                     found[index] = np.linalg.norm(np.concatenate(rows), NORMS[norm])
                 else:
-                    found[index] = sum(_outgoing(unit, structure.linears[n], weights[n], spread[n]) for n in unit.readers)
+                    found[index] = sum(
+                        _outgoing(unit, structure.linears[n], weights[n], spread[n]) for n in unit.readers
+                    )
             mean = float(found.mean())
-            self._costs.update({u.number: float(c) / (mean or 1.0) for u, c in zip(units, found, strict=True)})
+            self._costs.update(
+                {u.number: float(c) / (mean or 1.0) for u, c in zip(units, found, strict=True)}
+            )
 
     def costs(self, units: Sequence[Unit]) -> np.ndarray:
         """See ``Criterion``."""
@@ -63,7 +72,8 @@ class Fixed:
 
 
 class OutputError:
-    """The squared error that a removal leaves in what reads the unit, after refitting, over the variance there.
+    """The squared error that a removal leaves in what reads the unit, after refitting, over the variance
+    there.
 
     Args:
         structure: All units.
@@ -110,7 +120,7 @@ class OutputError:
 
 
 def choose(units: Sequence[Unit], criterion: Criterion, goal: Goal) -> list[Unit]:
-    """Remove the cheapest of ``units`` until the goal is reached; returns them in the order in which they go."""
+    """Remove the cheapest of ``units`` until the goal is reached; returns them in that order."""
     removed: list[Unit] = []
     pending: dict[Layer, list[Unit]] = {}
     for unit in units:

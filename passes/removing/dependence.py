@@ -1,9 +1,11 @@
-"""Which units each output element of an operator depends on, found out by running it: no operator is described here.
+"""Which units each output element of an operator depends on, found out by running it: no operator is
+described here.
 
-The units of an input are numbered in binary. For each digit the operator runs once with all units changed that have a
-1 there and once with all that have a 0. An output element that follows one unit alone reacts to exactly one of the two
-runs for every digit, and so spells the unit's number; one that mixes units reacts to both somewhere. This is one run
-of a few samples for hundreds of channels, and it holds for layout operators, pooling and everything else alike.
+The units of an input are numbered in binary. For each digit the operator runs once with all units changed
+that have a 1 there and once with all that have a 0. An output element that follows one unit alone reacts to
+exactly one of the two runs for every digit, and so spells the unit's number; one that mixes units reacts to
+both somewhere. This is one run of a few samples for hundreds of channels, and it holds for layout operators,
+pooling and everything else alike.
 """
 
 from __future__ import annotations
@@ -26,9 +28,7 @@ class NotSampleWiseError(Exception):
     """The operator cannot be run on stand-ins, or not sample by sample."""
 
 
-def dependence(
-    node: ir.Node, units: Mapping[ir.Value, np.ndarray], opset: int
-) -> list[list[np.ndarray]]:
+def dependence(node: ir.Node, units: Mapping[ir.Value, np.ndarray], opset: int) -> list[list[np.ndarray]]:
     """What the outputs of ``node`` depend on.
 
     Args:
@@ -37,8 +37,8 @@ def dependence(
         opset: ai.onnx opset of the model.
 
     Returns:
-        For each named output an array (one sample) for each input in ``units``: the unit that the element follows,
-        ``CONSTANT`` or ``MIXED``.
+        For each named output an array (one sample) for each input in ``units``: the unit that the element
+        follows, ``CONSTANT`` or ``MIXED``.
 
     Raises:
         NotSampleWiseError: It cannot be run on stand-ins, or its outputs have another batch.
@@ -65,14 +65,16 @@ def dependence(
 def _plan(
     value: ir.Value, ids: np.ndarray, base: Mapping[ir.Value, np.ndarray], random: np.random.Generator
 ) -> dict[ir.Value, np.ndarray]:
-    """Samples that show what depends on ``value``: as it is, then two pairs of changes for each binary digit."""
+    """Samples that show what depends on ``value``: unchanged, then changed for each binary digit."""
     codes, digits = _codes(ids)
     samples = [base[value]]
     for digit in range(digits):
         for wanted in (1, 0):
             chosen = (codes >= 0) & ((codes >> digit & 1) == wanted)
             # Up and down: a maximum only sees what grows, a Relu of something negative neither, and so on.
-            samples += [np.where(chosen, _changed(base[value], sign, random), base[value]) for sign in (1, -1)]
+            samples += [
+                np.where(chosen, _changed(base[value], sign, random), base[value]) for sign in (1, -1)
+            ]
     stacked = np.stack(samples)
     return {v: stacked if v is value else np.repeat(a[None], len(samples), axis=0) for v, a in base.items()}
 
@@ -99,16 +101,16 @@ def _codes(ids: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _differs(found: np.ndarray, before: np.ndarray) -> np.ndarray:
     if before.dtype.kind not in "fc":
-        return found != before
+        return np.asarray(found != before)
     with np.errstate(invalid="ignore"):
         # A batch of another size may round otherwise; a change of all elements of a unit is far larger.
         close = np.abs(found - before) <= _TOLERANCE * (1 + np.abs(before))
-    return ~(close | (found == before) | (np.isnan(found) & np.isnan(before)))
+    return np.asarray(~(close | (found == before) | (np.isnan(found) & np.isnan(before))))
 
 
 def _sample(value: ir.Value, shape: Sequence[int], random: np.random.Generator) -> np.ndarray:
     dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-    if dtype == bool:
+    if dtype.kind == "b":
         return random.integers(0, 2, shape).astype(bool)
     if np.issubdtype(dtype, np.integer):
         return random.integers(1, 9, shape).astype(dtype)
@@ -116,7 +118,7 @@ def _sample(value: ir.Value, shape: Sequence[int], random: np.random.Generator) 
 
 
 def _changed(array: np.ndarray, sign: int, random: np.random.Generator) -> np.ndarray:
-    if array.dtype == bool:
+    if array.dtype.kind == "b":
         return ~array
     if array.dtype.kind in "iu":
         return (array + 1 if sign > 0 else np.maximum(array, 1) - 1).astype(array.dtype)

@@ -1,4 +1,4 @@
-"""Units that can go without changing the outputs: nobody listens to them, they are constant, or they exist twice."""
+"""Units that go without a trace: nobody listens to them, they are constant, or they exist twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ...ir import runtime
 from ...ir.graph import variable_inputs
 from ...ir.sampling import random_inputs
 from ..analysis.linear import Linear
-from .shrink import Keep, adapt
+from .adapt import Keep, adapt, size_at
+from .coupling import input_of
 from .structure import Room, Structure, Unit
 from .weights import Weights
 
@@ -20,9 +21,10 @@ _CLOSE = 1e-5
 def remove_exactly(model: ir.Model, structure: Structure, weights: Weights) -> list[Unit]:
     """Mark the units that can go for nothing; biases and weights of their readers take over what they did.
 
-    A unit is *dead* where all weights that multiply it are zero; it is *constant* where all weights that produce it
-    are zero and then goes into the biases of its readers (unless the padding of a convolution shows where it ends); it
-    is a *duplicate* where another one is produced by the same weights and goes the same way.
+    A unit is *dead* where all weights that multiply it are zero; it is *constant* where all weights that
+    produce it are zero and then goes into the biases of its readers (unless the padding of a convolution
+    shows where it ends); it is a *duplicate* where another one is produced by the same weights and goes the
+    same way.
 
     Returns:
         The units, in the order in which they went.
@@ -84,8 +86,8 @@ class _Search:
     def _constant_tensors(self, unit: Unit) -> set[ir.Value]:
         """The tensors in which the unit has the same value whatever the input."""
         births: dict[ir.Node, list[int]] = {}
-        for node, channel in unit.births:
-            births.setdefault(node, []).append(channel)
+        for born, channel in unit.births:
+            births.setdefault(born, []).append(channel)
         known: set[ir.Value] = set()
         for value in unit.places:
             node = value.producer()
@@ -112,16 +114,13 @@ class _Search:
         return self._values[value]
 
     def _contribution(self, unit: Unit, linear: Linear) -> np.ndarray | None:
-        """What a constant unit adds to each output channel; None where it is not the same at every position."""
+        """What a constant unit adds to each output channel; None where positions differ."""
         node = linear.node
-        x, weight = node.inputs[0], self.weights[node].astype(linear.weight.dtype)
-        assert x is not None
+        x, weight = input_of(node), self.weights[node].astype(linear.weight.dtype)
         axis, indices = unit.places[x]
         full = self._value(x)[:1]
         alone = np.zeros_like(full)
-        where = [slice(None)] * full.ndim
-        where[axis] = indices  # type: ignore[call-overload]
-        alone[tuple(where)] = full[tuple(where)]
+        np.moveaxis(alone, axis, 0)[indices] = np.moveaxis(full, axis, 0)[indices]
         stand_in = ir.Value(name="x")
         stored = ir.Value(name="w", const_value=ir.tensor(weight.T if linear.out_axis == 1 else weight))
         copy = ir.Node("", node.op_type, [stand_in, stored], list(node.attributes.values()))
@@ -135,7 +134,7 @@ class _Search:
         return offset
 
     def _signature(self, unit: Unit) -> object:
-        """What makes two units the same: equal weights, the same way through the model, equal constants on it."""
+        """What makes two units the same: equal weights, the same way, equal constants on it."""
         births = tuple(
             (id(node), self.weights[node][channel].tobytes(), self._bias(node)[channel].tobytes())
             for node, channel in unit.births
@@ -145,7 +144,7 @@ class _Search:
             way.append((id(value), axis, len(indices)))
             node = value.producer()
             if node is not None and node not in self.structure.linears:
-                change = adapt(node, {value: Keep(axis, indices, int(str(value.shape[axis])))})  # type: ignore[index]
+                change = adapt(node, {value: Keep(axis, indices, size_at(value, axis))})
                 way.append(tuple(a.tobytes() for a in change.constants.values()) if change else ())
         return births, tuple(way), tuple(id(n) for n in unit.readers)
 
@@ -157,8 +156,7 @@ class _Search:
     def _same_values(self, unit: Unit, other: Unit) -> bool:
         """Whether the elements of two units come in the same order everywhere that they are multiplied."""
         for node, channels in unit.readers.items():
-            x = node.inputs[0]
-            assert x is not None
+            x = input_of(node)
             axis = unit.places[x][0]
             a, b = (np.take(self._value(x), c, axis) for c in (channels, other.readers[node]))
             if not np.allclose(a, b, rtol=_CLOSE, atol=_CLOSE * float(np.abs(a).max(initial=1e-30))):

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..analysis.cost import bootstrap_complexity, milliseconds
 from ..analysis.regions import find_regions
+from .adapt import size_at
 from .structure import Room, Structure, Unit
 
 Layer = tuple[ir.Node, ...]
@@ -98,7 +99,7 @@ class Goal:
 
 
 def unit_times(model: ir.Model, structure: Structure) -> tuple[dict[int, float], float]:
-    """Milliseconds that each unit takes in tables, and those of the whole model (one core, 4 bits at every table)."""
+    """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``)."""
     each = milliseconds(bootstrap_complexity(TABLE_BITS))
     tables = find_regions(model).quantized
     sizes = {v: math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in tables}
@@ -108,6 +109,6 @@ def unit_times(model: ir.Model, structure: Structure) -> tuple[dict[int, float],
         for value in tables:
             if value in unit.places:
                 axis, indices = unit.places[value]
-                elements += sizes[value] // int(str(value.shape[axis])) * len(indices)  # type: ignore[index]
+                elements += sizes[value] // size_at(value, axis) * len(indices)
         times[unit.number] = elements * each
     return times, sum(sizes.values()) * each

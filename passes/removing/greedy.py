@@ -1,8 +1,10 @@
-"""Greedy backward removal: the unit whose loss least raises the error that is left after refitting its readers.
+"""Greedy backward removal: the unit whose loss least raises the error that is left after refitting its
+readers.
 
-For a reader with weights W fitted to second moments H of its inputs, removing the columns B and refitting the others
-raises the squared error by tr(W_B (H^-1_BB)^-1 W_B'), and both W and H^-1 follow by a low-rank update (Hassibi and
-Stork, Optimal Brain Surgeon, 1993; for blocks of columns: Frantar and Alistarh, Optimal Brain Compression, 2022).
+For a reader with weights W fitted to second moments H of its inputs, removing the columns B and refitting the
+others raises the squared error by tr(W_B (H^-1_BB)^-1 W_B'), and both W and H^-1 follow by a low-rank update
+(Hassibi and Stork, Optimal Brain Surgeon, 1993; for blocks of columns: Frantar and Alistarh, Optimal Brain
+Compression, 2022).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Reader:
         parts = self.weights[blocks]
         inner = self.inverse[blocks[:, :, None], blocks[:, None, :]]
         raised = np.einsum("uko,uko->uo", parts, np.linalg.solve(inner, parts))
-        return np.maximum(raised, 0) @ self.importance
+        return np.asarray(np.maximum(raised, 0) @ self.importance)
 
     def remove(self, block: np.ndarray) -> None:
         """Remove columns and refit the others."""

@@ -1,4 +1,4 @@
-"""Second moments of what a linear operator reads and should produce, and the least-squares fit that follows."""
+"""Second moments of what a linear operator reads and should produce, and the fit that follows."""
 
 from __future__ import annotations
 

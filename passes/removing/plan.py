@@ -12,6 +12,7 @@ from ...ir.errors import DataError
 from ..analysis.divergence import output_error, outputs
 from ..analysis.environment import Environment
 from ..base import Context
+from .coupling import input_of
 from .criteria import NORMS, Criterion, Fixed, OutputError, choose
 from .goal import Goal, Layer, Wish, unit_times
 from .moments import moments_of
@@ -138,10 +139,10 @@ class _Again:
             self.gone += wanted
             return wanted
         linear = self.structure.linears[node]
-        x = node.inputs[0]
-        assert x is not None
         moments = {n: self.reference.moments(self.structure, n) for n in units[0].readers}
-        (moments[node],) = moments_of(linear, env[x], self.reference.values[node.outputs[0]], self.reference.seed)
+        (moments[node],) = moments_of(
+            linear, env[input_of(node)], self.reference.values[node.outputs[0]], self.reference.seed
+        )
         criterion = OutputError(self.structure, self.weights, moments, self.plan.ridge)
         for unit in self.first:
             if unit.layer != layer:

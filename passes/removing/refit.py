@@ -1,4 +1,4 @@
-"""One walk over the model while units go: each layer is refitted on what the layers before really produce then."""
+"""One walk over the model while units go: layers are refitted on what those before then produce."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ..analysis.environment import Environment
+from .coupling import input_of, weight_of
 from .criteria import columns, flat
 from .moments import Moments, fit, moments_of
 from .structure import Structure, Unit
@@ -36,7 +37,7 @@ class FloatRun:
     def moments(self, structure: Structure, node: ir.Node) -> Moments:
         """Moments of the inputs and outputs of a linear operator without groups."""
         if node not in self.known:
-            x = self.values[_input(node)]
+            x = self.values[input_of(node)]
             linear = structure.linears[node]
             (self.known[node],) = moments_of(linear, x, self.values[node.outputs[0]], self.seed)
         return self.known[node]
@@ -44,7 +45,7 @@ class FloatRun:
 
 def float_run(model: ir.Model, structure: Structure, data: Mapping[str, np.ndarray], seed: int) -> FloatRun:
     """Run the model once and keep what its linear operators read and produce."""
-    wanted = [v for n in structure.linears for v in (_input(n), n.outputs[0])]
+    wanted = [v for n in structure.linears for v in (input_of(n), n.outputs[0])]
     inner = list(dict.fromkeys(v for v in wanted if v.producer() is not None))
     found = runtime.Session(model, [str(v.name) for v in inner]).run_batched(data) if inner else {}
     values: Arrays = {v: found[str(v.name)] for v in inner}
@@ -65,7 +66,9 @@ class Refit:
     def __init__(self, structure: Structure, weights: Weights, reference: FloatRun, ridge: float) -> None:
         self.structure, self.weights, self.reference, self.ridge = structure, weights, reference, ridge
 
-    def walk(self, removed: list[Unit], choose: Callable[[ir.Node, Environment], list[Unit]] | None = None) -> list[Unit]:
+    def walk(
+        self, removed: list[Unit], choose: Callable[[ir.Node, Environment], list[Unit]] | None = None
+    ) -> list[Unit]:
         """Go through the model; the units that went are marked as removed in the end.
 
         Args:
@@ -117,12 +120,12 @@ class Refit:
         for unit in cut:
             free[columns(unit, linear)] = False
         gone = [c for u in removed for n, c in u.births if n is node]
-        # An initializer that several nodes read keeps its weights: none of them could be fitted without the others.
-        shared = len(_weight(node).uses()) > 1
+        # An initializer that several nodes read keeps its weights: they could only be fitted together.
+        shared = len(weight_of(node).uses()) > 1
         result, offset = start * free, np.zeros(linear.channels)
-        for group, moments in enumerate(
-            moments_of(linear, env[_input(node)], self.reference.values[node.outputs[0]], self.reference.seed)
-        ):
+        targets = self.reference.values[node.outputs[0]]
+        groups = moments_of(linear, env[input_of(node)], targets, self.reference.seed)
+        for group, moments in enumerate(groups):
             rows = slice(group * size, (group + 1) * size)
             if not shared:
                 result[rows] = fit(moments, start[rows], free, self.ridge)
@@ -132,15 +135,3 @@ class Refit:
         self.weights.set(node, result.reshape(self.weights[node].shape))
         self.weights.store()
         self.weights.add_bias(node, offset - self.weights.bias(node))
-
-
-def _input(node: ir.Node) -> ir.Value:
-    value = node.inputs[0]
-    assert value is not None
-    return value
-
-
-def _weight(node: ir.Node) -> ir.Value:
-    value = node.inputs[1]
-    assert value is not None
-    return value

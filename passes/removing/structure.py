@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.linear import Linear
-from .coupling import FROZEN, Coupling, couple
+from .adapt import Keep, adapts, size_at
+from .coupling import FROZEN, Coupling, couple, input_of
 from .dependence import CONSTANT
-from .shrink import Keep, adapts
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Unit:
         number: Units are numbered in the order of the model.
         births: The linear nodes and output channels that produce it.
         places: For each tensor that holds it the axis and the indices there.
-        readers: For each linear node whose weights multiply it the input channels (indices of the contracted axis).
+        readers: For each linear node whose weights multiply it the input channels (indices of the contracted
+            axis).
     """
 
     number: int
@@ -66,9 +67,8 @@ class Structure:
                 gone.setdefault(value, (axis, []))[1].append(indices)
         found = {}
         for value, (axis, parts) in gone.items():
-            assert value.shape is not None
-            left = np.setdiff1d(np.arange(int(str(value.shape[axis]))), np.concatenate(parts))
-            found[value] = Keep(axis, left, int(str(value.shape[axis])))
+            size = size_at(value, axis)
+            found[value] = Keep(axis, np.setdiff1d(np.arange(size), np.concatenate(parts)), size)
         return found
 
 
@@ -79,8 +79,7 @@ class Room:
         self._left: dict[ir.Value, int] = {}
         for unit in units:
             for value, (axis, _) in unit.places.items():
-                assert value.shape is not None
-                self._left[value] = int(str(value.shape[axis]))
+                self._left[value] = size_at(value, axis)
 
     def allows(self, unit: Unit) -> bool:
         """Whether every tensor keeps something when ``unit`` goes."""
@@ -116,9 +115,8 @@ def _settle(coupling: Coupling) -> dict[ir.Value, int]:
                 axes[value] = axis + 1
                 _merge(coupling, value, units, axis)
         for node, linear in coupling.linears.items():
-            x = node.inputs[0]
+            x = input_of(node)
             wanted = -1 if node.op_type == "MatMul" else 1
-            assert x is not None
             if x in axes and axes[x] != wanted % (coupling.units[x].ndim + 1):
                 why = f"{node.name} ({linear.node.op_type}) reads {x.name} along another axis"
                 coupling.freeze(lookup[coupling.units[x] + 1], why)
@@ -174,18 +172,18 @@ def _structure(coupling: Coupling, axes: Mapping[ir.Value, int]) -> Structure:
             reasons[str(node.name)] = coupling.reason(unit)
     places: dict[int, dict[ir.Value, tuple[int, np.ndarray]]] = {g: {} for g in births}
     for value, axis in axes.items():
-        units = np.moveaxis(lookup[coupling.units[value] + 1], axis - 1, 0)
+        slices = np.moveaxis(lookup[coupling.units[value] + 1], axis - 1, 0)
         # A slice holds one unit and perhaps constants, which are below every unit.
-        owner = units.reshape(len(units), -1).max(axis=1)
+        owner = slices.reshape(len(slices), -1).max(axis=1)
         for group in np.unique(owner):
             if group in places:
                 places[int(group)][value] = (axis, np.flatnonzero(owner == group))
-    units = []
+    units: list[Unit] = []
     for group, born in births.items():
         readers = {
             node: places[group][x][1]
             for node, linear in coupling.linears.items()
-            if (x := node.inputs[0]) in places[group] and linear.groups == 1
+            if (x := input_of(node)) in places[group] and linear.groups == 1
         }
         units.append(Unit(group, tuple(born), places[group], readers))
     return Structure(units, coupling.linears, reasons)

@@ -1,7 +1,7 @@
 """The weights of all linear operators while units are marked as removed.
 
-A unit is marked by zeros: in all weights that multiply it and in the rows that produce it. The model then computes
-what it will compute when the unit is gone, with all its shapes as they were.
+A unit is marked by zeros: in all weights that multiply it and in the rows that produce it. The model then
+computes what it will compute when the unit is gone, with all its shapes as they were.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ...ir.graph import constant_of
 from ..normalizing.edit import constant, set_constant
+from .coupling import weight_of
 from .structure import Structure, Unit
 
 
@@ -29,36 +30,36 @@ class Weights:
         self._changed: set[ir.Value] = set()
         for linear in structure.linears.values():
             stored = linear.weight.astype(np.float64)
-            self._arrays.setdefault(_initializer(linear.node), stored.T if linear.out_axis == 1 else stored)
+            self._arrays.setdefault(weight_of(linear.node), stored.T if linear.out_axis == 1 else stored)
 
     def __getitem__(self, node: ir.Node) -> np.ndarray:
-        """The weight of a linear node, float64 (out, in / groups, \\*kernel)."""
-        return self._arrays[_initializer(node)]
+        """The weight of a linear node, float64 (out, in / groups, and the kernel)."""
+        return self._arrays[weight_of(node)]
 
     def set(self, node: ir.Node, weight: np.ndarray) -> None:
         """Replace the weight of a node and of those that share it."""
-        self._arrays[_initializer(node)] = weight
-        self._changed.add(_initializer(node))
+        self._arrays[weight_of(node)] = weight
+        self._changed.add(weight_of(node))
 
     def remove(self, unit: Unit) -> None:
         """Mark a unit as removed."""
         for node, channels in unit.readers.items():
             self[node][:, channels] = 0
-            self._changed.add(_initializer(node))
+            self._changed.add(weight_of(node))
         for node, channel in unit.births:
             self[node][channel] = 0
-            self._changed.add(_initializer(node))
+            self._changed.add(weight_of(node))
 
     def merge(self, unit: Unit, into: Unit) -> None:
         """Let ``into`` stand for ``unit``, which has the same values, too."""
-        for node in {_initializer(n): n for n in unit.readers}.values():
+        for node in {weight_of(n): n for n in unit.readers}.values():
             self[node][:, into.readers[node]] += self[node][:, unit.readers[node]]
-            self._changed.add(_initializer(node))
+            self._changed.add(weight_of(node))
 
     def store(self) -> None:
         """Write what changed into the model."""
         for node, linear in self.structure.linears.items():
-            value = _initializer(node)
+            value = weight_of(node)
             if value in self._changed:
                 stored = self[node].T if linear.out_axis == 1 else self[node]
                 array = np.ascontiguousarray(stored).astype(linear.weight.dtype)
@@ -69,13 +70,19 @@ class Weights:
         """The bias (out) of a Gemm or Conv, zeros where there is none."""
         channels = self.structure.linears[node].channels
         bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        return np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), channels).astype(np.float64)
+        return (
+            np.zeros(channels)
+            if bias is None
+            else np.broadcast_to(bias.reshape(-1), channels).astype(np.float64)
+        )
 
     def add_bias(self, node: ir.Node, offset: np.ndarray) -> None:
-        """Add ``offset`` (out) to the bias of a linear node, or behind a MatMul; this changes the model at once."""
+        """Add ``offset`` (out) to the bias of a linear node, or behind a MatMul; the model changes."""
         dtype = self.structure.linears[node].weight.dtype
         if node.op_type != "MatMul":
-            set_constant(self.model.graph, node, 2, (self.bias(node) + offset).astype(dtype), f"{node.name}_bias")
+            set_constant(
+                self.model.graph, node, 2, (self.bias(node) + offset).astype(dtype), f"{node.name}_bias"
+            )
             return
         output = node.outputs[0]
         uses = list(output.uses())
@@ -90,7 +97,9 @@ class Weights:
 
     def _insert_add(self, node: ir.Node, offset: np.ndarray) -> None:
         output, graph = node.outputs[0], self.model.graph
-        add = ir.node("Add", [output, constant(graph, offset, f"{node.name}_bias")], name=f"{node.name}_add_bias")
+        add = ir.node(
+            "Add", [output, constant(graph, offset, f"{node.name}_bias")], name=f"{node.name}_add_bias"
+        )
         new = add.outputs[0]
         new.type, new.shape = output.type, output.shape
         output.replace_all_uses_with(new, replace_graph_outputs=True)
@@ -100,9 +109,3 @@ class Weights:
         for unit in self.structure.units:
             if output in unit.places:
                 unit.places[new] = unit.places[output]
-
-
-def _initializer(node: ir.Node) -> ir.Value:
-    weight = node.inputs[1]
-    assert weight is not None
-    return weight

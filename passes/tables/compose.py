@@ -56,10 +56,11 @@ class Composition:
 
 
 def find(second: ir.Node, moves: Moves) -> Composition | None:
-    """The composition of a linear operator with the one it reads; None where they do not make a linear operator.
+    """The composition of a linear operator with the one it reads; None where they do not make a linear
+    operator.
 
-    Convolutions compose where one of them has a kernel of a single point (and the padding of the other is kept), and
-    anything composes with a dense layer behind it.
+    Convolutions compose where one of them has a kernel of a single point (and the padding of the other is
+    kept), and anything composes with a dense layer behind it.
     """
     behind = linear_of(second)
     x2 = second.inputs[0]

@@ -62,7 +62,8 @@ class Moves:
         self._known: dict[object, np.ndarray | None] = {}
 
     def __call__(self, output: ir.Value | None) -> np.ndarray | None:
-        """Element numbers of the producer's input, shaped as one sample of ``output``; None where it computes.
+        """Element numbers of the producer's input, shaped as one sample of ``output``; None where it
+        computes.
 
         The producer must treat every sample alike and apart from the others.
         """

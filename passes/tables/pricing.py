@@ -45,7 +45,8 @@ class Price:
 
     Attributes:
         complexity: The cost estimate's: every table as wide as it declares.
-        grouped: The same where tables that meet before a bootstrap share the widest one's width, as Concrete has it.
+        grouped: The same where tables that meet before a bootstrap share the widest one's width, as Concrete
+            has it.
         encrypted: Encrypts; a rewrite that loses one would change what the client sends.
     """
 

@@ -83,8 +83,8 @@ def express(rows: np.ndarray, known: np.ndarray | None = None) -> tuple[int, np.
         known: Where the row matters; None for everywhere.
 
     Returns:
-        The axis of the tensor (batch counted) and the row of each of its entries, a single row where one does for
-        all; None where rows differ along several axes.
+        The axis of the tensor (batch counted) and the row of each of its entries, a single row where one does
+        for all; None where rows differ along several axes.
     """
     known = np.ones(rows.shape, bool) if known is None else known
     met = rows[known]
