@@ -15,9 +15,9 @@ from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
-from .auto import Setting
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place, width_for
+from .setting import Setting
 
 
 class Walk:
