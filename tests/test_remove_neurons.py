@@ -1,4 +1,4 @@
-"""Structured removal: what goes together, what stays and why, exact removal, and accuracy after approximate removal."""
+"""Structured removal: what goes together, what stays and why, what goes for nothing, and accuracy."""
 
 from __future__ import annotations
 
@@ -65,11 +65,13 @@ def check(model: ir.Model) -> None:
     inner = [v for n in model.graph for v in n.outputs if v.name and not v.is_graph_output()]
     found = run(model, data_of(model), [v.name for v in inner])
     for value in inner:
-        assert [d if isinstance(d, int) else 5 for d in value.shape] == list(found[value.name].shape), value.name
+        assert [d if isinstance(d, int) else 5 for d in value.shape] == list(found[value.name].shape), (
+            value.name
+        )
 
 
 def remove_exactly(model: ir.Model) -> int:
-    """Run the pass with its defaults, check everything that it claims, and return how many channels are fewer."""
+    """Run the pass with its defaults and check all that it claims; how many channels are fewer."""
     data = data_of(model)
     before, text = run(model, data), content(model)
     channels = channels_of(model)
@@ -78,7 +80,9 @@ def remove_exactly(model: ir.Model) -> int:
     check(model)
     after = run(model, data)
     for name, array in before.items():
-        np.testing.assert_allclose(after[name], array, rtol=1e-4, atol=1e-5 * max(1, float(np.abs(array).max())))
+        np.testing.assert_allclose(
+            after[name], array, rtol=1e-4, atol=1e-5 * max(1, float(np.abs(array).max()))
+        )
     assert RemoveNeurons()(model).modified is False
     return channels - channels_of(model)
 
@@ -232,8 +236,8 @@ def test_units_that_a_matmul_reads_go_into_an_add():
             id="slice",
         ),
         pytest.param(
-            "a = Gemm<transB=1>(x, w1) b = PRelu(a, slope) c = Reshape(b, cube) d = Transpose<perm=[0,2,3,1]>(c)"
-            " e = Reshape(d, rows) y = Gemm<transB=1>(e, w2)",
+            "a = Gemm<transB=1>(x, w1) b = PRelu(a, slope) c = Reshape(b, cube)"
+            " d = Transpose<perm=[0,2,3,1]>(c) e = Reshape(d, rows) y = Gemm<transB=1>(e, w2)",
             {
                 "w1": (8, 3),
                 "slope": (8,),
@@ -256,7 +260,9 @@ def test_units_that_a_matmul_reads_go_into_an_add():
     ],
 )
 def test_every_other_unit_goes(body, weights, units, left):
-    arrays = {k: normal(*v, seed=i) if isinstance(v, tuple) else v for i, (k, v) in enumerate(weights.items())}
+    arrays = {
+        k: normal(*v, seed=i) if isinstance(v, tuple) else v for i, (k, v) in enumerate(weights.items())
+    }
     model = graph(body, **arrays)
     structure = find_structure(model)
     assert len(structure.units) == units
@@ -476,7 +482,7 @@ def networks(draw) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(networks())
 def test_dead_neurons_of_random_networks_go_without_a_trace(proto):
     model = ir.from_proto(proto)
@@ -484,10 +490,10 @@ def test_dead_neurons_of_random_networks_go_without_a_trace(proto):
     remove_exactly(model)
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(networks(), st.integers(0, 2**16))
 def test_any_units_of_random_networks_can_go(proto, seed):
-    """Whatever is marked by zeros computes the same when it is gone; and nothing else of the interface changes."""
+    """Whatever is marked by zeros computes the same when it is gone."""
     model = ir.from_proto(proto)
     Normalize()(model)
     structure, channels = find_structure(model), channels_of(model)
@@ -506,7 +512,9 @@ def test_any_units_of_random_networks_can_go(proto, seed):
     after = run(model, data)
     assert list(after) == list(before)
     for name, array in before.items():
-        np.testing.assert_allclose(after[name], array, rtol=1e-4, atol=1e-5 * max(1, float(np.abs(array).max())))
+        np.testing.assert_allclose(
+            after[name], array, rtol=1e-4, atol=1e-5 * max(1, float(np.abs(array).max()))
+        )
     assert channels_of(model) == channels - sum(len(unit.births) for unit in gone)
 
 
@@ -600,7 +608,9 @@ def test_single_layers(digits_mlp):
     assert shapes(model)["2.weight"] == (16, 32)
 
 
-@pytest.mark.parametrize(("layer", "found"), [("/4/Gemm", "graph output logits"), ("/9/Gemm", "no linear layer")])
+@pytest.mark.parametrize(
+    ("layer", "found"), [("/4/Gemm", "graph output logits"), ("/9/Gemm", "no linear layer")]
+)
 def test_layers_that_have_nothing_to_remove(digits_mlp, layer, found):
     with pytest.raises(PipelineError) as raised:
         removed(digits_mlp, layers={layer: 0.5})
@@ -622,7 +632,7 @@ def test_a_ratio_of_one_leaves_a_neuron_in_each_layer(digits_mlp):
 
 
 def test_its_text(digits_mlp):
-    text = 'remove-neurons{ratio=0.5 criterion=l2 layers={/0/Gemm=0.25}}'
+    text = "remove-neurons{ratio=0.5 criterion=l2 layers={/0/Gemm=0.25}}"
     (parsed,) = parse_passes(text)
     assert parsed == RemoveNeurons(ratio=0.5, criterion="l2", layers={"/0/Gemm": 0.25})
     assert parsed.to_text() == text

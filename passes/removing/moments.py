@@ -14,7 +14,6 @@ class Moments:
     """Means and centred second moments of inputs x and targets z, for one group of a linear operator.
 
     Attributes:
-        count: Number of rows.
         x_mean: (in)
         z_mean: (out)
         xx: (in, in), divided by the number of rows.
@@ -22,25 +21,11 @@ class Moments:
         zz: (out), the variances of the targets.
     """
 
-    count: int
     x_mean: np.ndarray
     z_mean: np.ndarray
     xx: np.ndarray
     xz: np.ndarray
     zz: np.ndarray
-
-    def plus(self, other: Moments) -> Moments:
-        """The centred moments of two sets of rows together, each around its own means."""
-        total = self.count + other.count
-        a, b = self.count / total, other.count / total
-        return Moments(
-            total,
-            other.x_mean,
-            other.z_mean,
-            a * self.xx + b * other.xx,
-            a * self.xz + b * other.xz,
-            a * self.zz + b * other.zz,
-        )
 
 
 def moments_of(linear: Linear, data: np.ndarray, targets: np.ndarray, seed: int) -> list[Moments]:
@@ -61,7 +46,7 @@ def moments_of(linear: Linear, data: np.ndarray, targets: np.ndarray, seed: int)
         x_mean, z_mean = x.mean(axis=0), z.mean(axis=0)
         x, z = x - x_mean, z - z_mean
         n = len(x)
-        found.append(Moments(n, x_mean, z_mean, x.T @ x / n, x.T @ z / n, (z**2).mean(axis=0)))
+        found.append(Moments(x_mean, z_mean, x.T @ x / n, x.T @ z / n, (z**2).mean(axis=0)))
     return found
 
 
