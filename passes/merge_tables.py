@@ -75,7 +75,7 @@ def _is_table(node: ir.Node) -> bool:
 def _compose(
     first: unit.Unit, between: chain.Chain, second: unit.Unit, opset: int
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Tables, first inputs and axis of what both units make together; None where no one axis tells tables apart."""
+    """Tables, first inputs and axis of both units together; None where no one axis tells tables apart."""
     elements = np.stack(
         [
             first.rows.ravel()[between.source].ravel(),

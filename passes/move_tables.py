@@ -56,8 +56,8 @@ class _Places(pricing.Finder):
         rising = pooling.never_falls(found, *entries(found, self.sound))
         if not rising:
             return None
-        if (pool := pooling.behind(found)) is not None:
-            return lambda: pooling.swap_behind(found, pool, Builder(self.model))
-        if (pool := pooling.in_front(found)) is not None:
-            return lambda: pooling.swap_in_front(found, pool, Builder(self.model))
+        if (later := pooling.behind(found)) is not None:
+            return lambda: pooling.swap_behind(found, later, Builder(self.model))
+        if (earlier := pooling.in_front(found)) is not None:
+            return lambda: pooling.swap_in_front(found, earlier, Builder(self.model))
         return None

@@ -1,4 +1,4 @@
-"""``remove-constant-tables``: neurons whose table always gives the same, or that nobody hears, leave the network."""
+"""``remove-constant-tables``: neurons that always give the same, or that nobody hears, leave the network."""
 
 from __future__ import annotations
 

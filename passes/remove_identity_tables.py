@@ -25,11 +25,11 @@ from .tables.reach import entries, residue
 class RemoveIdentityTables(Pass):
     """Remove tables that compute ``a * x + b`` with whole a and b on all that can reach them.
 
-    The factor goes into the next weights and the addend behind them (computed by running the linear operator,
-    so padding stays right), or both stay as operators, which cost nothing. Two linear operators that meet by
-    this become one; where they cannot the table stays, for Concrete counts too little noise there. So it does where wider
-    accumulators or larger weights would make other tables dearer. Behind a RoundBits no table is removed:
-    rounding itself needs the bootstrap.
+    The factor goes into the next weights and the addend behind them (computed by running the operator, so
+    that padding stays right), or both stay as operators, which cost nothing. Two linear operators that meet
+    by this become one; where they cannot the table stays, for Concrete counts too little noise there. So it
+    does where wider accumulators or larger weights would make other tables dearer. Behind a RoundBits no
+    table goes: rounding itself needs the bootstrap.
     """
 
     name: ClassVar[str] = "remove-identity-tables"
@@ -69,7 +69,7 @@ class _Identities(pricing.Finder):
 
 
 def _lines(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Whole slope and offset of every table on the entries given; None where one is no line, or all are constant."""
+    """Whole slope and offset of every table on these entries; None where one is no line, or all are flat."""
     slopes, offsets = np.zeros(len(found.values)), np.zeros(len(found.values))
     for row, (low, high) in enumerate(zip(first, last, strict=True)):
         if last[row] < 0:
@@ -90,7 +90,7 @@ def _on_grid(found: unit.Unit) -> bool:
 
 
 def _meeting(source: ir.Value, output: ir.Value, moves: Moves) -> list[ir.Node] | None:
-    """Linear operators that would read a linear operator's result; None where they cannot be composed with it."""
+    """Linear operators that would read a linear one's result; None where they do not compose with it."""
     behind = _mixed(source)
     readers = _linear_readers(output, moves)
     if not behind:
@@ -101,7 +101,7 @@ def _meeting(source: ir.Value, output: ir.Value, moves: Moves) -> list[ir.Node] 
 
 
 def _mixed(value: ir.Value) -> bool:
-    """Whether elements of ``value`` share noise: a linear operator stands between it and the last bootstraps."""
+    """Whether elements of ``value`` share noise: a linear operator made them of the same bootstraps."""
     pending, seen = [value], set()
     while pending:
         node = pending.pop().producer()

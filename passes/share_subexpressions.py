@@ -63,7 +63,7 @@ class _Equals(pricing.Finder):
 
 
 def _repeatable(node: ir.Node) -> bool:
-    """Whether an operator gives the same for the same, and may go. Encrypt and Decrypt are the client's interface."""
+    """Whether an operator gives the same for the same, and may go: Encrypt and Decrypt may not."""
     if node.domain == dialect.DOMAIN:
         return node.op_type in {"TableLookup", "RoundBits"}
     inner = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}

@@ -57,7 +57,8 @@ def test_neurons_that_differ_stay(change: tuple[str, str]) -> None:
 def test_equal_channels_become_one() -> None:
     text = """
 graph (float[N, 1, 3] x) => (float[N, 2] y)
-<float[2, 1, 1] w = {2, 2}, float[1, 7] t = {1, 0, 2, 3, 0, 1, 2}, float[1] f = {0}, float[2, 6] w2 = {1, 2, 3, 4, 5, 6,
+<float[2, 1, 1] w = {2, 2}, float[1, 7] t = {1, 0, 2, 3, 0, 1, 2}, float[1] f = {0}, float[2, 6] w2 = {1, 2,
+ 3, 4, 5, 6,
  -1, 0, -1, 1, 1, 1}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
@@ -116,7 +117,8 @@ def test_copies_that_take_different_tables_stay() -> None:
 
 SHARED = """
 graph (float[N, 2] x) => (float[N, 2] y)
-<float[2, 2] w = {1, 1, 2, 0}, float[2, 2] v = {1, 1, 2, 0}, float[1, 10] t = {3, 0, 1, 2, 1, 0, 3, 1, 2, 1}, float[1] f = {0},
+<float[2, 2] w = {1, 1, 2, 0}, float[2, 2] v = {1, 1, 2, 0}, float[1, 10] t = {3, 0, 1, 2, 1, 0, 3, 1, 2, 1},
+ float[1] f = {0},
  float[1, 10] t2 = {3, 0, 1, 2, 1, 0, 3, 1, 2, 1}, float[2] k = {1, 2}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
@@ -133,7 +135,8 @@ graph (float[N, 2] x) => (float[N, 2] y)
 """
 SHARED_AFTER = """
 graph (float[N, 2] x) => (float[N, 2] y)
-<float[2, 2] w = {1, 1, 2, 0}, float[1, 10] t = {3, 0, 1, 2, 1, 0, 3, 1, 2, 1}, float[1] f = {0}, float[2] k = {1, 2}>
+<float[2, 2] w = {1, 1, 2, 0}, float[1, 10] t = {3, 0, 1, 2, 1, 0, 3, 1, 2, 1}, float[1] f = {0},
+ float[2] k = {1, 2}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
     a = Gemm <transB = 1> (q, w)
@@ -152,12 +155,14 @@ def test_equal_layers_and_tables_are_shared() -> None:
 
 
 def test_a_shared_table_does_not_pull_a_narrow_layer_up() -> None:
-    """Behind one table the accumulators of 2 and of 7 bits would share a width: six dear lookups more than saved."""
+    """Behind one table, accumulators of 2 and of 7 bits would share a width."""
     wide = ", ".join(str(i % 4) for i in range(76))
     text = f"""
 graph (float[N, 2] x) => (float[N, 2] y, float[N, 60] z)
-<float[1, 4] t = {{3, 0, 1, 2}}, float[1, 4] u = {{3, 0, 1, 2}}, float[1] f = {{0}}, float[2, 2] w = {{20, 5, 15, 10}},
- float[1, 76] t1 = {{{wide}}}, float[60, 2] v = {{{", ".join(["1, 0"] * 60)}}}, float[1, 4] t2 = {{0, 1, 1, 0}}>
+<float[1, 4] t = {{3, 0, 1, 2}}, float[1, 4] u = {{3, 0, 1, 2}}, float[1] f = {{0}}, float[2, 2] w = {{20, 5,
+ 15, 10}},
+ float[1, 76] t1 = {{{wide}}}, float[60, 2] v = {{{", ".join(["1, 0"] * 60)}}},
+ float[1, 4] t2 = {{0, 1, 1, 0}}>
 {{
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
     a = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t, f)

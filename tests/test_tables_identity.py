@@ -12,8 +12,10 @@ become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["l
 
 DENSE = """
 graph (float[N, 2] x) => (float[N, 2] y)
-<float[2, 2] w = {1, -1, 2, 1}, float[1, 4] t1 = {0, 2, 4, 6}, float[1] f1 = {0}, float[2, 3] w2 = {1, 2, 1, 1, 1, 1},
- float[2, 19] t2 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+<float[2, 2] w = {1, -1, 2, 1}, float[1, 4] t1 = {0, 2, 4, 6}, float[1] f1 = {0}, float[2, 3] w2 = {1, 2, 1,
+ 1, 1, 1},
+ float[2, 19] t2 = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+ 1, 1, 1,
  1, 1, 1, 1, 0}, float[2] f2 = {-6, 0}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
@@ -65,7 +67,8 @@ def test_an_addend_behind_a_padded_convolution_differs_at_the_border() -> None:
 
 MEETING = """
 graph (float[N, 2] x) => (float[N, 1] y)
-<float[2, 2] w1 = {1, 2, 0, 1}, float[2, 10] t = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12},
+<float[2, 2] w1 = {1, 2, 0, 1}, float[2, 10] t = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+ 12},
  float[2] f = {0, 0}, float[1, 2] w2 = {1, -1}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
@@ -156,8 +159,10 @@ graph (float[N, 1, 6] x) => (float[N, 1, 2] y)
 """,
     "it keeps a narrow table apart from a wide one": """
 graph (float[N, 2] x) => (float[N, 2] y, float[N, 2] z)
-<float[1, 4] t1 = {0, 1, 2, 3}, float[1, 4] t2 = {3, 0, 2, 1}, float[1] f = {0}, float[2, 2] w = {10, 1, 2, 20},
- float[1, 67] t3 = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0,
+<float[1, 4] t1 = {0, 1, 2, 3}, float[1, 4] t2 = {3, 0, 2, 1}, float[1] f = {0}, float[2, 2] w = {10, 1, 2,
+ 20},
+ float[1, 67] t3 = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1,
+ 2, 3, 0,
  1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)

@@ -10,7 +10,8 @@ become, load, check_exact = texts["become"], texts["load"], texts["check_exact"]
 
 SLICED = """
 graph (float[N, 4] x) => (float[N, 1] y)
-<float[4, 4] t = {0, 1, 2, 3, 3, 2, 1, 0, 1, 1, 0, 0, 2, 0, 2, 0}, float[4] f = {0, 0, 0, 0}, int64[1] a1 = {1},
+<float[4, 4] t = {0, 1, 2, 3, 3, 2, 1, 0, 1, 1, 0, 0, 2, 0, 2, 0}, float[4] f = {0, 0, 0, 0},
+ int64[1] a1 = {1},
  int64[1] a3 = {3}, int64[1] axis = {1}, int64[1] last = {-1}>
 {
     q = onnx_fhe.Encrypt <low = 0, high = 3> (x)

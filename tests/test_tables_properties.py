@@ -33,7 +33,7 @@ ALL = ",".join([*PASSES, *PASSES])
 
 
 class Network:
-    """A random network whose tables declare sound ranges, with repeated and dead neurons and simple tables."""
+    """A random network whose tables declare sound ranges; some neurons are repeated or dead."""
 
     def __init__(self, seed: int) -> None:
         self.b = Builder(seed, samples=4)
@@ -141,7 +141,6 @@ class Network:
         shape = self.b.constant([0, 3, 1], np.int64)
         y = self.table(self.b.op("Reshape", x, shape))
         return str(self.dense(self.b.op("Flatten", y), 3))
-
 
     def moving(self) -> Any:
         """Tables among operators that move, repeat, drop and pool elements."""

@@ -1,4 +1,4 @@
-"""Constants on their way into the next weights: ``a * x + b`` in front of a linear operator costs nothing there."""
+"""``a * x + b`` in front of a linear operator costs nothing: it goes into the weights and behind it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def minimal(array: np.ndarray) -> np.ndarray:
 
 
 def add_behind(node: ir.Node, addend: np.ndarray, build: Builder) -> None:
-    """Add a constant (one sample) to a node's output for all who read it; joins an addition that is there already."""
+    """Add a constant (one sample) to a node's output for all who read it; joins an addition that is there."""
     if not np.any(addend):
         return
     output = node.outputs[0]
@@ -48,7 +48,7 @@ def apply_linear(linear: Linear, x: ir.Value, sample: np.ndarray, opset: int) ->
     (found,) = runtime.run_nodes(
         [linear.node], {x: sample[None].astype(np.float32)}, linear.node.outputs, opset
     )
-    return found[0].astype(np.float64)
+    return np.asarray(found[0], np.float64)
 
 
 def input_axis(linear: Linear) -> int:
@@ -57,7 +57,7 @@ def input_axis(linear: Linear) -> int:
 
 
 def per_input(sample: np.ndarray, linear: Linear) -> np.ndarray | None:
-    """A sample of the operator's input as one number for each input channel; None where it differs within one."""
+    """A sample of the input as one number for each input channel; None where it differs within one."""
     channels = np.moveaxis(sample, input_axis(linear), 0)
     channels = channels.reshape(len(channels), -1)
     return channels[:, 0] if channels.size and (channels == channels[:, :1]).all() else None
@@ -67,13 +67,13 @@ def scale_inputs(linear: Linear, factor: np.ndarray) -> np.ndarray:
     """The stored weight with every input channel multiplied."""
     weight = linear.weight.astype(np.float64)
     if linear.node.op_type == "MatMul":
-        return weight * factor[:, None]
+        return np.asarray(weight * factor[:, None])
     if linear.node.op_type == "Gemm":
-        return weight * factor[None, :]
+        return np.asarray(weight * factor[None, :])
     inner = weight.shape[1]
     groups = np.array([linear.group_of(c) for c in range(linear.channels)])
     read = groups[:, None] * inner + np.arange(inner)
-    return weight * factor[read].reshape(*read.shape, *[1] * (weight.ndim - 2))
+    return np.asarray(weight * factor[read].reshape(*read.shape, *[1] * (weight.ndim - 2)))
 
 
 class Absorption:

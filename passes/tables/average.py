@@ -39,8 +39,9 @@ class Average:
             window = tuple(
                 slice(p * s, p * s + size) for p, s, size in zip(place, reach, first.shape[2:], strict=True)
             )
-            total[(slice(None), slice(None), *window)] += first
-        return total / math.prod(self.kernel)
+            place_in_total = (slice(None), slice(None), *window)
+            total[place_in_total] += first
+        return np.asarray(total / math.prod(self.kernel))
 
     @property
     def own_strides(self) -> list[int]:
@@ -49,7 +50,7 @@ class Average:
 
 
 def find_average(pool: ir.Node, growth: float) -> Average | None:
-    """The pair that a pooling ends; None where it does not compose, or the weights would grow past ``growth``."""
+    """The pair that a pooling ends; None where it does not compose or weights grow past ``growth``."""
     x = pool.inputs[0] if pool.domain == "" and pool.op_type in {"AveragePool", "GlobalAveragePool"} else None
     producer = x.producer() if x is not None else None
     linear = linear_of(producer) if producer is not None and producer.op_type == "Conv" else None
@@ -63,11 +64,11 @@ def find_average(pool: ir.Node, growth: float) -> Average | None:
     else:
         kernel = tuple(get("kernel_shape", []))
         strides = tuple(get("strides", [1] * len(kernel)))
-        padded = any(get("pads", [])) or pool.attributes.get_string("auto_pad", "NOTSET") not in {
-            "NOTSET",
-            "VALID",
-        }
-        if padded or pool.attributes.get_int("ceil_mode", 0) or any(d != 1 for d in get("dilations", [])):
+        padding = pool.attributes.get_string("auto_pad", "NOTSET")
+        rounds_up: int = pool.attributes.get_int("ceil_mode", 0)
+        if any(get("pads", [])) or padding not in {"NOTSET", "VALID"} or rounds_up:
+            return None
+        if any(d != 1 for d in get("dilations", [])):
             return None
     if any(d != 1 for d in linear.node.attributes.get_ints("dilations", [])):
         return None

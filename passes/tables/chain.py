@@ -1,4 +1,4 @@
-"""What lies between two places of the integer level: moved elements, and what constants do to each of them."""
+"""What lies between two places of a graph: moved elements, and what constants do to each of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Chain:
         return cls(start, (), source, np.ones(shape), np.zeros(shape))
 
     def then(self, node: ir.Node, output: ir.Value, moves: Moves) -> Chain | None:
-        """The chain through one operator more; None where it neither moves elements nor is affine by constants."""
+        """The chain through one operator more; None where it does anything but move, add and multiply."""
         nodes = (*self.nodes, node)
         places = moves(output)
         if places is not None:

@@ -20,7 +20,7 @@ from .moves import Moves, sample_shape
 MOST_CELLS = 2**24
 """Cells of the matrix of a first operator that has to be run on every basis vector."""
 MOST_WEIGHT = 2**16
-"""Largest sum of absolute integer weights of one neuron: times eight bits of input it is still exact in float32."""
+"""Largest sum of absolute integer weights of a neuron: times eight bits of input it is exact in float32."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Composition:
     weights: int
 
     def fits_bias(self, second: ir.Node) -> bool:
-        """Whether the addend can be the operator's bias: one number a channel (a MatMul has an Add behind it)."""
+        """Whether the addend can be the bias: one number a channel (a MatMul has an Add behind it)."""
         if second.op_type == "MatMul":
             return not (second.outputs[0].is_graph_output() and np.any(self.addend))
         return minimal(self.addend).size in {1, _channels(second)}
@@ -109,7 +109,7 @@ def apply(second: ir.Node, composition: Composition, build: Builder) -> None:
 
 
 def fits(source: ir.Value, output: ir.Value, reader: ir.Node, moves: Moves) -> bool:
-    """Whether ``reader`` composes with the linear operator behind ``source``, were ``output`` the same value."""
+    """Whether ``reader`` composes with what makes ``source``, were ``output`` the same value."""
     linear = linear_of(reader)
     first = chain.back(source, lambda node: linear_of(node) is not None, moves)
     stop = output.producer()

@@ -31,7 +31,7 @@ def plan(model: ir.Model, value: ir.Value, sample: np.ndarray) -> list[Replaceme
     """
     opset = model.graph.opset_imports.get("", 21)
     known = {value: sample[None].astype(np.float32)}
-    found = []
+    found: list[Replacement] = []
     for node in model.graph:
         given = {v: known[v] for v in node.inputs if v is not None and v in known}
         if not given:

@@ -37,7 +37,7 @@ def sample_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def arithmetic_input(node: ir.Node) -> ir.Value | None:
-    """The encrypted operand of an addition, a subtraction or a product with a constant, or of a Neg; else None."""
+    """The operand of a sum, a difference or a product with a constant, or of a Neg; else None."""
     if node.domain != "" or node.op_type not in {"Add", "Sub", "Mul", "Neg"}:
         return None
     variable = [v for v in node.inputs if v is not None and constant_of(v) is None]

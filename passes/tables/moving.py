@@ -64,7 +64,7 @@ def before(found: unit.Unit, moves: Moves) -> Place | None:
 
 
 def after(found: unit.Unit, moves: Moves) -> list[Place] | None:
-    """Places behind dropping operators, one for each reader, that together take fewer lookups; None if there are none."""
+    """Places behind dropping operators, one for each reader, that together take fewer lookups; or None."""
     if found.output.is_graph_output():
         return None
     places = []

@@ -50,7 +50,7 @@ class Site:
     place: np.ndarray
 
     def steps(self) -> Iterator[tuple[ir.Node, ir.Value, np.ndarray]]:
-        """Operators, each with its output and the neuron of each element of that, in order; linear readers left out."""
+        """Operators in order, with the neuron of each element of the output; linear readers left out."""
         made = _channels(self.linear)
         yield self.linear.node, self.linear.node.outputs[0], made
         yield from _along(self.way, made)

@@ -68,7 +68,7 @@ def apply(plan: Plan, build: Builder, moves: Moves) -> None:
     for reader, equal in zip(site.readers, plan.equal, strict=True):
         _shrink_reader(plan, reader, equal, build, moves)
     alone = _fork(site, build)
-    for node, output, channel in nodes:
+    for node, _, channel in nodes:
         target = alone.get(node, node)
         keep = np.flatnonzero(~_line(plan.gone[channel], plan.axes[node]))
         _shrink_node(target, plan, keep, plan.axes[node], channel.shape, build)
@@ -128,7 +128,7 @@ def _fork(site: Site, build: Builder) -> dict[ir.Node, ir.Node]:
 def _shrink_node(
     node: ir.Node, plan: Plan, keep: np.ndarray, axis: int, shape: tuple[int, ...], build: Builder
 ) -> None:
-    """Make the constants of one operator fit smaller tensors; ``axis`` and ``shape`` are those of its old output."""
+    """Make the constants of one operator fit; ``axis`` and ``shape`` are those of its old output."""
     site = plan.site
     if node is site.unit.table:
         rows = np.take(site.unit.rows, keep, axis=axis)

@@ -44,7 +44,7 @@ class Unit:
     @property
     def inputs(self) -> np.ndarray:
         """(channels, size): the input of each entry."""
-        return self.first[:, None] + self.step * np.arange(self.values.shape[1])
+        return np.asarray(self.first[:, None] + self.step * np.arange(self.values.shape[1]))
 
 
 def tables(model: ir.Model) -> Iterator[ir.Node]:

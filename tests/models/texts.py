@@ -79,7 +79,8 @@ def check_exact(model: ir.Model, pipeline: str, verified: bool = True) -> ir.Mod
     Args:
         model: Integer level; it is left alone.
         pipeline: Text.
-        verified: Whether the model keeps the rules of the integer level (Slice, MaxPool and so on do not yet).
+        verified: Whether the model keeps the rules of the integer level (Slice, MaxPool and so on do not
+            yet).
     """
     data = samples(model)
     before, old, priced = runtime.Session(model).run(data), estimate(model), price(model)
