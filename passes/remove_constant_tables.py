@@ -13,6 +13,7 @@ from .analysis.ranges import SoundRanges
 from .base import Context, Pass
 from .lowering.build import Builder
 from .tables import folding, neurons, pricing, shrink, unit
+from .tables.absorb import input_axis
 from .tables.moves import Moves
 from .tables.reach import output_bounds
 
@@ -70,8 +71,8 @@ def _unheard(site: neurons.Site) -> np.ndarray:
         weight = np.moveaxis(linear.weight, 0 if linear.node.op_type == "MatMul" else 1, 0)
         used = np.abs(weight).reshape(len(weight), -1).sum(axis=1) > 0
         channel = site.channel.ravel()[reader.way.source]
-        first = channel.shape[neurons.input_axis(linear) % channel.ndim]
+        first = channel.shape[input_axis(linear) % channel.ndim]
         assert first == len(used)
-        lines = np.moveaxis(channel, neurons.input_axis(linear), 0).reshape(first, -1)
+        lines = np.moveaxis(channel, input_axis(linear), 0).reshape(first, -1)
         heard[lines[used].ravel()] = True
     return ~heard

@@ -178,7 +178,7 @@ class Network:
 
 @pytest.mark.parametrize("name", [*PASSES, ALL])
 def test_random_networks_stay_exact_and_get_no_dearer(name: str) -> None:
-    @settings(max_examples=10 if name == ALL else 6)
+    @settings(max_examples=8 if name == ALL else 4)
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:
         check_exact(Network(seed).build(), name)
@@ -188,7 +188,7 @@ def test_random_networks_stay_exact_and_get_no_dearer(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["merge-tables", "move-tables", "deduplicate-lookups", ALL])
 def test_tables_among_moved_and_pooled_elements_stay_exact_and_get_no_dearer(name: str) -> None:
-    @settings(max_examples=10)
+    @settings(max_examples=8)
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:
         check_exact(Network(seed).moving(), name, verified=False)
