@@ -139,7 +139,8 @@ def _observe(channel: Channel, cell: int) -> _Seen:
     kernel /= kernel.sum()
     if size >= len(kernel):
         count, surplus = (np.convolve(a, kernel, mode="same") for a in (count, surplus))
-    wanted = unrounded + surplus / (count + PRIOR * cell)
+    # Smoothing carries differences to neighbours, where they may lead out of the table's range.
+    wanted = np.clip(unrounded + surplus / (count + PRIOR * cell), channel.table.min(), channel.table.max())
     weight = (1 - FLOOR) * count / max(count.sum(), 1e-9) + FLOOR / size
     return _Seen(centre, weight, wanted)
 
