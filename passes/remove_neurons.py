@@ -13,7 +13,7 @@ from ..ir.level import Level
 from .base import Context, Pass, option
 from .removing.adapt import size_at
 from .removing.exact import remove_exactly
-from .removing.goal import Wish, names_of
+from .removing.goal import Wish, names_of, unit_times
 from .removing.plan import Plan, best_plan, follow
 from .removing.shrink import shrink
 from .removing.structure import Structure, find_structure
@@ -89,6 +89,10 @@ class RemoveNeurons(Pass):
             shrink(model, structure.linears, structure.keep(gone))
             chosen = len(gone)
         context.notes.extend(_notes(structure, before, free, chosen, sum(counts.values())))
+        if self.latency is not None and (left := unit_times(model, structure)[1] / 1000) > self.latency:
+            context.notes.append(
+                f"remove-neurons: nothing more can go, and one sample still takes about {left:.2g} s"
+            )
         return free + chosen > 0
 
     def _plans(self, counts: Mapping[tuple[str, ...], int], context: Context) -> list[Plan]:

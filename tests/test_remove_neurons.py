@@ -17,6 +17,7 @@ from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import run, to_proto
 from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
+from onnx_fhe.passes.analysis.cost import estimate_float
 from onnx_fhe.passes.analysis.linear import linear_of
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.normalize import Normalize
@@ -616,6 +617,23 @@ def test_layers_that_have_nothing_to_remove(digits_mlp, layer, found):
         removed(digits_mlp, layers={layer: 0.5})
     assert found in raised.value.found
     assert raised.value.allowed == "/0/Gemm, /2/Gemm"
+
+
+def seconds(model: ir.Model) -> float:
+    return estimate_float(model).milliseconds / 1000
+
+
+def test_no_more_goes_than_a_latency_asks_for(digits_cnn):
+    model, context = removed(digits_cnn, latency=1.5)
+    one = seconds(load_normalized(digits_cnn)) / count_tables(load_normalized(digits_cnn))
+    assert 1.5 - one <= seconds(model) <= 1.5
+    assert not any("still takes" in note for note in context.notes)
+    _, context = removed(digits_cnn, latency=0.001)
+    assert "nothing more can go" in context.notes[-1]
+
+
+def count_tables(model: ir.Model) -> int:
+    return estimate_float(model).bootstraps
 
 
 def test_until_a_latency(digits_mlp):

@@ -97,6 +97,18 @@ class Goal:
         else:
             self._shared -= 1
 
+    def give_back(self, removed: list[Unit]) -> list[Unit]:
+        """Units that need not go after all: the last ones may have saved more than was asked for."""
+        back: list[Unit] = []
+        if self._latency is None:
+            return back
+        for unit in reversed(removed):
+            time = self.times.get(unit.number, 0.0)
+            if unit.layer not in self._left and self._time + time <= self._latency:
+                self._time += time
+                back.append(unit)
+        return back
+
 
 def unit_times(model: ir.Model, structure: Structure) -> tuple[dict[int, float], float]:
     """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``)."""

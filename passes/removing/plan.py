@@ -79,6 +79,8 @@ def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) 
     times, total = unit_times(model, structure) if plan.wish.latency is not None else ({}, 0.0)
     goal = Goal(structure, plan.wish, times, total)
     removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
+    back = {u.number for u in goal.give_back(removed)}
+    removed = [u for u in removed if u.number not in back]
     if removed and plan.refit and reference is not None:
         refit = Refit(structure, weights, reference, plan.ridge)
         if plan.again:
