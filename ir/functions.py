@@ -152,13 +152,16 @@ def _attributes(body: onnx.FunctionProto) -> list[onnx.defs.OpSchema.Attribute]:
 
     given = [defs.OpSchema.Attribute(a.name, a, "") for a in body.attribute_proto]
     types = {a.ref_attr_name: a.type for n in body.node for a in n.attribute if a.ref_attr_name}
-    needed = [
-        defs.OpSchema.Attribute(
-            name, defs.OpSchema.AttrType(types.get(name, AttributeProto.FLOAT)), "", required=True
-        )
-        for name in body.attribute
-    ]
+    needed = []
+    for name in body.attribute:
+        kind = AttributeProto.AttributeType.Name(types.get(name, AttributeProto.FLOAT))
+        needed.append(defs.OpSchema.Attribute(name, getattr(defs.OpSchema.AttrType, kind), "", required=True))
     return [*given, *needed]
+
+
+def _attribute(context: onnx.shape_inference.InferenceContext, name: str) -> onnx.AttributeProto | None:
+    """What a node gives for an attribute (the stubs do not say that it may be nothing)."""
+    return context.get_attribute(name)
 
 
 def _inference(body: onnx.FunctionProto) -> Callable[[onnx.shape_inference.InferenceContext], None]:
@@ -171,7 +174,7 @@ def _inference(body: onnx.FunctionProto) -> Callable[[onnx.shape_inference.Infer
         if any(t is None for t in types):
             return
         names = [*body.attribute, *(a.name for a in body.attribute_proto)]
-        attributes = [a for n in names if (a := context.get_attribute(n)) is not None]
+        attributes = [a for n in names if (a := _attribute(context, n)) is not None]
         found = shape_inference.infer_function_output_types(at_opset(body, target_opset()), types, attributes)
         for i in range(min(context.get_num_outputs(), len(found))):
             context.set_output_type(i, found[i])

@@ -8,11 +8,13 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ..ir.graph import LAYOUT
 from ..ir.level import Level
 from .analysis.linear import linear_of
-from .analysis.regions import LAYOUT, POOLS, nothing_to_encrypt, server_nodes
+from .analysis.regions import POOLS, nothing_to_encrypt, server_nodes
 from .base import Context, Pass
 from .lowering.lower import Lowering
+from .lowering.outputs import declare_soundly
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class LowerToInteger(Pass):
             lowering.visit(node)
         lowering.finish()
         RemoveUnusedNodesPass()(model)
-        lowering.declare_outputs()
+        declare_soundly(model)
         return True
 
 

@@ -178,6 +178,19 @@ def test_shapes_are_inferred(plugin: Path):
     assert [d.dim_param or d.dim_value for d in found.shape.dim] == ["N", 6]
 
 
+def test_an_attribute_may_be_required(tmp_path: Path):
+    file = tmp_path / "required.py"
+    file.write_text(PLUGIN.replace("beta: float = 1.5", "beta: float"))
+    load_plugin(str(file))
+    onnx.save(network(), tmp_path / "model.onnx")
+    found = run(onnx_fhe.load(tmp_path / "model.onnx"), {"x": inputs()})["y"]
+    assert found.shape == (300, 3)
+    onnx.save(network(at_the_end=True), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="not valid ONNX") as refused:
+        onnx_fhe.load(tmp_path / "model.onnx")
+    assert "beta" in refused.value.found
+
+
 def test_an_operator_that_nobody_declares_is_refused(tmp_path: Path):
     onnx.save(network("Other"), tmp_path / "model.onnx")
     with pytest.raises(ModelError) as refused:

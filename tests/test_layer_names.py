@@ -9,9 +9,9 @@ import onnx_fhe
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import UserError
+from onnx_fhe.ir.graph import LAYOUT
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.analysis.regions import JOINS, POOLS, server_nodes
-from onnx_fhe.ir.graph import LAYOUT
 
 KEPT = frozenset({"Gemm", "MatMul", "Conv"}) | POOLS | LAYOUT
 INTEGER = "quantize,lower-to-integer,fuse-tlu"
