@@ -14,7 +14,7 @@ from .base import Context, Pass, option
 
 @dataclass(frozen=True)
 class EstimateCost(Pass):
-    """Note what the network will cost, from bits of tables, weight norms and output widths; changes nothing."""
+    """Note what the network will cost, from table bits, weight norms and output widths; change nothing."""
 
     name: ClassVar[str] = "estimate-cost"
     accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.INTEGER)

@@ -18,7 +18,10 @@ class Preset:
     summary: str
 
 
-_TABLES = "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups,remove-constant-tables"
+_TABLES = (
+    "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups,"
+    "remove-constant-tables"
+)
 _WIDTHS = f"lower-to-integer,fuse-tlu,{_TABLES}"
 
 PRESETS = {

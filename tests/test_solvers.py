@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_fhe.passes.quantizing import solvers
-from onnx_fhe.passes.quantizing import weights as W
+from onnx_fhe.passes.quantizing import weights as quantization
 
 
 def _layer(seed: int, rows: int = 200, inputs: int = 12, outputs: int = 5):
@@ -18,18 +18,20 @@ def _layer(seed: int, rows: int = 200, inputs: int = 12, outputs: int = 5):
     return random.normal(size=(outputs, inputs)), data
 
 
-def _error(weights: np.ndarray, moment: np.ndarray, fit: W.QuantizedWeight) -> np.ndarray:
-    return W.output_error(fit.integers * fit.scale[:, None] - weights, [moment])
+def _error(weights: np.ndarray, moment: np.ndarray, fit: quantization.QuantizedWeight) -> np.ndarray:
+    return quantization.output_error(fit.integers * fit.scale[:, None] - weights, [moment])
 
 
 @given(seed=st.integers(0, 10_000), bits=st.integers(1, 6))
 def test_descent_never_raises_the_error(seed, bits):
     weights, data = _layer(seed)
-    moment = solvers.damped(W.moment(data))
-    start = W.fit_scales(weights, [moment], W.candidate_scales(weights, bits, "mse"), bits)
-    fit = solvers.descend(weights, W.moment(data), start, bits)
+    moment = solvers.damped(quantization.moment(data))
+    start = quantization.fit_scales(
+        weights, [moment], quantization.candidate_scales(weights, bits, "mse"), bits
+    )
+    fit = solvers.descend(weights, quantization.moment(data), start, bits)
     assert np.all(_error(weights, moment, fit) <= _error(weights, moment, start) * (1 + 1e-9) + 1e-12)
-    assert np.abs(fit.integers).max() <= W.largest_code(bits)
+    assert np.abs(fit.integers).max() <= quantization.largest_code(bits)
     assert np.array_equal(fit.integers, np.rint(fit.integers))
     assert np.all(fit.scale > 0)
 
@@ -39,8 +41,10 @@ def test_solvers_beat_nearest_rounding_on_correlated_inputs(method):
     ratios = []
     for seed in range(20):
         weights, data = _layer(seed)
-        moment = W.moment(data)
-        start = W.fit_scales(weights, [moment], W.candidate_scales(weights, 3, "mse"), 3)
+        moment = quantization.moment(data)
+        start = quantization.fit_scales(
+            weights, [moment], quantization.candidate_scales(weights, 3, "mse"), 3
+        )
         fit = solvers.solve(weights, [moment], start, 3, method)
         ratios.append(_error(weights, moment, fit).sum() / _error(weights, moment, start).sum())
     assert np.median(ratios) < 0.9
@@ -50,8 +54,8 @@ def test_solvers_beat_nearest_rounding_on_correlated_inputs(method):
 def test_pruned_weights_stay_zero(method):
     weights, data = _layer(1)
     weights[:, ::3] = 0
-    moment = W.moment(data)
-    start = W.fit_scales(weights, [moment], W.candidate_scales(weights, 4, "mse"), 4)
+    moment = quantization.moment(data)
+    start = quantization.fit_scales(weights, [moment], quantization.candidate_scales(weights, 4, "mse"), 4)
     fit = solvers.solve(weights, [moment], start, 4, method)
     assert not fit.integers[:, ::3].any()
     adapted = solvers.adapt(weights, [data], data @ weights.T + 0.1 * data[:, :5], 0.01)

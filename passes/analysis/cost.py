@@ -1,9 +1,9 @@
 """A first cost model: what a network costs, from bits that reach tables, weight norms and output widths.
 
-The numbers were measured with Concrete's optimizer (concrete-python 2.11, 128 bits of security, p_error 1e-5 for each
-lookup): complexity of one bootstrap, and the time that one took on one core of an AMD EPYC. What a bootstrap of P bits
-costs depends on what its result must bear: the 2-norm of the integer weights that follow, against the bits that the next
-table (or the decryption) tells apart.
+The numbers were measured with Concrete's optimizer (concrete-python 2.11, 128 bits of security, p_error
+1e-5 for each lookup): complexity of one bootstrap, and the time that one took on one core of an AMD EPYC.
+What a bootstrap of P bits costs depends on what its result must bear: the 2-norm of the integer weights
+that follow, against the bits that the next table (or the decryption) tells apart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ EXTRACTED = 65.0
 """Millions of operations for each bit that exact rounding removes."""
 TABLE_NORM, TABLE_FALL = 64.0, 3.2
 OUTPUT_NORM, OUTPUT_FALL = 7.0, 2.0
-"""Largest norm in front of a table of 4 bits, or an output of 8, on the first level; each bit more divides it."""
+"""Largest norm in front of a table of 4 bits, or an output of 8, on the first level.
+
+Each bit more divides it."""
 MILLISECONDS = ((27, 12), (32, 14), (48, 15), (79, 19), (116, 24), (502, 99), (1158, 224), (2610, 1000))
 """Measured (complexity in millions, milliseconds on one core)."""
 
@@ -90,7 +92,7 @@ def milliseconds(complexity: float) -> float:
     """Time of one bootstrap of that complexity (operations)."""
     millions, times = zip(*MILLISECONDS, strict=True)
     found = float(np.interp(complexity / 1e6, millions, times))
-    return found * max(1.0, complexity / 1e6 / millions[-1])
+    return float(found * max(1.0, complexity / 1e6 / millions[-1]))
 
 
 def bootstrap_complexity(bits: int, level: int = 0) -> float:
@@ -101,7 +103,7 @@ def bootstrap_complexity(bits: int, level: int = 0) -> float:
         level: Decomposition levels more than the least.
     """
     base = COMPLEXITY.get(bits) or COMPLEXITY[8] * WIDE_STEP ** (bits - 8)
-    return 1e6 * base * LEVELS[level]
+    return float(1e6 * base * LEVELS[level])
 
 
 def estimate(model: ir.Model) -> CostEstimate:
@@ -141,7 +143,7 @@ def _level(value: ir.Value) -> int:
 
 
 def _demands(value: ir.Value) -> Iterable[tuple[float, int, bool]]:
-    """Norm of the weights, bits told apart and whether it is an output, for all that reads a lookup's result."""
+    """Weight norm, bits told apart and whether it is an output, for all that reads a lookup."""
     pending: list[tuple[ir.Value, float]] = [(value, 1.0)]
     seen: set[tuple[ir.Value, float]] = set()
     while pending:

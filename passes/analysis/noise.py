@@ -1,10 +1,10 @@
 """The errors that encryption brings, injected in the integer model: batched, and fast enough to search with.
 
-A bootstrap decides which step of its table an accumulator belongs to after Gaussian noise has been added. Concrete
-chooses parameters so that an accumulator in the middle of a step is misread with probability ``p_error``, so the noise
-has a standard deviation of ``0.5 / z`` steps, with z the two-sided normal quantile of ``p_error``. Compared with
-Concrete's simulation (2,800 and more lookups each, tables of 3 to 6 bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps
-measured for 0.113, and 0.17 to 0.22 for 0.194.
+A bootstrap decides which step of its table an accumulator belongs to after Gaussian noise has been added.
+Concrete chooses parameters so that an accumulator in the middle of a step is misread with probability
+``p_error``, so the noise has a standard deviation of ``0.5 / z`` steps, with z the two-sided normal
+quantile of ``p_error``. Compared with Concrete's simulation (2,800 and more lookups each, tables of 3 to 6
+bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps measured for 0.113, and 0.17 to 0.22 for 0.194.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def noisy_outputs(
 
 
 def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, int]]:
-    """A copy of an integer-level model with one more input in front of every table, and the table's step for each.
+    """A copy of a model with one more input in front of every table, and the table's step for each.
 
-    What is fed there is added before approximate roundings (of tables and of raw outputs); a table without rounding
-    adds it and then rounds to whole steps. Exact roundings are left alone.
+    What is fed there is added before approximate roundings (of tables and of raw outputs); a table without
+    rounding adds it and then rounds to whole steps. Exact roundings are left alone.
     """
     noisy = model.clone()
     scales: dict[ir.Value, int] = {}

@@ -8,12 +8,12 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of
 from ..analysis.linear import Linear, linear_of, stored_constant
-from ..analysis.ranges import SoundRanges
 from ..analysis.regions import JOINS, POOLS
 from ..base import Context
 from . import pooling
 from .build import Builder
-from .views import View, common_unit, rank_of, spread, through, whole_multiples
+from .codes import code_range
+from .views import View, common_unit, rank_of, through, whole_multiples
 
 
 class Lowering:
@@ -84,9 +84,8 @@ class Lowering:
         axis = node.attributes.get_int("axis", 1)
         shape = [-1 if i == axis % rank else 1 for i in range(rank)] if scale.size > 1 else [1] * rank
         name = str(output.name)
-        key = codes
-        if key in self._encrypted:
-            integers = self._encrypted[key]
+        if codes in self._encrypted:
+            integers = self._encrypted[codes]
         else:
             integers = self.build.add("Cast", [codes], output, f"{name}_integers", {"to": 1})
             offset = -np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else [1] * rank)
@@ -97,7 +96,7 @@ class Lowering:
                 integers = self.build.dialect(
                     "Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high
                 )
-            self._encrypted[key] = integers
+            self._encrypted[codes] = integers
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
 
     def _data_view(self, node: ir.Node, value: ir.Value) -> View:
@@ -194,9 +193,7 @@ class Lowering:
             )
         axis = producer.attributes.get_int("axis", 1) or 0
         if scale.size > 1 and (
-            scale.ndim != 1
-            or producer.attributes.get_int("block_size", 0)
-            or axis % codes.ndim != linear.out_axis
+            scale.ndim != 1 or "block_size" in producer.attributes or axis % codes.ndim != linear.out_axis
         ):
             raise UnsupportedError(
                 "the weights of this linear operator have scales that are not one for each output",
@@ -302,27 +299,3 @@ class Lowering:
             output.name = f"{name}_encrypted_side"
             replaced.name = name
             self.model.graph.outputs[index] = replaced
-
-    def declare_outputs(self) -> None:
-        """Give every Decrypt the range that its integers provably stay in."""
-        ranges = SoundRanges(self.model)
-        for node in self.model.graph:
-            if node.op_type == "Decrypt" and node.domain == "onnx_fhe":
-                low, high = ranges.of(node.inputs[0])  # type: ignore[arg-type]
-                node.attributes["low"] = ir.AttrInt64("low", int(low.min()))
-                node.attributes["high"] = ir.AttrInt64("high", int(high.max()))
-
-
-def code_range(codes: ir.Value, zero: np.ndarray) -> tuple[int, int]:
-    """Smallest and largest integer of a quantized tensor, zero point taken off."""
-    info = np.iinfo((codes.dtype or ir.DataType.UINT8).numpy())
-    low, high = int(info.min), int(info.max)
-    producer = codes.producer()
-    if producer is not None and producer.op_type == "Clip":
-        bounds = [constant_of(v) for v in producer.inputs[1:3]]
-        low = max(low, int(bounds[0])) if bounds and bounds[0] is not None else low
-        high = min(high, int(bounds[1])) if len(bounds) > 1 and bounds[1] is not None else high
-    return low - int(zero.max()), high - int(zero.min())
-
-
-__all__ = ["Lowering", "code_range", "spread"]

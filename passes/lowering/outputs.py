@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.ranges import Interval
+from ...ir.graph import is_dialect
+from ..analysis.ranges import Interval, SoundRanges
 from .build import Builder
 
 
@@ -13,6 +14,15 @@ def declare_range(decrypt: ir.Node, low: float, high: float) -> None:
     """Let a Decrypt declare that its input stays in [low, high]."""
     decrypt.attributes["low"] = ir.AttrInt64("low", int(np.floor(low)))
     decrypt.attributes["high"] = ir.AttrInt64("high", int(np.ceil(high)))
+
+
+def declare_soundly(model: ir.Model) -> None:
+    """Give every Decrypt the range that its integers provably stay in."""
+    ranges = SoundRanges(model)
+    for node in model.graph:
+        if is_dialect(node, "Decrypt"):
+            low, high = ranges.of(node.inputs[0])  # type: ignore[arg-type]
+            declare_range(node, float(low.min()), float(high.max()))
 
 
 def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
@@ -35,8 +45,8 @@ def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
 def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval) -> None:
     """Declare the range of a raw output, shifted by channel to start at 0 where that saves a bit.
 
-    A signed range takes the bits of its larger side twice; shifted, it takes those of its width, and channels with
-    different centres come to lie on each other.
+    A signed range takes the bits of its larger side twice; shifted, it takes those of its width, and
+    channels with different centres come to lie on each other.
     """
     source = decrypt.inputs[0]
     assert source is not None

@@ -33,7 +33,7 @@ def importance(weights: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
         h = damped(moment)
         blocks.append(block**2 / np.diag(np.linalg.inv(h)))
         energy += float(np.einsum("oi,ij,oj->", block, h, block))
-    return np.concatenate(blocks) / max(energy, 1e-30)
+    return np.asarray(np.concatenate(blocks) / max(energy, 1e-30))
 
 
 def prune_rows(

@@ -32,7 +32,7 @@ def keep_counts(
     groups: dict[object, list[str]] = {}
     for name in importance:
         groups.setdefault(shares[name] if scope == "global" else name, []).append(name)
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for names in groups.values():
         flat = np.concatenate([importance[n].reshape(-1) for n in names])
         kept = largest(flat, len(flat) - round(shares[names[0]] * len(flat)))
@@ -43,7 +43,7 @@ def keep_counts(
 
 def _by_row(importance: np.ndarray, share: float) -> np.ndarray:
     size = importance.shape[1]
-    return np.minimum(size - round(share * size), (importance > 0).sum(axis=1))
+    return np.asarray(np.minimum(size - round(share * size), (importance > 0).sum(axis=1)))
 
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:

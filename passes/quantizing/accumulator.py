@@ -64,7 +64,7 @@ def limit_accumulator(
     budget = 2**bits - 1
     result = np.rint(integers).astype(np.float64)
     if np.all(spans(result, input_low, input_high) <= budget):
-        return result
+        return np.asarray(result)
     met = width[np.any(result != 0, axis=0)]
     if met.min() > budget:
         raise LimitError(
@@ -82,7 +82,7 @@ def limit_accumulator(
                 row = _Row(result[channel], float(scale[channel]), weights[channel], h, width, budget)
                 row.shrink()
                 row.polish()
-    return result
+    return np.asarray(result)
 
 
 def fit_within(

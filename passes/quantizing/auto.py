@@ -13,7 +13,7 @@ from ..base import Context
 
 FEWEST = 2
 PLAIN_INPUTS, FINE_INPUTS = 6, 8
-"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep or has few inputs."""
+"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep."""
 
 Widths = dict[str, int]
 """Bits of the weights by node name."""
@@ -34,8 +34,8 @@ class WidthSearch:
         layers: Names of the linear nodes whose width is free.
         tolerance: Largest mean squared error of the outputs over their variance.
         most: Most bits.
-        mixed: Whether single layers may have fewer bits than the rest. That pays where a layer's weight norm is what
-            makes bootstraps dear; elsewhere bits of weights cost nothing.
+        mixed: Whether single layers may have fewer bits than the rest. That pays where a layer's weight
+            norm is what makes bootstraps dear; elsewhere bits of weights cost nothing.
         quantized: Quantizes a model in place with given widths.
         context: For progress.
     """

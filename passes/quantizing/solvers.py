@@ -1,6 +1,7 @@
-"""Rounding the weights of a layer together instead of one by one, so that errors cancel in the layer's output.
+"""Rounding the weights of a layer together, so that errors cancel in the layer's output.
 
-Weights that are exactly zero were pruned, and stay zero. Both minimize (Q s - W) H (Q s - W)^T row by row, with H the second moment of the layer's inputs.
+Weights that are exactly zero were pruned, and stay zero. Both minimize (Q s - W) H (Q s - W)^T row by row,
+with H the second moment of the layer's inputs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ SWEEPS = 8
 def damped(moment: np.ndarray) -> np.ndarray:
     """H with its diagonal raised, so that directions that calibration did not show do not run away."""
     mean = float(np.diag(moment).mean())
-    return moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12)
+    return np.asarray(moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12))
 
 
 def gptq(weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
-    """GPTQ (Frantar et al., 2022, arXiv 2210.17323): round column by column, pushing errors to the columns to come.
+    """GPTQ (Frantar et al., 2022, arXiv 2210.17323): round a column, push its error to those to come.
 
     Columns are taken in the order of their inputs' energy (the paper's "act-order").
 
@@ -55,7 +56,7 @@ def gptq(weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int) 
 def descend(
     weights: np.ndarray, moment: np.ndarray, start: QuantizedWeight, bits: int, move_scale: bool = True
 ) -> QuantizedWeight:
-    """Coordinate descent: set each integer to its best value given all others, and the scale to its best, in turn.
+    """Coordinate descent: each integer to its best value given all others, and the scale, in turn.
 
     The error never grows, so this improves on whatever it starts from.
 

@@ -1,0 +1,192 @@
+"""One run of ``quantize``: the float values to imitate, and the walk through the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from ...ir.errors import LimitError
+from ..analysis.environment import Environment
+from ..analysis.linear import Linear, linear_of
+from ..analysis.regions import Kind, Regions
+from ..base import Context
+from . import graph as edit
+from . import scales, weights
+from .accumulator import fit_within
+from .activations import Quantizer, fit_quantizer
+from .solvers import adapt, solve
+
+if TYPE_CHECKING:
+    from ..quantize import Quantize
+
+
+@dataclass
+class Job:
+    """One run of the pass: the float values to imitate, and the walk."""
+
+    options: Quantize
+    model: ir.Model
+    regions: Regions
+    data: Mapping[str, np.ndarray]
+    context: Context
+    float_values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    quantizers: dict[ir.Value, Quantizer] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Quantize the model in place."""
+        server = set(self.regions.server)
+        self._float_run()
+        for index, group in enumerate(self._groups()):
+            self._fit(group)
+            self.context.progress("choose activation scales", index + 1, len(self._groups()))
+        env = Environment(self.model, self.data)
+        units = scales.Units()
+        for value, quantizer in self.quantizers.items():
+            tensor = self.regions.tensors.get(value)
+            if len(quantizer.scale) == 1 and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
+                units.set(value, quantizer.scale)  # also for layers before, whose output it is added to
+        nodes = list(self.model.graph)
+        for value in self.model.graph.inputs:
+            if value in self.quantizers:
+                self._insert(value, env, units)
+        for index, node in enumerate(nodes):
+            linear = linear_of(node) if node in server else None
+            if linear is not None:
+                self._linear(linear, env, units)
+            else:
+                env.step([node])
+            units.visit(node, linear)
+            for output in node.outputs:
+                if output in self.quantizers:
+                    self._insert(output, env, units)
+            env.done(node)
+            self.context.progress("quantize", index + 1, len(nodes))
+
+    def _groups(self) -> list[list[ir.Value]]:
+        """Tensors to quantize; those that meet in an addition together."""
+        pending = [*self.regions.inputs, *self.regions.quantized]
+        shared = {v: sorted(g, key=lambda w: pending.index(w)) for g in self.regions.shared_scale for v in g}
+        groups = [shared.get(v, [v]) for v in pending]
+        return [g for v, g in zip(pending, groups, strict=True) if g[0] is v]
+
+    def _float_run(self) -> None:
+        """Values of the float model at every linear output and every place for a quantizer."""
+        wanted = [n.outputs[0] for n in self.regions.server if linear_of(n)]
+        wanted += [*self.regions.inputs, *self.regions.quantized]
+        inner = [v for v in dict.fromkeys(wanted) if not v.is_graph_input()]
+        found = runtime.Session(self.model, [v.name or "" for v in inner]).run_batched(
+            self.data, progress=lambda d, t: self.context.progress("run the float model", d, t)
+        )
+        self.float_values = {v: found[v.name or ""] for v in inner}
+        self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
+
+    def _bits(self, value: ir.Value) -> int:
+        tensor = self.regions.tensors.get(value)
+        if tensor is None:
+            readers = [n for n in value.consumers() if n in set(self.regions.server)]
+            return self.options.bits("inputs", value.producer(), *readers)
+        return self.options.bits("activations", self.regions.bases[value].producer(), value.producer())
+
+    def _fit(self, group: list[ir.Value]) -> None:
+        """Choose the quantizer of a tensor, or the common one of tensors that are added."""
+        absorbed = self.options.per_neuron and len(group) == 1 and group[0] in self.regions.tensors
+        absorbed = absorbed and self._absorbers(group[0]) is not None
+        arrays = [self.float_values[v] for v in group]
+        if absorbed:
+            columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
+        else:
+            columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
+        bits = max(self._bits(v) for v in group)
+        quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
+        self.quantizers |= dict.fromkeys(group, quantizer)
+
+    def _absorbers(self, value: ir.Value) -> object:
+        """Layers whose weights take a scale for each channel of ``value``, or None."""
+        direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
+        return scales.absorbers(value, set(self.regions.server), direct)
+
+    def _insert(self, value: ir.Value, env: Environment, units: scales.Units) -> None:
+        """Put the quantizer behind ``value`` and let later layers see what it does."""
+        quantizer = self.quantizers[value]
+        server = set(self.regions.server)
+        readers = [n for n in value.consumers() if n in server]
+        tensor = self.regions.tensors.get(value)
+        if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
+            readers = [n for n in readers if linear_of(n)]
+        if len(quantizer.scale) > 1:
+            direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
+            scales.absorb(value, server, quantizer.scale, direct)
+        nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
+        env.step(nodes)
+        env.moved(value, nodes[-1].outputs[0], len(readers))
+        units.set(nodes[-1].outputs[0], 1.0 if len(quantizer.scale) > 1 else float(quantizer.scale[0]))
+        units.bound(nodes[-1].outputs[0], -quantizer.zero_point, quantizer.top - quantizer.zero_point)
+
+    def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:
+        """Quantize the weights of one layer and refit its gain and offset."""
+        options, node = self.options, linear.node
+        linear = linear_of(node) or linear  # scales may have been absorbed since
+        data = env[node.inputs[0]]  # type: ignore[index]
+        wanted = self.float_values[node.outputs[0]]
+        rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
+        # The offset is fitted afterwards, so only what varies counts.
+        moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
+        matrix, bits = linear.matrix(), options.bits("weights", node)
+        if options.adapt and options.refit:
+            matrix = adapt(matrix, rows, targets, options.adapt)
+        reference = units.reference(linear)
+        if reference is None:
+            candidates = weights.candidate_scales(matrix, bits, options.calibration)
+        else:
+            candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
+        quantized = weights.fit_scales(matrix, moments, candidates, bits)
+        if options.method != "nearest":
+            quantized = solve(matrix, moments, quantized, bits, options.method, move_scale=reference is None)
+        if options.accumulator_bits is not None:
+            quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
+        size = linear.channels // linear.groups
+        accumulators = np.concatenate(
+            [r @ quantized.integers[g * size : (g + 1) * size].T for g, r in enumerate(rows)], axis=1
+        )
+        scale, offset = quantized.scale, None
+        if options.refit:
+            scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=reference is None)
+        added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
+        if offset is not None:
+            added += edit.set_bias(self.model, linear, offset)
+        units.set(node.outputs[0], scale * units.of(node.inputs[0]), linear.channel_axis)
+        env.step([*added[:1], node, *added[1:]])
+
+    def _within(
+        self,
+        quantized: weights.QuantizedWeight,
+        matrix: np.ndarray,
+        moments: list[np.ndarray],
+        span: tuple[int, int] | None,
+        node: ir.Node,
+    ) -> weights.QuantizedWeight:
+        """The integers of a layer, changed so that its accumulator fits, whatever the input."""
+        bits = self.options.accumulator_bits
+        assert bits is not None
+        if span is None:
+            raise LimitError(
+                "the range of what this layer reads is not known, so no accumulator width can be promised",
+                node=node.name or "",
+                op=node.op_type,
+                found="integers that do not come from a quantizer",
+                do="leave accumulator-bits out, or prune by the observed width",
+            )
+        fits = [quantized]
+        for coarser in (1.5, 2.0, 3.0):
+            scale = quantized.scale * coarser
+            fits.append(
+                weights.QuantizedWeight(
+                    weights.round_weights(matrix, scale, self.options.bits("weights", node)), scale
+                )
+            )
+        return fit_within(fits, matrix, moments, *span, bits)
