@@ -237,9 +237,8 @@ class Lowering:
         if (value, client) not in self._floats:
             view, name = self.views[value], f"{value.name}_{'client' if client else 'server'}"
             source = self._decrypt(view.integers) if client else view.integers
-            scaled = self.build.add(
-                "Mul", [source, self.build.constant(f"{name}_scale", view.scale)], value, f"{name}_scaled"
-            )
+            factor = self.build.constant(f"{name}_scale", view.scale)
+            scaled = self.build.add("Mul", [source, factor], value, f"{name}_scaled")
             self._floats[value, client] = self.build.shifted(scaled, view.offset, f"{name}_shifted")
         return self._floats[value, client]
 
