@@ -62,7 +62,7 @@ def test_inspect_compile_and_options_agree_on_names(digits_cnn):
     program = onnx_fhe.compile(
         digits_cnn.model,
         digits_cnn.calibration,
-        f"{INTEGER},insert-rounding{{bits=5 layers={{\"/2/Conv\"=3}}}}",
+        f'{INTEGER},insert-rounding{{bits=5 layers={{"/2/Conv"=3}}}}',
         backend="reference",
     )
     layers = {x.name: x for x in program.statistics.layers}
@@ -73,7 +73,7 @@ def test_inspect_compile_and_options_agree_on_names(digits_cnn):
 
 
 def test_a_layer_that_is_not_there_is_refused(digits_mlp):
-    pipeline = f"{INTEGER},insert-rounding{{bits=4 layers={{\"/9/Gemm\"=3}}}}"
+    pipeline = f'{INTEGER},insert-rounding{{bits=4 layers={{"/9/Gemm"=3}}}}'
     with pytest.raises(UserError) as refused:
         onnx_fhe.compile(digits_mlp.model, digits_mlp.calibration, pipeline, backend="reference")
     assert "/9/Gemm" in str(refused.value)
