@@ -84,9 +84,10 @@ def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
         LimitError: Concrete finds no parameters.
         OnnxFheError: Concrete refuses the circuit for another reason: a defect of the checks before it.
     """
-    if options.parameter_strategy != "auto":
+    strategy = "mono" if aborts_with_several_sets(plan) else options.parameter_strategy
+    if strategy != "auto":
         options.progress("compile", 0, 1)
-        compiled = _compile(plan, options, options.parameter_strategy)
+        compiled = _compile(plan, options, strategy)
         options.progress("compile", 1, 1)
         return compiled
     options.progress("compile", 0, 2)
@@ -95,6 +96,20 @@ def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
     finer = _compile(plan, options, "multi-norm2") if len(plan.lookups) > 1 else plain
     options.progress("compile", 2, 2)
     return finer if finer.circuit.complexity < WORTH * plain.circuit.complexity else plain
+
+
+def aborts_with_several_sets(plan: Plan) -> bool:
+    """Whether Concrete's choice of several parameter sets would end the process.
+
+    In 2.11 its optimizer panics ("new_instr_part.alternative_output_representation.is_empty()", analyze.rs)
+    on exact rounding in a network that branches or adds two encrypted tensors.
+    """
+    if not any(x.mode == "exact" and x.lsbs_to_remove for x in plan.lookups.values()):
+        return False
+    return any(
+        sum(v in plan.shapes for v in n.inputs) > 1 or any(len(list(o.uses())) > 1 for o in n.outputs)
+        for n in plan.server.graph
+    )
 
 
 def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
