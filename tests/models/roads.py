@@ -173,3 +173,12 @@ def overflows(given: ir.Model, count: int = 64, seed: int = 0) -> OverflowReport
     """Values out of range on random integers."""
     server, values = random_integers(given, count, seed)
     return count_overflows(server, values)
+
+
+def overflows_on(given: ir.Model, data: Arrays) -> np.ndarray:
+    """How many values of each sample are out of range."""
+    parts = partition(given)
+    inner = run(parts.prologue, data)
+    return count_overflows(
+        parts.server, {str(v.name): inner[str(v.name)] for v in parts.server.graph.inputs}
+    ).by_sample
