@@ -94,7 +94,7 @@ def train(data: Points, neurons: int, kept: int | None, seed: int, epochs: int) 
 
 
 def export(network: Any, path: Path) -> None:
-    """Write the network as an ONNX file with the names of torch's exporter, which wants packages of its own."""
+    """Write an ONNX file with the names of torch's exporter (which wants packages of its own)."""
     nodes, weights, value = [], [], "input"
     linear = [layer for layer in network if hasattr(layer, "weight")]
     for i, layer in enumerate(linear, 1):

@@ -47,7 +47,7 @@ PUBLISHED = {
     (100, 10): (82.5, 57.7, 6.6),
     (100, 30): (88.1, 57.8, 6.8),
 }
-"""Concrete ML's documentation, means of 10: float accuracy, 3-bit post-training accuracy, accumulator bits."""
+"""Concrete ML's documentation, means of 10: float accuracy, 3-bit accuracy, accumulator bits."""
 
 MARGIN = 0.05
 """Share of the observed ranges added on each side: calibration sees 9,500 points, so little is unseen."""
