@@ -219,7 +219,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
                 axis.annotate(f"{text:.1f}", (place, value), ha="center", va="bottom", fontsize=6)
     axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xticks(range(len(rows)), [label(r["neurons"], r["non_zero"]) for r in rows], fontsize="small")
-    axis.set(ylabel="accuracy, %", ylim=(40, 100), title="Checkerboard; over the bars: accumulator bits")
+    axis.set(ylabel="accuracy, %", ylim=(40, 110), title="Checkerboard; over the bars: accumulator bits")
     axis.legend(fontsize="x-small", loc="upper left", ncols=2)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
