@@ -80,7 +80,7 @@ class RefineTables(Pass):
             after.append(result.error)
         if modified:
             context.notes.append(
-                f"refine-tables: {len(after)} of {len(tables)} layers of tables refined; layers that read them miss"
-                f" {np.mean(after):.2%} of the variance, {np.mean(before):.2%} before"
+                f"refine-tables: {len(after)} of {len(tables)} layers of tables refined; layers that read"
+                f" them miss {np.mean(after):.2%} of the variance, {np.mean(before):.2%} before"
             )
         return modified

@@ -110,7 +110,7 @@ def test_an_unknown_pass_is_pointed_at_and_the_nearest_named():
     with pytest.raises(PipelineError) as caught:
         parse_passes("normalize,quantise{weights=3}")
     assert caught.value.what.split("\n")[1:] == ["  normalize,quantise{weights=3}", "            ^^^^^^^^"]
-    assert caught.value.do == "did you mean quantize?"
+    assert caught.value.do.startswith("did you mean quantize?")
     assert "onnx-ir" not in caught.value.allowed
     with pytest.raises(PipelineError) as caught:
         parse_passes("onnx-ir.remove-unused-node")
