@@ -394,3 +394,17 @@ def test_no_zero_point_is_left_between_encrypt_and_decrypt(zoo):
             weights = roads.constant(node, 1)
             assert (weights == np.rint(weights)).all()
     assert sum(n.domain == DOMAIN for n in model.graph) == 2
+
+
+def test_an_average_over_different_scales_is_refused():
+    """A quantized model of another tool may ask for it; quantize puts a quantizer in front."""
+    body = f"""{Q} v = DequantizeLinear<axis = 0>(vq, vs) a = Gemm<transB = 1>(d, v, b)
+        p = ReduceMean(a, axes) q1 = QuantizeLinear(p, s, z) d1 = DequantizeLinear(q1, s, z)
+        w = DequantizeLinear<axis = 0>(wq, ws) y = Gemm<transB = 1>(d1, w, b)"""
+    given = {"vq": integers(2, 3), "wq": integers(2, 1), "axes": np.int64([1])}
+    model = dense(body, vs=np.float32([0.5, np.pi]), **given)
+    with pytest.raises(UnsupportedError, match="elements with different scales") as refused:
+        LowerToInteger()(model)
+    assert "(ReduceMean)" in str(refused.value)
+    commensurate = dense(body, vs=np.float32([0.5, 1.5]), **given)
+    assert_same(commensurate, lowered(commensurate), {"x": inputs(40, 3)})

@@ -398,3 +398,36 @@ def test_an_accumulator_read_by_two_layers_is_absorbed_once():
         error(roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data), model, data)
         < 1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("mixing", "size"),
+    [
+        ("t = Transpose<perm = [0, 2, 3, 1]>({a}) p = GlobalAveragePool(t)", 2),
+        ("p = ReduceMean<keepdims = 1>({a}, one)", 6),
+        ("t = Transpose<perm = [0, 2, 1, 3]>({a}) p = AveragePool<kernel_shape = [2, 1]>(t)", 12),
+    ],
+)
+@pytest.mark.parametrize("activation", ["", "r = Relu(z)"])
+def test_averages_over_channels_are_over_one_scale(mixing, size, activation):
+    """Accumulators, and activations with a scale per neuron, may not be summed across their channels."""
+    layers = (
+        "(float[N,1,3,4] x) => (float[N,2] y) { z = Conv<pads = [0,0,0,0], strides = [1,1],"
+        f" dilations = [1,1], group = 1, kernel_shape = [2,2]>(x, w0, b0) {activation}"
+        f" {mixing.format(a='r' if activation else 'z')}"
+        " f = Flatten(p) y = Gemm<transB = 1>(f, w1, b1) }"
+    )
+    model = roads.model(
+        layers,
+        w0=uniform(3, 1, 2, 2) * np.float32([1, 8, 0.2]).reshape(3, 1, 1, 1),
+        b0=uniform(3),
+        w1=uniform(2, size),
+        b1=uniform(2),
+        one=np.int64([1]),
+    )
+    data = {"x": uniform(200, 1, 3, 4)}
+    quantized = roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
+    assert error(quantized, model, data) < 1e-3
+    integer = roads.apply(quantized, "lower-to-integer", data)
+    assert roads.off_by_more_than_one(quantized, integer, data)[1] == 0
+    np.testing.assert_allclose(roads.outputs(integer, data), roads.outputs(quantized, data), atol=1e-3)

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import networkx as nx
+import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, variable_inputs
 from .elementwise import ElementwiseProbe
 from .linear import linear_of
+from .scaling import carried
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 JOINS = frozenset({"Add", "Sub"})
@@ -57,6 +59,7 @@ class Regions:
             table.
         shared_scale: Groups of quantized tensors that meet in an addition and so must share a scale.
         joins: Additions that an accumulator takes part in.
+        pooled: Pooling across accumulators of different scale: it reads their quantized form.
     """
 
     server: list[ir.Node]
@@ -66,6 +69,7 @@ class Regions:
     bases: dict[ir.Value, ir.Value] = field(default_factory=dict)
     shared_scale: list[set[ir.Value]] = field(default_factory=list)
     joins: list[ir.Node] = field(default_factory=list)
+    pooled: set[ir.Node] = field(default_factory=set)
 
 
 def server_nodes(model: ir.Model) -> list[ir.Node]:
@@ -138,6 +142,8 @@ class _Walk:
         self.probe = probe
         self.scales = nx.utils.UnionFind()
         self.roots: dict[ir.Value, list[ir.Value]] = {}
+        # Stand-ins for the scales of accumulators, one for each channel, to see which of them get mixed.
+        self.units: dict[ir.Value, np.ndarray] = {}
 
     def run(self) -> None:
         for node in self.regions.server:
@@ -163,19 +169,23 @@ class _Walk:
         if known is not None and known.kind is Kind.ACTIVATION:
             return known
         self.needed.setdefault(value)
-        self.roots.setdefault(value, [value])
+        self.roots[value] = [value]
         return Tensor(Kind.ACTIVATION, value)
 
     def _visit(self, node: ir.Node) -> Tensor | None:
         """What the node's output is; None for a fresh accumulator."""
         variable = variable_inputs(node)
-        if linear_of(node) is not None:
-            self._require(node.inputs[0])  # type: ignore[arg-type]
-            return None
         output = node.outputs[0]
+        linear = linear_of(node)
+        if linear is not None:
+            self._require(node.inputs[0])  # type: ignore[arg-type]
+            random = np.random.default_rng(len(self.units))
+            scales = random.uniform(1, 2, linear.channels)
+            self.units[output] = linear.along_channels(scales, len(output.shape or [0, 0]))
+            return None
         if node.op_type in LAYOUT | POOLS and len(variable) == 1:
             tensor = self._get(variable[0])
-            if tensor.kind is Kind.FUNCTION:
+            if tensor.kind is Kind.FUNCTION or not self._carries(node, variable[0], tensor):
                 tensor = self._require(variable[0])
             self.roots[output] = self._roots(variable[0])
             return Tensor(tensor.kind, output)
@@ -186,11 +196,24 @@ class _Walk:
             return self._join(node, variable)
         raise _unsupported(node, variable)
 
+    def _carries(self, node: ir.Node, value: ir.Value, tensor: Tensor) -> bool:
+        """Whether a layout operator or pooling mixes only elements of the same scale."""
+        if tensor.kind is not Kind.ACCUMULATOR or value not in self.units:
+            return True
+        unit = carried([node], value, self.units[value])
+        if unit is None:
+            self.regions.pooled.add(node)
+            return False
+        self.units[node.outputs[0]] = unit
+        return True
+
     def _join(self, node: ir.Node, operands: list[ir.Value]) -> Tensor:
         tensors = [self._require(v) if self._get(v).kind is Kind.FUNCTION else self._get(v) for v in operands]
         output = node.outputs[0]
         if any(t.kind is Kind.ACCUMULATOR for t in tensors):
             self.regions.joins.append(node)
+            units = [self.units[v] for v in operands if v in self.units]
+            self.units[output] = sum(units[1:], units[0]) if units else np.ones(1)
             return Tensor(Kind.ACCUMULATOR, output)
         roots = [r for v in operands for r in self._roots(v)]
         self.scales.union(*roots)

@@ -9,6 +9,7 @@ from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of
 from ..analysis.linear import Linear, linear_of, stored_constant
 from ..analysis.regions import JOINS, POOLS
+from ..analysis.scaling import carried
 from ..base import Context
 from . import pooling
 from .build import Builder
@@ -57,7 +58,7 @@ class Lowering:
         elif node.op_type in POOLS and viewed:
             data = node.inputs[0]
             assert data is not None
-            self.views[node.outputs[0]] = pooling.lower(node, self._data_view(node, data), self.build)
+            self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.build)
         elif node.op_type in JOINS and len(set(viewed)) == 2:
             self._join(node)
         else:
@@ -112,16 +113,32 @@ class Lowering:
             )
         return view
 
+    def _poolable(self, node: ir.Node, data: ir.Value) -> View:
+        """The view of what is pooled, with one scale where the pooling would mix several."""
+        view = self._data_view(node, data)
+        if carried([node], data, np.abs(view.scale)) is None:
+            view = self._uniform(node, view)
+            if view.scale.size > 1:
+                raise UnsupportedError(
+                    "this average is taken over elements with different scales",
+                    node=node.name or "",
+                    op=node.op_type,
+                    found=f"{view.scale.size} scales",
+                    allowed="one scale for what is averaged",
+                    do="put a quantizer in front of this node",
+                )
+        return view
+
     def _uniform(self, node: ir.Node, view: View) -> View:
         """The view with one scale, where whole numbers can make up for what scales differ by."""
-        if view.scale.size == 1 or np.any(view.offset):
+        if view.scale.size == 1:
             return view
         found = whole_multiples(view.scale)
         if found is None:
             return view
         factor, unit = found
         scaled = self.build.scaled(view.integers, factor, f"{node.name}_common_scale")
-        return View(scaled, np.full([1] * factor.ndim, unit), np.zeros([1] * factor.ndim))
+        return View(scaled, np.full([1] * factor.ndim, unit), view.offset)
 
     def _linear(self, linear: Linear) -> None:
         node = linear.node

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ..analysis.scaling import spread
 from .build import Builder
-from .views import View, spread
+from .views import View
 
 
 def lower(node: ir.Node, view: View, build: Builder) -> View:

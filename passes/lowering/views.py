@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ..analysis.scaling import spread
 
 EXACT = 1e-5
 """Scales whose ratio is this near (relative) to a whole number are taken to have it."""
@@ -44,14 +45,6 @@ def rank_of(value: ir.Value) -> int:
     """Rank of a value whose shape inference has run."""
     assert value.shape is not None, value.name
     return len(value.shape)
-
-
-def spread(array: np.ndarray, value: ir.Value) -> np.ndarray:
-    """``array`` broadcast to the shape of one sample of ``value`` (batch 1)."""
-    assert value.shape is not None
-    shape = [d if isinstance(d, int) else 1 for d in value.shape]
-    shape[0] = 1
-    return np.broadcast_to(array, shape).astype(np.float32).copy()
 
 
 def through(node: ir.Node, array: np.ndarray, source: ir.Value, opset: int) -> np.ndarray:

@@ -108,6 +108,8 @@ class Job:
     def _absorbers(self, value: ir.Value) -> object:
         """Layers whose weights take a scale for each channel of ``value``, or None."""
         direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
+        if any(n in self.regions.pooled for n in value.consumers()):
+            return None
         return scales.absorbers(value, set(self.regions.server), direct)
 
     def _insert(self, value: ir.Value, env: Environment, units: scales.Units) -> None:
@@ -117,7 +119,7 @@ class Job:
         readers = [n for n in value.consumers() if n in server]
         tensor = self.regions.tensors.get(value)
         if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
-            readers = [n for n in readers if linear_of(n)]
+            readers = [n for n in readers if linear_of(n) or n in self.regions.pooled]
         if len(quantizer.scale) > 1:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
             scales.absorb(value, server, quantizer.scale, direct)
