@@ -7,13 +7,13 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of
-from ..analysis.linear import Linear, linear_of, stored_constant
+from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import JOINS, POOLS
 from ..analysis.scaling import carried
 from ..base import Context
 from . import pooling
 from .build import Builder
-from .codes import code_range
+from .codes import bias_of, code_range, weight_of
 from .views import View, common_unit, rank_of, through, whole_multiples
 
 
@@ -154,73 +154,16 @@ class Lowering:
                 allowed="one scale for the tensor",
                 do="quantize the float model with the quantize pass, which moves scales into the weights",
             )
-        codes, scale = self._weight(linear)
+        codes, scale = weight_of(linear)
         rank = rank_of(output)
         weight = self.build.constant(f"{node.name}_integers", codes)
         kept = [a for a in node.attributes.values() if a.name not in {"alpha", "beta"}]
         name = self.build.take_name(node)
         integers = self.build.add(node.op_type, [view.integers, weight], output, name, kept)
-        bias = self._bias(node)
+        bias = bias_of(node)
         offset = linear.along_channels(bias if bias is not None else np.zeros(1, np.float32), rank)
         factor = linear.along_channels(scale, rank) if scale.size > 1 else scale.reshape([1] * rank)
         self.views[output] = View(integers, factor * view.scale.reshape(-1)[0], offset)
-
-    def _bias(self, node: ir.Node) -> np.ndarray | None:
-        """The bias of a Gemm or Conv, also one that is stored as integers and a scale."""
-        value = node.inputs[2] if len(node.inputs) > 2 else None
-        if value is None:
-            return None
-        bias = stored_constant(value)
-        if bias is None:
-            raise UnsupportedError(
-                "the bias of this linear operator is not constant",
-                node=node.name or "",
-                op=node.op_type,
-                found=f"a bias {value.name!r} that is computed",
-                allowed="an initializer, or DequantizeLinear of one",
-                do="store the bias in the model",
-            )
-        return bias.reshape(-1)
-
-    def _weight(self, linear: Linear) -> tuple[np.ndarray, np.ndarray]:
-        """Integer codes as stored, and the scale: (1) or (out)."""
-        value = linear.node.inputs[1]
-        producer = value.producer() if value is not None else None
-        if producer is None or producer.op_type != "DequantizeLinear":
-            raise UnsupportedError(
-                "the weights of this linear operator are not quantized",
-                node=linear.node.name or "",
-                op=linear.node.op_type,
-                found="float weights",
-                allowed="DequantizeLinear of an integer initializer",
-                do="run the quantize pass on the float model",
-            )
-        codes, scale = constant_of(producer.inputs[0]), constant_of(producer.inputs[1])
-        zero = constant_of(producer.inputs[2]) if len(producer.inputs) > 2 else None
-        assert codes is not None
-        assert scale is not None
-        if zero is not None and np.any(zero):
-            raise UnsupportedError(
-                "the weights of this linear operator have a zero point",
-                node=linear.node.name or "",
-                op=linear.node.op_type,
-                found=f"zero point {np.asarray(zero).reshape(-1)[0]}",
-                allowed="symmetric weights",
-                do="quantize the weights symmetrically (zero point 0)",
-            )
-        axis = producer.attributes.get_int("axis", 1) or 0
-        if scale.size > 1 and (
-            scale.ndim != 1 or "block_size" in producer.attributes or axis % codes.ndim != linear.out_axis
-        ):
-            raise UnsupportedError(
-                "the weights of this linear operator have scales that are not one for each output",
-                node=linear.node.name or "",
-                op=linear.node.op_type,
-                found=f"scales of shape {list(scale.shape)} along axis {axis}",
-                allowed=f"one scale, or one for each entry of axis {linear.out_axis}",
-                do="quantize the weights per tensor or per output channel",
-            )
-        return codes.astype(np.float32), np.asarray(scale, np.float64).reshape(-1)
 
     def _layout(self, node: ir.Node) -> None:
         data, output = node.inputs[0], node.outputs[0]
