@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     import onnx
 
 Bodies = Mapping[tuple[str, str], "onnx.FunctionProto"]
-_sources: list[Callable[[], Bodies]] = []
+
+
+def _qonnx() -> Bodies:
+    from . import qonnx
+
+    return qonnx.bodies()
+
+
+_sources: list[Callable[[], Bodies]] = [_qonnx]
 _described: dict[tuple[str, str], onnx.FunctionProto] = {}
 """What the registered schemas were made of."""
 

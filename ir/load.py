@@ -11,7 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from . import dialect, functions
+from . import dialect, functions, qonnx
 from .convert import convert
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
@@ -54,6 +54,7 @@ def _load(file: Path) -> ir.Model:
     check_content(proto)
     load_external_data(proto, file, MOST_BYTES)
     _strip_dialect(proto)
+    qonnx.spell(proto)
     functions.strip(proto)
     check_operators(proto)
     check_onnx(proto)
