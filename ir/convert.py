@@ -10,6 +10,7 @@ from onnx import inliner, version_converter
 
 from . import dialect, functions, walk
 from .errors import ModelError
+from .guard import FileLimits, check_sizes
 from .opsets import target_ir_version, target_opset
 from .runtime import Session
 from .sampling import random_inputs
@@ -23,16 +24,18 @@ _OLDEST_BODY = 18
 _FREE_SIZES = (8, 1, 32)
 
 
-def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
+def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.ModelProto:
     """``proto`` with its local functions inlined, in the target opset and IR version.
 
     Uses the converter of onnx itself: the one of onnxscript relabels old models without changing their nodes.
 
     Args:
         proto: A checked model without bodies of the dialect; left as it is.
+        limits: What a model may ask for when it runs.
 
     Raises:
-        ModelError: There is no conversion, or the outputs on random inputs differ after it.
+        ModelError: It is past a limit, there is no conversion, or the outputs on random inputs differ after
+            it.
     """
     before = opset_of(proto)
     if before > target_opset():
@@ -47,6 +50,7 @@ def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
     _drop_initializer_inputs(result)
     if result.functions:
         result = _inline(result)
+    check_sizes(result, limits or FileLimits())
     result.ir_version = max(result.ir_version, _OLDEST_IR)
     if before != target_opset():
         try:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from . import dialect, functions, qonnx
+from . import classical, dialect, functions, qonnx
+from .bind import Shapes, bind_to
+from .bind import bind as bind_axes
 from .convert import convert
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
+from .guard import FileLimits, check_structure, read_model
 from .names import name_nodes, rename_duplicates
+from .repair import repair
 from .validate import check_content, check_onnx, check_operators
 
 FILE_KEY = "onnx_fhe.file"
 """Metadata entry with the base name of the file that a model came from."""
 
-MOST_BYTES = 2 * 1024**3
 
-
-def load(path: str | os.PathLike[str]) -> ir.Model:
+def load(
+    path: str | os.PathLike[str],
+    limits: FileLimits | None = None,
+    *,
+    bind: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
+) -> ir.Model:
     """Read an ONNX file.
 
     The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared
@@ -35,81 +42,46 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 
     Args:
         path: The file; weights in external files must lie in its folder.
+        limits: How much the file may hold (``ir.guard``), above what networks need where none are given.
+        bind: Sizes of free axes of the inputs, by the name of the axis (or ``INPUT.AXIS``).
+        shapes: Shapes of data by input name, samples on axis 0: they bind the free axes behind it.
 
     Raises:
-        ModelError: There is no such file, it is damaged or larger than 2 GB, it is not valid ONNX, it holds
+        ModelError: There is no such file, it is damaged or past a limit, it is not valid ONNX, it holds
             NaN or infinite weights, operators that nothing defines, training information, sparse initializers
-            or external data that is missing or elsewhere, or it changes its outputs in the conversion of its
-            opset.
+            or external data that is missing or elsewhere, a size to bind fits no free axis, or it changes
+            its outputs in the conversion of its opset.
+        UnsupportedError: It is a tree, a forest or a kernel machine.
     """
     file = Path(path)
     try:
-        return _load(file)
+        return _load(file, limits or FileLimits(), bind or {}, shapes or {})
     except OnnxFheError as error:
         raise error.located(file=str(file)) from error.__cause__
 
 
-def _load(file: Path) -> ir.Model:
-    proto = _parse(file)
+def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shapes) -> ir.Model:
+    proto = read_model(file, limits)
+    check_structure(proto, limits)
     check_content(proto)
-    load_external_data(proto, file, MOST_BYTES)
+    load_external_data(proto, file, limits.bytes)
     _strip_dialect(proto)
+    repair(proto)
     qonnx.spell(proto)
     functions.strip(proto)
     check_operators(proto)
     check_onnx(proto)
     rename_duplicates(proto)
-    model = ir.from_proto(convert(proto))
+    classical.check_classical(proto)
+    bind_axes(proto, sizes)
+    bind_to(proto, shapes)
+    model = ir.from_proto(convert(proto, limits))
     dialect.strip(model)
     RemoveInitializersFromInputsPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     name_nodes(model)
     model.metadata_props[FILE_KEY] = file.name
     return model
-
-
-def _parse(file: Path) -> onnx.ModelProto:
-    allowed = "an ONNX file (.onnx)"
-    try:
-        status = file.stat()
-    except FileNotFoundError as error:
-        raise ModelError("there is no such model file", allowed=allowed, do="check the path") from error
-    except (OSError, ValueError) as error:
-        raise ModelError("the model file cannot be read", found=_reason(error), allowed=allowed) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ModelError("the model is a folder", found="a folder", allowed=allowed, do="name the file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelError("the model is not a regular file", found="a device, pipe or socket", allowed=allowed)
-    if status.st_size > MOST_BYTES:
-        raise ModelError(
-            "the model file is too large", found=f"{status.st_size / 1024**3:.1f} GB", allowed="up to 2 GB"
-        )
-    proto = onnx.ModelProto()
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ModelError("the model file cannot be read", found=_reason(error), allowed=allowed) from error
-    try:
-        proto.ParseFromString(content)
-    except DecodeError as error:
-        raise ModelError(
-            "this is not an ONNX file, or it is damaged",
-            found=f"{len(content)} bytes that are no ONNX protobuf" if content else "an empty file",
-            allowed=allowed,
-            do="export the model again, or copy the file again if it came over a network",
-        ) from error
-    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
-        # Almost any short text parses as a protobuf with unknown fields.
-        raise ModelError(
-            "this is not an ONNX model: it holds no graph",
-            found="an empty file" if not content else f"{len(content)} bytes without nodes or outputs",
-            allowed=allowed,
-        )
-    return proto
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _strip_dialect(proto: onnx.ModelProto) -> None:

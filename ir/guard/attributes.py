@@ -1,0 +1,60 @@
+"""Attributes that no operator takes, and that crash some code instead of being refused by it."""
+
+from __future__ import annotations
+
+import onnx
+
+from ..errors import ModelError
+
+# Lowest value of each element. A stride of 0 divides by zero, which ends the process and not just the run.
+_LOWEST: dict[str, int] = {
+    "strides": 1,
+    "dilations": 1,
+    "kernel_shape": 1,
+    "group": 1,
+    "output_shape": 0,
+    "output_padding": 0,
+    "blocksize": 1,
+    "num_outputs": 1,
+    "num_groups": 1,
+    "size": 1,
+    "hidden_size": 1,
+}
+_WINDOWS = frozenset({"strides", "dilations", "kernel_shape", "pads", "output_padding"})
+_MOST = 2**31 - 1
+
+
+def check(node: onnx.NodeProto) -> None:
+    """Refuse sizes that are not positive or past 31 bits, in attributes of ONNX's own operators.
+
+    Raises:
+        ModelError: There is one; the node is named.
+    """
+    seen: set[str] = set()
+    for attribute in node.attribute:
+        _ = attribute.name, attribute.ref_attr_name
+        if attribute.name in seen:
+            raise _refused(node, attribute.name, "given twice", "each attribute once")
+        seen.add(attribute.name)
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if attribute.name not in _LOWEST and attribute.name not in _WINDOWS:
+            continue
+        given = list(attribute.ints) if attribute.type == onnx.AttributeProto.INTS else [attribute.i]
+        if attribute.type not in (onnx.AttributeProto.INTS, onnx.AttributeProto.INT):
+            continue
+        lowest = _LOWEST.get(attribute.name, -_MOST)
+        if any(not lowest <= value <= _MOST for value in given):
+            allowed = f"whole numbers from {lowest} to {_MOST}" if attribute.name in _LOWEST else "31 bits"
+            raise _refused(node, attribute.name, str(given[:8]), allowed)
+
+
+def _refused(node: onnx.NodeProto, name: str, found: str, allowed: str) -> ModelError:
+    return ModelError(
+        "an attribute of the model makes no sense",
+        node=node.name or (node.output[0] if node.output else ""),
+        op=node.op_type,
+        found=f"{name!r}: {found}",
+        allowed=allowed,
+        do="export the model again",
+    )
