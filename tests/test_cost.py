@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
-from onnx_fhe.passes.analysis import cost
+from onnx_fhe.passes.analysis import bootstrap, cost
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
 
+Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 TAIL = "lower-to-integer,fuse-tlu"
 
 
@@ -28,7 +32,7 @@ def test_estimate_is_near_concretes_prediction(digits_mlp, text):
     estimated = cost.estimate(model)
     real = get_backend("concrete").lower(model).statistics()
     assert estimated.bootstraps == real.programmable_bootstraps
-    assert estimated.complexity == pytest.approx(real.complexity, rel=0.35)
+    assert estimated.complexity == pytest.approx(real.complexity, rel=0.15)
 
 
 def test_float_estimate_counts_every_activation(digits_mlp, digits_cnn):
@@ -40,13 +44,73 @@ def test_float_estimate_counts_every_activation(digits_mlp, digits_cnn):
         assert cost.estimate_float(normalized).bootstraps == cost.estimate(integer).bootstraps
 
 
-def test_bits_and_levels_never_make_a_bootstrap_cheaper():
-    by_bits = [cost.bootstrap_complexity(b) for b in range(1, 13)]
+def chain(b, bits=3, factor=1):
+    """A lookup on an encrypted input."""
+    x = b.encrypt("x", (6,), 0, 2**bits - 1)
+    return b.lookup(x, np.arange(2**bits)[None] * factor % 4, [0])
+
+
+def scaled(factor, bits):
+    """A lookup, a constant factor, a sum, and a lookup of ``bits`` bits: the factor is in the norm."""
+    b = Builder(1)
+    y = b.op("Mul", chain(b), b.constant([float(factor)]))
+    y = b.op("Gemm", y, b.constant(np.ones((6, 6))), transB=1)
+    b.decrypt(b.activate(y, keep=bits, mode="approximate", high=1), low=0, high=1)
+    return b.model()
+
+
+def residual(factors, bits):
+    """Two branches, scaled by constants and added."""
+    b = Builder(2)
+    y = chain(b)
+    left = b.activate(b.dense(y, 6, 2), keep=bits, mode="approximate", high=3)
+    left, right = (b.op("Mul", v, b.constant([float(f)])) for v, f in zip((left, y), factors, strict=True))
+    z = b.activate(b.op("Add", left, right), keep=bits, mode="approximate", high=1)
+    b.decrypt(z, low=0, high=1)
+    return b.model()
+
+
+def raw(factor, bits):
+    """A factor in front of an output of ``bits`` bits."""
+    b = Builder(3)
+    y = b.op("Mul", b.dense(chain(b, 4), 4, 3), b.constant([float(factor)]))
+    b.decrypt(y, low=-(2 ** (bits - 1)), high=2 ** (bits - 1) - 1)
+    return b.model()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(lambda m=make, a=args: m(*a), id=f"{make.__name__}{args}")
+        for make, args in [
+            (scaled, (1, 4)),
+            (scaled, (16, 4)),
+            (scaled, (300, 4)),
+            (scaled, (40, 5)),
+            (residual, ((1, 1), 4)),
+            (residual, ((9, 5), 4)),
+            (residual, ((2, 300), 3)),
+            (raw, (1, 7)),
+            (raw, (20, 12)),
+        ]
+    ],
+)
+def test_estimate_is_near_concretes_prediction_on_small_circuits(model):
+    made = model()
+    estimated, real = cost.estimate(made), get_backend("concrete").lower(made).statistics()
+    assert estimated.bootstraps == real.programmable_bootstraps
+    assert estimated.complexity == pytest.approx(real.complexity, rel=0.15)
+
+
+def test_bits_and_demands_never_make_a_bootstrap_cheaper():
+    by_bits = [bootstrap.bootstrap_complexity(b) for b in range(1, 17)]
     assert by_bits == sorted(by_bits)
     for bits in range(1, 9):
-        by_level = [cost.bootstrap_complexity(bits, level) for level in range(len(cost.LEVELS))]
-        assert by_level == sorted(by_level)
-    times = [cost.milliseconds(c) for c in np.geomspace(2e7, 1e10, 40)]
+        by_demand = [bootstrap.bootstrap_complexity(bits, d) for d in np.arange(-2, 30, 0.25)]
+        assert by_demand == sorted(by_demand)
+        cheapest = bootstrap.cheapest_demand(bits)
+        assert bootstrap.bootstrap_complexity(bits, cheapest) > 1.25 * by_demand[0]
+    times = [bootstrap.milliseconds(c) for c in np.geomspace(2e7, 1e10, 40)]
     assert times == sorted(times)
 
 

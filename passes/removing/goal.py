@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..analysis.cost import bootstrap_complexity, milliseconds
+from ..analysis.bootstrap import bootstrap_complexity, milliseconds
 from ..analysis.regions import find_regions
 from .adapt import size_at
 from .structure import Room, Structure, Unit

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx_ir as ir
 
 from ..lowering.build import Builder
 from . import unit
-from .moves import sample_shape
-
-
-def comparisons(pool: ir.Node) -> int:
-    """Lookups that a MaxPool takes for one sample: one for each element of a window after the first."""
-    shape = sample_shape(pool.outputs[0]) or ()
-    return math.prod(shape) * (math.prod(pool.attributes.get_ints("kernel_shape", [1])) - 1)
 
 
 def never_falls(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> bool:
