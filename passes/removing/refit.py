@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,19 +67,25 @@ class Refit:
         self.structure, self.weights, self.reference, self.ridge = structure, weights, reference, ridge
 
     def walk(
-        self, removed: list[Unit], choose: Callable[[ir.Node, Environment], list[Unit]] | None = None
+        self,
+        removed: list[Unit],
+        choose: Callable[[ir.Node, Environment], list[Unit]] | None = None,
+        changed: Collection[ir.Node] = (),
+        follow: bool = True,
     ) -> list[Unit]:
         """Go through the model; the units that went are marked as removed in the end.
 
         Args:
             removed: Units that go.
             choose: Called at every linear node before its inputs are cut, for units to remove besides.
+            changed: Linear nodes that are refitted besides.
+            follow: Whether what refitted nodes reach is refitted, too.
 
         Returns:
             All units that went.
         """
         model, removed = self.weights.model, list(removed)
-        for node in self._followers(self.structure.units if choose else removed):
+        for node in self._followers(self.structure.units if choose else removed, changed, follow):
             if node.op_type == "MatMul":
                 self.weights.add_bias(node, np.zeros(self.structure.linears[node].channels))
         env = Environment(model, self.reference.data)
@@ -89,9 +95,9 @@ class Refit:
                 if choose is not None:
                     removed += choose(node, env)
                 cut = [u for u in removed if node in u.readers]
-                if cut or node.inputs[0] in reached:
+                if cut or node in changed or node.inputs[0] in reached:
                     self._fit(node, env, cut, removed)
-                    reached.update(node.outputs)
+                    reached.update(node.outputs if follow else [])
             elif reached & set(node.inputs):
                 reached.update(node.outputs)
             env.step([node])
@@ -101,14 +107,14 @@ class Refit:
         self.weights.store()
         return removed
 
-    def _followers(self, units: list[Unit]) -> list[ir.Node]:
-        """Linear nodes that read units, or what comes of them."""
+    def _followers(self, units: list[Unit], changed: Collection[ir.Node], follow: bool) -> list[ir.Node]:
+        """Linear nodes that read units or have changed, and those that read what comes of them."""
         reached: set[ir.Value] = set()
         found = []
-        readers = {n for u in units for n in u.readers}
+        readers = {n for u in units for n in u.readers} | set(changed)
         for node in self.weights.model.graph:
             if node in readers or reached & set(node.inputs):
-                reached.update(node.outputs)
+                reached.update(node.outputs if follow else [])
                 found += [node] if node in self.structure.linears else []
         return found
 

@@ -1,0 +1,162 @@
+"""Choosing layers: each candidate is taken out for trial, fitted, and scored by the outputs of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import UnsupportedError
+from ..analysis.divergence import output_error, outputs
+from ..analysis.linear import linear_of
+from ..analysis.regions import find_regions
+from ..base import Context
+from ..removing.coupling import input_of
+from ..removing.refit import FloatRun, Refit
+from ..removing.structure import Structure
+from ..removing.weights import Weights
+from .between import Between
+from .reference import Reference
+from .rewrite import remove
+from .sites import Key, Site, find_sites
+
+HELD_BACK = 5
+"""One of so many samples scores what was fitted on the others."""
+_LEAST_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model with layers removed.
+
+    Attributes:
+        keys: The sites that went, in order.
+        done: What happened at each, in words.
+        error: Output error, of samples that nothing was fitted on.
+        bootstraps: That are left.
+    """
+
+    keys: tuple[Key, ...]
+    done: tuple[str, ...]
+    error: float
+    bootstraps: int
+
+
+class Search:
+    """Tries removals on copies of a model.
+
+    Args:
+        model: The float model; it is not changed.
+        context: For the calibration data, and the model as imported, whose outputs are to be kept.
+        ridge: Strength of the pull of each fit towards where it starts.
+        refit: Whether the layers behind a removed one are refitted.
+    """
+
+    def __init__(self, model: ir.Model, context: Context, ridge: float, refit: bool) -> None:
+        self.model = model.clone()
+        self.context, self.ridge, self.refit = context, ridge, refit
+        data = context.require_calibration("remove-layers")
+        self.reference = Reference(self.model, data, context.seed)
+        self.between = Between(model.graph.opset_imports.get("", 21))
+        total = len(self.reference.samples)
+        held = total // HELD_BACK if total >= _LEAST_SAMPLES else 0
+        self._fitted_on = slice(held, None)
+        self._scored_on = slice(0, held) if held else slice(None)
+        self._wanted = outputs(context.source or self.model, self._data(self._scored_on))
+
+    def sites(self, keys: Sequence[Key] = ()) -> tuple[dict[Key, Site], dict[str, str]]:
+        """What can go when these are gone, and the reasons of what cannot."""
+        copy = self.model.clone()
+        self._remove(copy, keys)
+        return find_sites(copy, self.between)
+
+    def trial(self, keys: Sequence[Key]) -> Trial:
+        """Remove these, one after the other, and score what is left."""
+        copy = self.model.clone()
+        done = self._apply(copy, keys, self._fitted_on)
+        error = output_error(outputs(copy, self._data(self._scored_on)), self._wanted)
+        return Trial(tuple(keys), tuple(done), error if math.isfinite(error) else math.inf, bootstraps(copy))
+
+    def apply(self, model: ir.Model, keys: Sequence[Key]) -> list[str]:
+        """Remove these from ``model`` itself, fitted on all samples; what happened, in words."""
+        return self._apply(model, keys, slice(None))
+
+    def _apply(self, model: ir.Model, keys: Sequence[Key], rows: slice) -> list[str]:
+        targets, done = self._remove(model, keys)
+        linears = {n: linear for n in model.graph if (linear := linear_of(n)) is not None}
+        names = {str(n.name): n for n in linears}
+        changed = [names[name] for name in targets if name in names]
+        values = {n.outputs[0] for n in linears} | {input_of(n) for n in changed}
+        self.reference.need(n.outputs[0] for n in linears if n.outputs[0] in values and n not in changed)
+        wanted = {}
+        for node in linears:
+            target = targets.get(str(node.name))
+            wanted[node.outputs[0]] = (self.reference[node.outputs[0]] if target is None else target)[rows]
+        structure = Structure([], linears, {})
+        run = FloatRun(self._data(rows), wanted, self.context.seed)
+        Refit(structure, Weights(model, structure), run, self.ridge).walk(
+            [], changed=changed, follow=self.refit
+        )
+        return done
+
+    def _remove(self, model: ir.Model, keys: Sequence[Key]) -> tuple[dict[str, np.ndarray | None], list[str]]:
+        targets: dict[str, np.ndarray | None] = {}
+        done = []
+        for key in keys:
+            site = find_sites(model, self.between)[0][key]
+            done.append(str(site))
+            targets |= remove(model, site, self.reference).targets
+        return targets, done
+
+    def _data(self, rows: slice) -> dict[str, np.ndarray]:
+        return {k: v[rows] for k, v in self.reference.data.items()}
+
+
+def greedy(search: Search, count: int, tolerance: float | None) -> Trial | None:
+    """Remove the layer that costs least for each bootstrap saved, again and again.
+
+    Args:
+        search: Tries.
+        count: How many go, where there is no tolerance.
+        tolerance: Most output error; then as many go as keep to it.
+
+    Returns:
+        The last trial; None where nothing can go.
+    """
+    best: Trial | None = None
+    before = bootstraps(search.model)
+    stale: dict[Key, float] = {}
+    while tolerance is not None or len(best.keys if best else ()) < count:
+        gone = best.keys if best else ()
+        fresh: dict[Key, Trial] = {}
+        pending = {k: stale.get(k, -math.inf) for k in search.sites(gone)[0]}
+        total = len(pending)
+        # The old score of a site hardly ever falls when others go: those with the lowest are tried first, and
+        # the rest is left alone as soon as one that was tried is below them.
+        while pending:
+            key = min(pending, key=pending.__getitem__)
+            if fresh and min(stale[k] for k in fresh) <= pending[key]:
+                break
+            del pending[key]
+            trial = search.trial([*gone, key])
+            saved = before - trial.bootstraps
+            stale[key] = trial.error / saved if saved > 0 else math.inf
+            search.context.progress("try layers to remove", total - len(pending), total)
+            if saved > 0 and (tolerance is None or trial.error <= tolerance):
+                fresh[key] = trial
+        if not fresh:
+            break
+        best = fresh[min(fresh, key=stale.__getitem__)]
+    return best
+
+
+def bootstraps(model: ir.Model) -> int:
+    """Table lookups for one sample; elements of linear layers where the model cannot run encrypted yet."""
+    try:
+        values = find_regions(model).quantized
+    except UnsupportedError:
+        values = [n.outputs[0] for n in model.graph if linear_of(n) is not None]
+    return sum(math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in values)
