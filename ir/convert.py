@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import inliner, version_converter
 
-from . import dialect, functions, walk
+from . import classical, dialect, functions, older, walk
 from .errors import ModelError
 from .guard import FileLimits, check_sizes
 from .opsets import target_ir_version, target_opset
@@ -45,14 +45,16 @@ def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.Mo
             allowed=f"up to opset {target_opset()}",
             do="export with an older opset, or update onnx and onnxruntime",
         )
-    changed = before != target_opset() or bool(proto.functions)
     result = _copy(proto)
     _drop_initializer_inputs(result)
+    classical.rewrite(result)
+    changed = before != target_opset() or bool(proto.functions) or result.graph.node != proto.graph.node
     if result.functions:
         result = _inline(result)
     check_sizes(result, limits or FileLimits())
     result.ir_version = max(result.ir_version, _OLDEST_IR)
     if before != target_opset():
+        older.adapt(result, before)
         try:
             converted = version_converter.convert_version(result, target_opset())
         except Exception as error:
@@ -61,9 +63,10 @@ def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.Mo
                 found=str(error).strip().splitlines()[-1][:300]
                 if str(error).strip()
                 else type(error).__name__,
-                allowed="opset 13 or later; earlier ones where onnx has a conversion",
+                allowed="opset 7 or later, where onnx has a conversion",
                 do="export the model with opset 13 or later",
             ) from error
+        older.coordinates(result, converted, before)
         _restore_metadata(result, converted)
         result = converted
     result.ir_version = target_ir_version()

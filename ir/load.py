@@ -73,6 +73,7 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     check_onnx(proto)
     rename_duplicates(proto)
     classical.check_classical(proto)
+    classical.drop_zip_maps(proto)
     bind_axes(proto, sizes)
     bind_to(proto, shapes)
     model = ir.from_proto(convert(proto, limits))

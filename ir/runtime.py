@@ -14,6 +14,8 @@ from .errors import ModelError
 
 Arrays = dict[str, np.ndarray]
 _LARGE = 1024
+_VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
+"""Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -128,7 +130,10 @@ def run_nodes(
                 # onnxruntime copies initializers several times while it loads a model; inputs it does not.
                 inputs[name_of(value)] = value.const_value.numpy()
             elif value.const_value is not None:
-                initializers.append(onnx.numpy_helper.from_array(value.const_value.numpy(), name_of(value)))
+                array = value.const_value.numpy()
+                # Names of classes: onnx writes strings as objects only.
+                array = array.astype(object) if array.dtype.kind in "SU" else array
+                initializers.append(onnx.numpy_helper.from_array(array, name_of(value)))
             else:
                 raise KeyError(f"no value for {value.name!r}, an input of {node.name!r}")
         proto = ir.to_proto(node)
@@ -144,7 +149,11 @@ def run_nodes(
     ]
     results = [onnx.helper.make_empty_tensor_value_info(name_of(v)) for v in wanted]
     graph = onnx.helper.make_graph(protos, "part", infos, results, initializers)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
+    domains = {n.domain for n in nodes} & _VERSIONS.keys()
+    imports = [
+        onnx.helper.make_opsetid(d, v) for d, v in {"": opset, **{d: _VERSIONS[d] for d in domains}}.items()
+    ]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
     found = Session(dialect.attach(model)).run(inputs)
     return [found[name_of(v)] for v in wanted]
 

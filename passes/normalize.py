@@ -55,6 +55,7 @@ class Normalize(Pass):
         before = _fingerprint(model)
         name_nodes(model)
         RemoveUnusedNodesPass()(model)
+        batch.bind(model, context.calibration)
         batch.check_inputs(model)
         shapes.infer(model)
         _fold(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -18,41 +20,62 @@ _SAMPLES = 2
 def free(model: ir.Model) -> bool:
     """Name axis 0 of every input ``N``, where the model computes each sample of a batch by itself.
 
-    A batch of 1 that is written into a Reshape is rewritten to -1. A model that mixes its samples, or has a
-    batch other than 1, keeps a static batch.
+    The batch may be free, or written into the file (1, or any other size). A batch that is written into the
+    targets of Reshape and Expand is rewritten to -1 or 1. A model that mixes its samples keeps a batch of 1.
 
     Returns:
         Whether the batch axis is free now.
 
     Raises:
-        UnsupportedError: Another axis of an input is free, so that no circuit can be made.
+        UnsupportedError: Another axis of an input is free, or the model mixes the samples of a batch that is
+            not 1, so that no circuit can be made.
     """
     check_inputs(model)
     inputs = [i for i in model.graph.inputs if i.shape is not None and len(i.shape)]
     if not inputs or len(inputs) < len(model.graph.inputs):
         return False
-    sizes = [i.shape[0] for i in inputs if i.shape is not None]
-    if any(isinstance(size, int) and size != 1 for size in sizes):
-        return False
-    _set_batch(inputs, 1)
+    static = {s for i in inputs if i.shape is not None and isinstance(s := i.shape[0], int)}
+    if len(static - {1}) > 1:
+        return False  # axis 0 is no batch
+    size = max(static | {1})
+    _set_batch(inputs, size)
     shapes.infer(model)
-    singles = _singles(model)
+    if size > 1 and not _is_batch(model, size):
+        return False
+    samples = _run_alone(model, size)
     _set_batch(inputs, shapes.BATCH)
-    if _same_in_batch(model, singles):
+    if samples is not None and _same_in_batch(model, samples, size):
         shapes.infer(model)
         return True
-    _set_batch(inputs, 1)
+    _set_batch(inputs, size)
     shapes.infer(model)
-    undo = _open_reshapes(model)
+    undo = _open_targets(model, size)
     _set_batch(inputs, shapes.BATCH)
-    if _same_in_batch(model, singles):
+    if samples is not None and _same_in_batch(model, samples, size):
         shapes.infer(model)
         return True
     for node, shape in undo:
         node.replace_input_with(1, shape)
-    _set_batch(inputs, 1)
+    _set_batch(inputs, size)
     shapes.infer(model)
+    if size > 1:
+        raise UnsupportedError(
+            "the samples of a batch depend on each other in this model",
+            found=f"inputs with a fixed batch of {size}, and outputs that change with the other samples of it"
+            " or that cannot be computed for one sample",
+            allowed="models that compute each sample by itself: a circuit takes one",
+            do="export the model for inference with a batch of 1 or a free batch axis",
+        )
     return False
+
+
+def bind(model: ir.Model, data: Mapping[str, np.ndarray] | None) -> None:
+    """Give the free axes of the inputs, but for axis 0, the sizes that ``data`` has."""
+    for value in model.graph.inputs:
+        array = None if data is None else data.get(str(value.name))
+        if array is not None and value.shape is not None and array.ndim == len(value.shape):
+            dims = [d if isinstance(d, int) else int(array.shape[i]) for i, d in enumerate(value.shape.dims)]
+            value.shape = ir.Shape([value.shape[0], *dims[1:]])
 
 
 def check_inputs(model: ir.Model) -> None:
@@ -68,7 +91,7 @@ def check_inputs(model: ir.Model) -> None:
                 "an input of the model has axes without a fixed size",
                 found=f"input {value.name!r}: {'unknown shape' if dims is None else _shown(dims)}",
                 allowed="only the batch (axis 0) may be free: a circuit is made for one size",
-                do="export the model with the sizes that it will be used with",
+                do="give the sizes: --bind NAME=VALUE, load(..., bind={NAME: VALUE}), or calibration data",
             )
 
 
@@ -86,46 +109,65 @@ def _session(model: ir.Model) -> Session:
     return Session(shapes.without_shapes(to_proto(model)))
 
 
-def _singles(model: ir.Model) -> tuple[dict[str, np.ndarray], list[Arrays]]:
+def _is_batch(model: ir.Model, size: int) -> bool:
+    """Whether every output has the batch on axis 0 too."""
+    dims = [shapes.dims_of(o) for o in model.graph.outputs]
+    return all(d and d[0] == size for d in dims)
+
+
+def _run_alone(model: ir.Model, size: int) -> tuple[Arrays, Arrays] | None:
+    """Inputs and outputs of some samples that were computed apart; None where they depend on each other.
+
+    A model with a fixed batch computes them as the first of a batch, with different others behind them.
+    """
     proto_inputs = list(to_proto(model).graph.input)
-    rows = [random_inputs(proto_inputs, 1, seed=seed) for seed in range(_SAMPLES)]
     session = _session(model)
-    data = {k: np.concatenate([r[k] for r in rows]) for k in rows[0]}
-    return data, [session.run(r) for r in rows]
+    rows = [random_inputs(proto_inputs, size, seed=seed) for seed in range(_SAMPLES)]
+    found = [session.run(r) for r in rows]
+    if any(np.ndim(a) == 0 or len(a) != size for f in found for a in f.values()):
+        return None
+    data = {k: np.concatenate([r[k][:1] for r in rows]) for k in rows[0]}
+    return data, {k: np.concatenate([f[k][:1] for f in found]) for k in found[0]}
 
 
-def _same_in_batch(model: ir.Model, singles: tuple[dict[str, np.ndarray], list[Arrays]]) -> bool:
-    data, expected = singles
+def _same_in_batch(model: ir.Model, samples: tuple[Arrays, Arrays], size: int) -> bool:
+    data, expected = samples
     try:
-        found = _session(model).run(data)
+        session = _session(model)
+        together = session.run(data)
+        alone = session.run({k: v[:1] for k, v in data.items()}) if size > 1 else {}
     except ModelError:
         return False
-    for name, batch in found.items():
-        rows = [r[name] for r in expected]
-        if any(r.ndim == 0 or len(r) != 1 for r in rows) or batch.shape != (_SAMPLES, *rows[0].shape[1:]):
-            return False
-        scale = max(float(np.abs(r.astype(np.float64)).max(initial=0)) for r in rows)
-        if not np.allclose(batch, np.concatenate(rows), rtol=1e-4, atol=1e-5 * scale + 1e-7, equal_nan=True):
-            return False
-    return True
+    return all(_close(together[k], v) for k, v in expected.items()) and all(
+        _close(v, expected[k][:1]) for k, v in alone.items()
+    )
 
 
-def _open_reshapes(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
-    """Rewrite constant Reshape targets (1, ...) to (-1, ...); shapes are those of a batch of 1."""
+def _close(found: np.ndarray, expected: np.ndarray) -> bool:
+    if found.shape != expected.shape:
+        return False
+    if expected.dtype.kind not in "fiub":
+        return bool(np.array_equal(found, expected))  # names of classes
+    scale = float(np.abs(expected.astype(np.float64)).max(initial=0))
+    return bool(np.allclose(found, expected, rtol=1e-4, atol=1e-5 * scale + 1e-7, equal_nan=True))
+
+
+def _open_targets(model: ir.Model, size: int) -> list[tuple[ir.Node, ir.Value]]:
+    """Rewrite constant targets of the batch's size: of Reshape to (-1, ...), of Expand to (1, ...)."""
     undo: list[tuple[ir.Node, ir.Value]] = []
     for node in list(model.graph):
-        if node.op_type != "Reshape" or node.domain:
+        if node.op_type not in ("Reshape", "Expand") or node.domain:
             continue
         target, before, after = (
             constant_of(node.inputs[1]),
             *map(shapes.static_of, (node.inputs[0], node.outputs[0])),
         )
-        if target is None or not before or not after or 0 in after or before[0] != 1:
+        if target is None or not before or not after or 0 in after or before[0] != size:
             continue
-        if len(target) == len(after) and int(target[0]) == 1:
+        if len(target) == len(after) and int(target[0]) == size:
             old = node.inputs[1]
             assert old is not None
             undo.append((node, old))
-            opened = np.array([-1, *after[1:]], np.int64)
+            opened = np.array([-1 if node.op_type == "Reshape" else 1, *after[1:]], np.int64)
             node.replace_input_with(1, constant(model.graph, opened, f"{old.name}_batched"))
     return undo
