@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ..ir.errors import DataError, PipelineError
+from ..ir.graph import layer_of
 from ..ir.level import Level
 from .base import Context, Pass, option
 from .removing_layers.search import Search, Trial, bootstraps, greedy
@@ -44,7 +45,11 @@ class RemoveLayers(Pass):
         " below this.",
         low=0,
     )
-    ridge: float = option(0.003, help="How strongly a fit is pulled to where it starts.", low=0)
+    ridge: float | Literal["auto"] = option(
+        "auto",
+        help="How strongly a fit is pulled to where it starts: the layers composed, with lines for curves.",
+        low=0,
+    )
     refit: bool = option(True, help="Fit the layers behind a removed one anew, too.")
 
     def run(self, model: ir.Model, context: Context) -> bool:
@@ -59,17 +64,19 @@ class RemoveLayers(Pass):
             raise DataError(
                 "a fit needs more than one sample", found="1 or none", allowed="a few hundred typical inputs"
             )
-        search = Search(model, context, self.ridge, self.refit)
-        _, reasons = search.sites()
+        ridge = None if self.ridge == "auto" else self.ridge
+        search = Search(model, context, ridge, self.refit)
         best = self._named(search) if self.layers else greedy(search, self.count, self.tolerance)
+        keys = best.keys if best is not None else ()
         if best is not None and best.keys:
+            best = search.settle(best)
             before = bootstraps(model)
-            search.apply(model, best.keys)
+            search.apply(model, best)
             context.notes.append(_note(best, before))
-        wanted = len(self.layers) or self.count
-        if best is None or (self.tolerance is None and len(best.keys) < wanted):
-            context.notes.append("remove-layers: no further layer can go" + _left(reasons))
-        return best is not None and bool(best.keys)
+        if not self.layers and (self.tolerance is not None or len(keys) < self.count):
+            sites, reasons = search.sites(keys)
+            context.notes.append(_why_no_more(len(sites), reasons))
+        return bool(keys)
 
     def _named(self, search: Search) -> Trial:
         """What the user asked for; where a name may mean several, what costs least."""
@@ -83,7 +90,7 @@ class RemoveLayers(Pass):
                 raise PipelineError(
                     f"remove-layers: no layer goes with {layer!r}",
                     pass_name=self.name,
-                    found=reasons.get(layer, "no layer, activation or sum of that name"),
+                    found=_reason(search.model, layer, reasons),
                     allowed=", ".join(allowed) or "nothing in this model",
                     do="use the node names that `onnx-fhe inspect` prints",
                 )
@@ -99,7 +106,20 @@ def _note(trial: Trial, before: int) -> str:
     )
 
 
-def _left(reasons: dict[str, str]) -> str:
+def _why_no_more(sites: int, reasons: dict[str, str]) -> str:
+    if sites:
+        return f"remove-layers: {sites} more could go, but past the tolerance or for no bootstrap saved"
     listed = [f"{name}: {why}" for name, why in reasons.items()]
     more = f"; and {len(listed) - _MOST_REASONS} more" if len(listed) > _MOST_REASONS else ""
-    return f": {'; '.join(listed[:_MOST_REASONS])}{more}" if listed else ""
+    return f"remove-layers: no other layer can go: {'; '.join(listed[:_MOST_REASONS])}{more}"
+
+
+def _reason(model: ir.Model, name: str, reasons: dict[str, str]) -> str:
+    """Why nothing goes with this node; an activation shares the reason of the layer in front of it."""
+    for node in model.graph:
+        if node.name == name:
+            layer = layer_of(node.outputs[0])
+            return reasons.get(name) or reasons.get(
+                str(layer.name) if layer else "", "no layer in front of it"
+            )
+    return "no node of that name"

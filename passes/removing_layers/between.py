@@ -10,8 +10,13 @@ from ...ir.graph import LAYOUT, variable_inputs
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import Linear, linear_of
 
-WINDOWED = frozenset({"AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"})
-"""Operators that take a window of one channel; a fit on patches takes them in."""
+AVERAGE = {
+    "AveragePool": "AveragePool",
+    "GlobalAveragePool": "GlobalAveragePool",
+    "GlobalMaxPool": "GlobalAveragePool",
+    "MaxPool": "AveragePool",
+}
+"""Operators that take a window of one channel, and the average over the same window."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,11 @@ class Between:
             node = value.producer()
             if node is None or linear_of(node) is not None:
                 return f"what {_reader(last)} reads does not come from it alone"
-            if node.domain == "" and node.op_type in LAYOUT | WINDOWED and len(variable_inputs(node)) == 1:
+            if (
+                node.domain == ""
+                and node.op_type in LAYOUT | AVERAGE.keys()
+                and len(variable_inputs(node)) == 1
+            ):
                 stages.append(node)
                 (value,) = variable_inputs(node)
                 continue

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ...ir.graph import variable_inputs
+from ...ir.graph import layer_of, variable_inputs
 from ..analysis.linear import Linear, linear_of
 from ..normalizing.edit import (
     bypass,
@@ -25,32 +24,25 @@ from .reference import Reference, line
 from .sites import Branch, Merge, Reader, Site
 from .start import start_of
 
-
-@dataclass
-class Fitting:
-    """What is to be fitted, by the name of the linear node.
-
-    Attributes:
-        targets: What it should produce; where nothing is said, what it produces in the float model.
-    """
-
-    targets: dict[str, np.ndarray | None] = field(default_factory=dict)
+Targets = dict[str, np.ndarray | None]
+"""What is to be fitted, by the name of the linear node, and what it should produce; None stands for what the
+float model has under the name of its output."""
 
 
-def remove(model: ir.Model, site: Site, reference: Reference) -> Fitting:
-    """Take the layer of a site out of ``model``, in place."""
-    fitting = _merge(model, site, reference) if isinstance(site, Merge) else _drop(model, site, reference)
+def remove(model: ir.Model, site: Site, reference: Reference) -> Targets:
+    """Take the layer of a site out of ``model``, in place; returns what is to be fitted then."""
+    targets = _merge(model, site, reference) if isinstance(site, Merge) else _drop(model, site, reference)
     RemoveUnusedNodesPass()(model)
-    return fitting
+    return targets
 
 
-def _merge(model: ir.Model, site: Merge, reference: Reference) -> Fitting:
+def _merge(model: ir.Model, site: Merge, reference: Reference) -> Targets:
     opset = model.graph.opset_imports.get("", 21)
     # All starts first: a reader that has been rewritten no longer tells what stood before it.
     starts = [start_of(site.first, reader, reference, opset) for reader in site.readers]
     for reader, weight in zip(site.readers, starts, strict=True):
         _rewire(model.graph, reader, weight)
-    return Fitting({str(r.second.node.name): None for r in site.readers})
+    return {str(r.second.node.name): None for r in site.readers}
 
 
 def _rewire(graph: ir.Graph, reader: Reader, weight: np.ndarray) -> None:
@@ -77,19 +69,21 @@ def _rewire(graph: ir.Graph, reader: Reader, weight: np.ndarray) -> None:
         )
 
 
-def _drop(model: ir.Model, site: Branch, reference: Reference) -> Fitting:
+def _drop(model: ir.Model, site: Branch, reference: Reference) -> Targets:
     join, kept = site.join, site.kept
+    name = str(join.outputs[0].name)
     reference.need([kept, join.outputs[0]])
     wanted, found = reference[join.outputs[0]], reference[kept]
     projection = _projection(kept, join)
-    if projection is not None and bypass(join, kept):
+    if projection is not None:
         produced = projection.node.outputs[0]
         # What it should produce, less the bias that stands behind a MatMul.
-        bias = 0 if produced is kept else found - reference[produced]
-        return Fitting({str(projection.node.name): wanted - bias})
-    rank = found.ndim
-    axis = 1 if rank != 3 else 2
-    slope, offset = line(found, wanted, (axis,))
+        target = None if produced is kept else wanted - (found - reference[produced])
+        bypass(join, kept)
+        # What is left is what the sum was to all that reads it: other removals look it up by name.
+        kept.name = name
+        return {str(projection.node.name): target}
+    slope, offset = line(found, wanted, (_channel_axis(kept, found.ndim),))
     dtype = found.dtype
     scaled = insert(
         join,
@@ -100,7 +94,15 @@ def _drop(model: ir.Model, site: Branch, reference: Reference) -> Fitting:
     )
     shift = constant(model.graph, offset.astype(dtype), f"{join.name}_offset")
     substitute(join, "Add", [scaled, shift])
-    return Fitting()
+    return {}
+
+
+def _channel_axis(value: ir.Value, rank: int) -> int:
+    """The axis of neurons or channels: that of the linear operator that a value comes from, else axis 1."""
+    node = layer_of(value)
+    while node is not None and (linear := linear_of(node)) is None:
+        node = layer_of(variable_inputs(node)[0])
+    return linear.channel_axis % rank if node is not None and linear is not None else 1
 
 
 def _projection(kept: ir.Value, join: ir.Node) -> Linear | None:

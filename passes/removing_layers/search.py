@@ -14,18 +14,21 @@ from ..analysis.divergence import output_error, outputs
 from ..analysis.linear import linear_of
 from ..analysis.regions import find_regions
 from ..base import Context
-from ..removing.coupling import input_of
 from ..removing.refit import FloatRun, Refit
 from ..removing.structure import Structure
 from ..removing.weights import Weights
 from .between import Between
 from .reference import Reference
-from .rewrite import remove
+from .rewrite import Targets, remove
 from .sites import Key, Site, find_sites
 
 HELD_BACK = 5
 """One of so many samples scores what was fitted on the others."""
 _LEAST_SAMPLES = 20
+RIDGES = (0.003, 0.03, 0.3, 3.0)
+"""Tried where none is given."""
+_FIRST_RIDGE = 0.1
+"""Between them, for choosing what goes before the ridge is chosen."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Trial:
         done: What happened at each, in words.
         error: Output error, of samples that nothing was fitted on.
         bootstraps: That are left.
+        ridge: That the fits were made with.
     """
 
     keys: tuple[Key, ...]
     done: tuple[str, ...]
     error: float
     bootstraps: int
+    ridge: float
 
 
 class Search:
@@ -51,11 +56,11 @@ class Search:
     Args:
         model: The float model; it is not changed.
         context: For the calibration data, and the model as imported, whose outputs are to be kept.
-        ridge: Strength of the pull of each fit towards where it starts.
+        ridge: Strength of the pull of each fit towards where it starts; None to try some.
         refit: Whether the layers behind a removed one are refitted.
     """
 
-    def __init__(self, model: ir.Model, context: Context, ridge: float, refit: bool) -> None:
+    def __init__(self, model: ir.Model, context: Context, ridge: float | None, refit: bool) -> None:
         self.model = model.clone()
         self.context, self.ridge, self.refit = context, ridge, refit
         data = context.require_calibration("remove-layers")
@@ -73,42 +78,50 @@ class Search:
         self._remove(copy, keys)
         return find_sites(copy, self.between)
 
-    def trial(self, keys: Sequence[Key]) -> Trial:
+    def trial(self, keys: Sequence[Key], ridge: float | None = None) -> Trial:
         """Remove these, one after the other, and score what is left."""
+        ridge = ridge or (_FIRST_RIDGE if self.ridge is None else self.ridge)
         copy = self.model.clone()
-        done = self._apply(copy, keys, self._fitted_on)
+        done = self._apply(copy, keys, self._fitted_on, ridge)
         error = output_error(outputs(copy, self._data(self._scored_on)), self._wanted)
-        return Trial(tuple(keys), tuple(done), error if math.isfinite(error) else math.inf, bootstraps(copy))
+        error = error if math.isfinite(error) else math.inf
+        return Trial(tuple(keys), tuple(done), error, bootstraps(copy), ridge)
 
-    def apply(self, model: ir.Model, keys: Sequence[Key]) -> list[str]:
-        """Remove these from ``model`` itself, fitted on all samples; what happened, in words."""
-        return self._apply(model, keys, slice(None))
+    def settle(self, trial: Trial) -> Trial:
+        """The same removals with the best ridge, where none was given."""
+        if self.ridge is not None or not trial.keys:
+            return trial
+        return min([trial, *(self.trial(trial.keys, ridge) for ridge in RIDGES)], key=lambda t: t.error)
 
-    def _apply(self, model: ir.Model, keys: Sequence[Key], rows: slice) -> list[str]:
+    def apply(self, model: ir.Model, trial: Trial) -> None:
+        """Remove what went in the trial from ``model`` itself, fitted on all samples."""
+        self._apply(model, trial.keys, slice(None), trial.ridge)
+
+    def _apply(self, model: ir.Model, keys: Sequence[Key], rows: slice, ridge: float) -> list[str]:
         targets, done = self._remove(model, keys)
         linears = {n: linear for n in model.graph if (linear := linear_of(n)) is not None}
         names = {str(n.name): n for n in linears}
         changed = [names[name] for name in targets if name in names]
-        values = {n.outputs[0] for n in linears} | {input_of(n) for n in changed}
-        self.reference.need(n.outputs[0] for n in linears if n.outputs[0] in values and n not in changed)
+        self.reference.need(n.outputs[0] for n in linears if targets.get(str(n.name)) is None)
         wanted = {}
         for node in linears:
             target = targets.get(str(node.name))
             wanted[node.outputs[0]] = (self.reference[node.outputs[0]] if target is None else target)[rows]
         structure = Structure([], linears, {})
         run = FloatRun(self._data(rows), wanted, self.context.seed)
-        Refit(structure, Weights(model, structure), run, self.ridge).walk(
-            [], changed=changed, follow=self.refit
-        )
+        Refit(structure, Weights(model, structure), run, ridge).walk([], changed=changed, follow=self.refit)
         return done
 
-    def _remove(self, model: ir.Model, keys: Sequence[Key]) -> tuple[dict[str, np.ndarray | None], list[str]]:
-        targets: dict[str, np.ndarray | None] = {}
+    def _remove(self, model: ir.Model, keys: Sequence[Key]) -> tuple[Targets, list[str]]:
+        targets: Targets = {}
         done = []
         for key in keys:
             site = find_sites(model, self.between)[0][key]
             done.append(str(site))
-            targets |= remove(model, site, self.reference).targets
+            for name, target in remove(model, site, self.reference).items():
+                # What a dropped branch asked of an operator holds on when another is merged into that.
+                if target is not None or name not in targets:
+                    targets[name] = target
         return targets, done
 
     def _data(self, rows: slice) -> dict[str, np.ndarray]:

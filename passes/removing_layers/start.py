@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ..analysis.linear import Linear
-from .between import Curve
+from .between import AVERAGE, Curve
 from .forms import Form, Window
 from .reference import Reference, line
 from .sites import Reader
@@ -57,7 +57,7 @@ def _kernels(matrix: np.ndarray, second: Linear, form: Form) -> np.ndarray:
     assert form.window is not None
     whole = matrix.reshape(second.channels, form.groups, -1, *form.window.kernel)
     group = np.arange(second.channels) * form.groups // second.channels
-    return np.asarray(whole[np.arange(second.channels), group])
+    return np.array(whole[np.arange(second.channels), group])
 
 
 def _units(first: Linear, form: Form) -> np.ndarray:
@@ -74,9 +74,9 @@ def _units(first: Linear, form: Form) -> np.ndarray:
 def _impulses(channels: int, window: Window) -> np.ndarray:
     taps = int(np.prod(window.kernel))
     units = np.zeros((channels * taps, channels, *window.extent), np.float32)
-    places = [slice(None, None, d) for d in window.dilations]
+    places = [slice(None), slice(None), *(slice(None, None, d) for d in window.dilations)]
     eye = np.eye(channels * taps, dtype=np.float32)
-    units[(slice(None), slice(None), *places)] = eye.reshape(-1, channels, *window.kernel)
+    units[tuple(places)] = eye.reshape(-1, channels, *window.kernel)
     return units
 
 
@@ -94,19 +94,19 @@ def _line(curve: Curve, reader: Reader, reference: Reference) -> Step:
 
 
 def _run(node: ir.Node, opset: int, form: Form) -> Step:
-    """A copy of a node on values of its own, without the padding of convolutions."""
+    """A copy of a node on values of its own, without the padding of convolutions, and averages for maxima."""
     x = ir.Value(name="x")
     index = next(i for i, v in enumerate(node.inputs) if v is not None and v.const_value is None)
     inputs = [x if i == index else v for i, v in enumerate(node.inputs)]
-    attributes = [a for a in node.attributes.values() if form.window is None or a.name != "pads"]
+    dropped = {"storage_order"} if form.window is None else {"storage_order", "pads"}
+    attributes = [a for a in node.attributes.values() if a.name not in dropped]
+    op_type = AVERAGE.get(node.op_type, node.op_type)
 
     def step(given: np.ndarray) -> np.ndarray:
         # Made anew and detached again: a node counts among the users of the graph's constants.
-        copy = ir.Node("", node.op_type, inputs, attributes, num_outputs=len(node.outputs))
-        for i, output in enumerate(copy.outputs):
-            output.name = f"y{i}"
+        copy = ir.Node("", op_type, inputs, attributes, num_outputs=1)
         try:
-            return runtime.run_nodes([copy], {x: given}, copy.outputs[:1], opset)[0]
+            return runtime.run_nodes([copy], {x: given}, copy.outputs, opset)[0]
         finally:
             for i in range(len(inputs)):
                 copy.replace_input_with(i, None)
