@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, numpy_helper
 
-from . import functions, walk
+from . import contrib, functions, walk
 from .errors import ModelError
 
 _TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "Greater", "Less", "Equal"})
@@ -82,6 +82,8 @@ def check_operators(proto: onnx.ModelProto) -> None:
     for node in walk.nodes(proto):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (node.domain, node.op_type) in local or functions.body_of(node.domain, node.op_type):
+            continue
+        if contrib.is_known(domain, node.op_type):
             continue
         # Others may have registered schemas for their domains: onnxruntime still has nothing to run.
         standard = domain in imported and functions.is_standard(domain)

@@ -18,6 +18,7 @@ from .clipping import Prologue
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import calibration_for
 from .ir.errors import PipelineError
+from .ir.guard import FileLimits
 from .ir.level import Level, level_of
 from .ir.load import FILE_KEY, load
 from .ir.partition import partition
@@ -26,6 +27,7 @@ from .ir.verify import verify, verify_given
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .passes.analysis import islands
 from .passes.base import Context
+from .passes.importing.detect import is_foreign
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager
 from .passes.pipeline import parse_passes, pass_name
@@ -59,6 +61,7 @@ def compile_model(
     check_samples: int = 200,
     progress: Progress = quiet,
     instruments: Sequence[Instrument] = (),
+    limits: FileLimits | None = None,
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -79,6 +82,7 @@ def compile_model(
         check_samples: Compare circuit and model on this many calibration samples (fewer where it takes long).
         progress: Called with (what, done, total).
         instruments: Watch the passes.
+        limits: How much the model file may hold.
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -93,7 +97,8 @@ def compile_model(
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
-        source, given = _source(model), model if isinstance(model, ir.Model) else load(model)
+        given = model if isinstance(model, ir.Model) else load(model, limits)
+        source = _source(model)
         data = None if calibration is None else as_data(calibration)
         arrays = None if data is None else calibration_for(given, data)
         manager = _complete(manager, given)
@@ -147,19 +152,20 @@ def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
         name = model.metadata_props.get(FILE_KEY, "")
         content = to_proto(model).SerializeToString(deterministic=True)
         return Source(name, hashlib.sha256(content).hexdigest())
-    try:
-        content = Path(model).read_bytes()
-    except OSError:
-        content = b""  # `load` says what is wrong with the file
+    content = Path(model).read_bytes()
     return Source(Path(model).name, hashlib.sha256(content).hexdigest())
 
 
 def _complete(manager: PassManager, model: ir.Model) -> PassManager:
-    """The pipeline with ``normalize`` in front, where a float model would go without."""
+    """The pipeline with ``normalize`` and ``import-qat`` in front, where the model would go without."""
     names = [pass_name(p) for p in manager.passes]
-    if level_of(model) is not Level.FLOAT or "normalize" in names:
-        return manager
-    return PassManager([*parse_passes("normalize"), *manager.passes], manager.instruments)
+    passes = list(manager.passes)
+    if is_foreign(model) and "import-qat" not in names:
+        place = names.index("normalize") + 1 if "normalize" in names else 0
+        passes[place:place] = parse_passes("import-qat")
+    if "normalize" not in names and (level_of(model) is Level.FLOAT or is_foreign(model)):
+        passes = [*parse_passes("normalize"), *passes]
+    return PassManager(passes, manager.instruments)
 
 
 def _require_integer(model: ir.Model, manager: PassManager) -> None:

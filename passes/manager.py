@@ -14,6 +14,7 @@ from typing_extensions import Self
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.level import Level, level_of
 from .base import Context, Pass
+from .importing.detect import is_foreign
 from .instruments import Instrument
 from .pipeline import parse_passes, pass_name, print_passes
 from .tokens import nearest
@@ -105,7 +106,7 @@ class PassManager(FunctionalPass):
                 raises comes as a ``PassFailedError``.
         """
         context = context or Context()
-        if context.source is None and level_of(model) is Level.FLOAT:
+        if context.source is None and (level_of(model) is Level.FLOAT or is_foreign(model)):
             context = dataclasses.replace(context, source=model.clone())
         watching = (*self.instruments, *instruments)
         model = model.clone()
@@ -113,6 +114,8 @@ class PassManager(FunctionalPass):
             instrument.start(model, self.passes)
         changed = False
         for pass_ in self.passes:
+            if isinstance(pass_, Pass) and pass_.produces is Level.QDQ and level_of(model) is Level.FLOAT:
+                context = dataclasses.replace(context, quantized_from=model.clone())
             ready = pass_.with_context(context) if isinstance(pass_, Pass) else pass_
             with _located(pass_name(pass_)):
                 for instrument in watching:

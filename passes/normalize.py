@@ -10,13 +10,25 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
-from ..ir.level import Level
+from ..ir.level import Level, level_of, set_level
 from ..ir.names import name_nodes
 from ..ir.opsets import target_opset
 from ..ir.runtime import to_proto
 from ..ir.verify import NORMALIZED_KEY
 from .base import Context, Pass
-from .normalizing import affine, batch, folding, linear, shapes
+from .importing import detect, qoperators
+from .normalizing import (
+    affine,
+    batch,
+    convolutions,
+    folding,
+    inner,
+    linear,
+    products,
+    reductions,
+    shapes,
+    transposes,
+)
 
 _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     folding.remove_noop,
@@ -24,9 +36,18 @@ _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     affine.spell,
     affine.split_batch_norm,
     linear.normalize_gemm,
+    products.flat_matrix,
+    products.matmul_by_groups,
+    products.einsum,
     linear.matmul_to_gemm,
+    convolutions.lift_one_dimension,
+    convolutions.fold_depth,
+    convolutions.transposed,
     linear.normalize_window,
     linear.fold_pad,
+    reductions.sum_of_many,
+    transposes.merge,
+    transposes.sink,
     affine.merge,
     affine.fold,
 )
@@ -39,21 +60,26 @@ class Normalize(Pass):
 
     The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is
     computed; Identity, Dropout and unused parts are gone; dense layers and convolutions have one form; batch
-    normalization and constants per channel are folded into the weights before them. Running it again changes
-    nothing.
+    normalization and constants per channel are folded into the weights before them. Operators on quantized
+    tensors (QLinearConv) are float operators between QuantizeLinear and DequantizeLinear; what was quantized
+    elsewhere is left to ``import-qat``. Running it again changes nothing.
 
     Raises:
         UnsupportedError: An input has a free axis besides the batch, or an operator is in training mode.
     """
 
     name: ClassVar[str] = "normalize"
-    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT,)
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "float"
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Normalize ``model`` in place; returns whether it changed at all."""
+        if level_of(model) is Level.QDQ and not detect.is_foreign(model):
+            return False  # made by passes of ours, which keep to the form
         before = _fingerprint(model)
         name_nodes(model)
+        if qoperators.expand(model) or detect.is_foreign(model):
+            set_level(model, Level.FLOAT)  # import-qat makes it qdq
         RemoveUnusedNodesPass()(model)
         batch.bind(model, context.calibration)
         batch.check_inputs(model)
@@ -65,7 +91,7 @@ class Normalize(Pass):
             )
         _fold(model)
         for _ in range(_MOST_SWEEPS):
-            if not _sweep(model):
+            if not _sweep(model) and not inner.rewrite(model):
                 break
             _fold(model)
         RemoveUnusedOpsetsPass()(model)

@@ -26,17 +26,17 @@ _WIDTHS = f"lower-to-integer,fuse-tlu,{_TABLES}"
 
 PRESETS = {
     "balanced": Preset(
-        f"normalize,quantize{{most=5}},{_WIDTHS},insert-rounding{{bits=auto}},remove-constant-tables,analyze-bit-widths",
+        f"normalize,import-qat,quantize{{most=5}},{_WIDTHS},insert-rounding{{bits=auto}},remove-constant-tables,analyze-bit-widths",
         "The fewest bits that keep the outputs close to the float model's on calibration data; the default.",
     ),
     "fast": Preset(
-        "normalize,remove-neurons{ratio=0.5 balance=uniform},quantize{most=5},"
+        "normalize,import-qat,remove-neurons{ratio=0.5 balance=uniform},quantize{most=5},"
         f"{_WIDTHS},insert-rounding{{bits=auto tolerance=0.03}},remove-constant-tables,analyze-bit-widths",
         "Half of the neurons and channels removed first, the rest refitted: about half the time of balanced,"
         " for a point or so of accuracy.",
     ),
     "accurate": Preset(
-        f"normalize,quantize{{weights=6 activations=8 inputs=8}},{_WIDTHS},"
+        f"normalize,import-qat,quantize{{weights=6 activations=8 inputs=8}},{_WIDTHS},"
         "insert-rounding{bits=6 fill=full},remove-constant-tables,analyze-bit-widths",
         "The widest tables that Concrete takes without pain, for networks that lose too much at balanced;"
         " a bootstrap costs three to four times as much.",

@@ -10,10 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import PipelineError
-from ..ir.level import Level
+from ..ir.level import Level, level_of
 from .analysis.linear import linear_of
 from .analysis.regions import Regions, find_regions
 from .base import Context, Pass, option
+from .importing import detect, partial
 from .quantizing.auto import WidthSearch, input_bits
 from .quantizing.job import Job
 
@@ -30,7 +31,7 @@ class Quantize(Pass):
     """
 
     name: ClassVar[str] = "quantize"
-    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT,)
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
     produces: ClassVar[Level | None] = Level.QDQ
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
@@ -42,6 +43,13 @@ class Quantize(Pass):
     )
     activations: int = option(
         6, help="Bits of what each table puts out (they cost next to nothing).", low=1, high=8
+    )
+    operands: int = option(
+        4,
+        help="Most bits of what operators on several encrypted elements read (max-pooling, products,"
+        " comparisons): their tables take one bit more, those of pairs twice as many.",
+        low=1,
+        high=8,
     )
     inputs: int | Literal["auto"] = option(
         "auto", help="Bits of the encrypted inputs (they cost next to nothing).", low=1, high=8
@@ -88,6 +96,17 @@ class Quantize(Pass):
             DataError: There is no calibration data.
             UnsupportedError: A node of the encrypted part cannot be computed on encrypted data.
         """
+        if level_of(model) is Level.QDQ:
+            partial.check(model)
+            return False
+        if detect.is_foreign(model):
+            raise PipelineError(
+                "the model was quantized by another tool",
+                pass_name=self.name,
+                found=detect.names(model),
+                allowed="a float model, or one that import-qat has read",
+                do="put import-qat between normalize and quantize",
+            )
         data = context.require_calibration(self.name)
         regions = find_regions(model)
         self._check_layers(regions)

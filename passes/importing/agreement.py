@@ -1,0 +1,62 @@
+"""How many quantized values an import changed: ties of float rounding, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from ...ir.errors import OnnxFheError
+from ...ir.graph import constant_of
+
+SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Quantized values of an imported model against the model it came from.
+
+    Attributes:
+        values: How many were compared.
+        different: How many are not the same.
+    """
+
+    values: int
+    different: int
+
+
+def compare(model: ir.Model, source: ir.Model, data: Mapping[str, np.ndarray]) -> Agreement | None:
+    """Run both and compare the tensors behind quantizers that have kept their name; None for none.
+
+    Args:
+        model: A model of the qdq level.
+        source: The model as it was loaded.
+        data: Calibration data.
+    """
+    there = {str(o.name): o for n in source.graph for o in n.outputs}
+    scales: dict[str, np.ndarray] = {}
+    for node in model.graph:
+        name, scale = str(node.outputs[0].name), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is None and scale is not None:
+            found = there.get(name)
+            producer = found.producer() if found is not None else None
+            if producer is not None and (producer.domain or producer.op_type == "DequantizeLinear"):
+                scales[name] = scale
+    if not scales:
+        return None
+    few = {k: v[:SAMPLES] for k, v in data.items()}
+    try:
+        ours = runtime.Session(model, list(scales)).run_batched(few)
+        theirs = runtime.Session(source, list(scales)).run_batched(few)
+    except OnnxFheError:
+        return None
+    total = different = 0
+    for name, scale in scales.items():
+        a, b = ours[name], theirs[name]
+        if a.shape == b.shape:
+            total += a.size
+            different += int(np.sum(np.abs(a - b) > 0.4 * float(np.min(np.abs(scale)))))
+    return Agreement(total, different) if total else None

@@ -1,0 +1,29 @@
+"""Whether a model was quantized by another tool."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...ir import contrib
+from ...ir.level import KEY
+from ...ir.qonnx import DOMAINS
+
+_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_INTEGER = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
+
+
+def is_foreign(model: ir.Model) -> bool:
+    """Whether quantized operators are in a model that is not known to be of the qdq level or beyond."""
+    if model.metadata_props.get(KEY) not in (None, "float"):
+        return False
+    return any(_is_quantized(node) for node in model.graph)
+
+
+def names(model: ir.Model) -> str:
+    """The quantized operators of a model, for messages."""
+    return ", ".join(sorted({n.op_type for n in model.graph if _is_quantized(n)}))
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    standard = node.domain == "" and node.op_type in _QUANTIZED | _INTEGER
+    return standard or contrib.is_known(node.domain, node.op_type) or node.domain in DOMAINS
