@@ -13,6 +13,9 @@ LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 """Operators that only move elements."""
 
+MAXIMA = frozenset({"Max", "Min", "MaxPool", "ReduceMax", "ReduceMin"})
+"""Operators that choose one of several elements; ``lower-to-lookups`` makes comparisons of them."""
+
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
     """The array of an initializer that nobody can override, else None."""

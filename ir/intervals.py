@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import LimitError
-from .graph import LAYOUT, LINEAR, constant_of, int_of
+from .graph import LINEAR, MAXIMA, constant_of, int_of, variable_inputs
+from .movement import FILLS, ZEROS, may_move
 
 EXACT = 2**24
 """float32 holds every integer below this exactly."""
@@ -23,6 +24,8 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
         table = constant_of(node.inputs[1])
         assert table is not None
         return float(table.min()), float(table.max())
+    if node.domain == "" and (may_move(node) or node.op_type in MAXIMA):
+        return _union(node, ranges)
     operands = [_operand(v, ranges) for v in node.inputs if v is not None]
     if not operands or operands[0] is None:
         return None
@@ -30,8 +33,6 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
     if node.domain == DOMAIN:  # RoundBits
         half = 2.0 ** int_of(node, "lsbs_to_remove", 0) / 2
         return _within(node, low - half, high + half)
-    if node.op_type in LAYOUT:
-        return low, high
     if node.op_type == "Neg":
         return -high, -low
     if node.op_type == "ReduceSum":
@@ -47,6 +48,20 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
     sign = -1 if node.op_type == "Sub" else 1
     ends = [sign * e for e in other]
     return _within(node, low + min(ends), high + max(ends))
+
+
+def _union(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+    """Bounds of what is copied, chosen or filled in: every constant counts as if it were copied."""
+    found = [ranges.get(v) for v in variable_inputs(node)]
+    if node.op_type in FILLS | MAXIMA:
+        arrays = [c for v in node.inputs if (c := constant_of(v)) is not None and c.dtype == np.float32]
+        found += [(float(c.min()), float(c.max())) for c in arrays if c.size]
+    if node.op_type in ZEROS:
+        found.append((0.0, 0.0))
+    known = [f for f in found if f is not None]
+    if not known or len(known) < len(found):
+        return None
+    return min(f[0] for f in known), max(f[1] for f in known)
 
 
 def _operand(value: ir.Value, ranges: dict[ir.Value, Interval]) -> Interval | None:
@@ -79,7 +94,22 @@ def _sum_range(node: ir.Node, low: float, high: float) -> Interval | None:
     return _within(node, count * low, count * high)
 
 
+def _product_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+    """Bounds of a matrix product of two encrypted tensors."""
+    first, second = (ranges.get(v) for v in node.inputs if v is not None)
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    length = shape[-1] if shape is not None and len(shape) else None
+    if first is None or second is None or not isinstance(length, int):
+        return None
+    products = [a * b for a in first for b in second]
+    largest = length * max(abs(p) for p in products)
+    _within(node, -largest, largest)
+    return length * min(products), length * max(products)
+
+
 def _linear_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+    if len(variable_inputs(node)) > 1 or node.inputs[0] is node.inputs[1]:
+        return _product_range(node, ranges)
     on_right = constant_of(node.inputs[1]) is not None
     weight = constant_of(node.inputs[1] if on_right else node.inputs[0])
     data = node.inputs[0] if on_right else node.inputs[1]

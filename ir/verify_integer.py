@@ -9,13 +9,18 @@ import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import VerificationError
-from .graph import LAYOUT, LINEAR, constant_of, int_of, is_dialect
+from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, int_of, is_dialect
 from .intervals import EXACT, Interval, interval_of
+from .movement import CANDIDATES, Movements, sample_shape
 from .sides import Side, sides_of
 
 SUMS = frozenset({"Add", "Sub"})
 _CODES = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
-ALLOWED = LAYOUT | LINEAR | SUMS | {"Mul", "Neg", "ReduceSum"}
+ALLOWED = CANDIDATES | LINEAR | SUMS | MAXIMA | {"Mul", "Neg", "ReduceSum"}
+PRODUCTS = frozenset({"Mul", "MatMul"})
+"""Operators that may multiply two encrypted tensors."""
+SIZES = frozenset({"Resize", "Upsample"})
+"""Operators whose constants say how much, and are not among the values."""
 
 
 def check(model: ir.Model) -> None:
@@ -39,11 +44,13 @@ def check(model: ir.Model) -> None:
             "the model has no encrypted part", found=f"no {' and no '.join(sorted(missing))}", allowed="both"
         )
     ranges: dict[ir.Value, Interval] = {}
+    movements = Movements(model.graph.opset_imports.get("", 21))
     waiting = _waiting(model, sides)
     for node in model.graph:
         if sides[node.outputs[0]] is not Side.SERVER or node in waiting:
             continue
         _check_server(node, {v: sides.get(v, Side.CONSTANT) for v in node.inputs if v is not None})
+        _check_movement(node, movements)
         interval = interval_of(node, ranges)
         if interval is not None:
             ranges.update(dict.fromkeys(node.outputs, interval))
@@ -95,7 +102,7 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         array = constant_of(value)
         if array is None:
             raise _broken(node, "a constant is not an initializer", repr(value.name), "folded constants")
-        if array.dtype.kind == "f" and not _is_integer(array):
+        if array.dtype.kind == "f" and node.op_type not in SIZES and not _is_integer(array):
             raise _broken(
                 node, "a constant of the encrypted part is not an integer", repr(value.name), "integers"
             )
@@ -113,9 +120,12 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
     if node.domain or node.op_type not in ALLOWED:
         raise _broken(node, "an operator that no circuit computes", node.op_type, ", ".join(sorted(ALLOWED)))
     encrypted = sum(given.get(v) is Side.SERVER for v in node.inputs if v is not None)
-    if node.op_type in LINEAR | {"Mul"} and encrypted != 1:
+    if node.op_type in LINEAR - PRODUCTS and encrypted != 1:
         raise _broken(
-            node, "a product of two encrypted values", f"{encrypted} encrypted inputs", "one constant factor"
+            node,
+            "a linear operator of two encrypted values",
+            f"{encrypted} encrypted inputs",
+            "constant weights",
         )
     if node.op_type in LINEAR and len([v for v in node.inputs if v is not None]) > 2:
         raise _broken(node, "a linear operator has a bias", "3 inputs", "an Add behind it")
@@ -123,6 +133,19 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         raise _broken(node, "weights stand first", "a constant first input", "weights as second input")
     if node.op_type == "Gemm":
         _check_gemm(node)
+
+
+def _check_movement(node: ir.Node, movements: Movements) -> None:
+    if node.domain or node.op_type not in CANDIDATES - LAYOUT:
+        return
+    known = all(sample_shape(v) is not None for v in node.inputs if v is not None and constant_of(v) is None)
+    if known and movements(node) is None:
+        raise _broken(
+            node,
+            "an operator that computes, or mixes samples, stands among those that move elements",
+            node.op_type,
+            "copies of elements of the same sample, and constants",
+        )
 
 
 def _is_integer(array: np.ndarray) -> bool:

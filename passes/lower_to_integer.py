@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..ir.graph import LAYOUT
+from ..ir.graph import variable_inputs
 from ..ir.level import Level
+from ..ir.movement import CANDIDATES
 from .analysis.linear import linear_of
 from .analysis.regions import POOLS, nothing_to_encrypt, server_nodes
 from .base import Context, Pass
@@ -57,9 +58,12 @@ def _from_quantizers(server: list[ir.Node]) -> list[ir.Node]:
     for node in server:
         path: list[ir.Node] = []
         producer = node.inputs[0].producer() if linear_of(node) and node.inputs[0] is not None else None
-        while producer is not None and producer.op_type in LAYOUT | POOLS:
+        while producer is not None and producer.op_type in CANDIDATES | POOLS:
+            read = variable_inputs(producer)
+            if len(read) != 1:
+                break
             path.append(producer)
-            producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
+            producer = read[0].producer()
         if producer is not None and producer.op_type == "DequantizeLinear":
             found += path
     return found

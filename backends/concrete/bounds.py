@@ -18,7 +18,18 @@ from concrete.fhe.tracing import Tracer
 from ..lookups import bits_of
 
 RANGE = "onnx_fhe.range"
-MOVES = frozenset({"reshape", "transpose", "squeeze", "expand_dims", "assign_static"})
+MOVES = frozenset(
+    {
+        "assign_static",
+        "broadcast_to",
+        "concatenate",
+        "expand_dims",
+        "index_static",
+        "reshape",
+        "squeeze",
+        "transpose",
+    }
+)
 """Concrete's operations that keep the signedness of what they move, whatever their own type says."""
 
 

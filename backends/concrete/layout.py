@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from concrete import fhe
 
-from .scope import Emission, Scope, Traced
+from ...ir.movement import CANDIDATES
+from .scope import Emission, Scope, Traced, refuse
 
 
 def _reshape(scope: Scope, node: ir.Node) -> Traced:
@@ -23,7 +25,43 @@ def _identity(scope: Scope, node: ir.Node) -> Traced:
     return scope.operand(node, 0)
 
 
-EMIT: dict[str, Emission] = {
+def _move(scope: Scope, node: ir.Node) -> Traced:
+    """Any operator that copies elements: one index into all elements of its inputs, laid end to end."""
+    movement = scope.plan.movements[node]
+    if movement is None:
+        raise refuse(node, "this operator computes, or mixes samples", allowed="copies of elements")
+    places, shape = movement.places, scope.shape(node.outputs[0])
+    parts = [scope.values[v].reshape((places_of,)) for v, places_of in _sizes(scope, movement.sources)]
+    if movement.filled.any():
+        # Each constant once.
+        constants, numbers = np.unique(movement.constants[movement.filled], return_inverse=True)
+        total = sum(size for _, size in _sizes(scope, movement.sources))
+        places = places.copy()
+        places[movement.filled] = total + numbers.ravel()
+        parts.append(fhe.zeros(constants.shape) + np.asarray(np.rint(constants), np.int64))
+    if len(parts) > 1:
+        # Copies of their own: what is laid end to end must agree on being signed.
+        flat = np.concatenate(tuple(p + np.zeros((1,), np.int64) for p in parts))
+    else:
+        flat = parts[0]
+    return _pick(scope, flat, places.ravel()).reshape(shape)
+
+
+def _pick(scope: Scope, flat: Traced, places: np.ndarray) -> Traced:
+    """Elements of a vector by their numbers."""
+    if not scope.plan.wide:
+        return flat[places]
+    # Concrete 2.11 has no such index where tables past 8 bits split every integer; a matrix of ones will do.
+    ones = np.zeros((int(flat.shape[0]), places.size), np.int64)
+    ones[places, np.arange(places.size)] = 1
+    return flat.reshape((1, flat.shape[0])) @ ones
+
+
+def _sizes(scope: Scope, values: tuple[ir.Value, ...]) -> list[tuple[ir.Value, int]]:
+    return [(v, int(np.prod(scope.shape(v)))) for v in values]
+
+
+EMIT: dict[str, Emission] = dict.fromkeys(CANDIDATES, _move) | {
     "Reshape": _reshape,
     "Flatten": _reshape,
     "Squeeze": _reshape,

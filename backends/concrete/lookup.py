@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from concrete import fhe
 
-from ...ir.graph import LAYOUT, int_of, is_dialect
+from ...ir.graph import int_of, is_dialect
+from ...ir.movement import CANDIDATES
 from ..lookups import Lookup, along, bits_of, declared_range
 from .bounds import declare, declared, moves
 from .scope import Emission, Scope, Traced, refuse
@@ -51,7 +52,7 @@ def _may_declare(x: Traced, lookup: Lookup, high: int) -> bool:
     """
     producer, read = lookup.source.producer(), lookup.node.inputs[0]
     alone = len(lookup.source.uses()) == 1 and read is not None and len(read.uses()) == 1
-    if not alone or moves(x) or producer is None or producer.op_type in LAYOUT:
+    if not alone or moves(x) or producer is None or producer.op_type in CANDIDATES:
         return False
     own = declared(x)
     return own is None or (not lookup.lsbs_to_remove and own[0] >= 0 and own[1] <= high)

@@ -9,8 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
+from ...ir.graph import LAYOUT
+from ...ir.movement import CANDIDATES, Movement, Movements
 from ...ir.runtime import Session
 from ..lookups import Lookup, declared_range, lookups, marks, rounding_unit
+
+WIDE = 8
+"""Most bits of a table that one bootstrap computes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Plan:
         inputs, outputs: Its ports, in order.
         shapes: Shape of every value, for one sample.
         lookups: The lookup of each TableLookup node.
+        movements: What each node that may copy elements moves, but for the simplest; None where it computes.
     """
 
     server: ir.Model
@@ -47,6 +53,12 @@ class Plan:
     outputs: tuple[Port, ...]
     shapes: dict[ir.Value, tuple[int, ...]]
     lookups: dict[ir.Node, Lookup]
+    movements: dict[ir.Node, Movement | None]
+
+    @property
+    def wide(self) -> bool:
+        """Whether a table takes more bits than one bootstrap does, so that integers are held in parts."""
+        return any(x.table_bits > WIDE for x in self.lookups.values())
 
     def tag(self, node: ir.Node) -> str:
         """A tag for Concrete: names of nodes hold dots and slashes, which it takes for structure."""
@@ -74,7 +86,13 @@ def make_plan(server: ir.Model) -> Plan:
         for value, node in zip(values, marks(server, mark), strict=True):
             low, high = declared_range(node)
             ports.append(Port(value.name or "", shapes[value], low, high, rounding_unit(node.inputs[0])))
-    return Plan(server, tuple(inputs), tuple(outputs), shapes, {x.node: x for x in lookups(server)})
+    ask = Movements(server.graph.opset_imports.get("", 21))
+    for value, shape in shapes.items():
+        value.shape = ir.Shape(["N", *shape[1:]]) if shape else value.shape
+    movements = {n: ask(n) for n in server.graph if n.domain == "" and n.op_type in CANDIDATES - LAYOUT}
+    return Plan(
+        server, tuple(inputs), tuple(outputs), shapes, {x.node: x for x in lookups(server)}, movements
+    )
 
 
 def _shapes(server: ir.Model) -> dict[ir.Value, tuple[int, ...]]:

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from ...ir import dialect
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
+from ...ir.graph import LAYOUT, LINEAR, MAXIMA, constant_of, variable_inputs
+from ...ir.movement import may_move
 from .elementwise import ElementwiseProbe
 
 AFFINE = frozenset({"Mul", "Add", "Sub"})
@@ -95,7 +96,10 @@ def _is_source(value: ir.Value) -> bool:
         return True
     if producer.op_type in LINEAR | LAYOUT | {"ReduceSum"}:
         return True
-    return producer.op_type in {"Add", "Sub"} and len(variable_inputs(producer)) == 2
+    variable = variable_inputs(producer)
+    if may_move(producer) or producer.op_type in MAXIMA or (producer.op_type == "Mul" and len(variable) == 2):
+        return all(is_integer(v) for v in variable)
+    return producer.op_type in {"Add", "Sub"} and len(variable) == 2
 
 
 def _backwards(quantizer: ir.Node, probe: ElementwiseProbe) -> tuple[ir.Value, set[ir.Node]]:
@@ -147,7 +151,8 @@ def is_integer(value: ir.Value) -> bool:
             continue
         constants = [c for v in producer.inputs if (c := constant_of(v)) is not None]
         whole = all((c == c.round()).all() for c in constants)
-        if producer.op_type in LAYOUT or (producer.op_type in AFFINE and whole):
+        keeps = may_move(producer) or producer.op_type in LAYOUT
+        if keeps or (producer.op_type in AFFINE | MAXIMA and whole):
             pending.extend(variable_inputs(producer))
         elif producer.op_type in AFFINE and len(variable_inputs(producer)) == 1 and _is_shift(producer):
             return False

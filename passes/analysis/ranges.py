@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
-from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
+from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
+from ...ir.movement import may_move
 
 Interval = tuple[np.ndarray, np.ndarray]
 
@@ -63,10 +64,11 @@ class SoundRanges:
         if node.domain == dialect.DOMAIN:
             return self._dialect(node)
         if node.op_type in LINEAR:
-            return self._linear(node)
-        if node.op_type in LAYOUT | {"ReduceSum", "Clip", "Cast"}:
-            low, high = self._known[node.inputs[0]]  # type: ignore[index]
-            return self._run(node, low), self._run(node, high)
+            return self._linear(node) if constant_of(node.inputs[1]) is not None else self._product(node)
+        if may_move(node) or node.op_type in MAXIMA | {"ReduceSum", "Clip", "Cast"}:  # they never fall
+            given = variable_inputs(node)
+            low, high = (self._run(node, *(self._known[v][end] for v in given)) for end in (0, 1))
+            return low, high
         if node.op_type == "Neg":
             low, high = self._known[node.inputs[0]]  # type: ignore[index]
             return -high, -low
@@ -92,11 +94,12 @@ class SoundRanges:
             return lookup_bounds(node, low, high)
         return self._run(node, low), self._run(node, high)
 
-    def _run(self, node: ir.Node, array: np.ndarray) -> np.ndarray:
-        source = node.inputs[0]
-        assert source is not None
-        given = array.astype((source.dtype or ir.DataType.FLOAT).numpy())
-        (result,) = runtime.run_nodes([node], {source: given}, [node.outputs[0]], self._opset)
+    def _run(self, node: ir.Node, *arrays: np.ndarray) -> np.ndarray:
+        given = {
+            v: a.astype((v.dtype or ir.DataType.FLOAT).numpy())
+            for v, a in zip(variable_inputs(node), arrays, strict=True)
+        }
+        (result,) = runtime.run_nodes([node], given, [node.outputs[0]], self._opset)
         return result.astype(np.float32)
 
     def _linear(self, node: ir.Node) -> Interval:
@@ -118,6 +121,14 @@ class SoundRanges:
             apply(low, positive) + apply(high, negative),
             apply(high, positive) + apply(low, negative),
         )
+
+    def _product(self, node: ir.Node) -> Interval:
+        """A matrix product of two encrypted tensors."""
+        (a, b), (c, d) = (self._bounds(v) for v in node.inputs)
+        a, b = a[..., :, :, None], b[..., :, :, None]
+        c, d = c[..., None, :, :], d[..., None, :, :]
+        corners = np.stack(np.broadcast_arrays(a * c, a * d, b * c, b * d))
+        return corners.min(axis=0).sum(axis=-2), corners.max(axis=0).sum(axis=-2)
 
     def _arithmetic(self, node: ir.Node) -> Interval:
         bounds = [self._bounds(v) for v in node.inputs]

@@ -3,11 +3,12 @@
 A tensor of the encrypted part is one of
 
 - an *activation*: small integers times a scale, the output of a quantizer (or a sum of such);
-- an *accumulator*: a linear combination of activations, wide, exact;
-- a *function*: what element-wise operators make of one activation or accumulator, its *base*. It costs
-  nothing until somebody needs it as integers: then it becomes one table on the base.
+- an *accumulator*: a linear combination of activations, or a product of two, wide, exact;
+- a *function*: what element-wise operators make of one activation or accumulator, its *base*, or of a pair
+  of activations. It costs nothing until somebody needs it as integers: then it becomes one table.
 
-Linear operators eat activations. What a quantizer is needed for follows from that alone.
+Linear operators eat activations, and so do products, maxima and functions of a pair. What a quantizer is
+needed for follows from that alone.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import networkx as nx
-import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, variable_inputs
-from .elementwise import ElementwiseProbe
+from ...ir.graph import variable_inputs
 from .linear import linear_of
-from .scaling import carried
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 JOINS = frozenset({"Add", "Sub"})
+PRODUCTS = frozenset({"MatMul", "Mul"})
+"""Operators that may multiply two encrypted tensors."""
 
 
 class Kind(Enum):
@@ -58,8 +58,12 @@ class Regions:
         bases: What each quantized tensor is a function of: the accumulator (or activation) in front of its
             table.
         shared_scale: Groups of quantized tensors that meet in an addition and so must share a scale.
+        concatenated: Groups of quantized tensors that are laid side by side: where the next layers do not
+            absorb their scales they must share one.
+        operands: Quantized tensors that operators on several encrypted elements (maxima, products) read.
+        paired: Quantized tensors that are read by functions of a pair: one table tells all pairs apart.
         joins: Additions that an accumulator takes part in.
-        pooled: Pooling across accumulators of different scale: it reads their quantized form.
+        settling: Operators but linear ones that read accumulators in their quantized form.
     """
 
     server: list[ir.Node]
@@ -68,8 +72,11 @@ class Regions:
     tensors: dict[ir.Value, Tensor] = field(default_factory=dict)
     bases: dict[ir.Value, ir.Value] = field(default_factory=dict)
     shared_scale: list[set[ir.Value]] = field(default_factory=list)
+    concatenated: list[set[ir.Value]] = field(default_factory=list)
+    operands: set[ir.Value] = field(default_factory=set)
+    paired: set[ir.Value] = field(default_factory=set)
     joins: list[ir.Node] = field(default_factory=list)
-    pooled: set[ir.Node] = field(default_factory=set)
+    settling: set[ir.Node] = field(default_factory=set)
 
 
 def server_nodes(model: ir.Model) -> list[ir.Node]:
@@ -117,10 +124,13 @@ def find_regions(model: ir.Model) -> Regions:
     server = server_nodes(model)
     if not server:
         raise nothing_to_encrypt(model)
-    probe = ElementwiseProbe(model.graph.opset_imports.get("", 21))
+    from .walk import Walk  # the walk is written in terms of what this file defines
+
+    opset = model.graph.opset_imports.get("", 21)
     needed: dict[ir.Value, None] = {}
+    probes = Walk.probes(opset)
     while True:
-        walk = _Walk(Regions(server), dict(needed), probe)
+        walk = Walk(Regions(server), dict(needed), probes)
         walk.run()
         if walk.needed == needed:
             break
@@ -130,113 +140,5 @@ def find_regions(model: ir.Model) -> Regions:
     regions.inputs = [v for v in needed if v not in inside]
     regions.quantized = [v for n in server for v in n.outputs if v in needed]
     regions.shared_scale = [g for g in walk.scales.to_sets() if len(g) > 1]
+    regions.concatenated = [g for g in walk.beside.to_sets() if len(g) > 1]
     return regions
-
-
-class _Walk:
-    """One forward walk over the encrypted nodes, with the quantizers known so far."""
-
-    def __init__(self, regions: Regions, needed: dict[ir.Value, None], probe: ElementwiseProbe) -> None:
-        self.regions = regions
-        self.needed = needed
-        self.probe = probe
-        self.scales = nx.utils.UnionFind()
-        self.roots: dict[ir.Value, list[ir.Value]] = {}
-        # Stand-ins for the scales of accumulators, one for each channel, to see which of them get mixed.
-        self.units: dict[ir.Value, np.ndarray] = {}
-
-    def run(self) -> None:
-        for node in self.regions.server:
-            tensor = self._visit(node)
-            for output in node.outputs:
-                self._define(output, tensor or Tensor(Kind.ACCUMULATOR, output))
-
-    def _define(self, value: ir.Value, tensor: Tensor) -> None:
-        self.regions.bases[value] = tensor.base
-        if value in self.needed and tensor.kind is not Kind.ACCUMULATOR:
-            tensor = Tensor(Kind.ACTIVATION, value)
-        self.regions.tensors[value] = tensor
-
-    def _get(self, value: ir.Value) -> Tensor:
-        """A tensor as its consumer finds it; one that the client computes arrives as an activation."""
-        if value not in self.regions.tensors:
-            return self._require(value)
-        return self.regions.tensors[value]
-
-    def _require(self, value: ir.Value) -> Tensor:
-        """The tensor as an activation, through a quantizer if it is none yet."""
-        known = self.regions.tensors.get(value)
-        if known is not None and known.kind is Kind.ACTIVATION:
-            return known
-        self.needed.setdefault(value)
-        self.roots[value] = [value]
-        return Tensor(Kind.ACTIVATION, value)
-
-    def _visit(self, node: ir.Node) -> Tensor | None:
-        """What the node's output is; None for a fresh accumulator."""
-        variable = variable_inputs(node)
-        output = node.outputs[0]
-        linear = linear_of(node)
-        if linear is not None:
-            self._require(node.inputs[0])  # type: ignore[arg-type]
-            random = np.random.default_rng(len(self.units))
-            scales = random.uniform(1, 2, linear.channels)
-            self.units[output] = linear.along_channels(scales, len(output.shape or [0, 0]))
-            return None
-        if node.op_type in LAYOUT | POOLS and len(variable) == 1:
-            tensor = self._get(variable[0])
-            if tensor.kind is Kind.FUNCTION or not self._carries(node, variable[0], tensor):
-                tensor = self._require(variable[0])
-            self.roots[output] = self._roots(variable[0])
-            return Tensor(tensor.kind, output)
-        tensors = [self._get(v) for v in variable]
-        if len({t.base for t in tensors}) == 1 and self.probe(node, variable):
-            return Tensor(Kind.FUNCTION, tensors[0].base)
-        if node.op_type in JOINS and len(variable) == 2:
-            return self._join(node, variable)
-        raise _unsupported(node, variable)
-
-    def _carries(self, node: ir.Node, value: ir.Value, tensor: Tensor) -> bool:
-        """Whether a layout operator or pooling mixes only elements of the same scale."""
-        if tensor.kind is not Kind.ACCUMULATOR or value not in self.units:
-            return True
-        unit = carried([node], value, self.units[value])
-        if unit is None:
-            self.regions.pooled.add(node)
-            return False
-        self.units[node.outputs[0]] = unit
-        return True
-
-    def _join(self, node: ir.Node, operands: list[ir.Value]) -> Tensor:
-        tensors = [self._require(v) if self._get(v).kind is Kind.FUNCTION else self._get(v) for v in operands]
-        output = node.outputs[0]
-        if any(t.kind is Kind.ACCUMULATOR for t in tensors):
-            self.regions.joins.append(node)
-            units = [self.units[v] for v in operands if v in self.units]
-            self.units[output] = sum(units[1:], units[0]) if units else np.ones(1)
-            return Tensor(Kind.ACCUMULATOR, output)
-        roots = [r for v in operands for r in self._roots(v)]
-        self.scales.union(*roots)
-        self.roots[output] = roots
-        return Tensor(Kind.ACTIVATION, output)
-
-    def _roots(self, value: ir.Value) -> list[ir.Value]:
-        """The quantized tensors that an activation is made of by layout, pooling and addition."""
-        return self.roots.get(value, [value])
-
-
-def _unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
-    several = len(variable) > 1
-    return UnsupportedError(
-        "this operator cannot be computed on encrypted data here",
-        node=node.name or "",
-        op=node.op_type,
-        found=f"{node.op_type} of {len(variable)} encrypted tensors"
-        if several
-        else f"{node.op_type} mixes elements",
-        allowed="Gemm, MatMul and Conv with constant weights, average pooling, layout operators,"
-        " Add and Sub of two encrypted tensors, and any operator that works element by element on one"
-        " encrypted tensor",
-        do="replace it in the network (for example max by average pooling), or move it before the"
-        " first or after the last linear layer, where the client computes it in the clear",
-    )

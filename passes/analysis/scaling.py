@@ -1,4 +1,4 @@
-"""What becomes of a scale for each channel behind layout operators and average pooling."""
+"""What becomes of a scale for each channel behind operators that move elements, choose one, or average."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.graph import variable_inputs
 
 CLOSE = 1e-4
 """Relative difference of scales that are taken for the same."""
@@ -25,26 +26,36 @@ def carried(path: Sequence[ir.Node], value: ir.Value, scale: np.ndarray) -> np.n
 
     Pooling that counts its padding shrinks the values at the border, but not their scale: what the path makes
     of the scales is compared with what it makes of ones. That the scales come through is then tried on random
-    values, so no operator's semantics are written down here.
+    values, so no operator's semantics are written down here. Other tensors that the path reads (what
+    ``value`` is concatenated with) have a scale of 1.
 
     Args:
-        path: Layout and pooling operators, in order; the first reads ``value``.
+        path: Operators that move, choose or average elements, in order; the first reads ``value``.
         value: A tensor of static shape but for the batch.
         scale: Positive, broadcastable to one sample of ``value``.
     """
-    given = spread(scale, value)
+    return carried_all(path, {value: scale})
+
+
+def carried_all(path: Sequence[ir.Node], scales: dict[ir.Value, np.ndarray]) -> np.ndarray | None:
+    """The same for several tensors that the path reads, each with its scale."""
+    made = {o for n in path for o in n.outputs}
+    read = dict.fromkeys(v for n in path for v in variable_inputs(n) if v not in made)
+    given = {v: spread(scales.get(v, np.ones(1)), v) for v in [*read, *scales]}
     if not path:
-        return given
+        return given[next(iter(scales))]
     graph = path[0].graph
     opset = graph.opset_imports.get("", 21) if isinstance(graph, ir.Graph) else 21
 
-    def run(array: np.ndarray) -> np.ndarray:
-        return runtime.run_nodes(path, {value: array.astype(np.float32)}, [path[-1].outputs[0]], opset)[0]
+    def run(arrays: dict[ir.Value, np.ndarray]) -> np.ndarray:
+        inputs = {v: a.astype(np.float32) for v, a in arrays.items()}
+        return runtime.run_nodes(path, inputs, [path[-1].outputs[0]], opset)[0]
 
-    ones = run(np.ones_like(given))
+    ones = run({v: np.ones_like(a) for v, a in given.items()})
     found = np.where(ones != 0, run(given) / np.where(ones != 0, ones, 1.0), 1.0).astype(np.float32)
-    sample = np.random.default_rng(0).uniform(0.5, 1.5, given.shape)
-    wanted = run(given * sample)
+    random = np.random.default_rng(0)
+    sample = {v: random.uniform(0.5, 1.5, a.shape) for v, a in given.items()}
+    wanted = run({v: a * sample[v] for v, a in given.items()})
     if not np.allclose(found * run(sample), wanted, rtol=CLOSE, atol=0, equal_nan=True):
         return None
     return found

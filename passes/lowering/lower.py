@@ -6,12 +6,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, constant_of
+from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
+from ...ir.movement import Movements, may_move
 from ..analysis.linear import Linear, linear_of
-from ..analysis.regions import JOINS, POOLS
+from ..analysis.regions import JOINS, POOLS, PRODUCTS
 from ..analysis.scaling import carried
 from ..base import Context
-from . import pooling
+from . import combining, pooling
 from .build import Builder
 from .codes import bias_of, code_range, weight_of
 from .views import View, common_unit, rank_of, through, whole_multiples
@@ -32,6 +33,7 @@ class Lowering:
         self.context = context
         self.build = Builder(model)
         self.opset = model.graph.opset_imports.get("", 21)
+        self.movements = Movements(self.opset)
         self.views: dict[ir.Value, View] = {}
         self._floats: dict[tuple[ir.Value, bool], ir.Value] = {}
         self._clones: dict[ir.Value, ir.Value] = {}
@@ -51,14 +53,22 @@ class Lowering:
             return
         linear = linear_of(node)
         viewed = [v for v in node.inputs if v in self.views]
+        all_viewed = len(viewed) == len([v for v in node.inputs if v is not None and constant_of(v) is None])
         if linear is not None:
             self._linear(linear)
+        elif viewed and may_move(node) and (movement := self.movements(node)) is not None:
+            views = {v: self.data_view(node, v) for v in movement.sources}
+            self.views[node.outputs[0]] = combining.move(node, movement, views, self.build)
         elif node.op_type in LAYOUT and viewed:
             self._layout(node)
         elif node.op_type in POOLS and viewed:
             data = node.inputs[0]
             assert data is not None
             self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.build)
+        elif node.op_type in MAXIMA and all_viewed and combining.chooses(node):
+            self._choose(node)
+        elif node.op_type in PRODUCTS and all_viewed and combining.multiplies(node):
+            self._multiply(node)
         elif node.op_type in JOINS and len(set(viewed)) == 2:
             self._join(node)
         else:
@@ -100,11 +110,31 @@ class Lowering:
             self._encrypted[codes] = integers
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
 
-    def _data_view(self, node: ir.Node, value: ir.Value) -> View:
+    def _choose(self, node: ir.Node) -> None:
+        """A maximum or minimum of elements of one scale."""
+        views = {v: self.data_view(node, v) for v in variable_inputs(node)}
+        if len(views) == 1:
+            (value,) = views
+            views = {value: self._poolable(node, value)}
+        self.views[node.outputs[0]] = combining.choose(node, views, self.build)
+
+    def _multiply(self, node: ir.Node) -> None:
+        """A product of two encrypted tensors."""
+        views = {v: self.data_view(node, v) for v in variable_inputs(node)}
+        if node.op_type == "MatMul":
+            views = {v: self._uniform(node, view) for v, view in views.items()}
+        self.views[node.outputs[0]] = combining.multiply(node, views, self.build)
+
+    def data_view(self, node: ir.Node, value: ir.Value) -> View:
+        """The view of an input.
+
+        Raises:
+            UnsupportedError: It has none, for it is not quantized.
+        """
         view = self.views.get(value)
         if view is None:
             raise UnsupportedError(
-                f"the tensor {value.name!r} reaches a linear operator without a quantizer",
+                f"the tensor {value.name!r} reaches this operator without a quantizer",
                 node=node.name or "",
                 op=node.op_type,
                 found="a float tensor",
@@ -115,7 +145,7 @@ class Lowering:
 
     def _poolable(self, node: ir.Node, data: ir.Value) -> View:
         """The view of what is pooled, with one scale where the pooling would mix several."""
-        view = self._data_view(node, data)
+        view = self.data_view(node, data)
         if carried([node], data, np.abs(view.scale)) is None:
             view = self._uniform(node, view)
             if view.scale.size > 1:
@@ -144,7 +174,7 @@ class Lowering:
         node = linear.node
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        view = self._uniform(node, self._data_view(node, data))
+        view = self._uniform(node, self.data_view(node, data))
         if not view.uniform:
             raise UnsupportedError(
                 "the input of this linear operator has a scale per channel, or an offset",
@@ -168,7 +198,7 @@ class Lowering:
     def _layout(self, node: ir.Node) -> None:
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        view = self._data_view(node, data)
+        view = self.data_view(node, data)
         inputs, attributes = [view.integers, *node.inputs[1:]], list(node.attributes.values())
         integers = self.build.add(node.op_type, inputs, output, self.build.take_name(node), attributes)
         scale, offset = (through(node, a, data, self.opset) for a in (view.scale, view.offset))
@@ -179,7 +209,7 @@ class Lowering:
         assert first is not None
         assert second is not None
         output = node.outputs[0]
-        a, b = self._data_view(node, first), self._data_view(node, second)
+        a, b = self.data_view(node, first), self.data_view(node, second)
         common = common_unit(a.scale, b.scale)
         if common.error:
             self.context.notes.append(

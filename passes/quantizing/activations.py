@@ -19,11 +19,13 @@ class Quantizer:
         scale: (1) for the whole tensor or (channels).
         zero_point: The integer that stands for 0.
         bits: Width.
+        absorbed: Whether the weights that follow take the scale, so that the quantized tensor has scale 1.
     """
 
     scale: np.ndarray
     zero_point: int
     bits: int
+    absorbed: bool = False
 
     @property
     def top(self) -> int:

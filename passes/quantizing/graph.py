@@ -47,7 +47,7 @@ def insert_quantizer(
     name = str(value.name)
     nodes: list[ir.Node] = []
     current, scale = value, np.float32(quantizer.scale[0])
-    if len(quantizer.scale) > 1:
+    if quantizer.absorbed:
         rank = len(value.shape) if value.shape is not None else 2
         inverse = (1.0 / quantizer.scale).astype(np.float32).reshape([1, -1] + [1] * (rank - 2))
         nodes.append(

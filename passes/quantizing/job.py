@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import LimitError
+from ...ir.graph import constant_of, variable_inputs
+from ...ir.movement import FILLS, may_move
 from ..analysis.environment import Environment
 from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import Kind, Regions
@@ -36,19 +39,21 @@ class Job:
     context: Context
     float_values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     quantizers: dict[ir.Value, Quantizer] = field(default_factory=dict)
+    beside: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> None:
         """Quantize the model in place."""
         server = set(self.regions.server)
         self._float_run()
-        for index, group in enumerate(self._groups()):
+        groups = self._groups()
+        for index, group in enumerate(groups):
             self._fit(group)
-            self.context.progress("choose activation scales", index + 1, len(self._groups()))
+            self.context.progress("choose activation scales", index + 1, len(groups))
         env = Environment(self.model, self.data)
         units = scales.Units()
         for value, quantizer in self.quantizers.items():
             tensor = self.regions.tensors.get(value)
-            if len(quantizer.scale) == 1 and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
+            if not quantizer.absorbed and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
                 units.set(value, quantizer.scale)  # also for layers before, whose output it is added to
         nodes = list(self.model.graph)
         for value in self.model.graph.inputs:
@@ -59,6 +64,8 @@ class Job:
             if linear is not None:
                 self._linear(linear, env, units)
             else:
+                if node in server:
+                    self._snap(node, units)
                 env.step([node])
             units.visit(node, linear)
             for output in node.outputs:
@@ -68,11 +75,20 @@ class Job:
             self.context.progress("quantize", index + 1, len(nodes))
 
     def _groups(self) -> list[list[ir.Value]]:
-        """Tensors to quantize; those that meet in an addition together."""
+        """Tensors to quantize; those that must have one scale together."""
         pending = [*self.regions.inputs, *self.regions.quantized]
-        shared = {v: sorted(g, key=lambda w: pending.index(w)) for g in self.regions.shared_scale for v in g}
-        groups = [shared.get(v, [v]) for v in pending]
-        return [g for v, g in zip(pending, groups, strict=True) if g[0] is v]
+        order = {v: i for i, v in enumerate(pending)}
+        joined = nx.utils.UnionFind(pending)
+        for group in self.regions.shared_scale:
+            joined.union(*group)
+        added = {v for group in self.regions.shared_scale for v in group}
+        for group in self.regions.concatenated:
+            if all(v not in added and self._absorbs(v) for v in group):
+                self.beside |= group
+            else:
+                joined.union(*group)
+        groups = [sorted(g, key=order.__getitem__) for g in joined.to_sets()]
+        return sorted(groups, key=lambda g: order[g[0]])
 
     def _float_run(self) -> None:
         """Values of the float model at every linear output and every place for a quantizer."""
@@ -92,23 +108,46 @@ class Job:
             return self.options.bits("inputs", value.producer(), *readers)
         return self.options.bits("activations", self.regions.bases[value].producer(), value.producer())
 
+    def _most_bits(self, value: ir.Value) -> int:
+        """What the tables of operators on several encrypted elements leave room for."""
+        if value in self.regions.paired:
+            return (self.options.operands + 2) // 2
+        return self.options.operands if value in self.regions.operands else 8
+
+    def _snap(self, node: ir.Node, units: scales.Units) -> None:
+        """Bring constants that a node puts between encrypted elements onto their grid."""
+        if node.op_type not in FILLS or not may_move(node):
+            return
+        unit = units.of(variable_inputs(node)[0])
+        for index, value in enumerate(node.inputs):
+            constant = constant_of(value)
+            if constant is not None and constant.dtype == np.float32 and np.any(constant):
+                snapped = (np.rint(constant.astype(np.float64) / unit) * unit).astype(np.float32)
+                node.replace_input_with(index, edit.initializer(self.model, f"{node.name}_filled", snapped))
+
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""
-        absorbed = self.options.per_neuron and len(group) == 1 and group[0] in self.regions.tensors
-        absorbed = absorbed and self._absorbers(group[0]) is not None
+        absorbed = len(group) == 1 and self._absorbs(group[0])
         arrays = [self.float_values[v] for v in group]
         if absorbed:
             columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
         else:
             columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
-        bits = max(self._bits(v) for v in group)
+        bits = min(max(self._bits(v) for v in group), *(self._most_bits(v) for v in group))
         quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
+        if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
+            quantizer = replace(quantizer, absorbed=True)
         self.quantizers |= dict.fromkeys(group, quantizer)
+
+    def _absorbs(self, value: ir.Value) -> bool:
+        """Whether the scale of ``value`` may go into the weights that follow."""
+        known = self.options.per_neuron and value in self.regions.tensors
+        return known and self._absorbers(value) is not None
 
     def _absorbers(self, value: ir.Value) -> object:
         """Layers whose weights take a scale for each channel of ``value``, or None."""
         direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
-        if any(n in self.regions.pooled for n in value.consumers()):
+        if direct and any(n in self.regions.settling for n in value.consumers()):
             return None
         return scales.absorbers(value, set(self.regions.server), direct)
 
@@ -119,14 +158,14 @@ class Job:
         readers = [n for n in value.consumers() if n in server]
         tensor = self.regions.tensors.get(value)
         if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
-            readers = [n for n in readers if linear_of(n) or n in self.regions.pooled]
-        if len(quantizer.scale) > 1:
+            readers = [n for n in readers if linear_of(n) or n in self.regions.settling]
+        if quantizer.absorbed:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
             scales.absorb(value, server, quantizer.scale, direct)
         nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
         env.step(nodes)
         env.moved(value, nodes[-1].outputs[0], len(readers))
-        units.set(nodes[-1].outputs[0], 1.0 if len(quantizer.scale) > 1 else float(quantizer.scale[0]))
+        units.set(nodes[-1].outputs[0], 1.0 if quantizer.absorbed else float(quantizer.scale[0]))
         units.bound(nodes[-1].outputs[0], -quantizer.zero_point, quantizer.top - quantizer.zero_point)
 
     def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:

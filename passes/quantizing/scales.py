@@ -6,13 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.graph import LAYOUT, constant_of
+from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
+from ...ir.movement import CANDIDATES
 from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import JOINS
-from ..analysis.scaling import carried
+from ..analysis.scaling import carried, carried_all
 from .weights import candidate_scales
 
-PASSED = LAYOUT | {"GlobalAveragePool", "AveragePool"}
+PASSED = CANDIDATES | {"GlobalAveragePool", "AveragePool"} | (MAXIMA - {"Max", "Min"})
 """Operators that a scale per channel goes through."""
 
 
@@ -34,7 +35,7 @@ def absorbers(
         current, path = pending.pop()
         if current.is_graph_output() and not direct:
             return None
-        for use in current.uses():
+        for use in {u.node: u for u in current.uses()}.values():
             reader = use.node
             if linear_of(reader) is not None and use.idx == 0 and reader in server:
                 if not _can_absorb(reader, value, path):
@@ -167,8 +168,9 @@ class Units:
         if not ranges:
             return
         low, high = ranges[0]
-        if node.op_type in LAYOUT:
-            self.bound(node.outputs[0], low, high)
+        if node.op_type in CANDIDATES | MAXIMA:
+            if len(ranges) == len(variable_inputs(node)):
+                self.bound(node.outputs[0], min(0, *(r[0] for r in ranges)), max(0, *(r[1] for r in ranges)))
         elif node.op_type == "AveragePool":
             window = int(np.prod(node.attributes.get_ints("kernel_shape", [1])))
             self.bound(node.outputs[0], min(0, low) * window, max(0, high) * window)
@@ -209,6 +211,8 @@ class Units:
             self._known[output] = known[0]
         elif node.op_type in LAYOUT:
             self._known[output] = self._through(node, known[0])
+        elif node.op_type in CANDIDATES | MAXIMA:
+            self._beside(node)
         elif known[0].ndim and known[0].size != known[0].shape[1]:
             return
         elif node.op_type == "AveragePool":
@@ -217,6 +221,18 @@ class Units:
         elif node.op_type == "GlobalAveragePool" and (data := node.inputs[0]) is not None:
             window = float(np.prod([d for d in list(data.shape or [])[2:] if isinstance(d, int)]))
             self._known[output] = known[0] / window
+
+    def _beside(self, node: ir.Node) -> None:
+        """Units of elements that are moved or chosen, also from several tensors."""
+        read = variable_inputs(node)
+        if len(read) == len([v for v in read if v in self._known]):
+            units = {v: self._known[v] for v in read}
+            if len({float(u) for u in units.values() if u.ndim == 0}) == 1 and all(
+                u.ndim == 0 for u in units.values()
+            ):
+                self._known[node.outputs[0]] = next(iter(units.values()))
+            elif (found := carried_all([node], {v: np.abs(u) for v, u in units.items()})) is not None:
+                self._known[node.outputs[0]] = found.astype(np.float64)
 
     @staticmethod
     def _through(node: ir.Node, unit: np.ndarray) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""What cannot run encrypted, by operator: why, and what to do instead. Data, for errors and documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ...ir.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an operator has no encrypted form.
+
+    Attributes:
+        reason: One clause.
+        instead: What the user may do.
+    """
+
+    reason: str
+    instead: str
+
+
+_OUTSIDE = (
+    "move it before the first or after the last linear layer, where the client computes it in the clear"
+)
+_RECURRENT = Refusal(
+    "a recurrent cell feeds encrypted values back into itself, one bootstrap after the other for every step",
+    "unroll it for a fixed number of steps when exporting, or use convolutions over time",
+)
+_CONTROL = Refusal(
+    "which branch runs would have to be known, and the server may not know it",
+    "compute both branches and choose with Where",
+)
+_SORTING = Refusal(
+    "sorting takes a comparison of every pair of encrypted elements, and their places would be encrypted",
+    _OUTSIDE,
+)
+_SOFTMAX = Refusal(
+    "it divides by a sum of exponentials of other elements, a quotient of two wide encrypted numbers",
+    "leave it to the client where it comes last; inside a network use Sigmoid, Relu or HardSigmoid, or divide"
+    " by a constant",
+)
+_NORM = Refusal(
+    "it divides by a deviation that is computed from the encrypted elements themselves",
+    "use BatchNormalization, whose statistics are constants, or fold the layer before exporting",
+)
+_SHAPE = Refusal("the shape of its result depends on encrypted values", _OUTSIDE)
+_RANDOM = Refusal("it draws random numbers, and every run would differ", "remove it for inference")
+_LOOKED_UP = Refusal(
+    "where an element goes depends on encrypted values",
+    "use constant indices, or move it to the client",
+)
+
+REFUSALS: dict[str, Refusal] = {
+    **dict.fromkeys(("GRU", "LSTM", "RNN", "Scan"), _RECURRENT),
+    **dict.fromkeys(("If", "Loop"), _CONTROL),
+    **dict.fromkeys(("TopK", "Unique", "NonMaxSuppression"), _SORTING),
+    **dict.fromkeys(
+        ("ArgMax", "ArgMin", "Hardmax"),
+        Refusal(
+            "the place of the largest element takes a comparison of every pair of elements",
+            "leave it to the client where it comes last (free there), or use ReduceMax for the value",
+        ),
+    ),
+    **dict.fromkeys(("LogSoftmax", "Softmax"), _SOFTMAX),
+    **dict.fromkeys(
+        (
+            "GroupNormalization",
+            "InstanceNormalization",
+            "LayerNormalization",
+            "LpNormalization",
+            "LRN",
+            "MeanVarianceNormalization",
+            "RMSNormalization",
+        ),
+        _NORM,
+    ),
+    **dict.fromkeys(("Compress", "NonZero"), _SHAPE),
+    **dict.fromkeys(
+        (
+            "Bernoulli",
+            "Multinomial",
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+        ),
+        _RANDOM,
+    ),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"), _LOOKED_UP),
+    **dict.fromkeys(
+        ("Det", "DFT", "Einsum", "GridSample", "RoiAlign", "STFT"),
+        Refusal("it mixes encrypted elements in products that no table covers", _OUTSIDE),
+    ),
+    **dict.fromkeys(
+        ("MaxRoiPool", "MaxUnpool"),
+        Refusal("it needs to know where the largest element was", "use MaxPool, or Resize for upsampling"),
+    ),
+    **dict.fromkeys(
+        ("CumProd", "ReduceProd"),
+        Refusal("a product of many encrypted elements outgrows every table", "add logarithms, or average"),
+    ),
+    **dict.fromkeys(
+        ("DynamicQuantizeLinear",),
+        Refusal("its scale depends on the encrypted values", "quantize statically, with calibration data"),
+    ),
+}
+"""By operator of ai.onnx."""
+
+
+def unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
+    """The error for a node between two linear operators that has no encrypted form.
+
+    Args:
+        node: The node.
+        variable: Its inputs that are not constant.
+    """
+    where = {"node": node.name or "", "op": node.op_type}
+    known = REFUSALS.get(node.op_type) if node.domain == "" else None
+    if known is not None:
+        return UnsupportedError(
+            f"{node.op_type} cannot be computed on encrypted data: {known.reason}",
+            found=f"{node.op_type} of {len(variable)} encrypted tensor{'s' * (len(variable) != 1)}",
+            do=known.instead,
+            **where,
+        )
+    several = len(variable) > 1
+    return UnsupportedError(
+        "this operator cannot be computed on encrypted data here",
+        found=f"{node.op_type} of {len(variable)} encrypted tensors"
+        if several
+        else f"{node.op_type} mixes elements",
+        allowed="Gemm, MatMul and Conv with constant weights, products of two encrypted tensors, average and"
+        " max-pooling, operators that move elements, and any operator that works element by element on one or"
+        " two encrypted tensors",
+        do=f"replace it in the network, or {_OUTSIDE}",
+        **where,
+    )
