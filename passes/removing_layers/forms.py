@@ -14,6 +14,8 @@ from .between import Curve, Stage
 
 MOST_INPUTS = 4096
 """Inputs that one output of a merged operator may see: the fit solves a system of that size."""
+SINGLES = frozenset({"Squeeze", "Unsqueeze"})
+"""Layout that cannot reorder elements: where the shape is the same again behind them, nothing has moved."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ def _convolution(first: Linear, moved: Sequence[ir.Node], second: Linear, x1: ir
     if first.node.op_type != "Conv":
         return f"a {first.node.op_type} and the Conv {second.node.name} are not one convolution"
     windows = []
+    before = first.node
     for node in (first.node, *moved, second.node):
+        if node.op_type in SINGLES and _channels(node.inputs[0]) == _channels(node.outputs[0]):
+            continue
+        if node is not first.node and dims_of(before.outputs[0]) != dims_of(node.inputs[0]):
+            return f"{before.name} and {node.name} see images of different shapes"
+        before = node
         window = window_of(node)
         if isinstance(window, str):
             return window
@@ -97,6 +105,10 @@ def _convolution(first: Linear, moved: Sequence[ir.Node], second: Linear, x1: ir
     merged = compose(windows)
     channels = first.weight.shape[1] * first.groups // groups
     return _within_limit(Form(x1, window=merged, groups=groups), channels * math.prod(merged.kernel))
+
+
+def _channels(value: ir.Value | None) -> object:
+    return (dims_of(value) or [None, None])[1]
 
 
 def window_of(node: ir.Node) -> Window | str:
