@@ -59,13 +59,17 @@ class Normalize(Pass):
     """Bring a float model to the canonical form of docs/design/architecture.md.
 
     The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is
-    computed; Identity, Dropout and unused parts are gone; dense layers and convolutions have one form; batch
-    normalization and constants per channel are folded into the weights before them. Operators on quantized
-    tensors (QLinearConv) are float operators between QuantizeLinear and DequantizeLinear; what was quantized
+    computed; Identity, Dropout and unused parts are gone; dense layers and convolutions have one form (those
+    of one and three dimensions and transposed ones too); batch normalization and constants per channel are
+    folded into the weights before them; Transposes between layouts cancel. In the part that will run
+    encrypted, norms and normalizations are taken apart, and what else is affine in one tensor becomes a dense
+    layer. Operators on quantized tensors (QLinearConv) are float operators between QuantizeLinear and DequantizeLinear; what was quantized
     elsewhere is left to ``import-qat``. Running it again changes nothing.
 
     Raises:
-        UnsupportedError: An input has a free axis besides the batch, or an operator is in training mode.
+        UnsupportedError: An input has a free axis besides the batch that calibration data does not bind, the
+            samples of a fixed batch depend on each other, an operator is in training mode, or one is linear
+            but too large to be written as a matrix.
     """
 
     name: ClassVar[str] = "normalize"

@@ -95,3 +95,9 @@ def without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
     return proto
+
+
+def static_of_sample(value: ir.Value | None) -> list[int] | None:
+    """The shape without the batch axis, when every other axis is static."""
+    dims = (dims_of(value) or [])[1:]
+    return [int(str(d)) for d in dims] if dims and all(isinstance(d, int) for d in dims) else None

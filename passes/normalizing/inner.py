@@ -1,0 +1,51 @@
+"""Rewrites of the part that will run encrypted; the client computes every operator as it stands."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...ir.graph import LAYOUT, LINEAR, variable_inputs
+from ...ir.movement import Movements
+from ..analysis.elementwise import ElementwiseProbe
+from ..analysis.linear import linear_of
+from ..analysis.regions import POOLS, server_nodes
+from . import matrices, reductions
+from .edit import rank_of
+
+_RULES = (reductions.normalization, reductions.norm, reductions.division)
+_IMAGE = 4
+
+
+def rewrite(model: ir.Model) -> bool:
+    """One sweep over the encrypted part; returns whether anything changed.
+
+    Raises:
+        UnsupportedError: An operator is linear, but too large to be written as a matrix.
+    """
+    opset = model.graph.opset_imports.get("", 21)
+    moves, probe = Movements(opset), ElementwiseProbe(opset)
+    modified = False
+    for node in model.graph:
+        if (
+            matrices.has_weight(node)
+            and linear_of(node) is None
+            and node.op_type not in LINEAR - {"MatMul", "Conv"}
+        ):
+            modified |= matrices.as_dense(model, node)
+    server = server_nodes(model)
+    for node in server:
+        if any(rule(model, node) for rule in _RULES):
+            modified = True
+        elif not _known(node, moves, probe):
+            modified |= matrices.as_dense(model, node)
+    return modified
+
+
+def _known(node: ir.Node, moves: Movements, probe: ElementwiseProbe) -> bool:
+    """Whether the passes behind know the operator without its being a matrix."""
+    if node.domain or linear_of(node) is not None or node.op_type in LAYOUT:
+        return True
+    if node.op_type in POOLS:
+        return node.op_type != "AveragePool" or rank_of(node.inputs[0]) == _IMAGE
+    variable = variable_inputs(node)
+    return len(variable) != 1 or moves(node) is not None or probe(node, variable)
