@@ -36,6 +36,8 @@ class Context:
         range_margin: Share of the observed range added on each side.
         p_error: Tolerated error of one table lookup.
         source: The float model as imported.
+        quantized_from: The float model that the pass that quantized was given; set by the manager. Passes
+            before it may have removed or composed layers of ``source``.
         progress: Called with (what, done, total).
         notes: What the user should be told; passes append to it.
     """
@@ -48,6 +50,7 @@ class Context:
     range_margin: float = 0.2
     p_error: float = 1e-5
     source: ir.Model | None = None
+    quantized_from: ir.Model | None = None
     progress: Progress = _quiet
     notes: list[str] = field(default_factory=list)
 

@@ -24,7 +24,8 @@ class RefineTables(Pass):
 
     A table of few bits rounds each neuron's activation by itself, as near as it gets; the layer that reads
     all of them adds the errors up. Here the tables of a layer are fitted together, by coordinate descent:
-    what the next layer still misses of the float model's values (``Context.source``) is handed to one
+    what the next layer still misses of the float model's values (of ``Context.quantized_from``: neurons that
+    were removed before are not missed) is handed to one
     neuron after the other, and its table takes the mean of what it should have put out, given its own
     input. Bit widths, weights and the number of bootstraps stay as they are; tables that were monotone stay
     so, and in sound mode no table puts out more than before.
@@ -34,7 +35,7 @@ class RefineTables(Pass):
     little elsewhere.
 
     Tables are left alone whose readers are not all linear operators that the float model has under the same
-    name and in the same shape.
+    name and in the same shape, or whose readers have little in common with it (another network's).
     """
 
     name: ClassVar[str] = "refine-tables"
@@ -56,7 +57,7 @@ class RefineTables(Pass):
         if not tables:
             return False
         data = context.require_calibration(self.name)
-        wanted = float_outputs(context.source, data, context)
+        wanted = float_outputs(context.quantized_from or context.source, data, context)
         modified, before, after = False, [], []
         for index, table in enumerate(tables):
             context.progress("refine tables", index, len(tables))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,6 +153,31 @@ def test_without_the_float_model_nothing_changes(loaded):
     integer = PassManager.parse(INTEGER).run(loaded(redundant()), Context(calibration=points(1))).model
     result = PassManager.parse("refine-tables").run(integer, Context(calibration=points(1)))
     assert not result.modified
+
+
+def test_layers_that_lost_neurons_are_refined_towards_what_was_quantized(loaded):
+    """The names are those of the model as imported, the shapes are not."""
+    model = loaded(redundant())
+    text = INTEGER.replace("normalize,", "normalize,remove-neurons{ratio=0.25},")
+    reduced = PassManager.parse("normalize,remove-neurons{ratio=0.25}").run(
+        model, Context(calibration=points(1))
+    )
+    plain, result = refined(model, points(1), text)
+    assert any("2 of 2 layers of tables refined" in note for note in result.context.notes)
+    before, after = (error(m, reduced.model, points(2)) for m in (plain, result.model))
+    assert after < 0.9 * before
+
+
+def test_another_network_of_the_same_shape_is_not_imitated(loaded):
+    model = loaded(redundant())
+    random = np.random.default_rng(5)
+    other = loaded(redundant())
+    for name in ("w0", "w1", "w2"):
+        value = other.graph.initializers[name]
+        value.const_value = ir.tensor(random.normal(size=list(value.shape)).astype(np.float32))
+    integer = PassManager.parse(INTEGER).run(model, Context(calibration=points(1))).model
+    context = Context(calibration=points(1), source=other)
+    assert not PassManager.parse("refine-tables").run(integer, context).modified
 
 
 def test_it_needs_calibration_data(loaded):

@@ -13,6 +13,8 @@ from ...ir.graph import LAYOUT, is_dialect, variable_inputs
 from ..analysis.linear import linear_of
 
 LINEAR_PATH = LAYOUT | {"Add", "Sub", "Mul", "Neg", "ReduceSum"}
+FOREIGN = 0.5
+"""Where layers miss this share of the float model's variance, they do not compute what it computes."""
 MOST_CELLS = 2**24
 """Entries of that matrix, and of the residual: larger layers are left alone."""
 
@@ -81,7 +83,10 @@ class Reading:
         return Reading(table, path, ends) if ends else None
 
     def problem(self, model: ir.Model, data: Mapping[str, np.ndarray]) -> Problem | None:
-        """What the table should mend, on calibration data; None where it would take too much memory."""
+        """What the table should mend, on calibration data.
+
+        None where it would take too much memory, or where the readers do not follow the float model.
+        """
         x, y = self.table.inputs[0], self.table.outputs[0]
         assert x is not None
         size = _elements(y)
@@ -100,13 +105,14 @@ class Reading:
             columns.append((unit * gain).reshape(size, -1))
             residuals.append(residual.reshape(samples, -1))
             scale += variance
-        return Problem(
+        made = Problem(
             found[str(x.name)].reshape(samples, -1),
             found[str(y.name)].reshape(samples, -1),
             np.concatenate(columns, axis=1),
             np.concatenate(residuals, axis=1),
             max(scale, 1e-30),
         )
+        return made if made.error < FOREIGN else None
 
     def _matrix(self, model: ir.Model) -> list[np.ndarray]:
         """For each end what one more in each output of the table adds to it: (elements, *output)."""
