@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +62,7 @@ def compile_model(
     progress: Progress = quiet,
     instruments: Sequence[Instrument] = (),
     limits: FileLimits | None = None,
+    bind: Mapping[str, int] | None = None,
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -83,6 +84,7 @@ def compile_model(
         progress: Called with (what, done, total).
         instruments: Watch the passes.
         limits: How much the model file may hold.
+        bind: Sizes of free axes of the inputs, by name; the calibration data binds the rest, but for axis 0.
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -97,9 +99,10 @@ def compile_model(
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
-        given = model if isinstance(model, ir.Model) else load(model, limits)
-        source = _source(model)
         data = None if calibration is None else as_data(calibration)
+        shapes = {} if data is None else {k: a.shape for k, a in data.arrays.items()}
+        given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
+        source = _source(model)
         arrays = None if data is None else calibration_for(given, data)
         manager = _complete(manager, given)
         target = find_backend(backend)

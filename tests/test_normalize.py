@@ -79,9 +79,9 @@ def normal(*size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=size).astype(np.float32)
 
 
-def test_a_float_model_only():
+def test_no_integer_model():
     model = ir.from_proto(graph("y = Relu(x)", outputs="float[N,3] y"))
-    model.metadata_props["onnx_fhe.level"] = "qdq"
+    model.metadata_props["onnx_fhe.level"] = "integer"
     with pytest.raises(PipelineError, match="does not run"):
         Normalize()(model)
 
