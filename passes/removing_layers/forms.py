@@ -128,15 +128,15 @@ def window_of(node: ir.Node) -> Window | str:
     weight = node.inputs[1] if node.op_type == "Conv" else None
     if weight is not None and weight.const_value is not None:
         kernel = list(weight.const_value.shape.numpy()[2:])
-    elif (stated := get("kernel_shape")) is not None:
-        kernel = list(stated)
+    elif "kernel_shape" in node.attributes:
+        kernel = list(get("kernel_shape", []))
     else:
         return f"{node.name} ({node.op_type}) is no window of a convolution"
-    pads = list(get("pads") or zeros + zeros)
+    pads = list(get("pads", zeros + zeros))
     return Window(
         tuple(kernel),
-        tuple(get("strides") or ones),
-        tuple(get("dilations") or ones),
+        tuple(get("strides", ones)),
+        tuple(get("dilations", ones)),
         tuple(pads[: len(size)]),
         tuple(pads[len(size) :]),
     )

@@ -137,10 +137,10 @@ def _merge(first: Linear, between: Between) -> Merge | str:
 
 def _branch(join: ir.Node, dropped: int) -> Branch | str:
     """The operand of a sum that can go, with what only it needs."""
-    value, kept = join.inputs[dropped], join.inputs[1 - dropped]
+    kept = join.inputs[1 - dropped]
     if dims_of(kept) is None or dims_of(kept) != dims_of(join.outputs[0]):
         return "its operands are not of the same shape"
-    gone = _only_for(value, join)
+    gone = _only_for(join, dropped)
     linears = tuple(n for n in gone if linear_of(n) is not None)
     if not linears:
         return "neither operand comes from a layer that nothing else reads"
@@ -152,18 +152,19 @@ def _branch(join: ir.Node, dropped: int) -> Branch | str:
     return Branch(join, dropped, linears[::-1])
 
 
-def _only_for(value: ir.Value | None, join: ir.Node) -> list[ir.Node]:
+def _only_for(join: ir.Node, dropped: int) -> list[ir.Node]:
     """Nodes that nothing needs but this operand of ``join``, the last one first."""
     gone: dict[ir.Node, None] = {}
-    pending = [value]
+    pending = [join.inputs[dropped]]
     while pending:
         node = v.producer() if (v := pending.pop(0)) is not None else None
         if node is None or node in gone:
             continue
-        readers = {n for o in node.outputs for n in o.consumers()}
-        if any(o.is_graph_output() for o in node.outputs) or not readers <= gone.keys() | {join}:
+        if any(o.is_graph_output() for o in node.outputs):
             continue
-        if join in readers and sum(u.node is join for o in node.outputs for u in o.uses()) > 1:
+        # The sum may read it a second time: as the operand that stays.
+        uses = [u for o in node.outputs for u in o.uses()]
+        if not all(u.node in gone or (u.node is join and u.idx == dropped) for u in uses):
             continue
         gone[node] = None
         pending += node.inputs

@@ -44,12 +44,11 @@ def start_of(first: Linear, reader: Reader, reference: Reference, opset: int) ->
             given = step(given)
         answers.append((given[:-1] - given[-1:]).astype(np.float64))
     found = np.concatenate(answers)
-    matrix = found.reshape(len(found), -1)
-    if reader.second.node.op_type == "MatMul":
-        return matrix
-    if reader.form.window is None:
-        return matrix.T
-    return _kernels(matrix.T, reader.second, reader.form)
+    matrix: np.ndarray = found.reshape(len(found), -1).T
+    if reader.form.window is not None:
+        return _kernels(matrix, reader.second, reader.form)
+    # What the merged operator sees is all that its kind sees: only the orientation is the second one's.
+    return np.array(matrix.T if reader.second.node.op_type == "MatMul" else matrix)
 
 
 def _kernels(matrix: np.ndarray, second: Linear, form: Form) -> np.ndarray:
