@@ -16,6 +16,7 @@ from .analysis.regions import Regions, find_regions
 from .base import Context, Pass, option
 from .importing import detect, partial
 from .quantizing.auto import WidthSearch, input_bits
+from .quantizing.equalize import equalize
 from .quantizing.job import Job
 
 Calibration = Literal["min-max", "percentile", "mse"]
@@ -85,6 +86,15 @@ class Quantize(Pass):
     )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
     per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
+    scales: Literal["free", "power-of-two"] = option(
+        "free",
+        help="power-of-two: scales of weights, activations and inputs are powers of two, for hardware that"
+        " only shifts. Tables and the client take any scale, so here it saves nothing.",
+    )
+    equalize: bool = option(
+        False,
+        help="Cross-layer equalization first. A scale per neuron does more; for per-neuron=false.",
+    )
     layers: Mapping[str, Mapping[str, Any]] = option(
         {}, help="weights, activations and inputs for single layers, by node name."
     )
@@ -110,6 +120,8 @@ class Quantize(Pass):
         data = context.require_calibration(self.name)
         regions = find_regions(model)
         self._check_layers(regions)
+        if self.equalize:
+            equalize(model, regions)
         chosen = self
         if self.weights == "auto":
             linear = [str(n.name) for n in regions.server if linear_of(n)]

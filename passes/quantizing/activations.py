@@ -62,6 +62,26 @@ def fit_quantizer(
     return _least_squares(columns, low, high, bits)
 
 
+def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Quantizer:
+    """The quantizer with the powers of two next to its scales: whichever loses less on the observed values.
+
+    Args:
+        quantizer: Scales of any size.
+        values: (rows, channels), those that it was fitted to.
+        clips: Whether a scale may be smaller than it was, so that more values are clipped.
+    """
+    columns = values if len(quantizer.scale) > 1 else values.reshape(-1, 1)
+    sample = np.random.default_rng(0).permutation(columns.astype(np.float64))[:MOST_ROWS]
+    exponent = np.log2(quantizer.scale)
+    coarse = Quantizer(2.0 ** np.ceil(exponent - 1e-9), quantizer.zero_point, quantizer.bits)
+    if not clips:
+        return coarse
+    fine = Quantizer(2.0 ** np.floor(exponent + 1e-9), quantizer.zero_point, quantizer.bits)
+    errors = [((q.apply(sample) - sample) ** 2).mean(axis=0) for q in (coarse, fine)]
+    scale = np.where(errors[1] < errors[0], fine.scale, coarse.scale)
+    return Quantizer(scale, quantizer.zero_point, quantizer.bits)
+
+
 def _spanning(low: np.ndarray, high: np.ndarray, bits: int) -> Quantizer:
     top = 2**bits - 1
     zero = _zero_points(low, high, top)[0]

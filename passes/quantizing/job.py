@@ -21,7 +21,7 @@ from ..base import Context
 from . import graph as edit
 from . import scales, weights
 from .accumulator import fit_within
-from .activations import Quantizer, fit_quantizer
+from .activations import Quantizer, fit_quantizer, to_powers_of_two
 from .solvers import adapt, solve
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class Job:
         quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
+        if self.options.scales == "power-of-two":
+            quantizer = to_powers_of_two(quantizer, columns, self.options.calibration == "mse")
         self.quantizers |= dict.fromkeys(group, quantizer)
 
     def _absorbs(self, value: ir.Value) -> bool:
@@ -185,9 +187,14 @@ class Job:
             candidates = weights.candidate_scales(matrix, bits, options.calibration)
         else:
             candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
+        powers = options.scales == "power-of-two"
+        if powers:
+            candidates = weights.powers_of_two(candidates)
         quantized = weights.fit_scales(matrix, moments, candidates, bits)
         if options.method != "nearest":
-            quantized = solve(matrix, moments, quantized, bits, options.method, move_scale=reference is None)
+            quantized = solve(
+                matrix, moments, quantized, bits, options.method, move_scale=reference is None and not powers
+            )
         if options.accumulator_bits is not None:
             quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
         size = linear.channels // linear.groups
@@ -196,7 +203,9 @@ class Job:
         )
         scale, offset = quantized.scale, None
         if options.refit:
-            scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=reference is None)
+            scale, offset = weights.refit(
+                accumulators, targets, quantized.scale, gain=reference is None and not powers
+            )
         added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
         if offset is not None:
             added += edit.set_bias(self.model, linear, offset)
@@ -223,7 +232,7 @@ class Job:
                 do="leave accumulator-bits out, or prune by the observed width",
             )
         fits = [quantized]
-        for coarser in (1.5, 2.0, 3.0):
+        for coarser in (1.5, 2.0, 3.0) if self.options.scales == "free" else (2.0, 4.0):
             scale = quantized.scale * coarser
             fits.append(
                 weights.QuantizedWeight(
