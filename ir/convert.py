@@ -23,6 +23,9 @@ _OLDEST_BODY = 18
 
 _FREE_SIZES = (8, 1, 32)
 
+_STEPS = 0.1
+"""Share of the largest output that a quantized model may move where a tie turns."""
+
 
 def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.ModelProto:
     """``proto`` with its local functions inlined, in the target opset and IR version.
@@ -143,7 +146,7 @@ def _compare(before: onnx.ModelProto, after: onnx.ModelProto, opset: int) -> Non
             error = error or failure
             continue
         _must_be_deterministic(expected, first.run(data))
-        _must_match(expected, second.run(data), opset)
+        _must_match(expected, second.run(data), opset, _rounds(before))
         return
     raise ModelError(
         "the model could not be run on random inputs, so its conversion could not be checked",
@@ -173,11 +176,19 @@ def _session(proto: onnx.ModelProto, opset: int) -> Session:
         raise
 
 
-def _must_match(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], opset: int) -> None:
+def _rounds(proto: onnx.ModelProto) -> bool:
+    """Whether the model quantizes what it computes: float error of another kernel may turn a tie there."""
+    return any(n.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for n in walk.nodes(proto))
+
+
+def _must_match(
+    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], opset: int, rounds: bool
+) -> None:
     for name, array in expected.items():
         other = found.get(name)
-        if other is not None and array.shape == other.shape and _close(array, other):
-            continue
+        if other is not None and array.shape == other.shape:
+            if _close(array, other) or (rounds and _near(array, other)):
+                continue
         raise ModelError(
             f"the model computes something else after conversion from opset {opset} to {target_opset()}",
             found=f"output {name!r} differs",
@@ -194,6 +205,14 @@ def _must_be_deterministic(first: dict[str, np.ndarray], second: dict[str, np.nd
                 allowed="models without random operators",
                 do="export the model for inference (eval mode)",
             )
+
+
+def _near(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether most values are the same, or all within a few steps of a quantizer."""
+    a, b = array.astype(np.float64), other.astype(np.float64)
+    scale = float(np.abs(a).max(initial=0.0))
+    apart = np.abs(a - b)
+    return bool(np.mean(apart <= 1e-4 * scale) >= 0.5 or apart.max(initial=0.0) <= _STEPS * scale)
 
 
 def _close(array: np.ndarray, other: np.ndarray) -> bool:

@@ -19,7 +19,8 @@ NORMALIZED_KEY = "onnx_fhe.normalized"
 """Metadata entry of a model that is in the canonical form."""
 
 _EVERYWHERE_EXPLICIT = {"pads", "strides", "dilations", "group", "kernel_shape"}
-_WEIGHT_TYPES = (ir.DataType.INT8, ir.DataType.INT32)
+_WEIGHT_TYPES = (ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32)
+"""int16 for 8-bit weights whose zero point was taken off: 9 bits."""
 
 
 def verify(model: ir.Model) -> None:

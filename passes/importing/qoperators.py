@@ -42,10 +42,10 @@ def expand(model: ir.Model) -> bool:
 def _replace(node: ir.Node, new: ir.Value) -> None:
     old, graph = node.outputs[0], node.graph
     assert isinstance(graph, ir.Graph)
-    name, dtype, shape = old.name, old.type, old.shape
+    name, shape = old.name, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-    new.name, new.type, new.shape = name, dtype or new.type, shape
+    new.name, new.shape = name, shape
 
 
 class _Operator:
@@ -107,7 +107,11 @@ class _Operator:
     def quantized(self, value: ir.Value, scale: int, zero: int) -> ir.Value:
         """``value`` as the operator's quantized output."""
         inputs = [value, self.input(scale), *([self.input(zero)] if self.input(zero) is not None else [])]
-        return self.add("QuantizeLinear", inputs, "quantize")
+        result = self.add("QuantizeLinear", inputs, "quantize")
+        zero_point = constant_of(self.input(zero))
+        dtype = np.dtype(np.uint8) if zero_point is None else zero_point.dtype
+        result.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+        return result
 
 
 def _conv(o: _Operator) -> ir.Value:
@@ -168,9 +172,10 @@ def _integer(op: str) -> Callable[[_Operator], ir.Value]:
         readers = o.node.outputs[0].consumers()
         to_float = all(r.op_type == "Cast" and r.attributes.get_int("to", 0) == 1 for r in readers)
         if to_float and readers and not o.node.outputs[0].is_graph_output():
-            o.like.type = ir.TensorType(ir.DataType.FLOAT)
             return product
-        return o.add("Cast", [product], "cast", {"to": int(ir.DataType.INT32)})
+        result = o.add("Cast", [product], "cast", {"to": int(ir.DataType.INT32)})
+        result.type = ir.TensorType(ir.DataType.INT32)
+        return result
 
     return rule
 
@@ -206,7 +211,7 @@ def _concat(o: _Operator) -> ir.Value:
 
 
 def _quantize(o: _Operator) -> ir.Value:
-    return o.add("QuantizeLinear", list(o.node.inputs), "", o.attributes())
+    return o.quantized(o.node.inputs[0], 1, 2)  # type: ignore[arg-type]
 
 
 def _dequantize(o: _Operator) -> ir.Value:
