@@ -15,6 +15,7 @@ from ..ir.graph import layer_of
 from ..ir.limits import TargetLimits
 from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
+from ..passes.expanding.expand import expanded
 from .base import (
     DEFAULTS,
     Backend,
@@ -135,7 +136,7 @@ class ReferenceCircuit(Circuit):
     """The server part in onnxruntime; ``clear`` and ``simulate`` are the same."""
 
     def __init__(self, model: ir.Model, options: LowerOptions) -> None:
-        self.server = partition(model).server
+        self.server = partition(expanded(model)).server
         self._options = options
         self._session = Session(self.server)
 

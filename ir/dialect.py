@@ -1,6 +1,6 @@
 """The ``onnx_fhe`` dialect: what ONNX lacks to describe a circuit, as functions that any runtime runs.
 
-Four operators in domain ``onnx_fhe``, version 1. All tensors are float32 that hold integers.
+Five operators in domain ``onnx_fhe``, version 1. All tensors are float32 that hold integers.
 
 ``Encrypt(x; low, high)`` and ``Decrypt(x; low, high)``
     Mark where the encrypted region begins and ends. Their body is the identity; ``low`` and ``high`` declare
@@ -12,6 +12,9 @@ Four operators in domain ``onnx_fhe``, version 1. All tensors are float32 that h
     ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1
     channel for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the
     table is clamped here (and counted by the reference backend); in a circuit it would wrap.
+``PairLookup(x, y, table, first; axis)``
+    ``table[c, x - first[0], y - first[1]]``: any function of two encrypted tensors, element by element;
+    ``table`` is (channels, values of x, values of y). ``lower-to-lookups`` makes a TableLookup of it.
 """
 
 from __future__ import annotations
@@ -70,7 +73,33 @@ def TableLookup(x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int =
     return op.Gather(op.Reshape(table, op.Constant(value_ints=[-1])), op.Add(inside, base))
 
 
-FUNCTIONS = (Encrypt, Decrypt, RoundBits, TableLookup)
+@script(_domain, default_opset=op)
+def PairLookup(x: FLOAT, y: FLOAT, table: FLOAT, first: FLOAT, axis: int = 1) -> FLOAT:
+    zero = op.Constant(value_ints=[0])
+    one = op.Constant(value_ints=[1])
+    channels = op.Shape(table, start=0, end=1)
+    rows = op.Shape(table, start=1, end=2)
+    columns = op.Shape(table, start=2, end=3)
+    axes = op.Range(op.Constant(value_int=0), op.Size(op.Shape(x)), op.Constant(value_int=1))
+    along = op.Where(op.Equal(axes, op.Constant(value_int=axis)), channels, one)
+    base = op.Reshape(
+        op.Mul(
+            op.Range(op.Constant(value_int=0), op.Squeeze(channels), op.Constant(value_int=1)),
+            op.Mul(rows, columns),
+        ),
+        along,
+    )
+    low = op.Cast(first, to=7)
+    row = op.Sub(op.Cast(x, to=7), op.Gather(low, zero))
+    column = op.Sub(op.Cast(y, to=7), op.Gather(low, one))
+    inside = op.Add(
+        op.Mul(op.Min(op.Max(row, zero), op.Sub(rows, one)), columns),
+        op.Min(op.Max(column, zero), op.Sub(columns, one)),
+    )
+    return op.Gather(op.Reshape(table, op.Constant(value_ints=[-1])), op.Add(inside, base))
+
+
+FUNCTIONS = (Encrypt, Decrypt, RoundBits, TableLookup, PairLookup)
 OP_TYPES = tuple(f.name for f in FUNCTIONS)
 
 _ATTRIBUTES: dict[str, list[defs.OpSchema.Attribute]] = {}
@@ -99,11 +128,15 @@ def _schemas() -> list[defs.OpSchema]:
     x = tensor("x", "Integers held in float32.")
     table = tensor("table", "(channels, size)")
     first = tensor("first", "(channels): the input that selects entry 0.")
+    y = tensor("y", "Integers held in float32; x and y broadcast.")
+    cells = tensor("table", "(channels, values of x, values of y)")
+    starts = tensor("first", "(2): the x and the y that select entry 0.")
     described = [
         ("Encrypt", "Start of the encrypted region.", [x], low_high),
         ("Decrypt", "End of the encrypted region.", [x], low_high),
         ("RoundBits", "Removes least significant bits; ties go up.", [x], rounding),
         ("TableLookup", "One programmable bootstrap for each element.", [x, table, first], lookup),
+        ("PairLookup", "A table of two inputs, element by element.", [x, y, cells, starts], [lookup[1]]),
     ]
     return [
         defs.OpSchema(
@@ -121,7 +154,7 @@ def _schemas() -> list[defs.OpSchema]:
 
 
 def _keeps_shape(context: onnx.shape_inference.InferenceContext) -> None:
-    """Shape inference of all four operators: the output is like ``x``."""
+    """Shape inference of all operators: the output is like ``x`` (``PairLookup``: where y is no larger)."""
     given = context.get_input_type(0)
     if given is not None:
         context.set_output_type(0, given)

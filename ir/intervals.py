@@ -20,8 +20,8 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
     """Bounds of the outputs of ``node``; None where an input has none."""
     if node.domain == DOMAIN and node.op_type == "Encrypt":
         return float(int_of(node, "low", 0)), float(int_of(node, "high", 1))
-    if node.domain == DOMAIN and node.op_type == "TableLookup":
-        table = constant_of(node.inputs[1])
+    if node.domain == DOMAIN and node.op_type in ("TableLookup", "PairLookup"):
+        table = constant_of(node.inputs[1 if node.op_type == "TableLookup" else 2])
         assert table is not None
         return float(table.min()), float(table.max())
     if node.domain == "" and (may_move(node) or node.op_type in MAXIMA):

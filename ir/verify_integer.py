@@ -223,8 +223,27 @@ def _check_table(node: ir.Node) -> None:
             )
 
 
+def _check_pairs(node: ir.Node) -> None:
+    table, first = constant_of(node.inputs[2]), constant_of(node.inputs[3])
+    if table is None or first is None:
+        raise _broken(node, "a table is not constant", "a computed table", "initializers")
+    if table.ndim != 3 or first.shape != (2,) or not table.size:
+        found = f"table {table.shape}, first {first.shape}"
+        raise _broken(
+            node, "a table of the wrong shape", found, "(channels, values of x, values of y) and (2)"
+        )
+    shape, axis = node.outputs[0].shape, int_of(node, "axis", 1)
+    if len(table) > 1 and shape is not None:
+        size = shape[axis] if 0 <= axis < len(shape) else None
+        if size != len(table):
+            raise _broken(
+                node, "tables and channels differ in number", f"{len(table)} tables for {size}", "one each"
+            )
+
+
 _DIALECT: dict[str, Callable[[ir.Node], None]] = {
     "Encrypt": _check_range,
+    "PairLookup": _check_pairs,
     "RoundBits": _check_rounding,
     "TableLookup": _check_table,
 }

@@ -14,6 +14,7 @@ from .analysis import islands, ranges
 from .base import Context, Pass
 from .lowering.build import Builder
 from .lowering.outputs import declare_output
+from .lowering.pairs import build_pairs
 from .lowering.tables import build_table
 
 
@@ -58,7 +59,11 @@ class FuseTlu(Pass):
         made: list[tuple[ir.Value, ir.Value]] = []
         for index, island in enumerate(found):
             build.at(island.nodes[-1])
-            output = build_table(model, island, declared(island.source), build, context)
+            if island.second is None:
+                output = build_table(model, island, declared(island.source), build, context)
+            else:  # quantized tensors: what they can be at all is what they declare
+                bounds = sound.of(island.source), sound.of(island.second)
+                output = build_pairs(model, island, *bounds, build)
             # An island may reach through the one before; until all tables are made both stay as they are.
             sound.set(island.output, sound.of(output))
             made.append((island.output, output))

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...ir.limits import TargetLimits
 from ...ir.partition import partition
+from ...passes.expanding.expand import expanded
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
 from .compiling import Compiled, compile_plan
@@ -58,6 +59,6 @@ class ConcreteBackend(Backend):
         return ConcreteCircuit(stored, lowered if model is not None else None)
 
     def _plan(self, model: ir.Model) -> Plan:
-        plan = make_plan(partition(model).server)
+        plan = make_plan(partition(expanded(model)).server)
         check(plan, self.limits())
         return plan

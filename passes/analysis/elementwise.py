@@ -27,6 +27,8 @@ class ElementwiseProbe:
     def __call__(self, node: ir.Node, variable: list[ir.Value]) -> bool:
         """Whether every output element depends on the element of the same place of ``variable`` alone.
 
+        Several tensors may broadcast, but not along the batch.
+
         Args:
             node: The node.
             variable: Its inputs that are not constant. They must have a known rank.
@@ -63,14 +65,17 @@ class ElementwiseProbe:
         if before.shape != shape or not _same(before, self._run(node, values)):
             return False
         for value, array in values.items():
-            if array.shape != shape:
+            if array.ndim != len(shape) or array.shape[:1] != shape[:1]:
                 return False
             for _ in range(PROBES):
                 place = tuple(int(random.integers(n)) for n in array.shape)
                 changed = array.copy()
                 changed[place] = (1 - array[place]) if array.dtype == bool else array[place] * 2 + 3
                 after = self._run(node, {**values, value: changed})
-                after[place] = before[place]
+                seen = np.zeros(array.shape, bool)
+                seen[place] = True
+                seen = np.broadcast_to(seen, shape)
+                after[seen] = before[seen]
                 if not _same(before, after):
                     return False
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -23,11 +24,13 @@ class Island:
         source: The integer tensor that it reads.
         nodes: Its nodes, in order; the last one makes ``output``.
         output: The integers of the quantizer, zero point taken off.
+        second: The other integer tensor of a function of two.
     """
 
     source: ir.Value
     nodes: list[ir.Node]
     output: ir.Value
+    second: ir.Value | None = None
 
 
 def find(model: ir.Model) -> list[Island]:
@@ -63,10 +66,19 @@ def after_encrypt(model: ir.Model) -> set[ir.Node]:
 
 def _island(quantizer: ir.Node, order: dict[ir.Node, int], probe: ElementwiseProbe) -> Island:
     tail = _tail(quantizer)
-    source, body = _backwards(quantizer, probe)
-    source, body = _through_affine(source, body)
+    sources, body = _backwards(quantizer, probe, _is_source)
+    second = None
+    if len(sources) > 1:  # a function of a pair: it needs both as few bits as they have
+        sources, body = _backwards(quantizer, probe, is_integer)
+    if len(sources) > 2:
+        names = ", ".join(str(v.name) for v in sources)
+        raise _refused(quantizer, f"it depends on {len(sources)} encrypted tensors: {names}")
+    if len(sources) == 2:
+        source, second = sources
+    else:
+        source, body = _through_affine(sources[0], body)
     nodes = sorted({*body, quantizer, *tail}, key=order.__getitem__)
-    return Island(source, nodes, nodes[-1].outputs[0])
+    return Island(source, nodes, nodes[-1].outputs[0], second)
 
 
 def _tail(quantizer: ir.Node) -> list[ir.Node]:
@@ -102,8 +114,10 @@ def _is_source(value: ir.Value) -> bool:
     return producer.op_type in {"Add", "Sub"} and len(variable) == 2
 
 
-def _backwards(quantizer: ir.Node, probe: ElementwiseProbe) -> tuple[ir.Value, set[ir.Node]]:
-    """The one integer tensor that a quantizer's input is computed from, and the nodes between."""
+def _backwards(
+    quantizer: ir.Node, probe: ElementwiseProbe, ends: Callable[[ir.Value], bool]
+) -> tuple[list[ir.Value], set[ir.Node]]:
+    """The integer tensors that a quantizer's input is computed from, and the nodes between."""
     body: set[ir.Node] = set()
     sources: dict[ir.Value, None] = {}
     start = quantizer.inputs[0]
@@ -115,7 +129,7 @@ def _backwards(quantizer: ir.Node, probe: ElementwiseProbe) -> tuple[ir.Value, s
         if producer is not None and producer in body:
             continue
         variable = variable_inputs(producer) if producer is not None else []
-        if _is_source(value) and not _same_base_sum(producer, variable):
+        if ends(value) and not _same_base_sum(producer, variable):
             sources[value] = None
             continue
         assert producer is not None
@@ -123,10 +137,7 @@ def _backwards(quantizer: ir.Node, probe: ElementwiseProbe) -> tuple[ir.Value, s
             raise _refused(producer, f"{producer.op_type} mixes elements")
         body.add(producer)
         pending.extend(variable)
-    if len(sources) != 1:
-        names = ", ".join(str(v.name) for v in sources)
-        raise _refused(quantizer, f"it depends on {len(sources)} encrypted tensors: {names}")
-    return next(iter(sources)), body
+    return list(sources), body
 
 
 def _same_base_sum(producer: ir.Node | None, variable: list[ir.Value]) -> bool:

@@ -84,6 +84,11 @@ class SoundRanges:
     def _dialect(self, node: ir.Node) -> Interval:
         x = node.inputs[0]
         assert x is not None
+        if node.op_type == "PairLookup":
+            table = constant_of(node.inputs[2])
+            assert table is not None
+            shape = _sample_shape(node.outputs[0])
+            return np.full(shape, table.min(), np.float32), np.full(shape, table.max(), np.float32)
         if node.op_type == "Encrypt":
             shape = _sample_shape(node.outputs[0])
             return tuple(  # type: ignore[return-value]

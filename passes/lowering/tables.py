@@ -111,12 +111,12 @@ def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axe
         reals = inputs
     else:
         codes, reals = runtime.run_nodes(island.nodes, {source: inputs}, [island.output, wanted], opset)
-    codes, reals = (np.broadcast_to(_narrow(a, inputs.shape), inputs.shape) for a in (codes, reals))
+    codes, reals = (np.broadcast_to(without_spread(a, inputs.shape), inputs.shape) for a in (codes, reals))
     undefined = np.isnan(reals.reshape(size, -1).T)
     return _without_gaps(codes.reshape(size, -1).T.astype(np.float32), undefined, island)
 
 
-def _narrow(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def without_spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Drop what constants that are the same everywhere, but have an axis, have spread a result over."""
     return array[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[-array.ndim :])]
 

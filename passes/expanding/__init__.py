@@ -1,0 +1,1 @@
+"""Operators on several encrypted elements as sums and lookups; see ``lower-to-lookups``."""
