@@ -1,0 +1,278 @@
+"""Small models as the tools write them; run by ``make models``.
+
+Written by the tool itself: PyTorch (``torch.onnx.export``, TorchScript and dynamo) and scikit-learn
+(skl2onnx, which the tests do without). ``keras_*`` and ``cntk_*`` are written here, node by node, as
+tf2onnx and CNTK write them: neither tool installs beside the rest of the project.
+
+    python tests/models/exporters/make_exporters.py [torch] [sklearn] [keras] [cntk]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+HERE = Path(__file__).parent
+FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+
+
+def save(name: str, proto: onnx.ModelProto, *tools: str) -> None:
+    """Write a file with the versions of the tools that made it."""
+    del proto.metadata_props[:]
+    proto.doc_string = ""
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    made = ", ".join(f"{t} {version(t)}" for t in tools) or "by hand"
+    helper.set_model_props(proto, {"made": made})
+    content = proto.SerializeToString()
+    (HERE / f"{name}.onnx").write_bytes(content)
+    opset = max(o.version for o in proto.opset_import if not o.domain)
+    print(f"{name}: opset {opset}, {len(content)} bytes, {made}")
+
+
+def torch_models() -> None:
+    """A dense network and two convolutional ones, through both exporters and several opsets."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False)
+            self.norm = nn.BatchNorm2d(4)
+            self.second = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.norm(self.first(x)))
+            x = x + nn.functional.hardswish(self.second(x))
+            return self.last(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    class Reshaping(nn.Module):
+        """Sizes taken from the tensor, as people write them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(2, 4, 3, padding=1)
+            self.last = nn.Linear(20, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.gelu(self.conv(x))
+            x = nn.functional.avg_pool1d(x, 2)
+            return torch.softmax(self.last(x.view(x.size(0), -1)), dim=1)
+
+    def trained(net: nn.Module, *shape: int) -> tuple[nn.Module, torch.Tensor]:
+        for _ in range(3):  # so that batch normalization has statistics
+            net(torch.randn(16, *shape))
+        return net.eval(), torch.randn(2, *shape)
+
+    mlp = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    cases = [
+        ("mlp", *trained(mlp, 6)),
+        ("residual", *trained(Residual(), 1, 8, 8)),
+        ("reshaping", *trained(Reshaping(), 2, 10)),
+    ]
+    for name, net, example in cases:
+        for opset in (11, 17):
+            buffer = io.BytesIO()
+            torch.onnx.export(
+                net,
+                (example,),
+                buffer,
+                opset_version=opset,
+                dynamo=False,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_axes={"input": {0: "batch"}} if name != "mlp" or opset == 17 else None,
+            )
+            save(f"torchscript_{name}_{opset}", onnx.load_from_string(buffer.getvalue()), "torch")
+        for kind, shapes in (("", ({0: "batch"},)), ("_static", None)):
+            with contextlib.redirect_stdout(io.StringIO()):
+                program = torch.onnx.export(
+                    net, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False
+                )
+            assert program is not None
+            save(f"dynamo_{name}{kind}", program.model_proto, "torch", "onnxscript")
+
+
+def sklearn_models() -> None:
+    """Linear models, MLPs with scalers, and what is refused: a tree and a kernel machine."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_iris
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler
+    from sklearn.svm import SVC, LinearSVC
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = load_iris(return_X_y=True)
+    x = x.astype(np.float32)
+    names = np.array(["setosa", "versicolor", "virginica"])
+    target = 2 * x[:, 0] + y
+    mlp = {"hidden_layer_sizes": (8,), "max_iter": 300, "random_state": 0}
+    cases = {
+        "logistic": (LogisticRegression(max_iter=300), y, {}),
+        "logistic_no_zipmap": (LogisticRegression(max_iter=300), y, {"options": {"zipmap": False}}),
+        "logistic_names": (LogisticRegression(max_iter=300), names[y], {}),
+        "logistic_two": (LogisticRegression(max_iter=300), (y == 0).astype(int), {}),
+        "linear_svc": (LinearSVC(random_state=0), y, {}),
+        "linear": (LinearRegression(), target, {}),
+        "mlp": (make_pipeline(StandardScaler(), MLPClassifier(**mlp)), y, {}),
+        "mlp_two": (make_pipeline(MinMaxScaler(), MLPClassifier(**mlp)), y == 1, {}),
+        "mlp_names": (make_pipeline(Normalizer(), MLPClassifier(activation="tanh", **mlp)), names[y], {}),
+        "mlp_regressor": (make_pipeline(StandardScaler(), PCA(3), MLPRegressor(**mlp)), target, {}),
+        "tree": (DecisionTreeClassifier(max_depth=2), y, {}),
+        "svc": (SVC(), y == 0, {}),
+    }
+    for name, (model, labels, options) in cases.items():
+        model.fit(x, labels)
+        proto = to_onnx(model, x[:1], target_opset={"": 17, "ai.onnx.ml": 3}, **options)
+        save(f"sklearn_{name}", proto, "scikit-learn", "skl2onnx")
+
+
+def _model(nodes: list[onnx.NodeProto], x: list, y: list, weights: dict, opset: int) -> onnx.ModelProto:
+    for number, node in enumerate(nodes):
+        node.name = node.name or f"{node.op_type}_{number}"
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("input", FLOAT, x)],
+        [helper.make_tensor_value_info("output", FLOAT, y)],
+        [numpy_helper.from_array(a, k) for k, a in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+
+
+def keras_models() -> None:
+    """As tf2onnx writes Keras: channels last, Transposes around each Conv, biases and statistics behind."""
+    random = np.random.default_rng(0)
+
+    def normal(*size: int) -> np.ndarray:
+        return (random.normal(size=size) / np.sqrt(max(np.prod(size[1:]), 1))).astype(np.float32)
+
+    node = helper.make_node
+    weights = {
+        "kernel": normal(4, 1, 3, 3),
+        "bias": normal(4),
+        "kernel_2": normal(6, 4, 3, 3),
+        "scale": random.uniform(0.5, 1.5, 6).astype(np.float32),
+        "shift": normal(6),
+        "new_shape": np.int64([-1, 24]),
+        "dense": normal(24, 3),
+        "dense_bias": normal(3),
+    }
+    to_channels, to_last = {"perm": [0, 3, 1, 2]}, {"perm": [0, 2, 3, 1]}
+    nodes = [
+        node("Transpose", ["input"], ["t1"], **to_channels),
+        node("Conv", ["t1", "kernel"], ["c1"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
+        node("Transpose", ["c1"], ["l1"], **to_last),
+        node("Add", ["l1", "bias"], ["b1"]),
+        node("Relu", ["b1"], ["r1"]),
+        node("Transpose", ["r1"], ["t2"], **to_channels),
+        node("Conv", ["t2", "kernel_2"], ["c2"], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
+        node("Transpose", ["c2"], ["l2"], **to_last),
+        node("Mul", ["l2", "scale"], ["m2"]),
+        node("Add", ["m2", "shift"], ["b2"]),
+        node("Relu", ["b2"], ["r2"]),
+        node("Transpose", ["r2"], ["t3"], **to_channels),
+        node("AveragePool", ["t3"], ["p3"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Transpose", ["p3"], ["l3"], **to_last),
+        node("Reshape", ["l3", "new_shape"], ["flat"]),
+        node("MatMul", ["flat", "dense"], ["d"]),
+        node("Add", ["d", "dense_bias"], ["logits"]),
+        node("Softmax", ["logits"], ["output"], axis=1),
+    ]
+    save("keras_cnn", _model(nodes, ["unk__1", 8, 8, 1], ["unk__1", 3], weights, 13))
+    nodes = [
+        node("Shape", ["input"], ["s"]),
+        node("Slice", ["s", "zero", "one", "zero"], ["n"]),
+        node("Concat", ["n", "rest"], ["shape"], axis=0),
+        node("Reshape", ["input", "shape"], ["flat"]),
+        node("MatMul", ["flat", "dense"], ["d"]),
+        node("Add", ["d", "bias"], ["b"]),
+        node("Relu", ["b"], ["r"]),
+        node("MatMul", ["r", "dense_2"], ["e"]),
+        node("Add", ["e", "bias_2"], ["output"]),
+    ]
+    weights = {
+        "zero": np.int64([0]),
+        "one": np.int64([1]),
+        "rest": np.int64([16]),
+        "dense": normal(16, 6),
+        "bias": normal(6),
+        "dense_2": normal(6, 2),
+        "bias_2": normal(2),
+    }
+    save("keras_mlp", _model(nodes, ["unk__1", 4, 4], ["unk__1", 2], weights, 12))
+
+
+def cntk_models() -> None:
+    """As CNTK wrote MNIST: weights of four axes reshaped, biases of three, a batch of 1, opset 8, IR 3."""
+    random = np.random.default_rng(0)
+    node = helper.make_node
+    weights = {
+        "Parameter5": random.normal(size=(4, 1, 3, 3)).astype(np.float32),
+        "Parameter6": random.normal(size=(4, 1, 1)).astype(np.float32),
+        "Parameter193": random.normal(size=(4, 2, 2, 3)).astype(np.float32),
+        "Parameter193_shape": np.int64([16, 3]),
+        "Pooling160_shape": np.int64([1, 16]),
+        "Parameter194": random.normal(size=(1, 3)).astype(np.float32),
+    }
+    nodes = [
+        node("Div", ["input", "Constant339"], ["scaled"], name="Times340"),
+        node(
+            "Conv",
+            ["scaled", "Parameter5"],
+            ["conv"],
+            name="Convolution28",
+            kernel_shape=[3, 3],
+            strides=[1, 1],
+            auto_pad="SAME_UPPER",
+            group=1,
+            dilations=[1, 1],
+        ),
+        node("Add", ["conv", "Parameter6"], ["plus"], name="Plus30"),
+        node("Relu", ["plus"], ["relu"], name="ReLU32"),
+        node("AveragePool", ["relu"], ["pool"], name="Pooling66", kernel_shape=[4, 4], strides=[4, 4]),
+        node("Reshape", ["pool", "Pooling160_shape"], ["flat"], name="Times212_reshape0"),
+        node("Reshape", ["Parameter193", "Parameter193_shape"], ["matrix"], name="Times212_reshape1"),
+        node("MatMul", ["flat", "matrix"], ["times"], name="Times212"),
+        node("Add", ["times", "Parameter194"], ["output"], name="Plus214"),
+    ]
+    weights["Constant339"] = np.float32([255])
+    proto = _model(nodes, [1, 1, 8, 8], [1, 3], weights, 8)
+    proto.ir_version = 3
+    for name, array in weights.items():  # IR 3 lists initializers among the inputs
+        kind = INT64 if array.dtype == np.int64 else FLOAT
+        proto.graph.input.append(helper.make_tensor_value_info(name, kind, list(array.shape)))
+    save("cntk_cnn", proto)
+
+
+MAKERS = {"torch": torch_models, "sklearn": sklearn_models, "keras": keras_models, "cntk": cntk_models}
+
+
+def main(wanted: list[str]) -> None:
+    """Make the files of the tools named, of all by default."""
+    warnings.filterwarnings("ignore")
+    for name in wanted or list(MAKERS):
+        try:
+            MAKERS[name]()
+        except (ImportError, PackageNotFoundError) as error:
+            print(f"{name}: not remade, {error}; install it with pip in an environment of its own")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

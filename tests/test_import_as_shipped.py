@@ -1,0 +1,250 @@
+"""Files as tools write them: each loads, keeps its float outputs, and compiles; or says what keeps it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper, parser
+
+import onnx_fhe
+from onnx_fhe.ir.bind import parse_bindings
+from onnx_fhe.ir.errors import ModelError, UnsupportedError
+from onnx_fhe.ir.load import load
+from onnx_fhe.ir.runtime import run
+from onnx_fhe.passes.base import Context
+from onnx_fhe.passes.normalize import Normalize
+
+FILES = sorted((Path(__file__).parent / "models" / "exporters").glob("*.onnx"))
+REFUSED = {"sklearn_tree": "branches", "sklearn_svc": "kernel"}
+PIPELINE = "quantize{weights=7 activations=6 inputs=7},lower-to-integer,fuse-tlu"
+
+
+def original(path: Path, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What onnxruntime makes of the file itself, sample by sample; dictionaries of scores as rows."""
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    fixed = isinstance(session.get_inputs()[0].shape[0], int)
+    step = session.get_inputs()[0].shape[0] if fixed else len(next(iter(data.values())))
+    count = len(next(iter(data.values()))) // step
+    parts = [
+        session.run(names, {k: v[i * step : (i + 1) * step] for k, v in data.items()}) for i in range(count)
+    ]
+    found = {}
+    for number, name in enumerate(names):
+        rows = [p[number] for p in parts]
+        if isinstance(rows[0], list):
+            rows = [np.array([[*row.values()] for row in r], np.float32) for r in rows]
+        found[name] = np.concatenate(rows)
+    return found
+
+
+def samples(path: Path, count: int = 32) -> dict[str, np.ndarray]:
+    """Random inputs of the shape that the model takes."""
+    random = np.random.default_rng(0)
+    found = {}
+    for value in load(path).graph.inputs:
+        shape = [count, *[int(d) for d in list(value.shape)[1:]]]
+        found[str(value.name)] = random.normal(1, 1, shape).astype(np.float32)
+    return found
+
+
+def agrees(found: np.ndarray, expected: np.ndarray, tolerance: float, equal: float) -> None:
+    if expected.dtype.kind == "f":
+        assert np.abs(found - expected).mean() <= tolerance * np.abs(expected).mean()
+    else:
+        assert (found == expected).mean() >= equal
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.stem not in REFUSED], ids=lambda f: f.stem)
+def test_models_of_exporters_keep_their_outputs_and_compile(path):
+    data = samples(path)
+    expected = original(path, data)
+    model = load(path)
+    Normalize()(model)
+    for name, array in run(model, data).items():
+        agrees(array, expected[name], 1e-5, 1.0)
+    assert all(str(i.shape[0]) == "N" for i in model.graph.inputs)
+    program = onnx_fhe.compile(path, data, PIPELINE, "reference", check_samples=4)
+    result = program.run(data, mode="clear")
+    for name, array in result.outputs.items():
+        agrees(array, expected[name], 0.06, 0.95)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_models_that_are_not_linear_are_refused_with_the_reason(name):
+    with pytest.raises(UnsupportedError) as caught:
+        load(next(f for f in FILES if f.stem == name))
+    assert REFUSED[name] in caught.value.found
+    assert caught.value.where.op
+
+
+@pytest.mark.parametrize("name", ["sklearn_mlp_names", "keras_mlp"])
+def test_on_concrete(name, tmp_path):
+    path = next(f for f in FILES if f.stem == name)
+    data = samples(path)
+    narrow = "quantize{weights=3 activations=2 inputs=3},lower-to-integer,fuse-tlu"
+    program = onnx_fhe.compile(path, data, narrow)
+    program.save(tmp_path / "m.fhe")
+    again = onnx_fhe.Program.load(tmp_path / "m.fhe")
+    few = {k: v[:4] for k, v in data.items()}
+    for key, array in again.run(few, mode="clear").outputs.items():
+        np.testing.assert_array_equal(array, program.run(few, mode="clear").outputs[key])
+
+
+def test_every_file_names_its_maker():
+    assert len(FILES) > 20
+    for path in FILES:
+        made = {p.key: p.value for p in onnx.load(path).metadata_props}["made"]
+        assert made == "by hand" or any(c.isdigit() for c in made)
+        assert path.stat().st_size < 8192
+
+
+CONV = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[{batch}, 1, {height}, {width}] image) => (float[{batch}, 3] y) <int64[2] s = {{{first}, -1}}> {{
+    h = Conv<pads = [1, 1, 1, 1]>(image, k)
+    r = Relu(h)
+    f = Reshape(r, s)
+    y = MatMul(f, w)
+}}
+"""
+
+
+def image_model(folder: Path, batch="N", height="height", width="width", first=0) -> Path:
+    proto = parser.parse_model(CONV.format(batch=batch, height=height, width=width, first=first))
+    random = np.random.default_rng(0)
+    for name, shape in (("k", (2, 1, 3, 3)), ("w", (40, 3))):
+        proto.graph.initializer.append(
+            numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
+        )
+    path = folder / "m.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def test_sizes_are_bound_by_name_or_by_place(tmp_path):
+    path = image_model(tmp_path)
+    for sizes in ({"height": 4, "width": 5}, {"image.2": 4, "width": 5}, {"image.2": 4, "image.3": 5}):
+        model = load(path, bind=sizes)
+        assert list(model.graph.inputs[0].shape)[1:] == [1, 4, 5]
+    with pytest.raises(ModelError) as caught:
+        load(path, bind={"heigth": 4})
+    assert "height, width" in caught.value.allowed
+
+
+def test_one_name_is_one_size(tmp_path):
+    proto = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, steps] a, float[N, steps] b) => (float[N, steps] y) { y = Add(a, b) }
+    """)
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx", bind={"a.1": 5})
+    assert [list(i.shape)[1] for i in model.graph.inputs] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "text", ["height", "height=", "=3", "height=0", "height=-2", "height=x", "height=1.5"]
+)
+def test_bindings_that_do_not_parse(text):
+    with pytest.raises(ModelError, match="does not parse"):
+        parse_bindings([text])
+
+
+def test_sizes_come_from_the_calibration_data(tmp_path):
+    path = image_model(tmp_path)
+    images = np.random.default_rng(0).normal(size=(20, 1, 4, 5)).astype(np.float32)
+    for given in (images, {"image": images}):
+        program = onnx_fhe.compile(path, given, PIPELINE, "reference")
+        assert program.run(images, mode="clear").outputs["y"].shape == (20, 3)
+    assert list(load(path, shapes={"image": images.shape}).graph.inputs[0].shape)[1:] == [1, 4, 5]
+
+
+def test_sizes_come_from_the_context_of_a_model_in_memory(tmp_path):
+    model = load(image_model(tmp_path, width=5), bind={"height": 4})
+    model.graph.inputs[0].shape = type(model.graph.inputs[0].shape)(["N", 1, 4, "width"])
+    images = np.zeros((3, 1, 4, 5), np.float32)
+    Normalize().with_context(Context(calibration={"image": images}))(model)
+    assert list(model.graph.inputs[0].shape)[1:] == [1, 4, 5]
+
+
+def test_a_free_axis_that_nothing_binds_is_refused(tmp_path):
+    proto = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, steps] a) => (float[N, steps] y) { y = Relu(a) }
+    """)
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError) as caught:
+        Normalize()(load(tmp_path / "m.onnx"))
+    assert "(N, steps)" in caught.value.found
+    assert "--bind" in caught.value.do
+
+
+def test_bind_on_the_command_line(tmp_path):
+    path = image_model(tmp_path)
+    command = [sys.executable, "-m", "onnx_fhe", "inspect", str(path), "--json"]
+    done = subprocess.run(
+        [*command, "--bind", "height=4", "--bind", "width=5"], capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["supported"] is True
+    refused = subprocess.run([*command, "--bind", "depth=4"], capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert b"height, width" in refused.stderr
+
+
+@pytest.mark.parametrize(("batch", "first"), [(1, 1), (1, 0), (6, 6), (6, 0), (6, -1)])
+def test_a_fixed_batch_becomes_free(batch, first, tmp_path):
+    target = "-1" if first != -1 else "40"
+    path = image_model(tmp_path, batch, 4, 5, first)
+    if first == -1:
+        proto = onnx.load(path)
+        proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.int64([-1, 40]), "s"))
+        onnx.save(proto, path)
+        assert target == "40"
+    data = {"image": np.random.default_rng(0).normal(size=(2 * batch, 1, 4, 5)).astype(np.float32)}
+    model = load(path)
+    Normalize()(model)
+    assert str(model.graph.inputs[0].shape[0]) == "N"
+    np.testing.assert_allclose(run(model, data)["y"], original(path, data)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_fixed_batch_whose_samples_depend_on_each_other_is_refused(tmp_path):
+    proto = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[4, 3] x) => (float[4, 3] y) { m = ReduceMean<axes = [0]>(x) y = Sub(x, m) }
+    """)
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match="depend on each other") as caught:
+        Normalize()(load(tmp_path / "m.onnx"))
+    assert "batch of 4" in caught.value.found
+
+
+def test_imports_that_are_missing_or_stand_twice(tmp_path):
+    path = next(f for f in FILES if f.stem == "sklearn_logistic")
+    proto = onnx.load(path)
+    kept = [o for o in proto.opset_import if o.domain != "ai.onnx.ml"]
+    del proto.opset_import[:]
+    proto.opset_import.extend([*kept, *kept])
+    onnx.save(proto, tmp_path / "m.onnx")
+    data = samples(path)
+    np.testing.assert_array_equal(
+        run(load(tmp_path / "m.onnx"), data)["output_label"], original(path, data)["output_label"]
+    )
+
+
+def test_a_resize_without_its_roi(tmp_path):
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 1, 3, 3])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 1, 6, 6])
+    scale = numpy_helper.from_array(np.float32([1, 1, 2, 2]), "s")
+    graph = helper.make_graph([node], "g", [x], [y], [scale])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    data = {"x": np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)}
+    np.testing.assert_array_equal(run(load(tmp_path / "m.onnx"), data)["y"][0, 0, ::2, ::2], data["x"][0, 0])
