@@ -76,7 +76,8 @@ class OnnxFheError(Exception):
         lines = [printable(self.what)]
         for label, text in rows:
             if text:
-                lines.append(f"  {label + ':':<9}{printable(text)}")
+                # Indented, so that no line of a name from a file looks like one of ours.
+                lines.append(f"  {label + ':':<9}{printable(text)}".replace("\n", "\n" + " " * 11))
         return "\n".join(lines)
 
 

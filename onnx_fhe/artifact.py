@@ -12,12 +12,15 @@ The hashes find damage, not malice: whoever can change the file can change its m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from .ir.errors import ArtifactError
@@ -91,21 +94,34 @@ def is_artifact(path: str | os.PathLike[str]) -> bool:
     if Path(path).suffix == ".fhe":
         return True
     try:
-        with Path(path).open("rb") as file:
+        # A pipe would wait for somebody to write to it.
+        with Path(path).open("rb") if Path(path).is_file() else contextlib.nullcontext(BytesIO()) as file:
             return file.read(4) == b"PK\x03\x04"
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
 def _read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     try:
+        if path.exists() and not path.is_file():
+            raise ArtifactError(
+                "the artifact is no regular file", allowed="a file that `onnx-fhe compile` wrote"
+            )
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir()]
             _check_entries(entries, path.stat().st_size)
             content = {e.filename: archive.read(e) for e in entries}
     except FileNotFoundError as error:
         raise ArtifactError("there is no such artifact", do="check the path") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        struct.error,
+        ArithmeticError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise ArtifactError(
             "this is no artifact of onnx-fhe, or it is damaged",
             found=str(error) or type(error).__name__,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -13,6 +15,7 @@ from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .ir.errors import ModelError, UnsupportedError, UserError
 from .ir.graph import variable_inputs
+from .ir.guard import FileLimits, read_model
 from .ir.level import Level, level_of
 from .ir.load import load
 from .ir.partition import partition
@@ -91,15 +94,22 @@ class Inspection:
     findings: tuple[Finding, ...]
 
 
-def inspect_model(path: str | os.PathLike[str]) -> Inspection:
+def inspect_model(
+    path: str | os.PathLike[str], limits: FileLimits | None = None, bind: Mapping[str, int] | None = None
+) -> Inspection:
     """Inspect an ONNX file of any level.
+
+    Args:
+        path: The file.
+        limits: How much it may hold.
+        bind: Sizes of free axes of the inputs, by name.
 
     Raises:
         ModelError: The file cannot be read.
     """
-    given = load(path)
+    given = load(path, limits, bind=bind)
     # As the file has it: loading brings every model to one opset.
-    proto = onnx.load_model(os.fspath(path), load_external_data=False)
+    proto = read_model(Path(path), limits or FileLimits())
     level = level_of(given)
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
     try:

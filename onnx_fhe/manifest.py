@@ -100,7 +100,7 @@ def from_json(content: bytes) -> Manifest:
     damaged = "the manifest is damaged"
     try:
         plain = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(damaged, found=str(error)) from error
     written = plain.get("format") if isinstance(plain, dict) else None
     if not isinstance(written, int) or written < 1:

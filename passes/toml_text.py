@@ -15,6 +15,9 @@ from .values import OptionError, label
 # In the standard library from 3.11 on; before, the package that it came from.
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
+MOST_BYTES = 2**20
+"""A pipeline with options for every layer of a deep network stays below this."""
+
 EXAMPLE = '[[pass]] tables, each with name = "..." and the options of the pass'
 
 
@@ -41,14 +44,25 @@ def read_toml(path: str | Path) -> list[ParsedPass]:
     """
     file = str(path)
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise PipelineError("this pipeline file is no regular file", file=file)
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise PipelineError(
+                "this pipeline file is too large",
+                file=file,
+                allowed=f"up to {MOST_BYTES} bytes",
+                found="more",
+            )
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise PipelineError("this pipeline file is nested too deep", file=file) from error
     except OSError as error:
         raise PipelineError(
             "this pipeline file cannot be read", file=file, found=error.strerror or ""
         ) from error
     except UnicodeDecodeError as error:
         raise PipelineError("this pipeline file is not text in UTF-8", file=file, found=str(error)) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and whole numbers of too many digits
         raise PipelineError("this pipeline file is not valid TOML", file=file, found=str(error)) from error
     passes = tables.pop("pass", None)
     if not isinstance(passes, list) or not passes or tables:

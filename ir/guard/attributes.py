@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx
 
 from ..errors import ModelError
+from .text import must_be_text
 
 # Lowest value of each element. A stride of 0 divides by zero, which ends the process and not just the run.
 _LOWEST: dict[str, int] = {
@@ -22,6 +25,9 @@ _LOWEST: dict[str, int] = {
 }
 _WINDOWS = frozenset({"strides", "dilations", "kernel_shape", "pads", "output_padding"})
 _MOST = 2**31 - 1
+_TERM = rb"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(rb"%s(?:,%s)*(?:->%s)?" % (_TERM, _TERM, _TERM))
+"""After blanks are taken out."""
 
 
 def check(node: onnx.NodeProto) -> None:
@@ -32,12 +38,15 @@ def check(node: onnx.NodeProto) -> None:
     """
     seen: set[str] = set()
     for attribute in node.attribute:
-        _ = attribute.name, attribute.ref_attr_name
+        must_be_text(attribute.name, attribute.ref_attr_name)
         if attribute.name in seen:
             raise _refused(node, attribute.name, "given twice", "each attribute once")
         seen.add(attribute.name)
         if node.domain not in ("", "ai.onnx"):
             continue
+        if attribute.name == "equation" and not _EQUATION.fullmatch(attribute.s.replace(b" ", b"")):
+            # Some of these keep onnx's shape inference busy for ever.
+            raise _refused(node, "equation", repr(attribute.s[:60]), "letters, commas, '...' and '->'")
         if attribute.name not in _LOWEST and attribute.name not in _WINDOWS:
             continue
         given = list(attribute.ints) if attribute.type == onnx.AttributeProto.INTS else [attribute.i]

@@ -124,7 +124,7 @@ class _Walk:
             if name and name in found:
                 types[name] = found[name]
                 known.append(self._check(found[name], f"{name!r}", node))
-        self.work += times * operations(node, [shape_of(types.get(i)) for i in node.input], known)
+        self.work += times * max(1, operations(node, [shape_of(types.get(i)) for i in node.input], known))
         if self.work > self.limits.operations:
             raise ModelError(
                 "the model takes more work than a network does",

@@ -10,6 +10,7 @@ import onnx
 from ..errors import ModelError
 from . import attributes, calls, weights
 from .limits import FileLimits, hint
+from .text import must_be_text
 
 Nodes = Sequence[onnx.NodeProto]
 
@@ -23,21 +24,9 @@ def check_structure(proto: onnx.ModelProto, limits: FileLimits) -> None:
     Raises:
         ModelError: A limit or rule is broken; the place is named.
     """
-    try:
-        _check(proto, limits)
-    except UnicodeDecodeError as error:
-        raise ModelError(
-            "a name in the model is not text",
-            found=f"bytes that are no UTF-8: {error.object[:40]!r}",
-            allowed="names in UTF-8",
-            do="export the model again",
-        ) from error
-
-
-def _check(proto: onnx.ModelProto, limits: FileLimits) -> None:
     _opsets(proto)
     for entry in proto.metadata_props:
-        _ = entry.key, entry.value
+        must_be_text(entry.key)
     counts: Counter[int] = Counter()
     bodies: list[tuple[int, Nodes, Sequence[onnx.GraphProto]]] = [(-1, proto.graph.node, [proto.graph])]
     bodies += [(i, f.node, ()) for i, f in enumerate(proto.functions)]
@@ -51,11 +40,11 @@ def _check(proto: onnx.ModelProto, limits: FileLimits) -> None:
             if written > limits.nodes:
                 raise _too_many(f"more than {limits.nodes} nodes", limits)
             called[index][node.domain, node.op_type] += 1
+            must_be_text(*node.input, *node.output, node.name, node.op_type, node.domain)
             attributes.check(node)
-            _ = [*node.input, *node.output, node.name, node.doc_string]
     defined: set[tuple[str, str]] = set()
     for function in proto.functions:
-        _ = [function.name, function.domain, *function.input, *function.output, *function.attribute]
+        must_be_text(function.name, function.domain, *function.input, *function.output, *function.attribute)
         if (function.domain, function.name) in defined:
             raise ModelError(
                 "the model defines a function twice",
@@ -104,7 +93,7 @@ def _graph(graph: onnx.GraphProto, limits: FileLimits) -> None:
         weights.check(tensor, limits)
     for value in (*graph.input, *graph.output, *graph.value_info):
         weights.check_type(value, limits)
-    _ = graph.name, graph.doc_string
+    must_be_text(graph.name)
     names = Counter(o.name for o in graph.input) + Counter(t.name for t in graph.initializer)
     inputs = {i.name for i in graph.input}
     for name, count in names.items():
@@ -119,6 +108,7 @@ def _graph(graph: onnx.GraphProto, limits: FileLimits) -> None:
 def _opsets(proto: onnx.ModelProto) -> None:
     seen: dict[str, int] = {}
     for imported in proto.opset_import:
+        must_be_text(imported.domain)
         domain = "" if imported.domain == "ai.onnx" else imported.domain
         if seen.setdefault(domain, imported.version) != imported.version:
             raise ModelError(

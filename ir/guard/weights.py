@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from ..errors import ModelError
 from .limits import FileLimits, hint
+from .text import must_be_text
 
 _BITS = {
     **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 32),
@@ -30,8 +31,9 @@ def check(tensor: TensorProto, limits: FileLimits) -> None:
         ModelError: The type is none, an axis is negative or there are too many, or the bytes differ.
     """
     name = tensor.name
+    must_be_text(name)
     for entry in tensor.external_data:
-        _ = entry.key, entry.value
+        must_be_text(entry.key, entry.value)
     kind = _NAMES.get(tensor.data_type, "")
     if not kind or kind == "UNDEFINED":
         raise ModelError(
@@ -85,11 +87,11 @@ def check_type(value: onnx.ValueInfoProto, limits: FileLimits) -> None:
     Raises:
         ModelError: An axis is negative, or there are too many.
     """
-    _ = value.name
+    must_be_text(value.name)
     if value.type.WhichOneof("value") != "tensor_type":
         return
     dims = value.type.tensor_type.shape.dim
-    _ = [d.dim_param for d in dims]
+    must_be_text(*(d.dim_param for d in dims))
     _elements(
         [d.dim_value for d in dims if d.HasField("dim_value")], f"value {value.name!r}", limits, len(dims)
     )

@@ -12,7 +12,7 @@ from .limits import FileLimits, hint
 _HARMLESS_BYTES = 2 * 1024**2
 """A file of this size cannot become large, whatever it holds."""
 
-_FIELDS_PER_NODE = 60
+_FIELDS_PER_NODE = 30
 """Names, attributes, shapes and metadata that a node may bring along."""
 
 # Where messages are inside each other: type -> field number -> type. Everything else is skipped as one field.
@@ -50,7 +50,10 @@ def check(content: bytes, limits: FileLimits) -> None:
         at, end, kind = stack.pop()
         inner = _MESSAGES.get(kind, {})
         while at < end:
-            tag, at = _varint(content, at, end)
+            tag = content[at]
+            at += 1
+            if tag > 127:
+                tag, at = _varint(content, at - 1, end)
             wire = tag & 7
             if wire == 0:
                 _, at = _varint(content, at, end)

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from . import watch
 from .compile import compile_
 from .inspect import inspect_
 from .opt import opt
@@ -65,10 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     standard error); 2 for wrong usage; 3 for a defect of onnx-fhe; 130 after Ctrl-C.
 
     Args:
-        arguments: Without the name of the program; those of the process by default.
+        arguments: Without the name of the program. By default those of the process, and then the command runs
+            in a child process (``watch``).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
+    if arguments is None and given and not {"-h", "--help", "--version"} & set(given):
+        watch.fork()
     try:
         app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from . import output
+from . import output, watch
 from .options import (
     CALIBRATION_HELP,
+    Bind,
     Json,
+    Limits,
     Margin,
     Model,
     Plugins,
@@ -58,14 +60,18 @@ def compile_(
         str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
     ] = "concrete",
     seed: Seed = 0,
+    bind: Bind = None,
+    limits: Limits = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Make a circuit of a model."""
     if pipeline is not None and preset is not None:
         raise typer.BadParameter("give a pipeline or a preset, not both", param_hint="'-p' / '--preset'")
-    with output.working() as progress:
+    with output.working() as progress, watch.contact(model, [calibration]):
         from ..compiling import compile_model
+        from ..ir.bind import parse_bindings
+        from ..ir.guard import FileLimits
         from ..passes.presets import DEFAULT
 
         load_plugins(plugin)
@@ -83,6 +89,9 @@ def compile_(
             range_margin=range_margin,
             seed=seed,
             progress=progress,
+            instruments=[watch.until_normalized()],
+            limits=FileLimits().raised(limits or []),
+            bind=parse_bindings(bind or []),
         )
         began = time.perf_counter()
         program.save(out)

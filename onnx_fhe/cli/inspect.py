@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import output
-from .options import Json, Plugins, load_plugins
+from . import output, watch
+from .options import Bind, Json, Limits, Plugins, load_plugins
 
 if TYPE_CHECKING:
     from ..inspection import Finding, Inspection
@@ -22,6 +22,8 @@ def inspect_(
             metavar="MODEL", help="An ONNX file of any level, or a .fhe file.", show_default=False
         ),
     ],
+    bind: Bind = None,
+    limits: Limits = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -31,11 +33,13 @@ def inspect_(
     if is_artifact(model):
         _artifact(model, json)
         return
-    with output.working():
+    with output.working(), watch.contact(model):
         from ..inspection import inspect_model
+        from ..ir.bind import parse_bindings
+        from ..ir.guard import FileLimits
 
         load_plugins(plugin)
-        found = inspect_model(model)
+        found = inspect_model(model, FileLimits().raised(limits or []), parse_bindings(bind or []))
     if json:
         output.print_json(found)
     else:

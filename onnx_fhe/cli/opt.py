@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output
+from . import output, watch
 from .options import (
     CALIBRATION_HELP,
+    Bind,
     Json,
+    Limits,
     Margin,
     Model,
     Plugins,
@@ -67,13 +69,17 @@ def opt(
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = 0.2,
     seed: Seed = 0,
+    bind: Bind = None,
+    limits: Limits = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Run passes on a model and save what comes out, at whatever level that is."""
-    with output.working() as progress:
+    with output.working() as progress, watch.contact(model, [calibration]):
         from ..given import check_ranges, check_seed
+        from ..ir.bind import parse_bindings
         from ..ir.data import calibration_for, read_npz
+        from ..ir.guard import FileLimits
         from ..ir.level import level_of
         from ..ir.load import load
         from ..ir.save import save
@@ -87,11 +93,16 @@ def opt(
         check_seed(seed)
         require_writable(out)
         manager = PassManager.parse(pipeline, stop_after=stop_after)
-        given = load(model)
         data = None if calibration is None else read_npz(calibration)
+        given = load(
+            model,
+            FileLimits().raised(limits or []),
+            bind=parse_bindings(bind or []),
+            shapes={} if data is None else {k: a.shape for k, a in data.arrays.items()},
+        )
         arrays = None if data is None else calibration_for(given, data)
         timed, compared = Time(), None
-        instruments: list[Instrument] = []
+        instruments: list[Instrument] = [watch.until_normalized()]
         if dump_dir is not None:
             instruments.append(Dump(dump_dir))
         if print_between_passes:

@@ -32,6 +32,23 @@ Plugins = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")
 ]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limits",
+        metavar="KEY=N",
+        help="Raise a limit on what the model file may hold: bytes, nodes, nesting, dimensions, elements of a"
+        " value, operations. May be given several times.",
+    ),
+]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bind",
+        metavar="NAME=N",
+        help="Size of a free axis of an input, by its name (or INPUT.AXIS); may be given several times.",
+    ),
+]
 CALIBRATION_HELP = (
     "An .npz with one array for each model input under its name, samples on axis 0 (one array of any name"
     " will do for a single input)."
