@@ -63,7 +63,7 @@ class Between:
                     found.setdefault(use.node, linear)
                     continue
                 if use.node.op_type == "Gemm" and linear is None:
-                    return f"the weights of {use.node.name} are not constant"
+                    return f"{use.node.name} has no constant weights, or not the form that normalize leaves"
                 new = [o for o in use.node.outputs if o not in seen]
                 seen.update(new)
                 pending += new

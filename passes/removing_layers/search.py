@@ -91,7 +91,10 @@ class Search:
         """The same removals with the best ridge, where none was given."""
         if self.ridge is not None or not trial.keys:
             return trial
-        return min([trial, *(self.trial(trial.keys, ridge) for ridge in RIDGES)], key=lambda t: t.error)
+        for index, ridge in enumerate(RIDGES):
+            trial = min(trial, self.trial(trial.keys, ridge), key=lambda t: t.error)
+            self.context.progress("try ridges", index + 1, len(RIDGES))
+        return trial
 
     def apply(self, model: ir.Model, trial: Trial) -> None:
         """Remove what went in the trial from ``model`` itself, fitted on all samples."""
