@@ -84,6 +84,12 @@ class Quantize(Pass):
         low=2,
         high=20,
     )
+    norm: float | None = option(
+        None,
+        help="Largest 2-norm of a neuron's integer weights: scales get coarser until it holds. 15 in front of"
+        " outputs, and 64 in front of tables of 4 bits, keep the bootstraps before them at their cheapest.",
+        low=1,
+    )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
     per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
     scales: Literal["free", "power-of-two"] = option(

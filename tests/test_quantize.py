@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import DataError, PipelineError, UnsupportedError
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.runtime import Session
-from onnx_fhe.passes import Context
+from onnx_fhe.passes import Context, PassManager
+from onnx_fhe.passes.analysis.cost import estimate
+from onnx_fhe.passes.analysis.linear import linear_of
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.passes.quantize import Quantize
 from onnx_fhe.passes.quantizing.activations import fit_quantizer
@@ -420,3 +423,19 @@ def test_averages_over_channels_are_over_one_scale(mixing, size, activation):
     integer = roads.apply(quantized, "lower-to-integer", data)
     assert roads.off_by_more_than_one(quantized, integer, data)[1] == 0
     np.testing.assert_allclose(roads.outputs(integer, data), roads.outputs(quantized, data), atol=1e-3)
+
+
+def test_small_norms_save_a_decomposition_level(digits_mlp):
+    """Weights of 6 bits have norms that the bootstraps before them pay for; a limit takes that back."""
+    context = Context(calibration=digits_mlp.calibration_data)
+    costs = {}
+    for options in ("", " norm=15", " norm=15 method=nearest scales=power-of-two"):
+        text = f"normalize,quantize{{weights=6{options}}},lower-to-integer"
+        model = PassManager.parse(text).run(load.load(digits_mlp.model), context).model
+        norms = [np.sqrt((x.matrix() ** 2).sum(axis=1)).max() for n in model.graph if (x := linear_of(n))]
+        assert (max(norms) <= 15) == bool(options)
+        done = PassManager.parse("fuse-tlu,insert-rounding{bits=4}").run(model, context).model
+        costs[options] = estimate(done)
+    light, heavy = costs[" norm=15"], costs[""]
+    assert light.bootstraps == heavy.bootstraps
+    assert light.complexity < 0.8 * heavy.complexity

@@ -24,6 +24,9 @@ from .accumulator import fit_within
 from .activations import Quantizer, fit_quantizer, to_powers_of_two
 from .solvers import adapt, solve
 
+LIGHTER = 40
+"""Most times that scales are made coarser."""
+
 if TYPE_CHECKING:
     from ..quantize import Quantize
 
@@ -190,11 +193,9 @@ class Job:
         powers = options.scales == "power-of-two"
         if powers:
             candidates = weights.powers_of_two(candidates)
-        quantized = weights.fit_scales(matrix, moments, candidates, bits)
-        if options.method != "nearest":
-            quantized = solve(
-                matrix, moments, quantized, bits, options.method, move_scale=reference is None and not powers
-            )
+        quantized = self._rounded(matrix, moments, candidates, bits, reference is None and not powers)
+        if options.norm is not None and reference is None:
+            quantized = self._light(quantized, matrix, moments, bits, not powers)
         if options.accumulator_bits is not None:
             quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
         size = linear.channels // linear.groups
@@ -211,6 +212,45 @@ class Job:
             added += edit.set_bias(self.model, linear, offset)
         units.set(node.outputs[0], scale * units.of(node.inputs[0]), linear.channel_axis)
         env.step([*added[:1], node, *added[1:]])
+
+    def _rounded(
+        self,
+        matrix: np.ndarray,
+        moments: list[np.ndarray],
+        candidates: np.ndarray,
+        bits: int,
+        move_scale: bool,
+    ) -> weights.QuantizedWeight:
+        """The integers of a layer with the best of the candidate scales."""
+        quantized = weights.fit_scales(matrix, moments, candidates, bits)
+        if self.options.method == "nearest":
+            return quantized
+        return solve(matrix, moments, quantized, bits, self.options.method, move_scale=move_scale)
+
+    def _light(
+        self,
+        quantized: weights.QuantizedWeight,
+        matrix: np.ndarray,
+        moments: list[np.ndarray],
+        bits: int,
+        move_scale: bool,
+    ) -> weights.QuantizedWeight:
+        """The integers at scales that are coarse enough for the largest norm that the options allow."""
+        limit = float(self.options.norm or 0)
+        for _ in range(LIGHTER):
+            norms = np.sqrt((quantized.integers**2).sum(axis=1))
+            heavy = norms > limit
+            if not heavy.any():
+                break
+            if move_scale:
+                growth = np.maximum(1.05, norms / limit)
+            else:
+                growth = np.full(len(norms), 2.0)
+            scale = np.where(heavy, quantized.scale * growth, quantized.scale)
+            tried = self._rounded(matrix, moments, scale[None], bits, False)
+            integers = np.where(heavy[:, None], tried.integers, quantized.integers)
+            quantized = weights.QuantizedWeight(integers, scale)
+        return quantized
 
     def _within(
         self,
