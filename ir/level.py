@@ -9,6 +9,8 @@ import onnx_ir as ir
 from . import dialect
 
 KEY = "onnx_fhe.level"
+TRAINED_KEY = "onnx_fhe.trained_quantized"
+"""Metadata entry of a model whose integers were trained: it is worth more bits to keep what it computes."""
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 

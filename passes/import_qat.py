@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 from ..ir.graph import constant_of
-from ..ir.level import Level, level_of, set_level
+from ..ir.level import TRAINED_KEY, Level, level_of, set_level
 from ..ir.names import name_nodes
 from .base import Context, Pass, option
 from .importing import activations, agreement, missing, stored
@@ -61,6 +61,7 @@ class ImportQat(Pass):
         if not layers and not count:
             return True
         set_level(model, Level.QDQ)
+        model.metadata_props[TRAINED_KEY] = "true"
         context.notes.append(
             f"import-qat: kept {len(layers)} layers' weights and {count} quantizers of the trained model"
             + (f"; calibrated {', '.join(added)}" if added else "")

@@ -26,6 +26,7 @@ def choose(
     tables: Sequence[ir.Node],
     fixed: Mapping[ir.Node, int | None],
     options: InsertRounding,
+    tolerance: tuple[float, float],
     context: Context,
 ) -> list[Setting]:
     """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
@@ -36,6 +37,8 @@ def choose(
         tables: Its TableLookup nodes.
         fixed: Bits that the user gave.
         options: The pass.
+        tolerance: Mean squared error over the variance of the outputs: what is wanted, and what will do where
+            that takes tables wider than is comfortable.
         context: For progress and notes.
 
     Returns:
@@ -64,16 +67,22 @@ def choose(
             for p, t in zip(places, tables, strict=True)
         ]
 
-    error = np.inf
-    for place in range(len(ladder)):
+    wanted_error, allowed = tolerance
+    error, enough = np.inf, None
+    for place, setting in enumerate(ladder):
+        if enough is not None and setting.bits > context.limits.comfortable_table_bits:
+            (places, error), wanted_error = enough, allowed
+            break
         places = [place] * len(tables)
         error = error_of(places)
-        if error <= options.tolerance:
+        if error <= wanted_error:
             break
+        if error <= allowed and enough is None:
+            enough = places, error
     else:
         context.notes.append(
             f"insert-rounding: {options.most} bits leave an output error of {error:.2%} of the variance, more"
-            f" than the tolerance of {options.tolerance:.2%}; raise `most` if accuracy suffers"
+            f" than the tolerance of {wanted_error:.2%}; raise `most` if accuracy suffers"
             " (tables then cost several times more)"
         )
         return settings(places)
@@ -83,7 +92,7 @@ def choose(
     for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
         while fixed[tables[index]] is None and places[index] > 0:
             tried = [p - 1 if i == index else p for i, p in enumerate(places)]
-            if (now := error_of(tried)) > options.tolerance:
+            if (now := error_of(tried)) > wanted_error:
                 break
             places, error = tried, now
     bits = ", ".join(str(s.bits) for s in settings(places))
