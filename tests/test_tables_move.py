@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, load, check_exact = texts["become"], texts["load"], texts["check_exact"]
+become, load, check_exact, lookups = (texts[k] for k in ("become", "load", "check_exact", "lookups"))
 
 SLICED = """
 graph (float[N, 4] x) => (float[N, 1] y)
@@ -36,7 +36,8 @@ graph (float[N, 4] x) => (float[N, 1] y)
 
 
 def test_a_table_goes_behind_what_drops_elements() -> None:
-    become(SLICED, SLICED_AFTER, "move-tables")
+    after = become(SLICED, SLICED_AFTER, "move-tables")
+    assert (lookups(load(SLICED)), lookups(after)) == (4, 1)
 
 
 def test_a_table_whose_every_element_is_read_stays() -> None:
@@ -71,7 +72,8 @@ graph (float[N, 1, 4, 4] x) => (float[N, 1, 2, 2] y)
 
 
 def test_a_rising_table_goes_behind_max_pooling() -> None:
-    become(POOL, POOL_AFTER, "move-tables")
+    after = become(POOL, POOL_AFTER, "move-tables")
+    assert (lookups(load(POOL)), lookups(after)) == (16 + 12, 12 + 4)
     check_exact(load(POOL), "move-tables", verified=False)
 
 
