@@ -1,7 +1,8 @@
-"""benchmarks/bench.py: one small run, and what it refuses."""
+"""benchmarks/bench.py and levers.py: one small run each, and what is refused."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -73,3 +74,15 @@ def test_a_folder_without_models_is_refused(root: Path, folder: Path, tmp_path: 
     assert (done.returncode, done.stdout) == (1, "")
     assert "cnn" in done.stderr
     assert "mlp" in done.stderr
+
+
+def test_the_table_of_levers(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    levers = importlib.import_module("levers")
+    chosen = ["3 bits, min-max, nearest", "3 bits, `refine-tables`"]
+    monkeypatch.setattr(levers, "PIPELINES", {n: levers.PIPELINES[n] for n in chosen})
+    assert levers.main([str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| | mlp: accuracy | bootstraps | complexity |")
+    assert [line.split("|")[1].strip() for line in lines[2:]] == chosen
+    assert all("| 64 |" in line for line in lines[2:])
