@@ -50,16 +50,20 @@ def fill_range(
         The new width, and gains (channels), at least 1 each.
     """
     spans = np.maximum(spans, 1)
-    best = width, np.ones(len(spans), int)
     if fill == "none":
-        return best
+        return width, np.ones(len(spans), int)
     bound = np.full(len(spans), np.inf)
     if fill == "free" and not is_fresh(source):
         norms = weight_norms(source, len(spans))
         cheap = CHEAP_NORM / CHEAP_FALL ** (width.bits - width.removed - 4)
         if norms.max() <= cheap:
             bound = cheap / np.maximum(norms, 1e-9)
-    bound = np.minimum(bound, room)
+    return gains_within(spans, width, np.minimum(bound, room))
+
+
+def gains_within(spans: np.ndarray, width: Width, bound: np.ndarray) -> tuple[Width, np.ndarray]:
+    """The width, and whole gains of at most ``bound`` (channels), with which the channels see most steps."""
+    best = width, np.ones(len(spans), int)
     usage = _usage(spans, *best)
     for extra in range(1, min(EXTRA_BITS, MOST_BITS - width.bits) + 1):
         wider = Width(width.bits + extra, width.removed + extra)

@@ -8,6 +8,8 @@ import numpy as np
 
 PHASES = 32
 """Offsets that are tried for each channel."""
+BETTER = 0.9
+"""A smaller gain has to bring the error down to this share."""
 PRIOR = 0.25
 """How many observations the unrounded table counts for at each of its inputs."""
 FLOOR = 0.05
@@ -75,11 +77,27 @@ class Placed:
         offset: Added to the accumulator before rounding.
         table: (2^P) entries.
         error: Mean squared error against the unrounded table.
+        gain: What the accumulator is multiplied with first.
     """
 
     offset: int
     table: np.ndarray
     error: float
+    gain: int = 1
+
+
+def place_within(channel: Channel, width: Width, most: int, noise: float = 0.0) -> Placed:
+    """``place`` with the best gain of at most ``most``.
+
+    The largest one sees most steps. A smaller one is better where the table has steps of its own, as that of a
+    network that was trained with its rounding: then the lattices fall on one another.
+    """
+    best = place(channel, width, most, noise)
+    for gain in range(most - 1, max(0, (most - 1) // 2), -1):
+        tried = place(channel, width, gain, noise)
+        if tried.error < BETTER * best.error:
+            best = tried
+    return best
 
 
 def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> Placed:
@@ -109,7 +127,7 @@ def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> 
         offset = int(base + start)
         table, error = _fill(x + offset, seen, width, noise)
         if best is None or error < best.error:
-            best = Placed(offset, table, error)
+            best = Placed(offset, table, error, gain)
     assert best is not None
     return best
 

@@ -16,7 +16,7 @@ from ..base import Context
 from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
 from .fill import exact_room, fill_range, merge_gains
-from .lattice import Channel, Placed, Width, place, width_for
+from .lattice import Channel, Placed, Width, place_within, width_for
 from .setting import Setting
 
 
@@ -107,7 +107,8 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        placed = [place(c, width, int(g), noise) for c, g in zip(channels, gains, strict=True)]
+        placed = [place_within(c, width, int(g), noise) for c, g in zip(channels, gains, strict=True)]
+        gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
 
     def _rewrite(

@@ -1,0 +1,1 @@
+"""What ``distill`` is made of; only that pass imports it, because it imports torch."""

@@ -1,0 +1,138 @@
+"""What the student is trained on: calibration inputs, mixtures of them, noise and shifts, and the teacher's answers.
+
+Only what the calibration data spans is made: every value stays within the range that each input element had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST_BYTES = 256 << 20
+"""The pool of augmented inputs takes at most this much memory."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Calibration samples, split.
+
+    Attributes:
+        train, held: Indices of samples; ``held`` decides when to stop and is never trained on.
+    """
+
+    train: np.ndarray
+    held: np.ndarray
+
+
+def split(total: int, share: float, random: np.random.Generator) -> Parts:
+    """Hold back a share of the samples (at least 16 where there are 64)."""
+    order = random.permutation(total)
+    count = min(max(int(total * share), 16), total // 4)
+    return Parts(np.sort(order[count:]), np.sort(order[:count]))
+
+
+def pool(
+    data: Mapping[str, np.ndarray],
+    copies: int,
+    random: np.random.Generator,
+    images: Mapping[str, tuple[int, int]],
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Augmented samples beside the given ones.
+
+    Args:
+        data: Inputs by name, samples on axis 0.
+        copies: Augmented samples for each given one, as far as memory allows.
+        random: Source of chance.
+        images: Height and width of the inputs that are images; their last axes (or the flat one) are shifted.
+
+    Returns:
+        Inputs by name, and for each sample the two it was mixed from and the share of the first.
+    """
+    total = len(next(iter(data.values())))
+    size = sum(a[0].nbytes for a in data.values())
+    copies = int(max(1, min(copies, MOST_BYTES // max(1, size * total))))
+    count = total * copies
+    first, second = random.integers(total, size=count), random.integers(total, size=count)
+    share = random.beta(0.6, 0.6, size=count)
+    share = np.where(random.random(count) < 0.35, 1.0, np.maximum(share, 1 - share))
+    made: dict[str, np.ndarray] = {}
+    for name, array in data.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            made[name] = np.concatenate([array, array[first]])
+            continue
+        spread = share.reshape([-1] + [1] * (array.ndim - 1)).astype(array.dtype)
+        a, b = array[first], array[second]
+        if name in images:
+            a, b = (shifted(x, images[name], random) for x in (a, b))
+        mixed = a * spread + b * (1 - spread)
+        sigma = array.std(axis=0, keepdims=True) * random.uniform(0, 0.25, size=spread.shape)
+        noisy = mixed + random.standard_normal(mixed.shape) * sigma
+        low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
+        if name in images:  # a pixel may move to where calibration saw none
+            low, high = low.min(), high.max()
+        made[name] = np.concatenate([array, np.clip(noisy, low, high).astype(array.dtype)])
+    same = np.arange(total)
+    return (
+        made,
+        np.concatenate([same, first]),
+        np.concatenate([same, second]),
+        np.concatenate([np.ones(total), share]),
+    )
+
+
+def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+    """Each image moved by up to a tenth of its size (one pixel at least), half of them not at all."""
+    height, width = size
+    planes = images.reshape(len(images), -1, height, width)
+    result = planes.copy()
+    reach = max(1, min(height, width) // 12)
+    moves = random.integers(-reach, reach + 1, size=(len(images), 2))
+    moves[random.random(len(images)) < 0.5] = 0
+    for dy, dx in np.unique(moves, axis=0):
+        if not (dy or dx):
+            continue
+        chosen = np.flatnonzero((moves == (dy, dx)).all(axis=1))
+        padded = np.pad(planes[chosen], ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
+        result[chosen] = padded[:, :, reach - dy : reach - dy + height, reach - dx : reach - dx + width]
+    return result.reshape(images.shape)
+
+
+def image_sizes(data: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """Height and width of inputs that are images: (batch, channels, height, width), or such images laid flat.
+
+    A flat input counts as a square image when what would be vertical neighbours look alike, which chance or
+    a table of features does not bring about.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, array in data.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        if array.ndim == 4 and min(array.shape[2:]) >= 4:
+            found[name] = int(array.shape[2]), int(array.shape[3])
+            continue
+        flat = array.reshape(len(array), -1)
+        for channels in (1, 3):
+            side = int(round((flat.shape[1] / channels) ** 0.5))
+            if side >= 6 and channels * side * side == flat.shape[1] and _looks_flat(flat, side, channels):
+                found[name] = side, side
+                break
+    return found
+
+
+def _looks_flat(flat: np.ndarray, side: int, channels: int) -> bool:
+    planes = flat.reshape(len(flat), channels, side, side).astype(np.float64)
+    planes = planes - planes.mean(axis=0)
+    spread = np.sqrt((planes**2).mean(axis=0)) + 1e-9
+
+    def alike(a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray) -> float:
+        return float(((a * b).mean(axis=0) / (of_a * of_b)).mean())
+
+    vertical = alike(planes[:, :, 1:], planes[:, :, :-1], spread[:, 1:], spread[:, :-1])
+    horizontal = alike(planes[..., 1:], planes[..., :-1], spread[..., 1:], spread[..., :-1])
+    half = side // 2
+    distant = alike(
+        planes[:, :, half:], planes[:, :, : side - half], spread[:, half:], spread[:, : side - half]
+    )
+    return min(vertical, horizontal) > 0.25 and min(vertical, horizontal) > 2 * abs(distant)

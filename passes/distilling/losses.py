@@ -1,0 +1,95 @@
+"""What the student imitates: softened class scores, or values."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch.nn import functional as f
+
+from ...ir.graph import LAYOUT, variable_inputs
+
+Kind = Literal["classes", "values"]
+BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
+CONFIDENT = 0.6
+"""Mean probability of the likeliest class from which on unnamed outputs count as class scores."""
+
+
+def scores(model: ir.Model) -> list[ir.Value]:
+    """The tensors to imitate: the graph outputs, or what lies before a Softmax or ArgMax at the end."""
+    found: list[ir.Value] = []
+    for output in model.graph.outputs:
+        value = output
+        while (producer := value.producer()) is not None and producer.op_type in BEHIND_SCORES | LAYOUT:
+            inner = variable_inputs(producer)
+            if len(inner) != 1:
+                break
+            value = inner[0]
+        # Layout alone is no reason to look behind it.
+        passed = value
+        while passed is not output and (reader := next(iter(passed.consumers()), None)) is not None:
+            if reader.op_type in BEHIND_SCORES:
+                break
+            passed = reader.outputs[0]
+        if passed not in found:
+            found.append(passed)
+    return found
+
+
+def kind_of(answers: list[np.ndarray], cut: list[ir.Value], outputs: list[ir.Value]) -> Kind:
+    """Whether the teacher tells classes apart or computes values."""
+    if len(answers) != 1 or answers[0].ndim != 2 or answers[0].shape[1] < 2:
+        return "values"
+    if cut[0] is not outputs[0]:
+        return "classes"
+    shifted = answers[0] - answers[0].max(axis=1, keepdims=True)
+    likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    return "classes" if likely.max(axis=1).mean() >= CONFIDENT else "values"
+
+
+class Loss:
+    """The distance of the student's answers from the teacher's.
+
+    Args:
+        kind: Of the outputs.
+        temperature: Softens class scores (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015).
+        answers: The teacher's on the calibration data: their variance is the unit of squared errors.
+        label_share: Weight of the true labels, where they are used.
+    """
+
+    def __init__(self, kind: Kind, temperature: float, answers: list[np.ndarray], label_share: float) -> None:
+        self.kind, self.temperature, self.label_share = kind, temperature, label_share
+        self.variance = [float(a.var()) + 1e-12 for a in answers]
+
+    def __call__(
+        self,
+        student: list[torch.Tensor],
+        teacher: list[torch.Tensor],
+        targets: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of a batch; ``targets``: probabilities of the classes by label."""
+        squares = [((s - t) ** 2).mean() / v for s, t, v in zip(student, teacher, self.variance, strict=True)]
+        squared = torch.stack(squares).mean()
+        if self.kind == "values":
+            return squared
+        t = self.temperature
+        wanted = f.softmax(teacher[0] / t, dim=1)
+        soft = f.kl_div(f.log_softmax(student[0] / t, dim=1), wanted, reduction="batchmean") * t * t
+        loss = soft + 0.2 * squared
+        if targets is not None and self.label_share:
+            hard = -(targets * f.log_softmax(student[0], dim=1)).sum(dim=1).mean()
+            loss = (1 - self.label_share) * loss + self.label_share * hard
+        return loss
+
+
+def agreement(kind: Kind, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> float:
+    """Share of samples with the teacher's class, or the share of the variance that is explained."""
+    if kind == "classes":
+        return float((student[0].argmax(dim=1) == teacher[0].argmax(dim=1)).float().mean())
+    lost = [
+        float(((s - t) ** 2).mean() / (t.var(unbiased=False) + 1e-12))
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    return 1.0 - float(np.mean(lost))

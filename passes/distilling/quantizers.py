@@ -1,0 +1,113 @@
+"""Fake quantization with straight-through gradients and learned scales, and the lattice of rounded tables.
+
+Learned scales follow LSQ (Esser et al., "Learned Step Size Quantization", 2020): rounding passes gradients on
+as if it were not there, so scales get theirs from what rounding and clipping lose.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def straight_through(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """The value of ``rounded`` with the gradient of ``exact``."""
+    return exact + (rounded - exact).detach()
+
+
+class FakeWeight(nn.Module):
+    """An integer weight times a scale.
+
+    The latent weight is in units of integer steps, so that one learning rate suits every layer.
+
+    Args:
+        codes: Integers that the weight starts from, any shape.
+        scale: Broadcastable to ``codes``.
+        learn_scale: Whether the scale may change.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, codes: np.ndarray, scale: np.ndarray, learn_scale: bool) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.tensor(codes, dtype=torch.float32))
+        self.log_scale = nn.Parameter(
+            torch.tensor(np.log(scale), dtype=torch.float32), requires_grad=learn_scale
+        )
+        largest = max(1, int(np.abs(codes).max(initial=0)))
+        self.top = 2 ** int(largest).bit_length() - 1
+        self.register_buffer("mask", torch.ones_like(self.latent))
+
+    def codes(self) -> torch.Tensor:
+        """The integers, with the gradient of the latent weight."""
+        kept = self.latent * self.mask
+        return straight_through(kept, kept.round().clamp(-self.top, self.top))
+
+    def scale(self) -> torch.Tensor:
+        """The scale, broadcastable."""
+        return self.log_scale.exp()
+
+    def forward(self) -> torch.Tensor:
+        """The weight that the circuit will have."""
+        return self.codes() * self.scale()
+
+    @torch.no_grad()
+    def keep_in_range(self) -> None:
+        """Latent weights past the last integer would need many steps to come back."""
+        self.latent.clamp_(-self.top - 0.45, self.top + 0.45)
+
+
+class FakeActivation(nn.Module):
+    """QuantizeLinear, Clip and DequantizeLinear of an activation.
+
+    Args:
+        scale: Of the quantizer.
+        zero_point: Integer that stands for 0.
+        low, high: Smallest and largest integer.
+        learn_scale: Whether the scale may change.
+    """
+
+    def __init__(self, scale: float, zero_point: int, low: int, high: int, learn_scale: bool) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(float(np.log(scale))), requires_grad=learn_scale)
+        self.zero_point, self.low, self.high = zero_point, low, high
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What is left of ``x``."""
+        scale = self.log_scale.exp()
+        steps = (x / scale).clamp(self.low - self.zero_point, self.high - self.zero_point)
+        return straight_through(steps, steps.round()) * scale
+
+
+class Lattice(nn.Module):
+    """The rounding of an accumulator in front of its table, with the noise of a bootstrap.
+
+    The accumulator is seen in integer steps, ``a = (z - shift) / unit``; rounding leaves the points
+    ``origin + ratio * (0 .. 2^bits - 1)``. Both are set by ``Ranges`` from what calibration data shows.
+
+    Args:
+        bits: P, bits that reach the table.
+        noise: Standard deviation of the noise, in steps of the lattice (passes/analysis/noise.py).
+    """
+
+    ratio: torch.Tensor
+    origin: torch.Tensor
+
+    def __init__(self, bits: int, noise: float) -> None:
+        super().__init__()
+        self.bits, self.noise = bits, noise
+        self.strength = 0.0
+        self.noisy = True
+        self.register_buffer("ratio", torch.zeros(()))
+        self.register_buffer("origin", torch.zeros(()))
+
+    def forward(self, z: torch.Tensor, unit: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """``z`` on the lattice: wholly, or partly while training gets used to it."""
+        if self.strength == 0.0 or self.ratio.ndim == 0:
+            return z
+        place = ((z - shift) / unit - self.origin) / self.ratio
+        read = place + self.noise * torch.randn_like(place) if self.noisy else place
+        index = torch.floor(read + 0.5).clamp(0, 2**self.bits - 1)
+        moved = (index - place) * self.ratio * unit * self.strength
+        return z + moved.detach()

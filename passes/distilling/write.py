@@ -1,0 +1,89 @@
+"""The trained student, back in the qdq model: integers, scales, biases, and the lattices as operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..quantizing.graph import initializer, node
+from .student import Student, Table
+
+
+def write_back(model: ir.Model, student: Student) -> None:
+    """Put what was learned into ``model`` (the one that the student was made from), in place."""
+    with torch.no_grad():
+        for table in student.tables:
+            if table.lattice.ratio.ndim:
+                _insert_lattice(model, student, table)
+        for dq, weight in student.weights.items():
+            old = dq.inputs[0]
+            assert old is not None
+            codes = weight.codes().round().numpy().astype(np.int8)
+            _replace(model, dq, 0, codes)
+            scale = weight.scale().numpy().reshape(-1).astype(np.float32)
+            given = dq.inputs[1]
+            assert given is not None
+            _replace(model, dq, 1, scale.reshape(given.const_value.shape.numpy()))  # type: ignore[union-attr]
+        for quantizer in student.quantizers:
+            if student.activations[quantizer.dequantize].log_scale.requires_grad:
+                scale = student.activations[quantizer.dequantize].log_scale.exp().numpy().astype(np.float32)
+                for place in (quantizer.quantize, quantizer.dequantize):
+                    _replace(model, place, 1, scale)
+        for value, tensor in student.constants.items():
+            if isinstance(tensor, torch.nn.Parameter):
+                new = initializer(model, f"{value.name}_trained", tensor.numpy())
+                ir.convenience.replace_all_uses_with(value, new)
+    RemoveUnusedNodesPass()(model)
+
+
+def _replace(model: ir.Model, reader: ir.Node, index: int, array: np.ndarray) -> None:
+    old = reader.inputs[index]
+    assert old is not None
+    reader.replace_input_with(index, initializer(model, f"{old.name}_trained", np.asarray(array)))
+
+
+def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
+    """Floor(z * a + b), clipped, and back: element-wise, so it becomes part of the table.
+
+    ``insert-rounding`` then finds the lattice in the table's steps, and rounding loses nothing.
+    """
+    lattice = table.lattice
+    ratio, origin, unit, shift = (
+        np.asarray(t.numpy(), np.float64)
+        for t in (lattice.ratio, lattice.origin, student.unit(table), student.shift(table))
+    )
+    step = ratio * unit
+    start = shift + origin * unit
+    name = f"{table.base.name}_lattice"
+    constants = {
+        "scale": 1 / step,
+        "offset": 0.5 - start / step,
+        "low": np.asarray(0.0),
+        "high": np.asarray(2.0**lattice.bits - 1),
+        "step": step,
+        "start": start,
+    }
+    values = {k: initializer(model, f"{name}_{k}", a.astype(np.float32)) for k, a in constants.items()}
+    like, current = table.base, table.base
+    readers = student.readers(table)
+    nodes: list[ir.Node] = []
+    for op, arguments in (
+        ("Mul", ["scale"]),
+        ("Add", ["offset"]),
+        ("Floor", []),
+        ("Clip", ["low", "high"]),
+        ("Mul", ["step"]),
+        ("Add", ["start"]),
+    ):
+        made = node(op, [current, *(values[a] for a in arguments)], like, f"{name}_{len(nodes)}")
+        nodes.append(made)
+        current = made.outputs[0]
+    for reader in readers:
+        for index, given in enumerate(reader.inputs):
+            if given is table.base:
+                reader.replace_input_with(index, current)
+    producer = table.base.producer()
+    assert producer is not None
+    model.graph.insert_after(producer, nodes)
