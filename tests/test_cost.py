@@ -108,8 +108,6 @@ def test_bits_and_demands_never_make_a_bootstrap_cheaper():
     for bits in range(1, 9):
         by_demand = [bootstrap.bootstrap_complexity(bits, d) for d in np.arange(-2, 30, 0.25)]
         assert by_demand == sorted(by_demand)
-        cheapest = bootstrap.cheapest_demand(bits)
-        assert bootstrap.bootstrap_complexity(bits, cheapest) > 1.25 * by_demand[0]
     times = [bootstrap.milliseconds(c) for c in np.geomspace(2e7, 1e10, 40)]
     assert times == sorted(times)
 

@@ -6,7 +6,6 @@ concrete-python 2.11, 128 bits of security, p_error 1e-5 for each lookup; times 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import pairwise
 
 import numpy as np
 
@@ -40,16 +39,6 @@ def bootstrap_complexity(bits: int, demand: float = 8.0) -> float:
     steps = COMPLEXITY[max(1, min(8, bits))]
     place = bisect_right(steps, demand, key=lambda step: step[0]) - 1
     return float(1e6 * steps[max(0, place)][1] * min(WIDE_MOST, WIDE_STEP ** max(0, bits - 8)))
-
-
-def cheapest_demand(bits: int) -> float:
-    """The largest demand at which bootstraps of so many bits take no decomposition level more.
-
-    Steps of less than a quarter are other parameters of the same level.
-    """
-    steps = COMPLEXITY[max(1, min(8, bits))]
-    found = (b[0] for a, b in pairwise(steps) if b[1] > 1.25 * a[1])
-    return next(found)
 
 
 def milliseconds(complexity: float) -> float:
