@@ -29,6 +29,7 @@ from .normalizing import (
     shapes,
     transposes,
 )
+from .normalizing.edit import remembering_names
 
 _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     folding.remove_noop,
@@ -95,7 +96,9 @@ class Normalize(Pass):
             )
         _fold(model)
         for _ in range(_MOST_SWEEPS):
-            if not _sweep(model) and not inner.rewrite(model):
+            with remembering_names():
+                modified = _sweep(model)
+            if not modified and not inner.rewrite(model):
                 break
             _fold(model)
         RemoveUnusedOpsetsPass()(model)

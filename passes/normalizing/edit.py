@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +24,45 @@ def rank_of(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
+@dataclass
+class _Taken:
+    """Names that are taken, or were a moment ago."""
+
+    nodes: set[str]
+    values: set[str]
+
+
+_known: ContextVar[dict[ir.Graph, _Taken] | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def remembering_names() -> Iterator[None]:
+    """While only this module edits graphs: looking at all names for each edit takes quadratic time."""
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _taken(graph: ir.Graph) -> _Taken:
+    known = _known.get()
+    if known is not None and graph in known:
+        return known[graph]
+    values = set(graph.initializers) | {str(i.name) for i in graph.inputs}
+    nodes: set[str] = set()
+    for node in graph.all_nodes():
+        nodes.add(str(node.name))
+        values.update(str(o.name) for o in node.outputs)
+    found = _Taken(nodes, values)
+    if known is not None:
+        known[graph] = found
+    return found
+
+
 def constant(graph: ir.Graph, array: np.ndarray, stem: str) -> ir.Value:
     """A new initializer named ``stem``, or ``stem_1``, ... where that is taken."""
-    taken = set(graph.initializers) | {str(i.name) for i in graph.inputs}
-    for node in graph.all_nodes():
-        taken.update(str(o.name) for o in node.outputs)
-    name = fresh(stem, taken)
+    name = fresh(stem, _taken(graph).values)
     tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -48,6 +84,7 @@ def set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray, 
         name = str(old.name)
         node.replace_input_with(index, None)
         del graph.initializers[name]
+        _taken(graph).values.discard(name)
     node.replace_input_with(index, constant(graph, array, name))
 
 
@@ -92,11 +129,9 @@ def insert(
     """Put a new node before ``before``; returns its output, which has the type and shape of ``like``."""
     graph = before.graph
     assert isinstance(graph, ir.Graph)
-    nodes = {str(n.name) for n in graph.all_nodes()}
-    values = {str(o.name) for n in graph.all_nodes() for o in n.outputs}
-    values |= set(graph.initializers) | {str(i.name) for i in graph.inputs}
-    node = ir.node(op_type, inputs, attributes or {}, name=fresh(name, nodes))
-    node.outputs[0].name = fresh(f"{name}_output", values)
+    taken = _taken(graph)
+    node = ir.node(op_type, inputs, attributes or {}, name=fresh(name, taken.nodes))
+    node.outputs[0].name = fresh(f"{name}_output", taken.values)
     if like is not None:
         node.outputs[0].type, node.outputs[0].shape = like.type, like.shape
     graph.insert_before(before, node)
