@@ -11,10 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import ArtifactError, DataError
-from ..ir.graph import layer_of
+from ..ir.graph import layer_of, title_of
 from ..ir.limits import TargetLimits
 from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
+from ..passes.analysis.layers import layer_of as titled
 from ..passes.expanding.expand import expanded
 from .base import (
     DEFAULTS,
@@ -230,16 +231,14 @@ def _statistics(server: ir.Model, options: LowerOptions) -> CircuitStatistics:
     sizes = {k: v.size for k, v in Session(server, names).run(sample).items()} if names else {}
     layers = []
     for x, value in zip(found, values, strict=True):
-        node = layer_of(x.source) or x.node
+        name, operator = titled(x.node)
         exact = x.lsbs_to_remove if x.mode == "exact" else 0
         count = sizes[value] * (1 + exact)
-        layers.append(LayerStatistics(node.name or "", node.op_type, x.accumulator_bits, x.table_bits, count))
+        layers.append(LayerStatistics(name, operator, x.accumulator_bits, x.table_bits, count))
     for mark in marks(server, "Decrypt"):
         assert mark.inputs[0] is not None
         if (linear := layer_of(mark.inputs[0])) is not None:
-            layers.append(
-                LayerStatistics(linear.name or "", linear.op_type, bits_of(*declared_range(mark)), 0, 0)
-            )
+            layers.append(LayerStatistics(*title_of(linear), bits_of(*declared_range(mark)), 0, 0))
     return summarize(layers, options)
 
 

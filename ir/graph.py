@@ -39,6 +39,16 @@ def is_dialect(node: ir.Node, *op_types: str) -> bool:
     return node.domain == DOMAIN and (not op_types or node.op_type in op_types)
 
 
+STANDS_FOR = ("onnx_fhe.layer", "onnx_fhe.operator")
+"""Metadata of nodes that an operator was taken apart into: its name and its type."""
+
+
+def title_of(node: ir.Node) -> tuple[str, str]:
+    """Name and operator of a node as its user knows it: of the one that it was made of, if any."""
+    name, operator = (node.metadata_props.get(k) for k in STANDS_FOR)
+    return name or str(node.name or ""), operator or node.op_type
+
+
 def layer_of(value: ir.Value | None) -> ir.Node | None:
     """The node that computes what ``value`` holds, seen through layout, constants and rounding.
 

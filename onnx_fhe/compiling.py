@@ -26,6 +26,7 @@ from .ir.runtime import Arrays, to_proto
 from .ir.verify import verify, verify_given
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .passes.analysis import islands
+from .passes.analysis.advice import advice
 from .passes.base import Context
 from .passes.importing.detect import is_foreign
 from .passes.instruments import Instrument, Verify
@@ -122,7 +123,7 @@ def compile_model(
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
         circuit = target.lower(result.model, options)
-    notes = list(result.context.notes)
+    notes = [*result.context.notes, *advice(result.model)]
     if arrays is not None and check_samples > 0:
         with timed("compare"):
             notes += _compare(result.model, circuit, arrays, check_samples, progress)

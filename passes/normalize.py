@@ -20,6 +20,7 @@ from .importing import detect, qoperators
 from .normalizing import (
     affine,
     batch,
+    choices,
     convolutions,
     folding,
     inner,
@@ -47,6 +48,9 @@ _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     linear.normalize_window,
     linear.fold_pad,
     reductions.sum_of_many,
+    choices.split_to_slices,
+    choices.global_max,
+    choices.largest_of_many,
     transposes.merge,
     transposes.sink,
     affine.merge,

@@ -129,8 +129,8 @@ class Quantize(Pass):
         if self.equalize:
             equalize(model, regions)
         chosen = self
-        if self.weights == "auto":
-            linear = [str(n.name) for n in regions.server if linear_of(n)]
+        linear = [str(n.name) for n in regions.server if linear_of(n)]
+        if self.weights == "auto" and linear:
             free = [n for n in linear if "weights" not in self.layers.get(n, {})]
             search = WidthSearch(
                 model,
@@ -160,7 +160,8 @@ class Quantize(Pass):
         return replace(self, weights=most, inputs=inputs, layers={**self.layers, **layers})
 
     def _quantize(self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> None:
-        inputs = input_bits(int(self.weights)) if self.inputs == "auto" else self.inputs
+        most = self.most if self.weights == "auto" else self.weights
+        inputs = input_bits(most) if self.inputs == "auto" else self.inputs
         Job(replace(self, inputs=inputs), model, find_regions(model), data, context).run()
 
     def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:

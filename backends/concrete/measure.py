@@ -5,7 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from ...ir.graph import layer_of
+from ...ir.graph import layer_of, title_of
+from ...passes.analysis.layers import layer_of as titled
 from ..base import CircuitStatistics, LayerStatistics
 from ..layers import merge_layers
 from ..lookups import Lookup, marks
@@ -48,12 +49,12 @@ def _layers(plan: Plan, compiled: Compiled) -> list[LayerStatistics]:
         lookup = plan.lookups.get(node)
         if lookup is None:
             continue
-        source = layer_of(lookup.source) or node
+        name, operator = titled(node)
         width = _width(scope.indexes[node])
         layers.append(
             LayerStatistics(
-                name=source.name or "",
-                operator=source.op_type,
+                name=name,
+                operator=operator,
                 accumulator_bits=width,
                 table_bits=_table_bits(lookup, width),
                 programmable_bootstraps=int(counts.get(plan.tag(node), 0)),
@@ -64,12 +65,14 @@ def _layers(plan: Plan, compiled: Compiled) -> list[LayerStatistics]:
         assert value is not None
         if (linear := layer_of(value)) is not None:
             width = _width(scope.values[value])
-            layers.append(LayerStatistics(linear.name or "", linear.op_type, width, 0, 0))
+            layers.append(LayerStatistics(*title_of(linear), width, 0, 0))
     return _in_order(plan, layers)
 
 
 def _in_order(plan: Plan, layers: list[LayerStatistics]) -> list[LayerStatistics]:
-    order = {n.name or "": i for i, n in enumerate(plan.server.graph)}
+    order: dict[str, int] = {}
+    for i, node in enumerate(plan.server.graph):
+        order.setdefault(title_of(node)[0], i)
     return sorted(layers, key=lambda x: order[x.name])
 
 

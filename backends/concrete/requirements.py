@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...ir.errors import LimitError
-from ...ir.graph import layer_of
+from ...ir.graph import layer_of, title_of
 from ...ir.limits import TargetLimits
+from ...passes.analysis.layers import layer_of as titled
 from ..lookups import Lookup, bits_of, declared_range, marks
 from .emit import emission_of
 from .plan import Plan
@@ -25,20 +26,19 @@ def check(plan: Plan, limits: TargetLimits) -> None:
         low, high = declared_range(node)
         bits = bits_of(low, high)
         if bits > limits.output_bits:
-            source = layer_of(node.outputs[0]) or node
+            name, op = title_of(layer_of(node.outputs[0]) or node)
             raise LimitError(
                 "an output is too wide",
                 found=f"{bits} bits ({low} .. {high})",
                 allowed=f"{limits.output_bits} bits",
                 do="use fewer weight or activation bits in the last layer, or prune it",
-                node=source.name or "",
-                op=source.op_type,
+                node=name,
+                op=op,
             )
 
 
 def _check_lookup(lookup: Lookup, limits: TargetLimits) -> None:
-    source = layer_of(lookup.source) or lookup.node
-    where = {"node": source.name or "", "op": source.op_type}
+    where = dict(zip(("node", "op"), titled(lookup.node), strict=True))
     if not lookup.lsbs_to_remove:
         if lookup.table_bits > limits.table_bits:
             raise LimitError(
@@ -74,13 +74,13 @@ def no_parameters(plan: Plan, p_error: float | None) -> LimitError:
         return LimitError(
             "Concrete finds no parameters for this circuit", do="use fewer weight or input bits, or prune"
         )
-    source = layer_of(widest.source) or widest.node
+    name, op = titled(widest.node)
     return LimitError(
         "Concrete finds no parameters for this circuit",
         found=f"the widest table takes {widest.table_bits} bits "
         f"of an accumulator of {widest.accumulator_bits}, with p_error {p_error}",
         do="give insert-rounding fewer bits, use fewer weight or activation bits, prune, "
         "or allow a larger p_error",
-        node=source.name or "",
-        op=source.op_type,
+        node=name,
+        op=op,
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...ir.graph import is_dialect, variable_inputs
+from ...ir.graph import is_dialect
 from ..analyze_bit_widths import table_width
+from ..expanding.expand import expanded
 from .bootstrap import EXTRACTED, bootstrap_complexity, milliseconds
 from .demand import demands
 from .groups import before_rounding, group_widths
@@ -18,7 +19,7 @@ from .regions import find_regions
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One table lookup, or max-pooling, of the model.
+    """One table lookup of the model.
 
     Attributes:
         name: The layer that feeds it.
@@ -41,7 +42,7 @@ class CostEstimate:
     """The cost of one sample.
 
     Attributes:
-        layers: One entry for each table lookup and max-pooling.
+        layers: One entry for each table lookup.
     """
 
     layers: tuple[LayerCost, ...]
@@ -66,14 +67,13 @@ class CostEstimate:
 
 
 def estimate(model: ir.Model) -> CostEstimate:
-    """Estimate a model of the integer level, tables fused."""
+    """Estimate a model of the integer level, tables fused; maxima and products as the lookups they become."""
+    model = expanded(model)
     asked, widths = demands(model), group_widths(model)
     layers = []
     for node in model.graph:
         if is_dialect(node, "TableLookup"):
             layers.append(_lookup(node, asked.get(node.outputs[0], 0.0), widths))
-        elif node.op_type == "MaxPool" and variable_inputs(node)[0] in widths:
-            layers.append(_pooling(node, asked.get(node.outputs[0], 0.0), widths))
     return CostEstimate(tuple(layers))
 
 
@@ -85,14 +85,6 @@ def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int]) -> LayerC
     extra = width.bootstraps - width.lookups
     complexity = width.lookups * bootstrap_complexity(bits, demand) + 1e6 * EXTRACTED * extra
     return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand)
-
-
-def _pooling(node: ir.Node, demand: float, widths: dict[ir.Value, int]) -> LayerCost:
-    """Max-pooling: a lookup, of one bit more, for each element of a window after the first."""
-    elements = math.prod(d for d in list(node.outputs[0].shape or [])[1:] if isinstance(d, int))
-    count = elements * (math.prod(node.attributes.get_ints("kernel_shape", [1])) - 1)
-    bits = widths[variable_inputs(node)[0]] + 1
-    return LayerCost(str(node.name), bits, count, count * bootstrap_complexity(bits, demand), demand)
 
 
 def estimate_float(model: ir.Model, table_bits: int = 4) -> CostEstimate:

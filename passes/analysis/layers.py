@@ -9,5 +9,6 @@ from ...ir import graph
 
 def layer_of(table: ir.Node) -> tuple[str, str]:
     """Name and operator of the node whose accumulator a table takes in, else the table's own."""
-    node = graph.layer_of(table.inputs[0]) or table
-    return str(node.name), node.op_type
+    if graph.STANDS_FOR[0] in table.metadata_props:
+        return graph.title_of(table)
+    return graph.title_of(graph.layer_of(table.inputs[0]) or table)

@@ -63,6 +63,7 @@ class Regions:
         operands: Quantized tensors that operators on several encrypted elements (maxima, products) read.
         paired: Quantized tensors that are read by functions of a pair: one table tells all pairs apart.
         joins: Additions that an accumulator takes part in.
+        results: In a network that is encrypted whole: functions that leave the encrypted part, quantized.
         settling: Operators but linear ones that read accumulators in their quantized form.
     """
 
@@ -76,29 +77,35 @@ class Regions:
     operands: set[ir.Value] = field(default_factory=set)
     paired: set[ir.Value] = field(default_factory=set)
     joins: list[ir.Node] = field(default_factory=list)
+    results: set[ir.Value] = field(default_factory=set)
     settling: set[ir.Node] = field(default_factory=set)
 
 
 def server_nodes(model: ir.Model) -> list[ir.Node]:
     """Nodes on a path from a linear operator to a linear operator (both included), in order.
 
-    All that comes before the first or after the last of them needs no encryption: the client does it.
+    All that comes before the first or after the last of them needs no encryption: the client does it. A
+    network without any is encrypted whole: all that depends on an input, or, once quantized, on a quantizer.
     """
     graph = nx.DiGraph()
     graph.add_nodes_from(model.graph)
     for node in model.graph:
         graph.add_edges_from((p, node) for v in variable_inputs(node) if (p := v.producer()) is not None)
     linear = [n for n in model.graph if linear_of(n) is not None]
+    if not linear:
+        starts = [n for n in model.graph if n.op_type == "DequantizeLinear" and variable_inputs(n)]
+        reached = _reach(graph, starts or [n for n in model.graph if variable_inputs(n)])
+        return [n for n in model.graph if n in reached and n.op_type != "Identity"]
     after, before = _reach(graph, linear), _reach(graph.reverse(copy=False), linear)
     return [n for n in model.graph if n in after and n in before]
 
 
 def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
-    """The error for a model without a linear operator."""
+    """The error for a model without a node that depends on its inputs."""
     return UnsupportedError(
         "there is nothing to run encrypted in this model",
         found=", ".join(sorted({n.op_type for n in model.graph})) or "no nodes",
-        allowed="at least one Gemm, MatMul or Conv with constant weights that depends on an input",
+        allowed="at least one operator that depends on an input",
         do="check that the weights are stored in the model and that the file is the trained model",
     )
 
@@ -117,28 +124,53 @@ def _reach(graph: nx.DiGraph, sources: list[ir.Node]) -> set[ir.Node]:
 def find_regions(model: ir.Model) -> Regions:
     """Find the encrypted part of a normalized float model and where quantizers go.
 
+    A network without a linear operator is encrypted whole, as far as that goes; the client does the rest.
+
     Raises:
-        UnsupportedError: A node between two linear operators is neither linear, layout, average pooling, an
-            addition nor element-wise in one encrypted tensor, or there is no linear operator at all.
+        UnsupportedError: A node between two linear operators is neither linear, nor moves, chooses, averages,
+            adds or multiplies elements, nor works element by element on one or two encrypted tensors; or
+            there is no node at all.
     """
-    server = server_nodes(model)
-    if not server:
-        raise nothing_to_encrypt(model)
     from .walk import Walk  # the walk is written in terms of what this file defines
 
-    opset = model.graph.opset_imports.get("", 21)
-    needed: dict[ir.Value, None] = {}
-    probes = Walk.probes(opset)
-    while True:
-        walk = Walk(Regions(server), dict(needed), probes)
-        walk.run()
-        if walk.needed == needed:
-            break
-        needed = walk.needed
-    regions = walk.regions
-    inside = {o for n in server for o in n.outputs}
+    probes = Walk.probes(model.graph.opset_imports.get("", 21))
+    server = server_nodes(model)
+    whole = not any(linear_of(n) is not None for n in server)
+    while server:
+        needed: dict[ir.Value, None] = {}
+        try:
+            while True:
+                walk = Walk(Regions(server), dict(needed), probes)
+                walk.run(whole)
+                if walk.needed == needed:
+                    return _finished(walk.regions, needed, walk.scales, walk.beside)
+                needed = walk.needed
+        except UnsupportedError:
+            rest = _without(server, walk.current) if whole else []
+            if not rest:
+                raise
+            server = rest
+    raise nothing_to_encrypt(model)
+
+
+def _finished(
+    regions: Regions,
+    needed: dict[ir.Value, None],
+    scales: nx.utils.UnionFind,
+    beside: nx.utils.UnionFind,
+) -> Regions:
+    inside = {o for n in regions.server for o in n.outputs}
     regions.inputs = [v for v in needed if v not in inside]
-    regions.quantized = [v for n in server for v in n.outputs if v in needed]
-    regions.shared_scale = [g for g in walk.scales.to_sets() if len(g) > 1]
-    regions.concatenated = [g for g in walk.beside.to_sets() if len(g) > 1]
+    regions.quantized = [v for n in regions.server for v in n.outputs if v in needed]
+    regions.shared_scale = [g for g in scales.to_sets() if len(g) > 1]
+    regions.concatenated = [g for g in beside.to_sets() if len(g) > 1]
     return regions
+
+
+def _without(server: list[ir.Node], node: ir.Node | None) -> list[ir.Node]:
+    """The nodes that do not depend on ``node``."""
+    gone: set[ir.Node] = set()
+    for one in server:
+        if one is node or any(v.producer() in gone for v in variable_inputs(one)):
+            gone.add(one)
+    return [n for n in server if n not in gone] if gone else []

@@ -42,6 +42,7 @@ class Walk:
         self._probe = probes.elementwise
         self._movements = probes.movements
         self._opset = probes.opset
+        self.current: ir.Node | None = None
         self.scales = nx.utils.UnionFind()
         self.beside = nx.utils.UnionFind()
         self._sources: dict[ir.Value, list[ir.Value]] = {}
@@ -53,12 +54,23 @@ class Walk:
         """What all walks over a model of that opset share."""
         return Probes(ElementwiseProbe(opset), Movements(opset), opset)
 
-    def run(self) -> None:
-        """Walk."""
+    def run(self, whole: bool = False) -> None:
+        """Walk; a network that is encrypted ``whole`` also quantizes the functions that it ends with."""
         for node in self.regions.server:
+            self.current = node
             tensor = self._visit(node)
             for output in node.outputs:
                 self._define(output, tensor or Tensor(Kind.ACCUMULATOR, output))
+
+        if not whole:
+            return
+        inside = set(self.regions.server)
+        for value in [o for n in self.regions.server for o in n.outputs]:
+            leaves = value.is_graph_output() or any(n not in inside for n in value.consumers())
+            made = self.regions.tensors[value].kind is Kind.FUNCTION or value in self.needed
+            if leaves and made and value.dtype is ir.DataType.FLOAT:
+                self.needed.setdefault(value)
+                self.regions.results.add(value)
 
     def _define(self, value: ir.Value, tensor: Tensor) -> None:
         self.regions.bases[value] = tensor.base
@@ -199,8 +211,9 @@ class Walk:
             if tensor.kind is Kind.FUNCTION and known is not None and known.kind is Kind.ACTIVATION:
                 roots += self._roots(tensor.base)  # a function of few integers needs no table of its own
                 continue
-            self._require(value, node)
-            roots += self._roots(value)
+            number = _number(value)
+            self._require(number, node)
+            roots += self._roots(number)
         if self._knows_differences_only(node, variable):
             self.scales.union(*roots)
             self.regions.operands.update(roots)
@@ -222,6 +235,15 @@ class Walk:
             for shift in (0, 1, 5)
         ]
         return all(np.array_equal(r, results[0]) for r in results)
+
+
+def _number(value: ir.Value) -> ir.Value:
+    """The float tensor that a condition was made of by Casts."""
+    producer = value.producer()
+    while value.dtype is not ir.DataType.FLOAT and producer is not None and producer.op_type == "Cast":
+        assert producer.inputs[0] is not None
+        value, producer = producer.inputs[0], producer.inputs[0].producer()
+    return value
 
 
 def _one_result(node: ir.Node) -> bool:

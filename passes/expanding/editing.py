@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...ir import dialect
 from ...ir.errors import LimitError
+from ...ir.graph import STANDS_FOR, title_of
 from ..analysis.ranges import SoundRanges
 from ..lowering.build import Builder
 
@@ -62,7 +63,7 @@ class Editor:
         self, op: str, inputs: Sequence[ir.Value], name: str, attributes: dict[str, object] | None = None
     ) -> ir.Value:
         """Insert a node that broadcasts."""
-        made = self.build.add(op, inputs, inputs[0], name, attributes)
+        made = self._add(op, inputs, inputs[0], name, attributes)
         shape = np.broadcast_shapes(*(self.shape(v) if len(v.shape or ()) else () for v in inputs))
         return self._shaped(made, shape[1:])
 
@@ -73,14 +74,14 @@ class Editor:
             return value
         index = self.build.constant(f"{name}_places", np.asarray(places), np.int64)
         shape[axis] = len(places)
-        made = self.build.add("Gather", [value, index], value, name, {"axis": axis})
+        made = self._add("Gather", [value, index], value, name, {"axis": axis})
         return self._shaped(made, shape[1:])
 
     def concat(self, values: Sequence[ir.Value], axis: int, name: str) -> ir.Value:
         """Several tensors side by side."""
         shape = list(self.shape(values[0]))
         shape[axis] = sum(self.shape(v)[axis] for v in values)
-        made = self.build.add("Concat", list(values), values[0], name, {"axis": axis})
+        made = self._add("Concat", list(values), values[0], name, {"axis": axis})
         return self._shaped(made, shape[1:])
 
     def reshape(self, value: ir.Value, like: ir.Value, name: str) -> ir.Value:
@@ -92,21 +93,47 @@ class Editor:
     def to_shape(self, value: ir.Value, shape: Sequence[int], name: str) -> ir.Value:
         """The elements of one sample in another shape."""
         target = self.build.constant(f"{name}_target", np.asarray([0, *shape]), np.int64)
-        return self._shaped(self.build.add("Reshape", [value, target], value, name), shape)
+        return self._shaped(self._add("Reshape", [value, target], value, name), shape)
 
     def sum_over(self, value: ir.Value, axis: int, name: str) -> ir.Value:
         """The sum along one axis, which goes."""
         axes = self.build.constant(f"{name}_axes", np.asarray([axis]), np.int64)
         shape = list(self.shape(value))
         del shape[axis]
-        made = self.build.add("ReduceSum", [value, axes], value, name, {"keepdims": 0})
+        made = self._add("ReduceSum", [value, axes], value, name, {"keepdims": 0})
         return self._shaped(made, shape[1:])
 
     def lookup(self, value: ir.Value, table: np.ndarray, first: int, name: str, axis: int = 1) -> ir.Value:
         """One table (channels, size) for all inputs from ``first`` on."""
         values = self.build.constant(f"{name}_values", table)
         start = self.build.constant(f"{name}_first", np.full(len(table), first))
-        return self.build.dialect("TableLookup", [value, values, start], value, name, step=1, axis=axis)
+        return self._titled(
+            self.build.dialect("TableLookup", [value, values, start], value, name, step=1, axis=axis)
+        )
+
+    def times(self, value: ir.Value, factor: int, name: str) -> ir.Value:
+        """``factor * value``."""
+        if factor == 1:
+            return value
+        constant = self.build.constant(f"{name}_factor", np.full([1] * len(value.shape or ()), factor))
+        return self._add("Mul", [value, constant], value, name)
+
+    def _add(
+        self,
+        op: str,
+        inputs: Sequence[ir.Value],
+        like: ir.Value,
+        name: str,
+        attributes: dict[str, object] | None = None,
+    ) -> ir.Value:
+        return self._titled(self.build.add(op, inputs, like, name, attributes))
+
+    def _titled(self, value: ir.Value) -> ir.Value:
+        """Statistics call what is made after the node that it stands for."""
+        made = value.producer()
+        if made is not None and self._node is not None:
+            made.metadata_props.update(zip(STANDS_FOR, title_of(self._node), strict=True))
+        return value
 
     def _shaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         batch = (

@@ -56,7 +56,7 @@ def packed(
     flat = np.zeros((len(table), size), np.float64)
     flat[:, (numbers - low).ravel()] = table.reshape(len(table), -1)
     left, right = (
-        _times(v, factor, f"{node.name}_{s}", edit) for v, factor, s in ((x, a, "left"), (y, b, "right"))
+        edit.times(v, factor, f"{node.name}_{s}") for v, factor, s in ((x, a, "left"), (y, b, "right"))
     )
     index = edit.add("Add", [left, right], f"{node.name}_packed")
     return edit.lookup(index, flat, low, f"{node.name}_table", axis)
@@ -94,10 +94,3 @@ def _factors(n: int, m: int) -> Iterator[tuple[int, int]]:
     if n * m > 1 << 12:
         pairs = [(1, 1), (1, -1), (1, 0), (0, 1)]
     yield from sorted(pairs, key=lambda p: p[0] * (n - 1) + abs(p[1]) * (m - 1))
-
-
-def _times(value: ir.Value, factor: int, name: str, edit: Editor) -> ir.Value:
-    if factor == 1:
-        return value
-    constant = edit.build.constant(f"{name}_factor", np.full([1] * len(value.shape or ()), factor))
-    return edit.build.add("Mul", [value, constant], value, name)

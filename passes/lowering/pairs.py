@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
+from ...ir.graph import variable_inputs
 from ..analysis.islands import Island
 from ..analysis.ranges import Interval
 from .build import Builder
@@ -30,7 +31,7 @@ def build_pairs(model: ir.Model, island: Island, x: Interval, y: Interval, build
     """
     second = island.second
     assert second is not None
-    node = island.nodes[0]
+    node = next((n for n in island.nodes if len(variable_inputs(n)) > 1), island.nodes[0])
     lows = [int(np.floor(b[0].min())) for b in (x, y)]
     sizes = [int(np.ceil(b[1].max())) - low + 1 for b, low in zip((x, y), lows, strict=True)]
     if sizes[0] * sizes[1] > MOST_PAIRS:
@@ -70,7 +71,7 @@ def build_pairs(model: ir.Model, island: Island, x: Interval, y: Interval, build
         sizes[0] * sizes[1], -1
     )
     table = codes.T.reshape(-1, *sizes)
-    name = f"{node.name}_pairs"
+    name = build.take_name(node)
     operands = [
         island.source,
         second,

@@ -9,10 +9,17 @@ from ...ir.movement import Movements
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import linear_of
 from ..analysis.regions import POOLS, server_nodes
-from . import matrices, reductions
+from . import choices, matrices, reductions
 from .edit import rank_of
 
-_RULES = (reductions.normalization, reductions.norm, reductions.division)
+_RULES = (
+    reductions.normalization,
+    reductions.norm,
+    reductions.division,
+    choices.conditions_as_numbers,
+    choices.choose_by_sum,
+    choices.function_before_pool,
+)
 _IMAGE = 4
 
 

@@ -98,13 +98,17 @@ class Job:
         wanted = [n.outputs[0] for n in self.regions.server if linear_of(n)]
         wanted += [*self.regions.inputs, *self.regions.quantized]
         inner = [v for v in dict.fromkeys(wanted) if not v.is_graph_input()]
-        found = runtime.Session(self.model, [v.name or "" for v in inner]).run_batched(
-            self.data, progress=lambda d, t: self.context.progress("run the float model", d, t)
-        )
+        found = {}
+        if inner:
+            found = runtime.Session(self.model, [v.name or "" for v in inner]).run_batched(
+                self.data, progress=lambda d, t: self.context.progress("run the float model", d, t)
+            )
         self.float_values = {v: found[v.name or ""] for v in inner}
         self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
 
     def _bits(self, value: ir.Value) -> int:
+        if _is_condition(value):
+            return 1
         tensor = self.regions.tensors.get(value)
         if tensor is None:
             readers = [n for n in value.consumers() if n in set(self.regions.server)]
@@ -164,14 +168,27 @@ class Job:
         tensor = self.regions.tensors.get(value)
         if tensor is not None and tensor.kind is Kind.ACCUMULATOR:
             readers = [n for n in readers if linear_of(n) or n in self.regions.settling]
+        if value in self.regions.results:
+            readers = list(value.consumers())
         if quantizer.absorbed:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
             scales.absorb(value, server, quantizer.scale, direct)
         nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
+        if value in self.regions.results and value.is_graph_output():
+            self._leave(value, nodes[-1].outputs[0])
         env.step(nodes)
         env.moved(value, nodes[-1].outputs[0], len(readers))
         units.set(nodes[-1].outputs[0], 1.0 if quantizer.absorbed else float(quantizer.scale[0]))
         units.bound(nodes[-1].outputs[0], -quantizer.zero_point, quantizer.top - quantizer.zero_point)
+
+    def _leave(self, value: ir.Value, quantized: ir.Value) -> None:
+        """Let the quantized form of an output be the output."""
+        name, value.name = value.name, f"{value.name}_function"
+        quantized.name = name
+        outputs = self.model.graph.outputs
+        for index, output in enumerate(outputs):
+            if output is value:
+                outputs[index] = quantized
 
     def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:
         """Quantize the weights of one layer and refit its gain and offset."""
@@ -280,3 +297,10 @@ class Job:
                 )
             )
         return fit_within(fits, matrix, moments, *span, bits)
+
+
+def _is_condition(value: ir.Value) -> bool:
+    """Whether a tensor is a condition seen as a number."""
+    made = value.producer()
+    given = made.inputs[0] if made is not None and made.op_type == "Cast" else None
+    return given is not None and given.dtype is ir.DataType.BOOL

@@ -1,0 +1,146 @@
+"""One spelling for what chooses or divides up elements: Split, maxima, Where, and what stands behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import runtime
+from ...ir.graph import constant_of, int_of, variable_inputs
+from ..analysis.elementwise import ElementwiseProbe
+from .edit import constant, insert, is_float, rank_of, substitute
+
+_GRID = np.concatenate([np.linspace(-50, 50, 2001), np.linspace(-2, 2, 2001)])
+"""Where a function is tried that may stand in front of max-pooling as well as behind."""
+
+
+def split_to_slices(model: ir.Model, node: ir.Node) -> bool:
+    """A Split is one Slice for each output that is read."""
+    data = node.inputs[0] if node.inputs else None
+    if node.op_type != "Split" or node.domain or data is None or data.shape is None:
+        return False
+    axis = int_of(node, "axis", 0) % len(data.shape)
+    sizes = [o.shape[axis] if o.shape is not None else None for o in node.outputs]
+    if axis == 0 or not all(isinstance(s, int) for s in sizes):
+        return False
+    start = 0
+    for number, (output, size) in enumerate(zip(list(node.outputs), sizes, strict=True)):
+        assert isinstance(size, int)
+        ends = [
+            constant(model.graph, np.array([v], np.int64), f"{node.name}.{what}")
+            for what, v in (("start", start), ("end", start + size), ("axis", axis))
+        ]
+        part = insert(node, "Slice", [data, *ends], f"{node.name}/{number}", like=output)
+        name = output.name
+        output.replace_all_uses_with(part, replace_graph_outputs=True)
+        output.name, part.name = f"{name}_split", name
+        start += size
+    model.graph.remove(node, safe=True)
+    return True
+
+
+def global_max(model: ir.Model, node: ir.Node) -> bool:
+    """GlobalMaxPool is a ReduceMax over the image."""
+    rank = rank_of(node.inputs[0]) if node.inputs else None
+    if node.op_type != "GlobalMaxPool" or node.domain or rank is None:
+        return False
+    axes = constant(model.graph, np.arange(2, rank, dtype=np.int64), f"{node.name}.axes")
+    substitute(node, "ReduceMax", [node.inputs[0], axes], {"keepdims": 1})
+    return True
+
+
+def largest_of_many(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+    """Max and Min of more than two tensors are taken two by two, constants last."""
+    if node.op_type not in ("Max", "Min") or node.domain or not is_float(node.outputs[0]):
+        return False
+    inputs = [v for v in node.inputs if v is not None]
+    if len(inputs) == 1:
+        substitute(node, "Identity", inputs)
+        return True
+    if len(inputs) == 2:
+        return False
+    values = sorted(inputs, key=lambda v: constant_of(v) is not None)
+    for number in range(len(values) - 2):
+        values[:2] = [insert(node, node.op_type, values[:2], f"{node.name}/{number}")]
+    substitute(node, node.op_type, values)
+    return True
+
+
+def choose_by_sum(model: ir.Model, node: ir.Node) -> bool:
+    """Where of three encrypted tensors is a sum of two of one choice each: tables have two inputs at most."""
+    if (
+        node.op_type != "Where"
+        or node.domain
+        or len(variable_inputs(node)) < 3
+        or not is_float(node.outputs[0])
+    ):
+        return False
+    condition, x, y = node.inputs
+    dtype = node.outputs[0].dtype
+    assert dtype is not None
+    zero = constant(model.graph, np.zeros(1, dtype.numpy()), f"{node.name}.zero")
+    first = insert(node, "Where", [condition, x, zero], f"{node.name}/yes", like=node.outputs[0])
+    second = insert(node, "Where", [condition, zero, y], f"{node.name}/no", like=node.outputs[0])
+    substitute(node, "Add", [first, second])
+    return True
+
+
+def conditions_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+    """A condition that meets another tensor is a number on its way there, so that it can be quantized."""
+    if node.domain or len(variable_inputs(node)) < 2:
+        return False
+    modified = False
+    for index, value in enumerate(node.inputs):
+        if value is None or value.dtype is not ir.DataType.BOOL or constant_of(value) is not None:
+            continue
+        source = value.producer()
+        given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
+        if given is not None and given.dtype is ir.DataType.FLOAT:
+            continue
+        name = f"{node.name}/{index}"
+        number = insert(node, "Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
+        number.dtype, number.shape = ir.DataType.FLOAT, value.shape
+        back = insert(node, "Cast", [number], f"{name}/condition", {"to": int(ir.DataType.BOOL)})
+        back.dtype, back.shape = ir.DataType.BOOL, value.shape
+        node.replace_input_with(index, back)
+        modified = True
+    return modified
+
+
+def function_before_pool(model: ir.Model, node: ir.Node) -> bool:
+    """A function that never falls goes in front of max-pooling: then one quantizer serves for both."""
+    pool = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if pool is None or pool.domain or pool.op_type not in ("MaxPool", "ReduceMax"):
+        return False
+    source, pooled = pool.inputs[0], pool.outputs[0]
+    alone = len(list(pooled.uses())) == 1 and not pooled.is_graph_output()
+    scalars = all(c.size == 1 for v in node.inputs if (c := constant_of(v)) is not None)
+    if source is None or not alone or not scalars or variable_inputs(node) != [pooled]:
+        return False
+    if not _rises(node, pooled, model.graph.opset_imports.get("", 21)):
+        return False
+    inputs = [source if v is pooled else v for v in node.inputs]
+    attributes = {k: a.value for k, a in node.attributes.items()}
+    moved = insert(pool, node.op_type, inputs, f"{node.name}", attributes, like=source)
+    kept = {k: a.value for k, a in pool.attributes.items()}
+    name = str(pool.name)
+    replaced = substitute(node, pool.op_type, [moved, *pool.inputs[1:]], kept)
+    model.graph.remove(pool, safe=True)
+    replaced.name = name
+    return True
+
+
+def _rises(node: ir.Node, value: ir.Value, opset: int) -> bool:
+    """Whether a function of one tensor never falls, as far as a fine grid shows."""
+    if node.domain or len(node.outputs) != 1 or node.outputs[0].shape != value.shape:
+        return False
+    if not ElementwiseProbe(opset)(node, [value]):
+        return False
+    grid = np.unique(_GRID).astype(np.float32).reshape([-1] + [1] * (len(value.shape or ()) - 1))
+    try:
+        (found,) = runtime.run_nodes([node], {value: grid}, node.outputs, opset)
+    except Exception:  # noqa: BLE001 - what cannot be tried stays where it is
+        return False
+    return found.dtype == np.float32 and bool(
+        np.isfinite(found).all() and (np.diff(found.ravel()) >= 0).all()
+    )
