@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
+from ...ir.level import QUANTIZERS
 from .linear import linear_of
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
@@ -95,7 +96,8 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
     if not linear:
         starts = [n for n in model.graph if n.op_type == "DequantizeLinear" and variable_inputs(n)]
         reached = _reach(graph, starts or [n for n in model.graph if variable_inputs(n)])
-        return [n for n in model.graph if n in reached and n.op_type != "Identity"]
+        computes = any(n.op_type not in QUANTIZERS | {"Identity"} for n in reached)
+        return [n for n in model.graph if n in reached] if computes else []
     after, before = _reach(graph, linear), _reach(graph.reverse(copy=False), linear)
     return [n for n in model.graph if n in after and n in before]
 

@@ -22,6 +22,7 @@ from . import graph as edit
 from . import scales, weights
 from .accumulator import fit_within
 from .activations import Quantizer, fit_quantizer, to_powers_of_two
+from .bits import common_bits
 from .solvers import adapt, solve
 
 LIGHTER = 40
@@ -106,21 +107,6 @@ class Job:
         self.float_values = {v: found[v.name or ""] for v in inner}
         self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
 
-    def _bits(self, value: ir.Value) -> int:
-        if _is_condition(value):
-            return 1
-        tensor = self.regions.tensors.get(value)
-        if tensor is None:
-            readers = [n for n in value.consumers() if n in set(self.regions.server)]
-            return self.options.bits("inputs", value.producer(), *readers)
-        return self.options.bits("activations", self.regions.bases[value].producer(), value.producer())
-
-    def _most_bits(self, value: ir.Value) -> int:
-        """What the tables of operators on several encrypted elements leave room for."""
-        if value in self.regions.paired:
-            return (self.options.operands + 2) // 2
-        return self.options.operands if value in self.regions.operands else 8
-
     def _snap(self, node: ir.Node, units: scales.Units) -> None:
         """Bring constants that a node puts between encrypted elements onto their grid."""
         if node.op_type not in FILLS or not may_move(node):
@@ -140,7 +126,7 @@ class Job:
             columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
         else:
             columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
-        bits = min(max(self._bits(v) for v in group), *(self._most_bits(v) for v in group))
+        bits = common_bits(self.options, self.regions, group)
         quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
@@ -297,10 +283,3 @@ class Job:
                 )
             )
         return fit_within(fits, matrix, moments, *span, bits)
-
-
-def _is_condition(value: ir.Value) -> bool:
-    """Whether a tensor is a condition seen as a number."""
-    made = value.producer()
-    given = made.inputs[0] if made is not None and made.op_type == "Cast" else None
-    return given is not None and given.dtype is ir.DataType.BOOL

@@ -1,0 +1,44 @@
+"""How many bits a tensor is quantized to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from ..analysis.regions import Regions
+
+if TYPE_CHECKING:
+    from ..quantize import Quantize
+
+
+def common_bits(options: Quantize, regions: Regions, group: Sequence[ir.Value]) -> int:
+    """Bits of tensors that have one quantizer: as many as any of them asks for and all leave room for."""
+    return min(
+        max(_bits(options, regions, v) for v in group), *(_most_bits(options, regions, v) for v in group)
+    )
+
+
+def _bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
+    if _is_condition(value):
+        return 1
+    tensor = regions.tensors.get(value)
+    if tensor is None:
+        readers = [n for n in value.consumers() if n in set(regions.server)]
+        return options.bits("inputs", value.producer(), *readers)
+    return options.bits("activations", regions.bases[value].producer(), value.producer())
+
+
+def _most_bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
+    """What the tables of operators on several encrypted elements leave room for."""
+    if value in regions.paired:
+        return (options.operands + 2) // 2
+    return options.operands if value in regions.operands else 8
+
+
+def _is_condition(value: ir.Value) -> bool:
+    """Whether a tensor is a condition seen as a number."""
+    made = value.producer()
+    given = made.inputs[0] if made is not None and made.op_type == "Cast" else None
+    return given is not None and given.dtype is ir.DataType.BOOL
