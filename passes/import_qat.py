@@ -12,7 +12,7 @@ from ..ir.graph import constant_of
 from ..ir.level import TRAINED_KEY, Level, level_of, set_level
 from ..ir.names import name_nodes
 from .base import Context, Pass, option
-from .importing import activations, agreement, missing, stored
+from .importing import activations, agreement, missing, partial, stored
 from .importing.detect import is_foreign
 from .lowering.build import Builder
 from .normalizing import folding, shapes
@@ -33,7 +33,9 @@ class ImportQat(Pass):
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "float"
 
     calibrate_missing: bool = option(
-        False, help="Calibrate quantizers that are missing, and dynamic ones, instead of refusing the model."
+        False,
+        help="Calibrate quantizers that are missing, fix dynamic ones and round float weights, instead of"
+        " refusing the model.",
     )
     bits: int = option(8, help="Bits of quantizers that are calibrated.", low=1, high=8)
 
@@ -55,7 +57,8 @@ class ImportQat(Pass):
         count = activations.rewrite(model, build)
         RemoveUnusedNodesPass()(model)
         shapes.infer(model)
-        added = self._add_missing(model, layers, context)
+        rounded = self._round_floats(model) if layers or count else []
+        added = self._add_missing(model, [*layers, *rounded], context)
         RemoveUnusedOpsetsPass()(model)
         name_nodes(model)
         if not layers and not count:
@@ -64,6 +67,7 @@ class ImportQat(Pass):
         model.metadata_props[TRAINED_KEY] = "true"
         context.notes.append(
             f"import-qat: kept {len(layers)} layers' weights and {count} quantizers of the trained model"
+            + (f"; rounded the weights of {', '.join(str(n.name) for n in rounded)}" if rounded else "")
             + (f"; calibrated {', '.join(added)}" if added else "")
             + _agreement(model, context)
         )
@@ -76,6 +80,13 @@ class ImportQat(Pass):
         if not self.calibrate_missing:
             raise missing.refuse_dynamic(nodes)
         missing.make_static(model, nodes, context.require_calibration(self.name))
+
+    def _round_floats(self, model: ir.Model) -> list[ir.Node]:
+        layers = partial.float_layers(model)
+        if layers and not self.calibrate_missing:
+            raise partial.refuse(layers)
+        partial.quantize(model, layers, self.bits)
+        return layers
 
     def _add_missing(self, model: ir.Model, layers: list[ir.Node], context: Context) -> list[str]:
         found = missing.unquantized(layers)

@@ -395,6 +395,27 @@ def test_a_missing_quantizer_is_named_or_calibrated() -> None:
     assert np.abs(first(run(out, data)) - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_float_layers_are_named_or_rounded() -> None:
+    nodes = [
+        *IN,
+        WEIGHT,
+        node("Gemm", "xd wd", "h", transB=1),
+        node("Relu", "h", "r"),
+        node("MatMul", "r v", "y"),
+    ]
+    model = qdq_model(
+        nodes, [4], v=np.random.default_rng(3).normal(0, 1, (6, 3)).astype(np.float32), **layer()
+    )
+    error = refused(model)
+    assert error.where.node == "y"
+    assert "calibrate-missing=true" in error.do
+    data = sample(model)
+    out, notes = through(TO_TABLES.replace("import-qat", "import-qat{calibrate-missing=true}"), model, data)
+    assert any("rounded the weights of y" in n and "calibrated 'r'" in n for n in notes)
+    expected = first(run(model, data))
+    assert np.abs(first(run(out, data)) - expected).max() < 0.03 * np.abs(expected).max()
+
+
 def test_scales_for_each_input_are_refused() -> None:
     error = refused(qdq_model([*IN, WEIGHT, node("MatMul", "xd wd", "y")], [6], **layer()))
     assert error.where.node == "y"
