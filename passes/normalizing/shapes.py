@@ -60,13 +60,26 @@ def _infer(model: ir.Model, values: list[ir.Value]) -> None:
         proto = onnx.shape_inference.infer_shapes(without_shapes(to_proto(model)), data_prop=True)
     except onnx.shape_inference.InferenceError:
         return
-    graph = ir.from_proto(proto).graph
-    known = {o.name: o for n in graph for o in n.outputs}
+    # Read from the protobuf: a whole model made of it again would take most of the time of normalizing.
+    known = {v.name: v.type for v in (*proto.graph.value_info, *proto.graph.output)}
+    names: dict[str, ir.SymbolicDim] = {}
     for value in values:
-        found = known.get(value.name)
-        if found is not None:
-            value.shape = found.shape
-            value.type = value.type or found.type
+        found = known.get(str(value.name))
+        if found is None:
+            continue
+        if found.HasField("tensor_type") and found.tensor_type.HasField("shape"):
+            value.shape = ir.Shape([_dim(d, names) for d in found.tensor_type.shape.dim])
+        if value.type is None:
+            value.type = ir.serde.deserialize_type_proto_for_type(found)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension, names: dict[str, ir.SymbolicDim]) -> int | ir.SymbolicDim:
+    if dim.HasField("dim_value"):
+        return dim.dim_value
+    name = dim.dim_param or None
+    if (name or "") not in names:
+        names[name or ""] = ir.SymbolicDim(name)
+    return names[name or ""]
 
 
 def _observe(model: ir.Model, values: list[ir.Value]) -> None:
