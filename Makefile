@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A machine may have names of interpreters that do not start (version managers leave such shims): run it to know.
 FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help setup demo test lint format types models clean
+.PHONY: help setup demo test lint format types models docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ types: $(STAMP) ## Check the types of the whole package (mypy --strict)
 	    --target build/types .
 	cd build/types && "$(abspath $(BIN))/python" -m mypy --config-file ../../pyproject.toml \
 	    --cache-dir ../../.mypy_cache -p onnx_fhe
+
+docs: $(STAMP) ## Write docs/operators.md anew: how each operator of ONNX runs encrypted
+	@$(BIN)/python docs/make_operators.py
 
 # Each script writes the files beside it. Tools that only make files are no dependencies of the project: where one is
 # missing, the script says so and leaves its files as they are. `make models TOOLS=/folder` looks for tools there too

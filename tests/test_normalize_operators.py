@@ -157,6 +157,7 @@ INSIDE: dict[str, tuple[str, dict[str, np.ndarray]]] = {
     "instance-norm": ("m = InstanceNormalization(h, s, b)", {"s": normal(4), "b": normal(4)}),
     "group-norm": ("m = GroupNormalization<num_groups=2>(h, s, b)", {"s": normal(4), "b": normal(4)}),
     "mvn": ("m = MeanVarianceNormalization<axes=[1,2,3]>(h)", {}),
+    "lrn": ("m = LRN<size=3, alpha=0.5, bias=1.5, beta=0.6>(h)", {}),
     "lp-norm": ("m = LpNormalization<axis=1, p=2>(h)", {}),
     "lp-norm-1": ("m = LpNormalization<axis=-1, p=1>(h)", {}),
     "lp-pool": ("m = LpPool<kernel_shape=[2,2], p=2>(h)", {}),
@@ -176,7 +177,7 @@ INSIDE: dict[str, tuple[str, dict[str, np.ndarray]]] = {
     "divide": ("a = Exp(h) d = Abs(h) e = Add(d, one) m = Div(a, e)", {"one": np.float32(1)}),
 }
 KNOWN = {
-    *("Add", "Sub", "Mul", "Abs", "Relu", "Exp", "Log", "Sqrt", "Reciprocal"),
+    *("Add", "Sub", "Mul", "Pow", "Abs", "Relu", "Exp", "Log", "Sqrt", "Reciprocal"),
     *("Gemm", "MatMul", "Conv", "ReduceMean", "ReduceSum", "AveragePool"),
     *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
 }

@@ -15,6 +15,7 @@ from .edit import rank_of
 _RULES = (
     reductions.normalization,
     reductions.norm,
+    reductions.local_response,
     reductions.division,
     choices.conditions_as_numbers,
     choices.choose_by_sum,

@@ -149,6 +149,25 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
     return False
 
 
+def local_response(model: ir.Model, node: ir.Node) -> bool:
+    """LRN: ``x * (bias + alpha * mean of the squares of neighbouring channels) ** -beta``."""
+    sample = shapes.static_of_sample(node.inputs[0])
+    if node.op_type != "LRN" or node.domain or sample is None or not is_float(node.outputs[0]):
+        return False
+    parts, x, size = _Parts(model, node), node.inputs[0], int_of(node, "size", 1)
+    before = (size - 1) // 2
+    flat = parts.indices([-1, 1, sample[0], int(np.prod(sample[1:]))])
+    image = parts.add("Reshape", parts.square(x), flat, part="image")
+    window = {"kernel_shape": [size, 1], "pads": [before, 0, size - 1 - before, 0], "count_include_pad": 1}
+    mean = insert(node, "AveragePool", [image], f"{parts.name}/mean", window)
+    mean = parts.add("Reshape", mean, parts.indices([-1, *sample]), part="channels")
+    scaled = parts.add("Mul", mean, parts.number(float_of(node, "alpha", 1e-4)), part="scaled")
+    shifted = parts.add("Add", scaled, parts.number(float_of(node, "bias", 1.0)), part="shifted")
+    factor = parts.add("Pow", shifted, parts.number(-float_of(node, "beta", 0.75)), part="factor")
+    substitute(node, "Mul", [x, factor])
+    return True
+
+
 def division(model: ir.Model, node: ir.Node) -> bool:
     """A quotient of two encrypted tensors is a product with a reciprocal, which is a table."""
     if node.op_type != "Div" or node.domain or not is_float(node.outputs[0]):
