@@ -15,7 +15,7 @@ from .base import Context, Pass, option
 from .importing import activations, agreement, missing, partial, stored
 from .importing.detect import is_foreign
 from .lowering.build import Builder
-from .normalizing import folding, shapes
+from .normalizing import edit, shapes
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _fold_constants(model: ir.Model, layers: list[ir.Node]) -> None:
         for output, array in zip(node.outputs, arrays, strict=True):
             name = str(output.name)
             output.name = f"{name}_folded"
-            output.replace_all_uses_with(folding.constant(model.graph, array, name))
+            output.replace_all_uses_with(edit.constant(model.graph, array, name))
         model.graph.remove(node, safe=True)
 
 
@@ -125,9 +125,14 @@ def _agreement(model: ir.Model, context: Context) -> str:
     found = agreement.compare(model, context.source, context.calibration)
     if found is None:
         return ""
-    if not found.different:
-        return f"; all of {found.values} quantized values on calibration data are the source's"
-    return (
-        f"; {found.different} of {found.values} quantized values on calibration data are not the source's,"
-        " by ties of float rounding"
-    )
+    text = f"; all of {found.values} quantized values on calibration data are the source's"
+    if found.different:
+        text = (
+            f"; {found.different} of {found.values} quantized values on calibration data are not the source's"
+            " (ties of float rounding)"
+        )
+    if found.ties:
+        text += (
+            f"; {found.ties} lie on a tie between two integers, where float rounding may choose either later"
+        )
+    return text

@@ -282,9 +282,18 @@ def test_nothing_to_encrypt_is_refused():
 
 def test_another_level_is_refused(zoo):
     proto = zoo.mlp()
-    model = roads.apply(roads.imported(proto), "normalize,quantize{weights=3}", zoo.samples(proto))
-    with pytest.raises(PipelineError, match="does not run on a model of the qdq level"):
+    text = "normalize,quantize{weights=3},lower-to-integer"
+    model = roads.apply(roads.imported(proto), text, zoo.samples(proto))
+    with pytest.raises(PipelineError, match="does not run on a model of the integer level"):
         roads.apply(model, "quantize", zoo.samples(proto))
+
+
+def test_what_is_quantized_already_is_left_alone(zoo):
+    proto = zoo.mlp()
+    once = PassManager.parse("normalize,quantize{weights=3}").run(
+        roads.imported(proto), Context(calibration=zoo.samples(proto))
+    )
+    assert not PassManager.parse("normalize,import-qat,quantize").run(once.model).modified
 
 
 def test_softmax_at_the_end_is_the_clients(zoo):

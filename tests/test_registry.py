@@ -229,7 +229,7 @@ def test_the_catalogue_says_it_all_and_is_json():
     assert theirs.origin == "onnx-ir"
     assert theirs.summary
     quantize = by_name["quantize"]
-    assert (quantize.accepts, quantize.produces) == (("float",), "qdq")
+    assert (quantize.accepts, quantize.produces) == (("float", "qdq"), "qdq")
     assert [p.pipeline for p in catalogue.presets] == [p.text for p in PRESETS.values()]
     assert [p.name for p in catalogue.presets if p.default] == [DEFAULT]
     assert json.loads(json.dumps(dataclasses.asdict(catalogue)))["passes"]

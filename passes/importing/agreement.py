@@ -13,6 +13,8 @@ from ...ir.errors import OnnxFheError
 from ...ir.graph import constant_of
 
 SAMPLES = 64
+NEAR = 1e-4
+"""Float error of what is rounded, in steps of a quantizer."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,13 @@ class Agreement:
     Attributes:
         values: How many were compared.
         different: How many are not the same.
+        ties: How many lie within float error of the middle between two integers, so that a later stage, which
+            computes the same in another order, may round them the other way.
     """
 
     values: int
     different: int
+    ties: int
 
 
 def compare(model: ir.Model, source: ir.Model, data: Mapping[str, np.ndarray]) -> Agreement | None:
@@ -49,7 +54,8 @@ def compare(model: ir.Model, source: ir.Model, data: Mapping[str, np.ndarray]) -
         return None
     few = {k: v[:SAMPLES] for k, v in data.items()}
     try:
-        ours = runtime.Session(model, list(scales)).run_batched(few)
+        rounded = _rounded(model)
+        ours = runtime.Session(model, [*scales, *rounded]).run_batched(few)
         theirs = runtime.Session(source, list(scales)).run_batched(few)
     except OnnxFheError:
         return None
@@ -59,4 +65,23 @@ def compare(model: ir.Model, source: ir.Model, data: Mapping[str, np.ndarray]) -
         if a.shape == b.shape:
             total += a.size
             different += int(np.sum(np.abs(a - b) > 0.4 * float(np.min(np.abs(scale)))))
-    return Agreement(total, different) if total else None
+    ties = sum(_ties(ours[n], s) for n, s in rounded.items())
+    return Agreement(total, different, ties) if total else None
+
+
+def _rounded(model: ir.Model) -> dict[str, np.ndarray]:
+    """Computed tensors that are quantized to even with one scale, and that scale."""
+    found = {}
+    for node in model.graph:
+        value, scale = node.inputs[0] if node.inputs else None, None
+        if node.op_type == "QuantizeLinear" and value is not None and value.producer() is not None:
+            scale = constant_of(node.inputs[1])
+        if scale is not None and scale.size == 1 and value is not None:
+            found[str(value.name)] = scale
+    return found
+
+
+def _ties(values: np.ndarray, scale: np.ndarray) -> int:
+    steps = np.abs(values.astype(np.float64) / float(scale.reshape(-1)[0]))
+    near = np.abs(steps - np.floor(steps) - 0.5) < NEAR
+    return int(np.sum(near & (steps < 256)))

@@ -153,7 +153,7 @@ def _integer(op: str) -> Callable[[_Operator], ir.Value]:
     """ConvInteger and MatMulInteger: integers as floats of scale 1."""
 
     def rule(o: _Operator) -> ir.Value:
-        one = o.build.constant(f"{o.name}_one", np.float32(1))
+        one = o.build.constant(f"{o.name}_one", np.ones(()))
         zero = constant_of(o.input(3))
         columns = 1 if zero is None else zero.size
         unit = one if columns == 1 else o.build.constant(f"{o.name}_ones", np.ones(columns))

@@ -155,13 +155,13 @@ def insert(build: Builder, node: ir.Node, quantizer: Quantizer) -> ir.Value:
         )
     factor = build.constant(f"{name}_scale", scale, np.float32)
     offset = build.constant(f"{name}_zero_point", zero, dtype)
-    axes = {"axis": axis} if scale.ndim else {}
+    axes: dict[str, object] = {"axis": axis} if scale.ndim else {}
     plain = quantizer.mode in HALF_EVEN and quantizer.inner is None and not quantizer.bipolar
     if plain and not np.any(zero):
         codes = build.add("QuantizeLinear", [x, factor, offset], like, f"{name}_quantize", axes)
     else:
         whole = _whole_numbers(build, x, like, name, quantizer)
-        unit = build.constant(f"{name}_one", np.float32(1))
+        unit = build.constant(f"{name}_one", np.ones(()))
         none = build.constant(f"{name}_zero", np.zeros((), dtype), dtype)
         codes = build.add("QuantizeLinear", [whole, unit, none], like, f"{name}_quantize")
     codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))

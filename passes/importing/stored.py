@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, LINEAR, constant_of
+from ...ir.graph import LAYOUT, LINEAR, constant_of, int_of
 from ...ir.qonnx import DOMAINS
 from ..lowering.build import Builder
 from . import quantizers
@@ -139,16 +139,16 @@ def _decode(model: ir.Model, node: ir.Node) -> Stored:
     codes = arrays[0].astype(np.float64)
     scale = arrays[1].astype(np.float64)
     zero = arrays[2].astype(np.float64) if len(arrays) > 2 else np.zeros(1)
-    if "block_size" in node.attributes and node.attributes.get_int("block_size", 0):
+    if int_of(node, "block_size", 0):
         raise UnsupportedError(
             "weights quantized in blocks have several scales for one output",
             node=node.name or "",
             op=node.op_type,
-            found=f"block_size {node.attributes.get_int('block_size', 0)}",
+            found=f"block_size {int_of(node, 'block_size', 0)}",
             allowed="one scale for the tensor, or one for each output channel",
             do="quantize the weights per tensor or per channel",
         )
-    axis = (node.attributes.get_int("axis", 1) or 0) % max(codes.ndim, 1)
+    axis = int_of(node, "axis", 1) % max(codes.ndim, 1)
     shape = [-1 if i == axis else 1 for i in range(codes.ndim)]
     ones = [1] * codes.ndim
     scale = scale.reshape(shape if scale.size > 1 else ones)
