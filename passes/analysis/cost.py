@@ -12,7 +12,7 @@ from ..analyze_bit_widths import table_width
 from ..expanding.expand import expanded
 from .bootstrap import EXTRACTED, bootstrap_complexity, milliseconds
 from .demand import demands
-from .groups import before_rounding, group_widths
+from .groups import NARROWED, before_rounding, group_widths
 from .layers import layer_of
 from .regions import find_regions
 
@@ -23,8 +23,8 @@ class LayerCost:
 
     Attributes:
         name: The layer that feeds it.
-        table_bits: Bits that reach the table: more than it declares where something wider meets its
-            accumulator.
+        table_bits: Bits that reach the table: more than it declares where that are many and something wider
+            meets its accumulator.
         bootstraps: For one sample.
         complexity: Operations, all bootstraps of the layer.
         demand: How exact its result has to be, in bits.
@@ -80,7 +80,7 @@ def estimate(model: ir.Model) -> CostEstimate:
 def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int]) -> LayerCost:
     width = table_width(node)
     bits = width.table_bits
-    if width.accumulator_bits == bits:  # behind a rounding, a table keeps its bits however wide the rest is
+    if width.accumulator_bits == bits > NARROWED:
         bits = max(bits, widths[before_rounding(node)])
     extra = width.bootstraps - width.lookups
     complexity = width.lookups * bootstrap_complexity(bits, demand) + 1e6 * EXTRACTED * extra

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of, is_dialect, variable_inputs
 from ..analyze_bit_widths import table_width
+from .groups import NARROWED, before_rounding, group_widths
 from .linear import linear_of
 
 SWITCHED = 0.75
@@ -26,7 +27,7 @@ def demands(model: ir.Model) -> dict[ir.Value, float]:
     Args:
         model: Integer level.
     """
-    noise = _variances(model)
+    noise, widths = _variances(model), group_widths(model)
     found: dict[ir.Value, float] = {}
 
     def ask(value: ir.Value | None, demand: float) -> None:
@@ -38,9 +39,7 @@ def demands(model: ir.Model) -> dict[ir.Value, float]:
         if is_dialect(node, "TableLookup", "Decrypt") and source is not None:
             power = noise.get(source, 0.0)
             if power > 0:
-                ask(source, 0.5 * math.log2(power) + _bits_told_apart(node))
-        elif node.op_type == "MaxPool":
-            continue
+                ask(source, 0.5 * math.log2(power) + _bits_told_apart(node, widths))
         else:
             behind = [found[o] for o in node.outputs if o in found]
             for value in variable_inputs(node) if behind else ():
@@ -55,7 +54,7 @@ def _variances(model: ir.Model) -> dict[ir.Value, float]:
         read = [(v, found.get(v, 0.0)) for v in variable_inputs(node)]
         if is_dialect(node, "Encrypt"):
             noise = 0.0
-        elif is_dialect(node, "TableLookup") or node.op_type == "MaxPool":
+        elif is_dialect(node, "TableLookup"):
             noise = 1.0
         else:
             noise = _gain(node) * _together(node, read)
@@ -88,12 +87,14 @@ def _elements(value: ir.Value) -> int:
     return math.prod(d for d in list(value.shape or [])[1:] if isinstance(d, int))
 
 
-def _bits_told_apart(node: ir.Node) -> float:
+def _bits_told_apart(node: ir.Node, widths: dict[ir.Value, int]) -> float:
     """Bits that a table, or a decryption, has to see right."""
     if node.op_type == "TableLookup":
         width = table_width(node)
         # Exact rounding extracts the low bits one by one: each has to be right.
         exact = width.bootstraps > width.lookups
+        if width.accumulator_bits == width.table_bits <= NARROWED:
+            return SWITCHED + max(width.table_bits, widths[before_rounding(node)])
         return SWITCHED + (width.accumulator_bits if exact else width.table_bits)
     span = int_of(node, "high", 0) - int_of(node, "low", 0)
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None

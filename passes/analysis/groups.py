@@ -8,6 +8,12 @@ import onnx_ir as ir
 from ...ir.graph import constant_of, int_of, is_dialect, variable_inputs
 from ..analyze_bit_widths import table_width
 
+NARROWED = 8
+"""A table of up to this many bits keeps its own width however wide what meets its input is.
+
+Concrete shifts the input up to it, and the noise with it: it has to be as small as the whole group's width asks.
+"""
+
 
 def group_widths(model: ir.Model) -> dict[ir.Value, int]:
     """Bits of every value: all that meet without a table or a rounding between them share the widest."""

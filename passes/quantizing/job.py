@@ -106,6 +106,21 @@ class Job:
             )
         self.float_values = {v: found[v.name or ""] for v in inner}
         self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
+        for value, array in self.float_values.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self.float_values[value] = self._finite(value, array)
+
+    def _finite(self, value: ir.Value, array: np.ndarray) -> np.ndarray:
+        """What is not a number (the logarithm of a negative) teaches nothing."""
+        node, wrong = value.producer(), ~np.isfinite(array)
+        note = (
+            f"quantize: {node.name if node else value.name} is not a finite number for"
+            f" {int(wrong.reshape(len(array), -1).any(axis=1).sum())} of {len(array)} calibration samples"
+        )
+        if note not in self.context.notes:
+            self.context.notes.append(note)
+        known = array[~wrong] if not wrong.all() else np.zeros(1)
+        return np.nan_to_num(array, nan=0.0, posinf=float(known.max()), neginf=float(known.min()))
 
     def _snap(self, node: ir.Node, units: scales.Units) -> None:
         """Bring constants that a node puts between encrypted elements onto their grid."""
