@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A machine may have names of interpreters that do not start (version managers leave such shims): run it to know.
 FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help setup demo test lint format types models docs clean
+.PHONY: help setup demo test fuzz lint format types models docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,17 @@ demo: $(STAMP) ## Compile the digits network and classify three encrypted images
 
 test: $(STAMP) ## Run the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+# Seconds for each of the two targets of `make fuzz`.
+FUZZ_SECONDS ?= 600
+
+fuzz: $(STAMP) ## Fuzz what reads models and pipelines, FUZZ_SECONDS each (atheris; finds end up in build/fuzz)
+	@$(PIP) --no-build-isolation -e '.[fuzz]'
+	@mkdir -p build/fuzz/model build/fuzz/pipeline
+	$(BIN)/python tests/hostile/fuzz.py model build/fuzz/model -artifact_prefix=build/fuzz/ \
+	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=60
+	$(BIN)/python tests/hostile/fuzz.py pipeline build/fuzz/pipeline -artifact_prefix=build/fuzz/ \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=60
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

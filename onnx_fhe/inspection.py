@@ -19,6 +19,7 @@ from .ir.guard import FileLimits, read_model
 from .ir.level import Level, level_of
 from .ir.load import load
 from .ir.partition import partition
+from .ir.verify import verify_given
 from .manifest import Port, ports
 from .passes.analysis.linear import linear_of
 from .passes.analysis.regions import Regions, find_regions, server_nodes
@@ -123,6 +124,7 @@ def inspect_model(
             where, lookups = _where(model, server), _of_quantizers(server)
             findings = [] if server else [_nothing_encrypted()]
         else:
+            verify_given(given)
             statistics = ReferenceBackend().lower(model).statistics()
             where, lookups = _of_parts(model), _of_layers(statistics)
     except UserError as error:

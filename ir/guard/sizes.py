@@ -223,22 +223,54 @@ class _Walk:
         contents: Contents,
         times: int,
     ) -> None:
-        if node.op_type == "Loop" and node.input and node.input[0] in contents:
-            times *= max(int(contents[node.input[0]].ravel()[:1].sum()), 1)
+        first = 2 if node.op_type == "Loop" else 0
+        if node.op_type == "Loop":
+            times *= self._turns(node, contents)
         best: dict[str, onnx.TypeProto] = {}
         for graph in graphs:
             inner_types, inner_contents = ChainMap({}, types), ChainMap({}, contents)
-            for value in graph.input:
-                # What a loop carries changes from one turn to the next, its shape too.
-                inner_types[value.name] = onnx.TypeProto()
+            for at, value in enumerate(graph.input):
+                given = node.input[at] if first <= at < len(node.input) else ""
+                inner_types[value.name] = types.get(given, onnx.TypeProto())
+                # What a loop carries changes from one turn to the next.
                 inner_contents.pop(value.name, None)
             self.graph(graph, inner_types, inner_contents, times)
+            if node.op_type == "Loop":
+                self._must_keep_shapes(node, graph, inner_types)
             if node.op_type == "If":
                 for name, result in zip(node.output, graph.output, strict=False):
                     found = inner_types.get(result.name)
                     if found is not None and (name not in best or _least(found) > _least(best[name])):
                         best[name] = found
         types.update(best)
+
+    def _turns(self, node: onnx.NodeProto, contents: Contents) -> int:
+        given = contents.get(node.input[0]) if node.input else None
+        if given is None or given.size != 1:
+            raise ModelError(
+                "a loop of the model has no known number of turns",
+                node=_name(node),
+                op=node.op_type,
+                found="a number of turns that is computed from data, or none",
+                allowed="a constant",
+                do="export the model with its loops unrolled",
+            )
+        return max(int(given.ravel()[0]), 1)
+
+    def _must_keep_shapes(self, node: onnx.NodeProto, body: onnx.GraphProto, types: Types) -> None:
+        """Refuse a loop that carries a value of another shape into the next turn: each turn may double it."""
+        pairs = zip(body.input[2:], body.output[1:], strict=False)
+        for before, after in list(pairs)[: max(len(node.input) - 2, 0)]:
+            shapes = [shape_of(types.get(v.name)) for v in (before, after)]
+            if shapes[0] is None or shapes[0] != shapes[1]:
+                raise ModelError(
+                    "a loop of the model changes the shape of what it carries",
+                    node=_name(node),
+                    op=node.op_type,
+                    found=f"{before.name!r} of shape {shapes[0]} becomes {shapes[1]}",
+                    allowed="the same shape in each turn",
+                    do="export the model with its loops unrolled",
+                )
 
 
 def shape_of(type_: onnx.TypeProto | None) -> tuple[int, ...] | None:
