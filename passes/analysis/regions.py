@@ -112,6 +112,17 @@ def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
     )
 
 
+def _require_free_batch(model: ir.Model) -> None:
+    for value in model.graph.inputs:
+        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
+            raise UnsupportedError(
+                "the samples of a batch depend on each other in this model, or cannot be told apart",
+                found=f"input {value.name!r} with a fixed axis 0 of {value.shape[0]}, which cannot be freed",
+                allowed="models that compute each sample by itself, samples on axis 0 of all inputs and outputs",
+                do="export the model with a free batch axis, and keep that axis in every output",
+            )
+
+
 def _reach(graph: nx.DiGraph, sources: list[ir.Node]) -> set[ir.Node]:
     seen = set(sources)
     pending = list(sources)
@@ -131,8 +142,9 @@ def find_regions(model: ir.Model) -> Regions:
     Raises:
         UnsupportedError: A node between two linear operators is neither linear, nor moves, chooses, averages,
             adds or multiplies elements, nor works element by element on one or two encrypted tensors; or
-            there is no node at all.
+            there is no node at all, or an input has no free batch axis.
     """
+    _require_free_batch(model)
     from .walk import Walk  # the walk is written in terms of what this file defines
 
     probes = Walk.probes(model.graph.opset_imports.get("", 21))
