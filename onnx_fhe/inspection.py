@@ -229,15 +229,19 @@ def _of_regions(regions: Regions) -> list[LookupInfo]:
     found = []
     for value in regions.quantized:
         node = _layer_of(value, regions)
-        found.append(LookupInfo(node.name or "", node.op_type, _elements(value)))
+        if node is not None:
+            found.append(LookupInfo(node.name or "", node.op_type, _elements(value)))
     return found
 
 
-def _layer_of(value: ir.Value, regions: Regions) -> ir.Node:
-    """The node whose accumulator a quantized tensor is a function of."""
+def _layer_of(value: ir.Value, regions: Regions) -> ir.Node | None:
+    """The node whose accumulator a quantized tensor is a function of, or the first one behind an input."""
+    behind: ir.Node | None = None
     while True:
         node = value.producer()
-        assert node is not None, "what the client computes needs no table"
+        if node is None:
+            return behind
+        behind = node
         bases = {regions.tensors[v].base for v in variable_inputs(node) if v in regions.tensors}
         if linear_of(node) is not None or len(bases) != 1:
             return node
