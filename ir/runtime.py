@@ -61,7 +61,7 @@ class Session:
             results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
         except Exception as error:
             raise ModelError("onnxruntime cannot run this model", found=str(error).strip()) from error
-        return dict(zip(self.outputs, (np.asarray(r) for r in results), strict=True))
+        return dict(zip(self.outputs, map(_array, results), strict=True))
 
     def batch_size(self) -> int | None:
         """The static size of axis 0 of the inputs, or None when it is free."""
@@ -93,6 +93,12 @@ class Session:
                 progress(min(start + size, total), total)
         joined = {k: np.concatenate([p[k] for p in parts]) for k in self.outputs}
         return {k: v[:total] for k, v in joined.items()}
+
+
+def _array(result: object) -> np.ndarray:
+    array = np.asarray(result)
+    # Strings (names of classes) come as Python objects, which cannot be written to a file.
+    return array.astype(str) if array.dtype == object else array
 
 
 def run(

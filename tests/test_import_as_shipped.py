@@ -225,6 +225,13 @@ def test_a_fixed_batch_whose_samples_depend_on_each_other_is_refused(tmp_path):
     assert "batch of 4" in caught.value.found
 
 
+def test_names_of_classes_can_be_written(tmp_path):
+    path = next(f for f in FILES if f.stem == "sklearn_mlp_names")
+    names = run(load(path), samples(path))["output_label"]
+    np.savez(tmp_path / "names.npz", names=names)
+    assert set(np.load(tmp_path / "names.npz")["names"]) <= {"setosa", "versicolor", "virginica"}
+
+
 @pytest.mark.parametrize("batch", ["N", "1"])
 def test_no_circuit_is_made_of_a_model_that_mixes_its_samples(batch, tmp_path):
     proto = parser.parse_model(f"""

@@ -118,7 +118,7 @@ def _require_free_batch(model: ir.Model) -> None:
             raise UnsupportedError(
                 "the samples of a batch depend on each other in this model, or cannot be told apart",
                 found=f"input {value.name!r} with a fixed axis 0 of {value.shape[0]}, which cannot be freed",
-                allowed="models that compute each sample by itself, samples on axis 0 of all inputs and outputs",
+                allowed="models that compute each sample by itself, with samples on axis 0",
                 do="export the model with a free batch axis, and keep that axis in every output",
             )
 
