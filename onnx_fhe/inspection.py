@@ -23,6 +23,7 @@ from .ir.verify import verify_given
 from .manifest import Port, ports
 from .passes.analysis.linear import linear_of
 from .passes.analysis.regions import Regions, find_regions, server_nodes
+from .passes.importing.detect import is_foreign
 from .passes.manager import PassManager
 
 BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"
@@ -74,7 +75,8 @@ class Inspection:
         level: ``float``, ``qdq`` or ``integer``.
         parameters: Number of constant values: weights, and tables at the integer level.
         opset, operators: As in the file.
-        nodes: The nodes in the form that passes see (a float model is normalized first).
+        nodes: The nodes in the form that passes see (a float model is normalized first, one that another tool
+            has quantized imported).
         lookups: Where bootstraps will be; empty where the model is not supported.
         programmable_bootstraps: Their number for one sample (exact rounding adds more); None: not known.
         supported: Whether nothing was found that keeps the model from being compiled.
@@ -114,12 +116,13 @@ def inspect_model(
     level = level_of(given)
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
     try:
-        if level is Level.FLOAT:
-            model = PassManager.parse("normalize").run(given).model
+        if level is Level.FLOAT or is_foreign(given):
+            model = PassManager.parse("normalize,import-qat").run(given).model
+        if level_of(model) is Level.FLOAT:
             regions, findings = _regions(model)
             where = _where(model, server_nodes(model))
             lookups = [] if regions is None else _of_regions(regions)
-        elif level is Level.QDQ:
+        elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
             where, lookups = _where(model, server), _of_quantizers(server)
             findings = [] if server else [_nothing_encrypted()]

@@ -162,5 +162,5 @@ def _advice(level: Level, accepted: tuple[Level, ...]) -> str:
     if Level.INTEGER in accepted:
         return "put quantize and lower-to-integer before it"
     if level is Level.QDQ:
-        return "move it in front of quantize; leave it out (as `balanced` does) where the model was trained quantized"
+        return "move it in front of quantize, or leave it out (as balanced does) where a model came quantized"
     return "move it earlier in the pipeline"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_fhe
+from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import ModelError, PipelineError, UnsupportedError
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level, level_of
@@ -104,6 +105,16 @@ def test_files_compile_as_they_are(stem: str) -> None:
     assert program.manifest.pipeline.startswith("normalize,import-qat,quantize")
     result = program.run(data, mode="clear")
     assert first(result.outputs).shape[0] == 32
+
+
+def test_inspect_shows_the_network_as_it_will_be_imported() -> None:
+    found = inspect_model(FOLDER / "brevitas_mlp_2bit_qonnx.onnx")
+    assert found.supported
+    assert found.programmable_bootstraps == 20
+    assert [x.layer for x in found.lookups] == ["/1/Gemm", "/4/MatMul"]
+    dynamic = inspect_model(FOLDER / "onnxruntime_mlp_dynamic.onnx")
+    assert not dynamic.supported
+    assert "dynamic quantization" in dynamic.findings[0].found
 
 
 def test_presets_keep_trained_integers_up_to_rounding() -> None:

@@ -225,7 +225,10 @@ def _as_gemm(model: ir.Model, node: ir.Node, weight: ir.Value, build: Builder) -
             if array.size == 1 or (array.size == size and array.shape[-1] == size):
                 bias = np.broadcast_to(array.reshape(-1), (size,)).astype(np.float32)
                 result = add.outputs[0]
-    name = build.take_name(node)
+    whole = result.producer()
+    # normalize has split a Gemm of computed weights; the node that was in the file has the shorter name.
+    split = whole is not None and str(node.name).startswith(f"{whole.name}/")
+    name = build.take_name(whole if split and whole is not None else node)
     made = build.add(
         "Gemm",
         [node.inputs[0], weight, build.constant(f"{name}_bias", bias)],
