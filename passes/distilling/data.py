@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import os
+
 import numpy as np
 
 MOST_BYTES = 256 << 20
@@ -56,7 +58,7 @@ def pool(
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
-    share = np.where(random.random(count) < 0.35, 1.0, np.maximum(share, 1 - share))
+    share = np.where(random.random(count) >= float(os.environ.get('A_MIX','0.65')), 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
     for name, array in data.items():
         if not np.issubdtype(array.dtype, np.floating):
@@ -67,7 +69,7 @@ def pool(
         if name in images:
             a, b = (shifted(x, images[name], random) for x in (a, b))
         mixed = a * spread + b * (1 - spread)
-        sigma = array.std(axis=0, keepdims=True) * random.uniform(0, 0.25, size=spread.shape)
+        sigma = array.std(axis=0, keepdims=True) * random.uniform(0, float(os.environ.get('A_NOISE','0.25')), size=spread.shape)
         noisy = mixed + random.standard_normal(mixed.shape) * sigma
         low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
         if name in images:  # a pixel may move to where calibration saw none
@@ -89,7 +91,7 @@ def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generat
     result = planes.copy()
     reach = max(1, min(height, width) // 12)
     moves = random.integers(-reach, reach + 1, size=(len(images), 2))
-    moves[random.random(len(images)) < 0.5] = 0
+    moves[random.random(len(images)) >= float(os.environ.get('A_SHIFT','0.5'))] = 0
     for dy, dx in np.unique(moves, axis=0):
         if not (dy or dx):
             continue

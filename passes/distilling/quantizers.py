@@ -83,31 +83,36 @@ class FakeActivation(nn.Module):
 class Lattice(nn.Module):
     """The rounding of an accumulator in front of its table, with the noise of a bootstrap.
 
-    The accumulator is seen in integer steps, ``a = (z - shift) / unit``; rounding leaves the points
-    ``origin + ratio * (0 .. 2^bits - 1)``. Both are set by ``Ranges`` from what calibration data shows.
+    The accumulator is seen in integer steps, ``a = (z - shift) / unit``. Rounding leaves ``2^bits`` cells, the
+    middle of cell k at ``origin + ratio * k``; both are set by ``Ranges`` from what calibration data shows. What
+    a cell stands for is learned: its middle plus ``moved`` (in units of ``ratio``), for each channel.
 
     Args:
         bits: P, bits that reach the table.
-        noise: Standard deviation of the noise, in steps of the lattice (passes/analysis/noise.py).
+        noise: Standard deviation of the noise, in cells (passes/analysis/noise.py).
+        channels: Of the accumulator.
+        axis: Of the channels.
     """
 
     ratio: torch.Tensor
     origin: torch.Tensor
 
-    def __init__(self, bits: int, noise: float) -> None:
+    def __init__(self, bits: int, noise: float, channels: int, axis: int) -> None:
         super().__init__()
-        self.bits, self.noise = bits, noise
+        self.bits, self.noise, self.axis = bits, noise, axis
         self.strength = 0.0
         self.noisy = True
         self.register_buffer("ratio", torch.zeros(()))
         self.register_buffer("origin", torch.zeros(()))
+        self.moved = nn.Parameter(torch.zeros(channels, 2**bits))
 
     def forward(self, z: torch.Tensor, unit: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """``z`` on the lattice: wholly, or partly while training gets used to it."""
+        """``z`` as its table sees it: wholly, or partly while training gets used to it."""
         if self.strength == 0.0 or self.ratio.ndim == 0:
             return z
-        place = ((z - shift) / unit - self.origin) / self.ratio
+        place = (((z - shift) / unit - self.origin) / self.ratio).detach()
         read = place + self.noise * torch.randn_like(place) if self.noisy else place
-        index = torch.floor(read + 0.5).clamp(0, 2**self.bits - 1)
-        moved = (index - place) * self.ratio * unit * self.strength
-        return z + moved.detach()
+        cell = torch.floor(read + 0.5).clamp(0, 2**self.bits - 1)
+        channel = torch.arange(len(self.moved)).reshape([-1 if i == self.axis else 1 for i in range(z.ndim)])
+        moved = self.moved.reshape(-1)[cell.long() + channel * 2**self.bits]
+        return z + (cell - place + moved) * (self.ratio * unit * self.strength)

@@ -50,7 +50,7 @@ class Ranges:
     def _place(self, table: Table, z: torch.Tensor, keep: bool) -> None:
         lattice = table.lattice
         accumulator = ((z - self.student.shift(table)) / self.student.unit(table)).numpy()
-        axis = 1 if table.linear is None else table.linear.channel_axis % accumulator.ndim
+        axis = lattice.axis
         columns = np.moveaxis(accumulator, axis, -1).reshape(-1, accumulator.shape[axis])
         low, high = columns.min(axis=0).astype(np.float64), columns.max(axis=0).astype(np.float64)
         extra = np.maximum((high - low) * self.margin, 1.0 if table.linear is not None else 0.0)

@@ -143,13 +143,13 @@ class Student(nn.Module):
             linear = linear_of(producer) if producer is not None else None
             direct = base.producer() is producer
             if linear is None or not direct:
-                found[base] = Table(base, Lattice(bits, noise), None, None, None, quantizer)
+                found[base] = Table(base, self._lattice(base, 1, bits, noise), None, None, None, quantizer)
                 continue
             dq = linear.node.inputs[1].producer()  # type: ignore[union-attr]
             weight = self.weights.get(dq) if dq is not None else None
             found[base] = Table(
                 base,
-                Lattice(bits, noise),
+                self._lattice(base, linear.channel_axis, bits, noise),
                 linear,
                 weight,
                 self._feeding(linear.node),
@@ -157,6 +157,12 @@ class Student(nn.Module):
                 fresh=not self._behind_table(base),
             )
         return list(found.values())
+
+    @staticmethod
+    def _lattice(base: ir.Value, axis: int, bits: int, noise: float) -> Lattice:
+        shape = list(base.shape or [])
+        size = shape[axis % len(shape)] if len(shape) > 1 else 1
+        return Lattice(bits, noise, size if isinstance(size, int) else 1, axis % max(1, len(shape)))
 
     def _encrypted(self, value: ir.Value) -> bool:
         """Whether a value comes from behind a quantizer: before it, the client computes."""

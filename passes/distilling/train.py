@@ -97,7 +97,11 @@ def train(
             table.lattice.strength = strength
         if step % REFRESH == 0:
             ranges.refresh(keep=done > SETTLED)
-        chosen = samples.take(torch.randint(len(samples), (recipe.batch,), generator=order))
+        import os
+        pick = torch.randint(len(samples), (recipe.batch,), generator=order)
+        real = torch.rand(recipe.batch, generator=order) < float(os.environ.get('A_REAL','0'))
+        pick = torch.where(real, pick % 425, pick)
+        chosen = samples.take(pick)
         student.capture = recipe.spread > 0
         value = loss(student(chosen.inputs), chosen.answers, chosen.targets)
         total = value + _norms(student)
@@ -142,6 +146,7 @@ def _groups(student: Student, rate: float) -> list[dict[str, Any]]:
         {"params": latent, "lr": rate},
         {"params": scales, "lr": rate * 0.1},
         {"params": list(student.free), "lr": rate * 0.15},
+        {"params": [t.lattice.moved for t in student.tables], "lr": rate},
     ]
 
 
@@ -150,7 +155,7 @@ def _spread(student: Student) -> torch.Tensor:
     found = []
     for table in student.tables:
         z = student.captured[table.base]
-        axis = 1 if table.linear is None else table.linear.channel_axis % z.ndim
+        axis = table.lattice.axis
         columns = z.movedim(axis, -1).reshape(-1, z.shape[axis])
         spread = columns.std(dim=0) + 1e-3 * columns.std() + 1e-6
         span = columns.amax(dim=0) - columns.amin(dim=0)

@@ -10,6 +10,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..quantizing.graph import initializer, node
 from .student import Student, Table
 
+FEWEST = 64
+"""Entries that a list of values has at least: what looks at an operator by running it tries small indices."""
+
 
 def write_back(model: ir.Model, student: Student) -> None:
     """Put what was learned into ``model`` (the one that the student was made from), in place."""
@@ -45,27 +48,32 @@ def _replace(model: ir.Model, reader: ir.Node, index: int, array: np.ndarray) ->
 
 
 def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
-    """Floor(z * a + b), clipped, and back: element-wise, so it becomes part of the table.
+    """The cell of an accumulator, and what it stands for: element-wise, so it becomes part of the table.
 
-    ``insert-rounding`` then finds the lattice in the table's steps, and rounding loses nothing.
+    ``insert-rounding`` then finds the cells in the table's steps, and rounding loses nothing.
     """
     lattice = table.lattice
-    ratio, origin, unit, shift = (
+    ratio, origin, unit, shift, moved = (
         np.asarray(t.numpy(), np.float64)
-        for t in (lattice.ratio, lattice.origin, student.unit(table), student.shift(table))
+        for t in (lattice.ratio, lattice.origin, student.unit(table), student.shift(table), lattice.moved)
     )
-    step = ratio * unit
-    start = shift + origin * unit
+    rank, size = len(table.base.shape or []), 2**lattice.bits
+    along = [-1 if i == lattice.axis else 1 for i in range(rank)]
+    step, start = ratio * unit, shift + origin * unit
+    # One flat list of values: cell k of channel c is entry c * size + k.
+    values = np.broadcast_to(start, step.shape).reshape(-1, 1) + step.reshape(-1, 1) * (np.arange(size) + moved)
+    flat = np.zeros(max(values.size, FEWEST), np.float32)
+    flat[: values.size] = values.reshape(-1)
     name = f"{table.base.name}_lattice"
-    constants = {
-        "scale": 1 / step,
-        "offset": 0.5 - start / step,
-        "low": np.asarray(0.0),
-        "high": np.asarray(2.0**lattice.bits - 1),
-        "step": step,
-        "start": start,
+    constants: dict[str, np.ndarray] = {
+        "scale": (1 / step).astype(np.float32),
+        "offset": (0.5 - start / step).astype(np.float32),
+        "low": np.asarray(0.0, np.float32),
+        "high": np.asarray(size - 1.0, np.float32),
+        "channel": (np.arange(len(moved), dtype=np.int64) * size).reshape(along),
+        "values": flat,
     }
-    values = {k: initializer(model, f"{name}_{k}", a.astype(np.float32)) for k, a in constants.items()}
+    inputs = {k: initializer(model, f"{name}_{k}", a) for k, a in constants.items()}
     like, current = table.base, table.base
     readers = student.readers(table)
     nodes: list[ir.Node] = []
@@ -74,12 +82,19 @@ def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
         ("Add", ["offset"]),
         ("Floor", []),
         ("Clip", ["low", "high"]),
-        ("Mul", ["step"]),
-        ("Add", ["start"]),
+        ("Cast", []),
+        ("Add", ["channel"]),
+        ("Gather", ["values"]),
     ):
-        made = node(op, [current, *(values[a] for a in arguments)], like, f"{name}_{len(nodes)}")
+        given = [current, *(inputs[a] for a in arguments)]
+        if op == "Gather":
+            given.reverse()
+        attributes = {"to": int(ir.DataType.INT64)} if op == "Cast" else {"axis": 0} if op == "Gather" else {}
+        made = node(op, given, like, f"{name}_{len(nodes)}", **attributes)
         nodes.append(made)
         current = made.outputs[0]
+    for integer in nodes[-3:-1]:
+        integer.outputs[0].type = ir.TensorType(ir.DataType.INT64)
     for reader in readers:
         for index, given in enumerate(reader.inputs):
             if given is table.base:
