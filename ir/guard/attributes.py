@@ -30,8 +30,10 @@ _EQUATION = re.compile(rb"%s(?:,%s)*(?:->%s)?" % (_TERM, _TERM, _TERM))
 """After blanks are taken out."""
 
 
-def check(node: onnx.NodeProto) -> None:
+def check(node: onnx.NodeProto, *, in_function: bool) -> None:
     """Refuse sizes that are not positive or past 31 bits, in attributes of ONNX's own operators.
+
+    Attributes given twice, and references to attributes of a function outside of one, are refused as well.
 
     Raises:
         ModelError: There is one; the node is named.
@@ -39,6 +41,13 @@ def check(node: onnx.NodeProto) -> None:
     seen: set[str] = set()
     for attribute in node.attribute:
         must_be_text(attribute.name, attribute.ref_attr_name)
+        if attribute.ref_attr_name and not in_function:
+            raise _refused(
+                node,
+                attribute.name,
+                f"a reference to {attribute.ref_attr_name!r}",
+                "references inside functions only",
+            )
         if attribute.name in seen:
             raise _refused(node, attribute.name, "given twice", "each attribute once")
         seen.add(attribute.name)

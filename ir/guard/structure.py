@@ -41,7 +41,7 @@ def check_structure(proto: onnx.ModelProto, limits: FileLimits) -> None:
                 raise _too_many(f"more than {limits.nodes} nodes", limits)
             called[index][node.domain, node.op_type] += 1
             must_be_text(*node.input, *node.output, node.name, node.op_type, node.domain)
-            attributes.check(node)
+            attributes.check(node, in_function=index >= 0)
     defined: set[tuple[str, str]] = set()
     for function in proto.functions:
         must_be_text(function.name, function.domain, *function.input, *function.output, *function.attribute)

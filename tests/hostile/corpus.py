@@ -1152,8 +1152,8 @@ def hundred_thousand_nodes(_: Path) -> onnx.ModelProto:
 
 
 @case(fine=True)
-def five_thousand_inputs(_: Path) -> onnx.ModelProto:
-    return model([node("Sum", ["x"] * 5000)])
+def three_hundred_inputs(_: Path) -> onnx.ModelProto:
+    return model([node("Sum", ["x"] * 300)])
 
 
 # -------------------- external data
