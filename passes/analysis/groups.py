@@ -11,7 +11,7 @@ from ..analyze_bit_widths import table_width
 NARROWED = 8
 """A table of up to this many bits keeps its own width however wide what meets its input is.
 
-Concrete shifts the input up to it, and the noise with it: it has to be as small as the whole group's width asks.
+Concrete shifts the input up to it, and the noise with it, which has to be as small as the group's width asks.
 """
 
 

@@ -97,14 +97,27 @@ def conditions_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG0
         given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
         if given is not None and given.dtype is ir.DataType.FLOAT:
             continue
-        name = f"{node.name}/{index}"
-        number = insert(node, "Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
-        number.dtype, number.shape = ir.DataType.FLOAT, value.shape
-        back = insert(node, "Cast", [number], f"{name}/condition", {"to": int(ir.DataType.BOOL)})
-        back.dtype, back.shape = ir.DataType.BOOL, value.shape
+        back = _as_condition(value) or _number_and_back(node, value, f"{node.name}/{index}")
         node.replace_input_with(index, back)
         modified = True
     return modified
+
+
+def _number_and_back(node: ir.Node, value: ir.Value, name: str) -> ir.Value:
+    number = insert(node, "Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
+    number.dtype, number.shape = ir.DataType.FLOAT, value.shape
+    back = insert(node, "Cast", [number], f"{name}/condition", {"to": int(ir.DataType.BOOL)})
+    back.dtype, back.shape = ir.DataType.BOOL, value.shape
+    return back
+
+
+def _as_condition(value: ir.Value) -> ir.Value | None:
+    """The condition that was made of a condition before, so that it is quantized once."""
+    for number in value.consumers():
+        for back in number.outputs[0].consumers() if number.op_type == "Cast" else ():
+            if back.op_type == "Cast" and back.outputs[0].dtype is ir.DataType.BOOL:
+                return back.outputs[0]
+    return None
 
 
 def function_before_pool(model: ir.Model, node: ir.Node) -> bool:
