@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from .errors import DataError
+from .guard.archive import check_archive, check_member
 
 LABELS = "labels"
-MOST_BYTES = 8 * 1024**3
-_MOST_RATIO = 20
-_MOST_ARRAYS = 1000
 _LAYOUT = "an .npz with one array per model input, samples on axis 0, and 'labels' if known"
 
 
@@ -73,7 +69,7 @@ def calibration_for(model: ir.Model, data: Data) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> Data:
-    _check_archive(path)
+    check_archive(path, _LAYOUT)
     try:
         content = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -101,52 +97,13 @@ def _read(path: Path) -> Data:
     return Data(arrays, None if labels is None else _labels(labels, arrays), str(path))
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse what is no regular file, or unpacks to more than fits; the rest is up to numpy."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError("the data file is not a regular file", found="a device or pipe", allowed=_LAYOUT)
-        size = 0 if path.is_dir() else path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile, struct.error, NotImplementedError):
-        return  # numpy.load says what is wrong
-    if total > MOST_BYTES + _MOST_RATIO * size or len(archive.infolist()) > _MOST_ARRAYS:
-        raise DataError(
-            "the data file unpacks to more than fits",
-            found=f"{len(archive.infolist())} arrays, {total} bytes, from a file of {size} bytes",
-            allowed=f"{_MOST_ARRAYS} arrays, {MOST_BYTES} bytes (and {_MOST_RATIO} times the file)",
-            do="give fewer samples: a few hundred are enough for calibration",
-        )
-
-
-def _check_member(content: np.lib.npyio.NpzFile, name: str) -> None:
-    """Refuse an array that declares another size than it has, before numpy allocates it.
-
-    Raises:
-        ValueError: It does, or it holds Python objects.
-    """
-    entry = next((e for e in (name, f"{name}.npy") if e in content.zip.namelist()), name)
-    with content.zip.open(entry) as file:
-        if file.read(6) != b"\x93NUMPY":
-            return
-        version = tuple(file.read(2))
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = header(file)
-        size = math.prod(shape) * dtype.itemsize + file.tell()
-    if not dtype.hasobject and (size != content.zip.getinfo(entry).file_size or min(shape, default=0) < 0):
-        raise ValueError(f"it declares shape {shape} of {dtype}, which is not what it holds")
-
-
 def _how_to() -> str:
     return "write it with numpy.savez(FILE, INPUT_NAME=array, labels=classes)"
 
 
 def _member(content: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
-        _check_member(content, name)
+        check_member(content, name)
         array = content[name]
     except ValueError as error:
         if "allow_pickle" in str(error):

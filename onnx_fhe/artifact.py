@@ -105,7 +105,8 @@ def _read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     try:
         if path.exists() and not path.is_file():
             raise ArtifactError(
-                "the artifact is no regular file", allowed="a file that `onnx-fhe compile` wrote"
+                "the artifact cannot be read: it is no regular file",
+                allowed="a file that `onnx-fhe compile` wrote",
             )
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir()]

@@ -9,69 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
+from onnx import defs, helper, numpy_helper, shape_inference
 
 from ..errors import ModelError
+from .contents import MOST_CONTENT, NUMBERS, SHAPE_MATH, constant_content, shape_content
 from .limits import FileLimits, hint
 from .work import operations
 
 BATCH, FREE = 3, 8
 """Sizes of a free batch axis and of other free axes, as models are run on while they are read."""
-
-_MOST_CONTENT = 1024
-_NUMBERS = frozenset(
-    {TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL, TensorProto.DOUBLE}
-)
-# What shapes are computed with; the results of other operators stay unknown.
-_SHAPE_MATH = frozenset(
-    {
-        "Abs",
-        "Add",
-        "And",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "ConstantOfShape",
-        "Div",
-        "Equal",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "Greater",
-        "Identity",
-        "Less",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "NonZero",
-        "Not",
-        "Or",
-        "Pow",
-        "Range",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "Reshape",
-        "Round",
-        "Slice",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
 
 Types = MutableMapping[str, onnx.TypeProto]
 Contents = MutableMapping[str, np.ndarray]
@@ -104,7 +54,7 @@ class _Walk:
         """Walk a graph; ``types`` and ``contents`` are filled with what is known about its values."""
         for tensor in graph.initializer:
             types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-            if tensor.data_type in _NUMBERS and math.prod(tensor.dims) <= _MOST_CONTENT:
+            if tensor.data_type in NUMBERS and math.prod(tensor.dims) <= MOST_CONTENT:
                 contents[tensor.name] = numpy_helper.to_array(tensor)
         for value in graph.input:
             if value.name not in types and value.type.WhichOneof("value") == "tensor_type":
@@ -182,16 +132,16 @@ class _Walk:
         name = node.output[0]
         shape = shape_of(types.get(name))
         if node.op_type == "Constant":
-            array = _constant(node)
+            array = constant_content(node)
         elif node.op_type in ("Shape", "Size"):
             source = shape_of(types.get(node.input[0])) if node.input else None
-            array = None if source is None or name not in types else _shape_content(node, source)
-        elif node.op_type in _SHAPE_MATH and all(i in contents for i in node.input if i) and node.input:
-            small = shape is not None and math.prod(shape) <= _MOST_CONTENT
+            array = None if source is None or name not in types else shape_content(node, source)
+        elif node.op_type in SHAPE_MATH and all(i in contents for i in node.input if i) and node.input:
+            small = shape is not None and math.prod(shape) <= MOST_CONTENT
             array = self._run(node, contents) if small or node.op_type == "NonZero" else None
         else:
             array = None
-        if array is not None and array.size <= _MOST_CONTENT and array.dtype.kind in "fib":
+        if array is not None and array.size <= MOST_CONTENT and array.dtype.kind in "fib":
             contents[name] = array
             types[name] = helper.make_tensor_type_proto(
                 helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape)
@@ -292,30 +242,6 @@ def _bound(type_: onnx.TypeProto) -> onnx.TypeProto:
 
 def _least(type_: onnx.TypeProto) -> int:
     return math.prod(d.dim_value for d in type_.tensor_type.shape.dim if d.HasField("dim_value"))
-
-
-def _shape_content(node: onnx.NodeProto, shape: tuple[int, ...]) -> np.ndarray:
-    if node.op_type == "Size":
-        return np.array(math.prod(shape), np.int64)
-    bounds = {a.name: a.i for a in node.attribute}
-    return np.array(shape[slice(bounds.get("start"), bounds.get("end"))], np.int64)
-
-
-_CONSTANTS: dict[str, Callable[[onnx.AttributeProto], object]] = {
-    "value_int": lambda a: np.array(a.i, np.int64),
-    "value_ints": lambda a: np.array(a.ints, np.int64),
-    "value_float": lambda a: np.array(a.f, np.float32),
-    "value_floats": lambda a: np.array(a.floats, np.float32),
-}
-
-
-def _constant(node: onnx.NodeProto) -> np.ndarray | None:
-    for attribute in node.attribute:
-        if attribute.name in _CONSTANTS:
-            return np.asarray(_CONSTANTS[attribute.name](attribute))
-        if attribute.name == "value" and math.prod(attribute.t.dims) <= _MOST_CONTENT:
-            return numpy_helper.to_array(attribute.t) if attribute.t.data_type in _NUMBERS else None
-    return None
 
 
 def _name(node: onnx.NodeProto) -> str:
