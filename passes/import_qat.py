@@ -12,7 +12,7 @@ from ..ir.graph import constant_of
 from ..ir.level import TRAINED_KEY, Level, level_of, set_level
 from ..ir.names import name_nodes
 from .base import Context, Pass, option
-from .importing import activations, agreement, missing, partial, stored
+from .importing import activations, agreement, client, missing, partial, stored
 from .importing.detect import is_foreign
 from .lowering.build import Builder
 from .normalizing import edit, shapes
@@ -59,6 +59,7 @@ class ImportQat(Pass):
         shapes.infer(model)
         rounded = self._round_floats(model) if layers or count else []
         added = self._add_missing(model, [*layers, *rounded], context)
+        client.quantize_again([*layers, *rounded], build)
         RemoveUnusedOpsetsPass()(model)
         name_nodes(model)
         if not layers and not count:

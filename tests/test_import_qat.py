@@ -332,6 +332,28 @@ def test_integers_may_be_moved_before_they_are_dequantized() -> None:
     assert np.allclose(first(run(out, data)), first(run(model, data)), atol=1e-3)
 
 
+def test_weights_may_stand_on_the_left() -> None:
+    nodes = [*IN, WEIGHT, node("MatMul", "wd xd", "y")]
+    model = qdq_model(nodes, [4, 2], **layer())
+    model.graph.outputs[0].shape = ir.Shape(["N", 6, 2])
+    data = sample(model)
+    out, _ = through(TO_TABLES, model, data)
+    assert sum(n.op_type == "MatMul" for n in out.graph) == 1
+    assert next(n for n in out.graph if n.op_type == "Encrypt")
+    assert np.allclose(first(run(out, data)), first(run(model, data)), atol=1e-3)
+
+
+def test_what_the_client_chooses_of_its_input_is_encrypted_afterwards() -> None:
+    pool = node("MaxPool", "xd", "m", kernel_shape=[2, 2], strides=[2, 2])
+    nodes = [*IN, pool, node("Flatten", "m", "f"), WEIGHT, node("Gemm", "f wd", "y", transB=1)]
+    model = qdq_model(nodes, [1, 4, 4], **layer())
+    data = sample(model)
+    out, _ = through(TO_TABLES, model, data)
+    encrypt = next(n for n in out.graph if n.op_type == "Encrypt")
+    assert list(encrypt.outputs[0].shape or [])[1:] == [4]
+    assert np.allclose(first(run(out, data)), first(run(model, data)), atol=1e-3)
+
+
 def test_running_again_changes_nothing() -> None:
     model = load(FOLDER / "brevitas_mlp_3bit_channel_qonnx.onnx")
     once, _ = through("normalize,import-qat", model, sample(model))

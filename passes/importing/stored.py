@@ -59,12 +59,44 @@ def store_weights(model: ir.Model, build: Builder) -> list[ir.Node]:
     for node in list(model.graph):
         if node.domain or node.op_type not in LINEAR or len(node.inputs) < 2:
             continue
+        build.at(node)
+        node = _weight_on_the_right(node, build)
         weight = node.inputs[1]
         if weight is None or constant_of(weight) is not None or not is_static(weight):
             continue
         build.at(node)
         layers.append(_store(model, node, read(model, node, weight), build))
     return layers
+
+
+def _weight_on_the_right(node: ir.Node, build: Builder) -> ir.Node:
+    """``W x`` as the transpose of ``x' W'``; returns the MatMul."""
+    weight, x = node.inputs[:2]
+    quantized = weight is not None and constant_of(weight) is None and is_static(weight)
+    if node.op_type != "MatMul" or not quantized or weight is None or x is None or is_static(x):
+        return node
+    sizes = [len(_rank(v)) for v in (weight, x)]
+    if sizes[0] != 2 or sizes[1] < 2:
+        return node
+    result, name = node.outputs[0], build.take_name(node)
+
+    def turned(value: ir.Value, rank: int, suffix: str) -> ir.Value:
+        order = [*range(rank - 2), rank - 1, rank - 2]
+        made = build.add("Transpose", [value], value, f"{name}_{suffix}", {"perm": order})
+        shape = list(value.shape or [])
+        made.shape = ir.Shape([shape[i] for i in order])
+        return made
+
+    product = build.add("MatMul", [turned(x, sizes[1], "x"), turned(weight, 2, "w")], result, name)
+    shape = list(result.shape or [])
+    product.shape = ir.Shape([*shape[:-2], shape[-1], shape[-2]]) if shape else None
+    back = turned(product, sizes[1], "back")
+    old = result.name
+    result.replace_all_uses_with(back, replace_graph_outputs=True)
+    result.name, back.name = f"{old}_replaced", old
+    made = product.producer()
+    assert made is not None
+    return made
 
 
 def read(model: ir.Model, layer: ir.Node, weight: ir.Value) -> Stored:
