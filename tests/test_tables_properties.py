@@ -191,6 +191,6 @@ def test_tables_among_moved_and_pooled_elements_stay_exact_and_get_no_dearer(nam
     @settings(max_examples=8)
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:
-        check_exact(Network(seed).moving(), name, verified=False)
+        check_exact(Network(seed).moving(), name)
 
     check()

@@ -73,14 +73,12 @@ def samples(model: ir.Model, count: int = 200, seed: int = 0) -> dict[str, np.nd
     return data
 
 
-def check_exact(model: ir.Model, pipeline: str, verified: bool = True) -> ir.Model:
+def check_exact(model: ir.Model, pipeline: str) -> ir.Model:
     """Run a pipeline: outputs stay bit for bit, nothing gets dearer, ``modified`` is true only for changes.
 
     Args:
         model: Integer level; it is left alone.
         pipeline: Text.
-        verified: Whether the model keeps the rules of the integer level (Slice, MaxPool and so on do not
-            yet).
     """
     data = samples(model)
     before, old, priced = runtime.Session(model).run(data), estimate(model), price(model)
@@ -95,8 +93,7 @@ def check_exact(model: ir.Model, pipeline: str, verified: bool = True) -> ir.Mod
     assert priced.allows(price(changed))
     assert new.complexity <= old.complexity * (1 + 1e-9)
     assert result.modified == (text != str(structure(changed)))
-    if verified:
-        verify(changed)
+    verify(changed)
     assert not PassManager.parse(pipeline)(changed).modified
     return changed
 
