@@ -109,6 +109,7 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, np.ndarray]]]] = {
     "RMSNormalization": _one("m = RMSNormalization(h, s)", s=normal(4)),
     "MeanVarianceNormalization": _one("m = MeanVarianceNormalization<axes=[1,2,3]>(h)"),
     "LpNormalization": _one("m = LpNormalization<axis=1>(h)"),
+    "Softmax": _one("m = Softmax<axis=-1>(h)"),
     "LRN": _one("m = LRN<size=3>(h)"),
     "Conv": _one("m = Conv<pads=[1,1,1,1]>(h, k)", k=normal(2, 2, 3, 3)),
     "ConvTranspose": _one("m = ConvTranspose<strides=[2,2]>(h, k)", k=normal(2, 2, 2, 2)),
@@ -207,6 +208,8 @@ reads small integers itself, so its results are looked up once more.
 - *as ...*: `normalize` writes it with these operators, inside the encrypted part.
 - An operator that `normalize` does not know is run on unit vectors; where it turns out affine it becomes a
   dense layer, up to 4 million matrix entries.
+- Softmax inside a network is `1 / sum of exp(x_j - x_i)`, up to 16 elements: a table for every pair. Its
+  error grows with the range of its inputs, as large exponentials leave few levels to small ones.
 """
 HEAD = ("", "| operator | with | how | lookups |", "| --- | --- | --- | --- |")
 

@@ -158,6 +158,8 @@ INSIDE: dict[str, tuple[str, dict[str, np.ndarray]]] = {
     "group-norm": ("m = GroupNormalization<num_groups=2>(h, s, b)", {"s": normal(4), "b": normal(4)}),
     "mvn": ("m = MeanVarianceNormalization<axes=[1,2,3]>(h)", {}),
     "lrn": ("m = LRN<size=3, alpha=0.5, bias=1.5, beta=0.6>(h)", {}),
+    "softmax": ("m = Softmax<axis=-1>(h)", {}),
+    "softmax-channels": ("m = Softmax<axis=1>(h)", {}),
     "lp-norm": ("m = LpNormalization<axis=1, p=2>(h)", {}),
     "lp-norm-1": ("m = LpNormalization<axis=-1, p=1>(h)", {}),
     "lp-pool": ("m = LpPool<kernel_shape=[2,2], p=2>(h)", {}),
@@ -194,6 +196,12 @@ def test_operators_between_layers_are_taken_apart(name):
     weights = {"w": normal(4, 2, 3, 3), "v": normal(sample.size, 3), **weights}
     model = normalized(model_of(whole, "N,2,6,6", **weights))
     assert set(ops(model)) <= KNOWN
+
+
+def test_a_softmax_over_many_elements_stays_to_be_refused():
+    body = "h = Gemm(x, w) m = Softmax(h) y = Gemm(m, v)"
+    model = normalized(model_of(body, "N,4", w=normal(4, 17), v=normal(17, 3)))
+    assert "Softmax" in ops(model)
 
 
 def test_what_the_client_computes_stays_as_it_is():

@@ -39,8 +39,8 @@ _SORTING = Refusal(
 )
 _SOFTMAX = Refusal(
     "it divides by a sum of exponentials of other elements, a quotient of two wide encrypted numbers",
-    "leave it to the client where it comes last; inside a network use Sigmoid, Relu or HardSigmoid, or divide"
-    " by a constant",
+    "leave it to the client where it comes last; inside a network use it over at most 16 elements, or use"
+    " Sigmoid, Relu or HardSigmoid, or divide by a constant",
 )
 _NORM = Refusal(
     "it divides by a deviation that is computed from the encrypted elements themselves",

@@ -16,6 +16,7 @@ _RULES = (
     reductions.normalization,
     reductions.norm,
     reductions.local_response,
+    reductions.softmax,
     reductions.division,
     choices.conditions_as_numbers,
     choices.choose_by_sum,

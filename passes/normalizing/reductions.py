@@ -25,6 +25,10 @@ _REDUCTIONS: dict[str, tuple[str | None, str | None]] = {
 """What is done to each element before the sum, and to the sum."""
 
 
+MOST_IN_SOFTMAX = 16
+"""Most elements of a Softmax inside the encrypted part: it takes a table for every pair of them."""
+
+
 class _Parts:
     """Writes operators in front of ``node``."""
 
@@ -147,6 +151,44 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
         substitute(node, "Sqrt" if p == 2 else "Identity", [total])
         return True
     return False
+
+
+def softmax(model: ir.Model, node: ir.Node) -> bool:
+    """Softmax over few elements: ``1 / sum over j of exp(x_j - x_i)``, all differences by one linear layer.
+
+    That takes a table for each pair, but no product and no quotient of encrypted numbers, and nothing in it
+    overflows: where a difference is large, the quotient is 0 as it should be.
+    """
+    rank, sample = rank_of(node.inputs[0]), shapes.static_of_sample(node.inputs[0])
+    if (
+        node.op_type != "Softmax"
+        or node.domain
+        or rank is None
+        or sample is None
+        or not is_float(node.outputs[0])
+    ):
+        return False
+    axis = int_of(node, "axis", -1) % rank
+    if axis == 0 or not 1 < (size := sample[axis - 1]) <= MOST_IN_SOFTMAX:
+        return False
+    parts, x = _Parts(model, node), node.inputs[0]
+    order = [i for i in range(rank) if i != axis] + [axis]
+    moved = [sample[i - 1] for i in order[1:]]
+    if axis != rank - 1:
+        x = insert(node, "Transpose", [x], f"{parts.name}/last", {"perm": order})
+    eye = np.eye(size)
+    pairs = (eye[:, None, :] - eye[:, :, None]).reshape(size, -1)  # column (i, j) is x_j - x_i
+    differences = parts.add("MatMul", x, parts.array(pairs), part="differences")
+    split = parts.add(
+        "Reshape", parts.add("Exp", differences), parts.indices([-1, *moved, size]), part="pairs"
+    )
+    total = parts.add("ReduceSum", split, parts.indices([-1]), part="sum", keepdims=0)
+    if axis == rank - 1:
+        substitute(node, "Reciprocal", [total])
+    else:
+        share = parts.add("Reciprocal", total)
+        substitute(node, "Transpose", [share], {"perm": [int(i) for i in np.argsort(order)]})
+    return True
 
 
 def local_response(model: ir.Model, node: ir.Node) -> bool:
