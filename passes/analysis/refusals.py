@@ -64,7 +64,7 @@ REFUSALS: dict[str, Refusal] = {
             "leave it to the client where it comes last (free there), or use ReduceMax for the value",
         ),
     ),
-    **dict.fromkeys(("LogSoftmax", "Softmax"), _SOFTMAX),
+    "Softmax": _SOFTMAX,
     **dict.fromkeys(
         (
             "GroupNormalization",

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
-from ...ir.movement import FILLS, Movement
+from ...ir.movement import FILLS, Movement, may_move
+from ..analysis.regions import JOINS, POOLS
 from ..analysis.scaling import carried, spread
 from .build import Builder
 from .views import EXACT, View, rank_of
@@ -79,6 +80,29 @@ def _in_units(node: ir.Node, value: ir.Value | None, unit: float, build: Builder
             do="quantize the float model with the quantize pass, which rounds such constants",
         )
     return build.constant(f"{node.name}_integers", whole)
+
+
+def shift(node: ir.Node, views: Mapping[ir.Value, View]) -> View | None:
+    """A constant added to a tensor that is then moved, averaged or added up: it goes into the offset.
+
+    None for any other node: in front of a function a constant is a part of the table.
+    """
+    if node.op_type not in ("Add", "Sub") or len(node.inputs) != 2:
+        return None
+    view, constant = views.get(node.inputs[0]), constant_of(node.inputs[1])  # type: ignore[arg-type]
+    readers = node.outputs[0].consumers()
+    needed = any(may_move(n) or n.op_type in POOLS or _adds_up(n) for n in readers)
+    if view is None or constant is None or not needed:
+        return None
+    rank = rank_of(node.outputs[0])
+    if constant.ndim > rank:
+        return None
+    added = constant.astype(np.float64).reshape([1] * (rank - constant.ndim) + list(constant.shape))
+    return View(view.integers, view.scale, view.offset + (added if node.op_type == "Add" else -added))
+
+
+def _adds_up(node: ir.Node) -> bool:
+    return node.op_type in JOINS and len(variable_inputs(node)) == 2
 
 
 def chooses(node: ir.Node) -> bool:

@@ -71,6 +71,8 @@ class Lowering:
             self._multiply(node)
         elif node.op_type in JOINS and len(set(viewed)) == 2:
             self._join(node)
+        elif (shifted := combining.shift(node, self.views)) is not None:
+            self.views[node.outputs[0]] = shifted
         else:
             for index, value in enumerate(node.inputs):
                 if value in self.views:

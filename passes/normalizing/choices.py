@@ -157,3 +157,99 @@ def _rises(node: ir.Node, value: ir.Value, opset: int) -> bool:
     return found.dtype == np.float32 and bool(
         np.isfinite(found).all() and (np.diff(found.ravel()) >= 0).all()
     )
+
+
+def log_softmax(model: ir.Model, node: ir.Node) -> bool:
+    """LogSoftmax is the difference to the logarithm of a sum of exponentials.
+
+    Nothing is taken off before the exponential: what is encrypted has a known range, and overflows nowhere.
+    """
+    rank = rank_of(node.inputs[0]) if node.inputs else None
+    if node.op_type != "LogSoftmax" or node.domain or rank is None:
+        return False
+    x, name = node.inputs[0], str(node.name)
+    axis = int_of(node, "axis", -1) % rank
+    if axis == 0:
+        return False
+    axes = constant(model.graph, np.array([axis], np.int64), f"{name}.axis")
+    powers = insert(node, "Exp", [x], f"{name}/powers", like=x)
+    total = insert(node, "ReduceSum", [powers, axes], f"{name}/total", {"keepdims": 1})
+    substitute(node, "Sub", [x, insert(node, "Log", [total], f"{name}/log")])
+    return True
+
+
+def one_hot(model: ir.Model, node: ir.Node) -> bool:
+    """OneHot of an encrypted index is a comparison with every number that it can be."""
+    if node.op_type != "OneHot" or node.domain or constant_of(node.inputs[0]) is not None:
+        return False
+    x, depth, values = node.inputs[0], constant_of(node.inputs[1]), constant_of(node.inputs[2])
+    rank = rank_of(x)
+    if x is None or depth is None or values is None or rank is None or values.dtype != np.float32:
+        return False
+    axis = int_of(node, "axis", -1) % (rank + 1)
+    if axis == 0:
+        return False
+    name, count = str(node.name), int(depth.reshape(-1)[0])
+    number = insert(node, "Cast", [x], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
+    axes = constant(model.graph, np.array([axis], np.int64), f"{name}.axis")
+    column = insert(node, "Unsqueeze", [number, axes], f"{name}/column")
+    shape = [count if i == axis else 1 for i in range(rank + 1)]
+    spread = insert(
+        node,
+        "Expand",
+        [column, constant(model.graph, np.array(shape, np.int64), f"{name}.shape")],
+        f"{name}/spread",
+    )
+    # An index may count from the end.
+    wrapped = insert(
+        node,
+        "Mod",
+        [spread, constant(model.graph, np.array(count, np.float32), f"{name}.count")],
+        f"{name}/wrapped",
+        {"fmod": 1},
+    )
+    below = insert(
+        node,
+        "Less",
+        [wrapped, constant(model.graph, np.array(0, np.float32), f"{name}.zero")],
+        f"{name}/below",
+    )
+    whole = insert(
+        node,
+        "Where",
+        [
+            below,
+            insert(
+                node,
+                "Add",
+                [wrapped, constant(model.graph, np.array(count, np.float32), f"{name}.all")],
+                f"{name}/moved",
+            ),
+            wrapped,
+        ],
+        f"{name}/index",
+    )
+    numbers = np.arange(count, dtype=np.float32).reshape(shape)
+    same = insert(node, "Equal", [whole, constant(model.graph, numbers, f"{name}.numbers")], f"{name}/same")
+    ends = [constant(model.graph, values[i : i + 1], f"{name}.{w}") for i, w in ((1, "on"), (0, "off"))]
+    substitute(node, "Where", [same, *ends])
+    return True
+
+
+def embedding(model: ir.Model, node: ir.Node) -> bool:
+    """Gather of constant rows by an encrypted index: a one-hot vector times the rows."""
+    rows = constant_of(node.inputs[0]) if len(node.inputs) == 2 else None
+    index = node.inputs[1] if len(node.inputs) == 2 else None
+    if node.op_type != "Gather" or node.domain or rows is None or rows.ndim != 2 or rows.dtype != np.float32:
+        return False
+    if index is None or constant_of(index) is not None or int_of(node, "axis", 0) != 0:
+        return False
+    name = str(node.name)
+    depth = constant(model.graph, np.array(len(rows), np.int64), f"{name}.depth")
+    ends = constant(model.graph, np.array([0, 1], np.float32), f"{name}.ends")
+    hot = insert(node, "OneHot", [index, depth, ends], f"{name}/one_hot", {"axis": -1})
+    hot.dtype = ir.DataType.FLOAT
+    if index.shape is not None:
+        hot.shape = ir.Shape([*index.shape, len(rows)])
+    substitute(node, "MatMul", [hot, node.inputs[0]])
+    return True

@@ -21,6 +21,9 @@ _RULES = (
     choices.conditions_as_numbers,
     choices.choose_by_sum,
     choices.function_before_pool,
+    choices.log_softmax,
+    choices.one_hot,
+    choices.embedding,
 )
 _IMAGE = 4
 

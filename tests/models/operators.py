@@ -263,3 +263,32 @@ def volume() -> onnx.ModelProto:
     b = Builder(OPSET, 27)
     x = b.node("Relu", b.node("Conv", "input", b.normal(2, 1, 2, 2, 2)))
     return _dense_to(b, b.node("MaxPool", x, kernel_shape=[2, 2, 2]), 2, [1, 3, 3, 3])
+
+
+def _index(b: object) -> str:
+    """Two encrypted whole numbers from -2 to 3."""
+    x = b.node("Round", b.node("Mul", b.dense("input", 6, 2), b.constant(2.0)))  # type: ignore[attr-defined]
+    x = b.node("Clip", x, b.constant(-2.0), b.constant(3.0))  # type: ignore[attr-defined]
+    return str(b.node("Cast", x, to=7))  # type: ignore[attr-defined]
+
+
+@network
+def embedding() -> onnx.ModelProto:
+    """Rows of a constant by an encrypted index."""
+    b = Builder(OPSET, 28)
+    return _dense_to(b, b.node("Gather", b.normal(6, 4), _index(b), axis=0), 8, [6])
+
+
+@network
+def one_hot() -> onnx.ModelProto:
+    """An encrypted index, which may count from the end."""
+    b = Builder(OPSET, 29)
+    x = b.node("OneHot", _index(b), b.constant(5, np.int64), b.constant([0.0, 2.0]))
+    return _dense_to(b, x, 10, [6])
+
+
+@network
+def log_softmax() -> onnx.ModelProto:
+    """Inside, not at the end where the client would do it."""
+    b = Builder(OPSET, 30)
+    return _dense_to(b, b.node("LogSoftmax", b.dense("input", 6, 4), axis=1), 4, [6])
