@@ -24,20 +24,14 @@ def expand(node: ir.Node, edit: Editor) -> ir.Value:
         return values[0]
     windows = _pooled_windows(node, edit.opset) if node.op_type == "MaxPool" else _reduced_windows(node)
     (current,) = variable_inputs(node)
+    for axis, (found, size) in windows.items():  # what strides step over is not compared
+        used = sorted(set().union(*found))
+        if len(used) < size:
+            current = edit.pick(current, used, axis, f"{node.name}_used")
+            windows[axis] = [tuple(used.index(p) for p in w) for w in found], len(used)
     for axis, tournament in _in_order(windows, edit.shape(current)):
         current = _along(node, current, axis, tournament, edit)
     return edit.reshape(current, node.outputs[0], f"{node.name}_shape")
-
-
-def comparisons(node: ir.Node, shape: tuple[int, ...], opset: int) -> int:
-    """How many comparisons a pooling or reduction takes for one sample of this shape (batch counted)."""
-    windows = _pooled_windows(node, opset) if node.op_type == "MaxPool" else _reduced_windows(node)
-    total, sizes = 0, list(shape)
-    for axis, tournament in _in_order(windows, shape):
-        sizes[axis] = 1
-        total += tournament.comparisons * math.prod(sizes[1:])
-        sizes[axis] = len(tournament.winners)
-    return total
 
 
 def choose(node: ir.Node, first: ir.Value, second: ir.Value, edit: Editor) -> ir.Value:
