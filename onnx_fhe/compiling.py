@@ -16,7 +16,7 @@ from .backends.base import Circuit, LowerOptions, Progress, quiet
 from .backends.checking import check_against
 from .clipping import Prologue
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
-from .ir.data import calibration_for
+from .ir.data import Data, calibration_for
 from .ir.errors import PipelineError
 from .ir.guard import FileLimits
 from .ir.level import Level, level_of
@@ -30,10 +30,13 @@ from .passes.analysis.advice import advice
 from .passes.base import Context
 from .passes.importing.detect import is_foreign
 from .passes.instruments import Instrument, Verify
-from .passes.manager import PassManager
+from .passes.manager import PassManager, PipelineResult
 from .passes.pipeline import parse_passes, pass_name
 from .passes.presets import DEFAULT
 from .program import Program, find_backend
+from .record import Measurements
+from .report.measuring import measure
+from .report.recording import Recorder
 from .running import Stopwatch
 
 P_ERROR = 1e-5
@@ -117,8 +120,9 @@ def compile_model(
         p_error=p_error if p_error is not None else P_ERROR,
         progress=progress,
     )
+    recorder = Recorder()
     with timed("passes"):
-        result = manager.run(given, context, [Verify(), *instruments])
+        result = manager.run(given, context, [Verify(), recorder, *instruments])
         _require_integer(result.model, manager)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
@@ -127,6 +131,8 @@ def compile_model(
     if arrays is not None and check_samples > 0:
         with timed("compare"):
             notes += _compare(result.model, circuit, arrays, check_samples, progress)
+    with timed("record"):
+        record = recorder.record(_measure(result, p_error, data), bind or {})
     manifest = Manifest(
         backend=backend,
         source=source,
@@ -142,9 +148,25 @@ def compile_model(
         seed=seed,
         statistics=circuit.statistics(),
         notes=tuple(notes),
+        record=record,
         packages=packages(),
     )
     return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
+
+
+def _measure(result: PipelineResult, p_error: float | None, data: Data | None) -> Measurements | None:
+    context = result.context
+    if context.calibration is None:
+        return None
+    return measure(
+        result.model,
+        context.calibration,
+        source=context.source,
+        reduced=context.quantized_from,
+        labels=context.labels,
+        p_error=p_error if p_error is not None else context.p_error,
+        file="" if data is None else data.file,
+    )
 
 
 def _always(circuit: Circuit) -> Callable[[], Circuit]:

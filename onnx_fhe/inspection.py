@@ -120,11 +120,11 @@ def inspect_model(
             model = PassManager.parse("normalize,import-qat").run(given).model
         if level_of(model) is Level.FLOAT:
             regions, findings = _regions(model)
-            where = _where(model, server_nodes(model))
+            where = places(model, server_nodes(model))
             lookups = [] if regions is None else _of_regions(regions)
         elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
-            where, lookups = _where(model, server), _of_quantizers(server)
+            where, lookups = places(model, server), _of_quantizers(server)
             findings = [] if server else [_nothing_encrypted()]
         else:
             verify_given(given)
@@ -203,22 +203,23 @@ def _cut(model: ir.Model, node: ir.Node) -> None:
             user.replace_input_with(index, fresh)
 
 
-def _where(model: ir.Model, server: list[ir.Node]) -> dict[str, str]:
+def places(model: ir.Model, server: list[ir.Node]) -> dict[str, str]:
+    """Where each node of a float or quantized model runs, by its name, with ``server`` the encrypted ones."""
     inside, behind, constant = set(server), set[ir.Node](), set[ir.Node | None]()
-    places = {}
+    found = {}
     for node in model.graph:
         producers = {v.producer() for v in variable_inputs(node)}
         if node in inside:
-            places[node.name or ""] = ENCRYPTED
+            found[node.name or ""] = ENCRYPTED
         elif producers & (inside | behind):
             behind.add(node)
-            places[node.name or ""] = AFTER
+            found[node.name or ""] = AFTER
         elif not producers - constant and not any(v.is_graph_input() for v in variable_inputs(node)):
             constant.add(node)
-            places[node.name or ""] = CONSTANT
+            found[node.name or ""] = CONSTANT
         else:
-            places[node.name or ""] = BEFORE
-    return places
+            found[node.name or ""] = BEFORE
+    return found
 
 
 def _of_parts(model: ir.Model) -> dict[str, str]:

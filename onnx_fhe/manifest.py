@@ -16,6 +16,7 @@ from .backends.base import CircuitStatistics
 from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
 from .ir.graph import int_of
+from .record import RECORD, Record
 
 FORMAT = 1
 """Version of the artifact; a newer one is refused."""
@@ -63,6 +64,7 @@ class Manifest:
         range_mode, range_margin, seed: As in ``passes.base.Context``.
         statistics: What the circuit costs, per layer too.
         notes: What passes wanted the user to know.
+        record: What the report tells besides; None in artifacts from before it was kept.
         packages: Versions of the packages that made it, Python among them.
         parts: SHA-256 of each other file of the artifact.
         format: Version of the artifact.
@@ -82,6 +84,7 @@ class Manifest:
     seed: int
     statistics: CircuitStatistics
     notes: tuple[str, ...] = ()
+    record: Record | None = None
     packages: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
@@ -112,6 +115,10 @@ def from_json(content: bytes) -> Manifest:
             allowed=f"up to {FORMAT}",
             do="update onnx-fhe, or compile the model again with this version",
         )
+    record = plain.get("record")
+    if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > RECORD:
+        # The circuit runs without it.
+        content = json.dumps({**plain, "record": None}).encode()
     try:
         return TypeAdapter(Manifest).validate_json(content)
     except ValidationError as error:

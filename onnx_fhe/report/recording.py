@@ -1,0 +1,78 @@
+"""Recording the network as imported, while the passes run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes import PassBase
+from typing_extensions import override
+
+from ..inspection import places
+from ..ir.graph import constant_of, variable_inputs
+from ..ir.level import Level, level_of
+from ..manifest import ports
+from ..passes.analysis.regions import server_nodes
+from ..passes.instruments import Instrument
+from ..passes.pipeline import pass_name
+from ..record import MOST_NODES, Measurements, NodeRecord, Record
+
+
+class Recorder(Instrument):
+    """Watches a pipeline and keeps what the network was when it had been imported.
+
+    Attributes:
+        nodes: The network as ``normalize`` and ``import-qat`` left it; as given where neither runs.
+        left_out: Nodes that are past ``MOST_NODES``.
+        operators, parameters: Of the model as given.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: tuple[NodeRecord, ...] = ()
+        self.left_out = 0
+        self.operators: dict[str, int] = {}
+        self.parameters = 0
+
+    @override
+    def start(self, model: ir.Model, passes: object) -> None:
+        self.operators = dict(Counter(_operator(n) for n in model.graph).most_common())
+        self.parameters = sum(_size(v) for v in model.graph.initializers.values())
+        self._keep(model)
+
+    @override
+    def after_pass(self, pass_: PassBase, model: ir.Model, modified: bool) -> None:
+        if modified and pass_name(pass_) in ("normalize", "import-qat"):
+            self._keep(model)
+
+    def record(self, measured: Measurements | None, bind: Mapping[str, int]) -> Record:
+        """All of it, with what was measured."""
+        return Record(self.nodes, self.left_out, self.operators, self.parameters, measured, dict(bind))
+
+    def _keep(self, model: ir.Model) -> None:
+        nodes = list(model.graph)
+        # At the integer level the artifact holds the model itself.
+        kept = [] if level_of(model) is Level.INTEGER else nodes[:MOST_NODES]
+        where = places(model, server_nodes(model)) if kept else {}
+        self.nodes = tuple(_node(n, where.get(n.name or "", "")) for n in kept)
+        self.left_out = len(nodes) - len(kept) if kept else 0
+
+
+def _node(node: ir.Node, where: str) -> NodeRecord:
+    read = [(v, v.producer()) for v in variable_inputs(node)]
+    return NodeRecord(
+        name=node.name or "",
+        operator=_operator(node),
+        shape=ports([node.outputs[0]])[0].shape if node.outputs else (),
+        inputs=tuple(str(p.name if p is not None else v.name) for v, p in read),
+        parameters=sum(_size(v) for v in node.inputs if v is not None and constant_of(v) is not None),
+        where=where,
+    )
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _size(value: ir.Value) -> int:
+    return int(value.const_value.size) if value.const_value is not None else 0
