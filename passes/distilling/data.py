@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import os
-
 import numpy as np
 
 MOST_BYTES = 256 << 20
 """The pool of augmented inputs takes at most this much memory."""
+MIXED, SHIFTED = 0.3, 0.3
+"""Shares of made samples that are mixed of two, and of images that are shifted: more takes a small student's
+strength away from inputs as they really are."""
+NOISE, FEW = 0.1, 4.0
+"""Most noise on an element, in standard deviations; with few elements up to ten times as much, for then the
+samples can cover the whole range."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ def pool(
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
-    share = np.where(random.random(count) >= float(os.environ.get('A_MIX','0.65')), 1.0, np.maximum(share, 1 - share))
+    share = np.where(random.random(count) >= MIXED, 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
+    elements = sum(a[0].size for a in data.values())
+    noise = NOISE + (1 - NOISE) * float(np.exp(-(elements - 2) / FEW))
     for name, array in data.items():
         if not np.issubdtype(array.dtype, np.floating):
             made[name] = np.concatenate([array, array[first]])
@@ -69,7 +75,7 @@ def pool(
         if name in images:
             a, b = (shifted(x, images[name], random) for x in (a, b))
         mixed = a * spread + b * (1 - spread)
-        sigma = array.std(axis=0, keepdims=True) * random.uniform(0, float(os.environ.get('A_NOISE','0.25')), size=spread.shape)
+        sigma = array.std(axis=0, keepdims=True) * random.uniform(0, noise, size=spread.shape)
         noisy = mixed + random.standard_normal(mixed.shape) * sigma
         low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
         if name in images:  # a pixel may move to where calibration saw none
@@ -91,7 +97,7 @@ def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generat
     result = planes.copy()
     reach = max(1, min(height, width) // 12)
     moves = random.integers(-reach, reach + 1, size=(len(images), 2))
-    moves[random.random(len(images)) >= float(os.environ.get('A_SHIFT','0.5'))] = 0
+    moves[random.random(len(images)) >= SHIFTED] = 0
     for dy, dx in np.unique(moves, axis=0):
         if not (dy or dx):
             continue

@@ -71,10 +71,11 @@ def _train(
         _tensors([inputs[n] for n in student.inputs]),
         _tensors(answers),
         None if targets is None else torch.tensor(targets, dtype=torch.float32),
+        len(parts.train),
     )
     kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
     held = Samples(
-        _tensors([kept[n] for n in student.inputs]), _tensors(list(session.run_batched(kept).values())), None
+        _tensors([kept[n] for n in student.inputs]), _tensors(list(session.run_batched(kept).values())), None, len(parts.held)
     )
     loss = Loss(kind, options.temperature, answers, 0.5 if targets is not None else 0.0)
     ranges = Ranges(student, _tensors([np.asarray(data[n]) for n in student.inputs]), context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,27 @@ from torch import nn
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of, variable_inputs
+from ..analysis.bootstrap import bootstrap_complexity
 from ..analysis.linear import Linear, linear_of
 from .operators import OPERATORS
 from .quantizers import FakeActivation, FakeWeight, Lattice
 from .reading import Quantizer, base_of, feeds_join, quantizers, weight_nodes
+
+
+PLAIN = 8.0
+"""A demand (bits) that every network has; what it takes up to the next step of the costs is free."""
+OUTPUT_BITS = 7
+"""Bits of raw outputs that are told apart (see insert-rounding)."""
+SAFE = 0.93
+"""Share of the free norm that is used."""
+
+
+def _free_demand(bits: int) -> float:
+    """The demand on a bootstrap that costs no more than the plain one (bits)."""
+    plain, demand = bootstrap_complexity(bits, PLAIN), PLAIN
+    while demand < 2 * PLAIN and bootstrap_complexity(bits, demand + 0.5) <= plain:
+        demand += 0.5
+    return demand
 
 
 @dataclass
@@ -242,6 +260,24 @@ class Student(nn.Module):
         rank = len(table.base.shape or [])
         axis = table.linear.channel_axis % rank
         return vector.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+    def norms(self) -> Iterator[tuple[torch.Tensor, float]]:
+        """Integer weights behind tables, as (neurons, inputs), and the 2-norm from which on tables cost more.
+
+        What counts is the norm against the bits that are told apart next (passes/analysis/demand.py).
+        """
+        if not self.tables:
+            return
+        bits = self.tables[0].lattice.bits
+        free = _free_demand(bits)
+        behind = {t.linear.node: t for t in self.tables if t.linear is not None}
+        for node, dq in weight_nodes(self.model):
+            table = behind.get(node)
+            if not self._behind_table(node.outputs[0]):
+                continue
+            codes = self.weights[dq].codes()
+            rows = codes.T if node.op_type == "MatMul" else codes.flatten(1)
+            yield rows, SAFE * 2.0 ** (free - (OUTPUT_BITS if table is None else bits))
 
     def forward(self, data: list[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors of ``cut`` for a batch of the graph inputs."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ..rounding.fill import CHEAP_FALL, CHEAP_NORM
 from .losses import Loss, agreement
 from .ranges import Ranges
 from .student import Student
@@ -21,17 +20,27 @@ REFRESH, LOOK = 50, 200
 """Steps between two looks at the ranges, and at the samples that are held back."""
 SETTLED = 0.85
 """Share of the steps after which lattices only move where they must."""
+GIVEN = 0.5
+"""Share of each batch that is calibration samples as they are."""
 DRAWS = 4
 """Draws of noise over which the samples that are held back are scored."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs in graph order, the teacher's answers to them, and probabilities of classes by label or None."""
+    """What to train or score on.
+
+    Attributes:
+        inputs: In graph order, samples on axis 0.
+        answers: The teacher's.
+        targets: Probabilities of classes by label, where labels are used.
+        given: How many, from the first on, are calibration samples as they are.
+    """
 
     inputs: list[torch.Tensor]
     answers: list[torch.Tensor]
     targets: torch.Tensor | None
+    given: int
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -39,7 +48,7 @@ class Samples:
     def take(self, index: torch.Tensor) -> Samples:
         """Some of them."""
         targets = None if self.targets is None else self.targets[index]
-        return Samples([x[index] for x in self.inputs], [a[index] for a in self.answers], targets)
+        return Samples([x[index] for x in self.inputs], [a[index] for a in self.answers], targets, len(index))
 
 
 @dataclass(frozen=True)
@@ -97,11 +106,9 @@ def train(
             table.lattice.strength = strength
         if step % REFRESH == 0:
             ranges.refresh(keep=done > SETTLED)
-        import os
         pick = torch.randint(len(samples), (recipe.batch,), generator=order)
-        real = torch.rand(recipe.batch, generator=order) < float(os.environ.get('A_REAL','0'))
-        pick = torch.where(real, pick % 425, pick)
-        chosen = samples.take(pick)
+        given = torch.rand(recipe.batch, generator=order) < GIVEN
+        chosen = samples.take(torch.where(given, pick % samples.given, pick))
         student.capture = recipe.spread > 0
         value = loss(student(chosen.inputs), chosen.answers, chosen.targets)
         total = value + _norms(student)
@@ -166,14 +173,10 @@ def _spread(student: Student) -> torch.Tensor:
 def _norms(student: Student) -> torch.Tensor:
     """How far integer weights behind tables exceed the norm at which bootstraps get dearer."""
     found = [torch.zeros(())]
-    for table in student.tables:
-        if table.linear is None or table.weight is None or table.fresh:
-            continue
-        codes = table.weight.codes()
-        rows = codes.T if table.linear.node.op_type == "MatMul" else codes.flatten(1)
-        cheap = CHEAP_NORM / CHEAP_FALL ** (table.lattice.bits - 4)
-        found.append(torch.relu(((rows**2).sum(dim=1) + 1e-6).sqrt() / cheap - 1.0).square().sum())
-    return torch.stack(found).sum() * 0.1
+    for rows, limit in student.norms():
+        norm = ((rows**2).sum(dim=1) + 1e-6).sqrt()
+        found.append(torch.relu(norm / limit - 1.0).square().sum())
+    return torch.stack(found).sum()
 
 
 @torch.no_grad()
