@@ -18,25 +18,27 @@ class Preset:
     summary: str
 
 
-_TABLES = (
+TABLES = (
     "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups,"
     "remove-constant-tables"
 )
-_WIDTHS = f"lower-to-integer,fuse-tlu,{_TABLES}"
+"""Passes that waste no bootstrap, in their order."""
+TO_TABLES = f"lower-to-integer,fuse-tlu,{TABLES}"
+"""From the qdq level to tables of all their bits."""
 
 PRESETS = {
     "balanced": Preset(
-        f"normalize,import-qat,quantize{{most=5}},{_WIDTHS},insert-rounding{{bits=auto}},remove-constant-tables,analyze-bit-widths",
+        f"normalize,import-qat,quantize{{most=5}},{TO_TABLES},insert-rounding{{bits=auto}},remove-constant-tables,analyze-bit-widths",
         "The fewest bits that keep the outputs close to the float model's on calibration data; the default.",
     ),
     "fast": Preset(
         "normalize,import-qat,remove-neurons{ratio=0.5 balance=uniform},quantize{most=5},"
-        f"{_WIDTHS},insert-rounding{{bits=auto tolerance=0.03}},remove-constant-tables,analyze-bit-widths",
+        f"{TO_TABLES},insert-rounding{{bits=auto tolerance=0.03}},remove-constant-tables,analyze-bit-widths",
         "Half of the neurons and channels removed first, the rest refitted: about half the time of balanced,"
         " for a point or so of accuracy.",
     ),
     "accurate": Preset(
-        f"normalize,import-qat,quantize{{weights=6 activations=8 inputs=8}},{_WIDTHS},"
+        f"normalize,import-qat,quantize{{weights=6 activations=8 inputs=8}},{TO_TABLES},"
         "insert-rounding{bits=6 fill=full},remove-constant-tables,analyze-bit-widths",
         "The widest tables that Concrete takes without pain, for networks that lose too much at balanced;"
         " a bootstrap costs three to four times as much.",

@@ -29,7 +29,7 @@ class Measured:
         agreement: Share of simulated predictions that equal the integer model's; None for regressors.
         seconds: Median of evaluating one encrypted sample, the first one left out; None where none ran.
         encrypted_samples: Samples that were encrypted.
-        encrypted_agreement: Share of encrypted predictions that equal the integer model's; None for regressors.
+        encrypted_agreement: The same of the encrypted ones.
         keygen_seconds: Making the keys.
         compile_seconds: Passes and circuit.
         bootstraps: Programmable bootstraps of one sample.

@@ -79,9 +79,8 @@ class Goal:
         found = {}
         # What is counted in samples carries float dust: 0.95 - 0.01 is a hair above 0.94.
         if self.max_accuracy_drop is not None:
-            found["max_accuracy_drop"] = (
-                sign * (float_score - score) - self.max_accuracy_drop - 1e-9
-            ) / scale
+            drop = sign * (float_score - score)
+            found["max_accuracy_drop"] = (drop - self.max_accuracy_drop - 1e-9) / scale
         if self.min_accuracy is not None:
             found["min_accuracy"] = (sign * (self.min_accuracy - score) - 1e-9) / scale
         if self.max_latency is not None:
@@ -98,13 +97,12 @@ def option_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check_possible(goal: Goal, float_score: float, higher_is_better: bool, bounded: bool) -> None:
+def check_possible(goal: Goal, float_score: float, bounded: bool) -> None:
     """Refuse an accuracy that no point can have.
 
     Args:
         goal: The constraints.
         float_score: The metric of the float model.
-        higher_is_better: Of the metric.
         bounded: Whether the metric lies between 0 and 1.
 
     Raises:
@@ -123,8 +121,10 @@ def check_possible(goal: Goal, float_score: float, higher_is_better: bool, bound
 
 
 def better(goal: Goal, higher_is_better: bool) -> Callable[[float, float], tuple[float, float]]:
-    """A sort key of (score, seconds), the best first: the fastest where accuracy is limited, else the most
-    accurate."""
+    """A sort key of (score, seconds), the best first.
+
+    Where accuracy is limited that is the fastest, else the most accurate.
+    """
     sign = -1.0 if higher_is_better else 1.0
     if goal.names_accuracy:
         return lambda score, seconds: (seconds, sign * score)

@@ -1,0 +1,261 @@
+"""What a search may choose, and the pipeline that a choice stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..passes.insert_rounding import InsertRounding
+from ..passes.presets import PRESETS, TO_TABLES
+from ..passes.quantize import Quantize
+
+Parameters = dict[str, Any]
+"""By name: small whole numbers, and words."""
+
+P_ERRORS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+STEPS = (0, 1000, 4000)
+"""Batches that ``distill`` trains on: not at all, to see what a choice is worth, and in earnest."""
+CALIBRATIONS = ("mse", "percentile", "min-max")
+EIGHTHS, FIFTHS = 7, 3
+"""Most neurons (of eight) and weights (of five) that are removed."""
+WIDTHS_OF = {"weights": (2, 6), "inputs": (2, 8), "activations": (2, 8), "rounding": (2, 6)}
+MOST_LAYERS = 8
+"""Layers that get widths of their own: the first so many."""
+
+
+class Trial(Protocol):
+    """What is used of Optuna's."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number."""
+
+    def suggest_categorical(self, name: str, choices: tuple[str, ...]) -> Any:
+        """One of them."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Names that options of single layers may use, where so many layers have been removed.
+
+    Attributes:
+        linear: Layers with weights.
+        tables: Those with a table behind them.
+    """
+
+    linear: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be chosen for one model.
+
+    Attributes:
+        layers: By number of layers removed: what is left.
+        quantized: The model came quantized: its widths and layers stay.
+        trains: Whether ``distill`` can run.
+        p_errors: Tolerated errors of a lookup.
+    """
+
+    layers: tuple[Layers, ...]
+    quantized: bool = False
+    trains: bool = True
+    p_errors: tuple[float, ...] = P_ERRORS
+
+    def suggest(self, trial: Trial) -> Parameters:
+        """Choose with Optuna."""
+        found: Parameters = {}
+        for name, high in self._counts().items():
+            found[name] = trial.suggest_int(name, 0, high)
+        for name, (low, high) in self._widths().items():
+            found[name] = trial.suggest_int(name, low, high)
+        if not self.quantized:
+            found["calibration"] = trial.suggest_categorical("calibration", CALIBRATIONS)
+        found["mixed"] = trial.suggest_int("mixed", 0, 1)
+        if found["mixed"]:
+            for name in self._of_layers(found):
+                found[name] = trial.suggest_int(name, -1, 1)
+        return found
+
+    def complete(self, given: Mapping[str, Any]) -> Parameters:
+        """``given`` with all else as in the plain recipe, without what does not exist here, and in bounds."""
+        bounds = {**{n: (0, h) for n, h in self._counts().items()}, **self._widths(), "mixed": (0, 1)}
+        found: Parameters = {}
+        for name, (low, high) in bounds.items():
+            found[name] = min(max(int(given.get(name, _PLAIN.get(name, 0))), low), high)
+        if not self.quantized:
+            found["calibration"] = given.get("calibration", CALIBRATIONS[0])
+        for name in self._of_layers(found) if found["mixed"] else ():
+            found[name] = min(max(int(given.get(name, 0)), -1), 1)
+        return found
+
+    def pipeline(self, chosen: Mapping[str, Any]) -> str:
+        """The pipeline text of a choice."""
+        passes = ["normalize"]
+        if self.quantized:
+            passes.append("import-qat")
+        else:
+            if chosen["layers"]:
+                passes.append(f"remove-layers{{count={chosen['layers']}}}")
+            share = chosen["neurons"] / 8
+            passes.append(f"remove-neurons{{ratio={share:g} balance=uniform}}" if share else "remove-neurons")
+            if chosen["sparsity"]:
+                passes.append(f"prune{{sparsity={chosen['sparsity'] / 5:g} method=obs}}")
+            passes.append(self._quantize(chosen))
+        if steps := STEPS[chosen.get("distill", 0)]:
+            passes.append(f"distill{{rounding={chosen['rounding']} steps={steps}}}")
+        passes += [TO_TABLES, self._round(chosen), "remove-constant-tables", "analyze-bit-widths"]
+        return ",".join(passes)
+
+    def p_error(self, chosen: Mapping[str, Any]) -> float:
+        """The tolerated error of a lookup of a choice."""
+        return self.p_errors[chosen["error"]]
+
+    def readable(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """A choice in the units that users know."""
+        found = {**chosen, "p_error": self.p_error(chosen)}
+        del found["error"]
+        for name, parts in (("neurons", 8), ("sparsity", 5)):
+            if name in found:
+                found[name] = found[name] / parts
+        if "distill" in found:
+            found["distill"] = STEPS[found["distill"]]
+        return found
+
+    def _counts(self) -> dict[str, int]:
+        found = {"error": len(self.p_errors) - 1}
+        if not self.quantized:
+            found |= {"layers": len(self.layers) - 1, "neurons": EIGHTHS, "sparsity": FIFTHS}
+        if self.trains:
+            found["distill"] = len(STEPS) - 1
+        return found
+
+    def _widths(self) -> dict[str, tuple[int, int]]:
+        return {n: b for n, b in WIDTHS_OF.items() if n == "rounding" or not self.quantized}
+
+    def _of_layers(self, chosen: Mapping[str, Any]) -> Iterator[str]:
+        """Choices for single layers: how many bits more or less than the general one."""
+        names = self.layers[chosen.get("layers", 0)]
+        if not self.quantized:
+            yield from (f"weights@{n}" for n in names.linear[:MOST_LAYERS])
+        # distill rounds all tables alike.
+        if not chosen.get("distill"):
+            yield from (f"rounding@{n}" for n in names.tables[:MOST_LAYERS])
+
+    def _quantize(self, chosen: Mapping[str, Any]) -> str:
+        widths = {n: chosen[n] for n in ("weights", "activations", "inputs")}
+        own = {n: {"weights": w} for n, w in _own(chosen, "weights", 1, 8)}
+        return Quantize(calibration=chosen["calibration"], layers=own, **widths).to_text()
+
+    def _round(self, chosen: Mapping[str, Any]) -> str:
+        own = dict(_own(chosen, "rounding", 2, 8))
+        return InsertRounding(bits=chosen["rounding"], layers=own).to_text()
+
+
+_PLAIN: Parameters = {"weights": 4, "inputs": 4, "activations": 6, "rounding": 4}
+"""Good to any network, and made in seconds."""
+_TRAINED: Parameters = {"weights": 4, "inputs": 5, "activations": 6, "rounding": 3, "distill": 1}
+
+
+def _own(chosen: Mapping[str, Any], kind: str, low: int, high: int) -> Iterator[tuple[str, int]]:
+    for name, change in chosen.items():
+        if name.startswith(f"{kind}@") and change:
+            yield name.partition("@")[2], min(max(chosen[kind] + change, low), high)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Where a search starts.
+
+    Attributes:
+        parameters: The choice; what is nearest to it where ``pipeline`` is given.
+        pipeline: A pipeline that is no choice of the space.
+        removal: One of those that go from strong to weak removal: as soon as one holds the constraints, the
+            weaker ones are left out.
+    """
+
+    parameters: Parameters
+    pipeline: str | None = None
+    removal: bool = False
+
+
+def seeds(space: Space) -> list[Seed]:
+    """The order that gives a usable answer soon: something plain, strong removal to weak, the presets."""
+    found = [Seed(space.complete(_PLAIN))]
+    recipe = _TRAINED if space.trains else _PLAIN
+    if not space.quantized:
+        counts = list(range(len(space.layers)))[::-1]
+        # All counts of a deep network would take the whole budget.
+        counts = sorted({*counts[:2], *counts[2::2], 0}, reverse=True)
+        for count in counts:
+            for eighths in (4, 2, 0) if count else (4, 2):
+                found.append(
+                    Seed(space.complete({**recipe, "layers": count, "neurons": eighths}), removal=True)
+                )
+    if space.trains:
+        found.append(Seed(space.complete(_TRAINED), removal=not space.quantized))
+    for name, near in _PRESETS.items():
+        found.append(Seed(space.complete(near), PRESETS[name].text))
+    return found
+
+
+_PRESETS: dict[str, Parameters] = {
+    "balanced": {"weights": 4, "inputs": 4},
+    "fast": {"weights": 4, "inputs": 4, "neurons": 4, "rounding": 4},
+    "accurate": {"weights": 6, "activations": 8, "inputs": 8, "rounding": 6},
+}
+
+
+def cheaper(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
+    """One step from a choice to one that costs less, the most promising first."""
+    yield from _steps(
+        space,
+        given,
+        ("layers", 1),
+        ("neurons", 1),
+        ("rounding", -1),
+        ("error", 2),
+        ("neurons", 2),
+        ("error", 1),
+        ("weights", -1),
+        ("sparsity", 1),
+        ("inputs", -1),
+        ("activations", -1),
+    )
+    yield from _of_one_layer(space, given, -1)
+
+
+def exacter(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
+    """One step from a choice to one that loses less accuracy, the most promising first."""
+    yield from _steps(
+        space,
+        given,
+        ("distill", 1),
+        ("weights", 1),
+        ("inputs", 1),
+        ("activations", 1),
+        ("error", -1),
+        ("neurons", -1),
+        ("rounding", 1),
+        ("sparsity", -1),
+        ("layers", -1),
+    )
+    for calibration in CALIBRATIONS if not space.quantized else ():
+        if calibration != given.get("calibration"):
+            yield space.complete({**given, "calibration": calibration})
+    yield from _of_one_layer(space, given, 1)
+
+
+def _steps(space: Space, given: Mapping[str, Any], *steps: tuple[str, int]) -> Iterator[Parameters]:
+    for name, change in steps:
+        if name in given:
+            found = space.complete({**given, name: given[name] + change})
+            if found != given:
+                yield found
+
+
+def _of_one_layer(space: Space, given: Mapping[str, Any], change: int) -> Iterator[Parameters]:
+    mixed = space.complete({**given, "mixed": 1})
+    for name in [n for n in mixed if "@" in n]:
+        yield space.complete({**mixed, name: mixed[name] + change})

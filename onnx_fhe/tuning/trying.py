@@ -1,0 +1,236 @@
+"""Trying one pipeline: run its passes, score the integer model with the errors of encryption, price it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..backends.reference import count_overflows
+from ..clipping import Prologue
+from ..ir.errors import OnnxFheError, UserError
+from ..ir.level import Level, level_of
+from ..ir.limits import TargetLimits
+from ..ir.partition import partition
+from ..ir.runtime import Arrays, Session
+from ..ir.save import serialize
+from ..ir.verify import verify
+from ..passes.analysis.noise import noisy_outputs
+from ..passes.base import Context
+from ..passes.manager import PassManager
+from ..passes.pipeline import pass_name, pass_text
+from ..passes.plugins import load_plugin
+from .metric import Answers, Metric, standard_error
+from .pricing import price
+
+DRAWS, SCORED = 8, 1000
+"""Noise is drawn until so many samples have been scored, but at most so often."""
+KEPT = 12
+"""Models that are kept for the next trial that begins like theirs."""
+SHARED = {"normalize", "import-qat", "remove-layers", "remove-neurons", "prune", "quantize"}
+"""Passes whose result does not depend on p_error; behind others nothing is kept."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What to try."""
+
+    pipeline: str
+    p_error: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: the attributes of a ``Point`` but for its number, or why there is no circuit.
+
+    Attributes:
+        found: Those attributes.
+        reason: Why there are none.
+        is_defect: A pass failed as none should.
+    """
+
+    found: dict[str, Any] | None = None
+    reason: str = ""
+    is_defect: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a trial needs to know, by value: it travels to other processes and machines.
+
+    Attributes:
+        model: The float model, as ONNX.
+        calibration: By input name, samples on axis 0.
+        calibration_labels: Where known.
+        data: The validation samples, by input name.
+        labels: Theirs, where known.
+        metric: Pickled, for a function of the user's travels by value.
+        limits: Of the target.
+        seed, range_mode, range_margin: As in ``Context``.
+        plugins: To load first.
+    """
+
+    model: bytes
+    calibration: Mapping[str, np.ndarray]
+    calibration_labels: np.ndarray | None
+    data: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    metric: bytes
+    limits: TargetLimits
+    seed: int = 0
+    range_mode: Literal["observed", "sound"] = "observed"
+    range_margin: float = 0.2
+    plugins: tuple[str, ...] = ()
+
+    def context(self, p_error: float) -> Context:
+        """What passes may know."""
+        return Context(
+            calibration=self.calibration,
+            labels=self.calibration_labels,
+            limits=self.limits,
+            seed=self.seed,
+            range_mode=self.range_mode,
+            range_margin=self.range_margin,
+            p_error=p_error,
+        )
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """A model in memory, exactly as it is.
+
+    Raises:
+        UserError: It is larger than a protobuf may be.
+    """
+    try:
+        return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    except ValueError as error:
+        raise UserError("the model is too large to tune", found=str(error), allowed="up to 2 GB") from error
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A model on its way, and the float model that it was quantized from."""
+
+    model: ir.Model
+    quantized_from: ir.Model | None
+
+
+@dataclass
+class Tester:
+    """Tries pipelines, one after the other; keeps what several of them begin with.
+
+    Attributes:
+        task: What to know.
+    """
+
+    task: Task
+    _kept: OrderedDict[tuple[str, ...], _Begun] = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        for plugin in self.task.plugins:
+            load_plugin(plugin)
+        self.source = ir.from_proto(onnx.ModelProto.FromString(self.task.model))
+        self.metric: Metric = pickle.loads(self.task.metric)
+        self.expected = Session(self.source).run_batched(self.task.data)
+
+    def integer_model(self, pipeline: str, p_error: float) -> ir.Model:
+        """What the passes make of the model; a stage that was made before is not made again.
+
+        Raises:
+            OnnxFheError: A pass does not take it.
+        """
+        passes = PassManager.parse(pipeline).passes
+        texts = tuple(pass_text(p) for p in passes)
+        shared = next((i for i, p in enumerate(passes) if pass_name(p) not in SHARED), len(passes))
+        begun, done = _Begun(self.source, None), 0
+        for count in range(shared, 0, -1):
+            if texts[:count] in self._kept:
+                begun, done = self._kept[texts[:count]], count
+                break
+        context = replace(self.task.context(p_error), source=self.source.clone())
+        for count in range(done, shared):
+            begun = self._run(passes[count : count + 1], begun, context)
+            self._keep(texts[: count + 1], begun)
+        return self._run(passes[shared:], begun, context).model
+
+    def try_out(self, candidate: Candidate) -> Outcome:
+        """Run, score and price a pipeline."""
+        began = time.perf_counter()
+        try:
+            model = self.integer_model(candidate.pipeline, candidate.p_error)
+            if level_of(model) is not Level.INTEGER:
+                raise UserError("the pipeline does not reach the integer level", found=str(level_of(model)))
+            verify(model)
+            score, error = self.score(model, candidate.p_error)
+            cost = price(model, candidate.p_error)
+            overflows = self._overflows(model)
+        except OnnxFheError as error:
+            return Outcome(reason=str(error), is_defect=not isinstance(error, UserError))
+        if not math.isfinite(score):
+            return Outcome(reason=f"the metric is {score}")
+        return Outcome(
+            {
+                "pipeline": candidate.pipeline,
+                "p_error": candidate.p_error,
+                "seed": self.task.seed,
+                "range_mode": self.task.range_mode,
+                "range_margin": self.task.range_margin,
+                "score": score,
+                "score_error": error,
+                **asdict(cost),
+                "overflows": overflows,
+                "sha256": hashlib.sha256(serialize(model)).hexdigest(),
+                "trial_seconds": time.perf_counter() - began,
+            }
+        )
+
+    def score(self, model: ir.Model, p_error: float) -> tuple[float, float | None]:
+        """The metric of an integer-level model with the errors of encryption, over several draws of them.
+
+        Returns:
+            The mean, and the standard error of the difference to the float model, where it has one.
+        """
+        samples = len(next(iter(self.task.data.values())))
+        draws = min(DRAWS, -(-SCORED // samples))
+        names = [str(v.name) for v in model.graph.outputs]
+        scores, each = [], []
+        for draw in range(draws):
+            arrays = noisy_outputs(model, self.task.data, p_error, self.task.seed + draw)
+            given = self.answers(dict(zip(names, arrays, strict=True)))
+            scores.append(self.metric.score(given))
+            if self.metric.each is not None:
+                each.append(self.metric.each(given))
+        error = None
+        if self.metric.each is not None:
+            error = standard_error(np.mean(each, axis=0), self.metric.each(self.answers(self.expected)))
+        return float(np.mean(scores)), error
+
+    def answers(self, outputs: Arrays) -> Answers:
+        """Outputs for the validation samples, with what they are compared with."""
+        return Answers(outputs, self.task.labels, self.expected, self.source)
+
+    def _overflows(self, model: ir.Model) -> int:
+        parts = partition(model)
+        values, _ = Prologue(parts).run(self.task.data)
+        return count_overflows(parts.server, values).samples
+
+    def _run(self, passes: Any, begun: _Begun, context: Context) -> _Begun:
+        result = PassManager(passes).run(
+            begun.model, replace(context, quantized_from=begun.quantized_from, notes=[])
+        )
+        return _Begun(result.model, result.context.quantized_from)
+
+    def _keep(self, texts: tuple[str, ...], begun: _Begun) -> None:
+        self._kept[texts] = begun
+        self._kept.move_to_end(texts)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,234 @@
+"""Where trials run: in this process, in several, or on the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from ..ir.errors import UserError
+from .trying import Candidate, Outcome, Task, Tester
+
+WAIT = "20s"
+"""For a cluster and its first worker."""
+
+
+class Workers(ABC):
+    """Runs trials.
+
+    Attributes:
+        size: How many run at once.
+    """
+
+    size: int = 1
+
+    @abstractmethod
+    def submit(self, number: int, candidate: Candidate) -> None:
+        """Start a trial."""
+
+    @abstractmethod
+    def finished(self) -> tuple[int, Outcome]:
+        """Wait for any trial to end, and return its number and what came of it.
+
+        Raises:
+            UserError: A worker was lost.
+        """
+
+    def close(self) -> None:
+        """End it, whatever runs."""
+
+
+class Inline(Workers):
+    """One trial after the other, in this process."""
+
+    def __init__(self, tester: Tester) -> None:
+        self._tester = tester
+        self._waiting: deque[tuple[int, Candidate]] = deque()
+
+    def submit(self, number: int, candidate: Candidate) -> None:
+        """Start a trial (when it is waited for)."""
+        self._waiting.append((number, candidate))
+
+    def finished(self) -> tuple[int, Outcome]:
+        """Run the next."""
+        number, candidate = self._waiting.popleft()
+        return number, self._tester.try_out(candidate)
+
+
+class Processes(Workers):
+    """Trials in processes of this machine.
+
+    Args:
+        task: What a trial needs to know.
+        size: How many processes.
+    """
+
+    def __init__(self, task: Task, size: int) -> None:
+        self.size = size
+        self._threads = _one_thread()
+        self._threads.__enter__()
+        self._pool = ProcessPoolExecutor(
+            size,
+            # Not fork: this process may have threads, of onnxruntime and others.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(pickle.dumps(task), os.getpid()),
+        )
+        self._running: dict[Future[Outcome], int] = {}
+
+    def submit(self, number: int, candidate: Candidate) -> None:
+        """Start a trial."""
+        self._running[self._pool.submit(_try_here, candidate)] = number
+
+    def finished(self) -> tuple[int, Outcome]:
+        """Wait for any."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        future = min(done, key=lambda f: self._running[f])
+        number = self._running.pop(future)
+        try:
+            return number, future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that ran trials ended before its time",
+                found="it crashed, was killed, or found no memory",
+                do="take fewer --jobs; the same command goes on where this one ended. (A Python script that"
+                " calls tune with jobs needs `if __name__ == '__main__':` around it.)",
+            ) from error
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        self._threads.__exit__(None, None, None)
+
+
+class Dask(Workers):
+    """Trials on the workers of a Dask cluster, which need onnx-fhe and get model and data by value.
+
+    Args:
+        task: What a trial needs to know.
+        address: Of the scheduler.
+
+    Raises:
+        UserError: There is no cluster, it has no workers, or they lack onnx-fhe.
+    """
+
+    def __init__(self, task: Task, address: str) -> None:
+        from distributed import Client
+
+        try:
+            self._client = Client(address, timeout=WAIT, set_as_default=False)
+        except Exception as error:
+            raise UserError(
+                "there is no Dask cluster at this address",
+                found=f"{address}: {error or type(error).__name__}",
+                allowed="the address of a running scheduler, such as tcp://host:8786",
+                do="start one with `dask scheduler`, and `dask worker ADDRESS` on each machine",
+            ) from error
+        try:
+            self._client.wait_for_workers(1, timeout=WAIT)
+            self._client.run(_version)
+        except Exception as error:
+            self._client.close()
+            raise UserError(
+                "the workers of this Dask cluster cannot run trials",
+                found=str(error) or "no workers",
+                allowed="workers with the same version of onnx-fhe installed",
+                do="install onnx-fhe[tune] where the workers run, and start them with `dask worker ADDRESS`",
+            ) from error
+        # A trial takes a whole worker: what it runs has threads of its own.
+        self.size = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        content = pickle.dumps(task)
+        self._key = str(hash(content))
+        self._task = self._client.scatter(content, broadcast=True, hash=False)
+        self._running: dict[Any, int] = {}
+
+    def submit(self, number: int, candidate: Candidate) -> None:
+        """Start a trial."""
+        future = self._client.submit(_try_there, self._key, self._task, candidate, pure=False)
+        self._running[future] = number
+
+    def finished(self) -> tuple[int, Outcome]:
+        """Wait for any."""
+        from distributed import wait as wait_for
+
+        done = wait_for(list(self._running), return_when="FIRST_COMPLETED").done
+        future = min(done, key=lambda f: self._running[f])
+        number = self._running.pop(future)
+        try:
+            return number, future.result()
+        except Exception as error:  # noqa: BLE001 - a lost worker costs the trial that it ran, not the search
+            return number, Outcome(reason=f"lost on the cluster: {error}", is_defect=True)
+
+    def close(self) -> None:
+        """Cancel what runs, and leave the cluster."""
+        self._client.cancel(list(self._running), force=True)
+        self._client.close()
+
+
+_here: Tester | None = None
+_there: dict[str, Tester] = {}
+_lock = threading.Lock()
+
+
+def _begin(task: bytes, parent: int) -> None:
+    """In a new process: get ready, and end with the process that started it, however that ends."""
+    import signal
+
+    global _here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _here = Tester(pickle.loads(task))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _try_here(candidate: Candidate) -> Outcome:
+    assert _here is not None
+    return _here.try_out(candidate)
+
+
+def _try_there(key: str, task: bytes, candidate: Candidate) -> Outcome:
+    # Random states and threads are the process's: one trial at a time.
+    with _lock:
+        if key not in _there:
+            _there.clear()
+            _there[key] = Tester(pickle.loads(task))
+        return _there[key].try_out(candidate)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("onnx-fhe")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are started inside use one thread each for linear algebra: there are several of them."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {n: os.environ.get(n) for n in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
