@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..ir.errors import UserError
 from ..ir.limits import TargetLimits
 from ..ir.runtime import Arrays
+from ..passes.analysis.parameters import Step
 
 Progress = Callable[[str, int, int], None]
 Ciphertexts = dict[str, Any]
@@ -101,6 +102,8 @@ class CircuitStatistics:
         input_bytes: Ciphertexts of one sample, sent.
         output_bytes: Ciphertexts of one sample, received.
         parameter_sets: Number of bootstrapping parameter sets.
+        steps: Bootstraps and key switches with their parameters, in order; empty where they are not known.
+        linear_products: Coefficients of ciphertexts that are multiplied by a constant.
     """
 
     programmable_bootstraps: int
@@ -116,6 +119,8 @@ class CircuitStatistics:
     input_bytes: int = 0
     output_bytes: int = 0
     parameter_sets: int = 0
+    steps: tuple[Step, ...] = ()
+    linear_products: int = 0
 
 
 class EncryptedSession(ABC):

@@ -8,10 +8,11 @@ Five operators in domain ``onnx_fhe``, version 1. All tensors are float32 that h
 ``RoundBits(x; lsbs_to_remove, mode)``
     ``floor(x / 2^t + 1/2) * 2^t`` with ``t = lsbs_to_remove``; ties go up, as in Concrete. ``mode`` is
     ``exact`` or ``approximate``; the body computes the exact form for both.
-``TableLookup(x, table, first; step, axis)``
+``TableLookup(x, table, first; step, axis, p_error)``
     ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1
     channel for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the
-    table is clamped here (and counted by the reference backend); in a circuit it would wrap.
+    table is clamped here (and counted by the reference backend); in a circuit it would wrap. ``p_error`` is
+    the error that one lookup is tolerated (0: whatever the circuit is made with); the body makes none.
 ``PairLookup(x, y, table, first; axis)``
     ``table[c, x - first[0], y - first[1]]``: any function of two encrypted tensors, element by element;
     ``table`` is (channels, values of x, values of y). ``lower-to-lookups`` makes a TableLookup of it.
@@ -54,7 +55,9 @@ def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT:
 
 
 @script(_domain, default_opset=op)
-def TableLookup(x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1) -> FLOAT:
+def TableLookup(
+    x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1, p_error: float = 0.0
+) -> FLOAT:
     zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
     channels = op.Shape(first)
@@ -125,6 +128,9 @@ def _schemas() -> list[defs.OpSchema]:
         _int("step", "Distance of two neighbouring inputs of the table.", 1),
         _int("axis", "Axis of the channels when there is more than one table.", 1),
     ]
+    tolerated = defs.OpSchema.Attribute(
+        "p_error", onnx.helper.make_attribute("p_error", 0.0), "Tolerated error of one lookup; 0 for unsaid."
+    )
     x = tensor("x", "Integers held in float32.")
     table = tensor("table", "(channels, size)")
     first = tensor("first", "(channels): the input that selects entry 0.")
@@ -135,7 +141,12 @@ def _schemas() -> list[defs.OpSchema]:
         ("Encrypt", "Start of the encrypted region.", [x], low_high),
         ("Decrypt", "End of the encrypted region.", [x], low_high),
         ("RoundBits", "Removes least significant bits; ties go up.", [x], rounding),
-        ("TableLookup", "One programmable bootstrap for each element.", [x, table, first], lookup),
+        (
+            "TableLookup",
+            "One programmable bootstrap for each element.",
+            [x, table, first],
+            [*lookup, tolerated],
+        ),
         ("PairLookup", "A table of two inputs, element by element.", [x, y, cells, starts], [lookup[1]]),
     ]
     return [

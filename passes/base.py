@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,9 @@ from typing_extensions import Self
 from ..ir.errors import DataError, OnnxFheError, PipelineError
 from ..ir.level import Level, level_of, set_level
 from ..ir.limits import TargetLimits
+
+if TYPE_CHECKING:
+    from .analysis.timing import Timings
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,6 +38,7 @@ class Context:
         range_mode: Ranges of accumulators: ``observed`` on calibration data with a margin, or ``sound``.
         range_margin: Share of the observed range added on each side.
         p_error: Tolerated error of one table lookup.
+        timings: Of the machine that will compute; None for those that came with onnx-fhe.
         source: The float model as imported.
         quantized_from: The float model that the pass that quantized was given; set by the manager. Passes
             before it may have removed or composed layers of ``source``.
@@ -49,6 +53,7 @@ class Context:
     range_mode: Literal["observed", "sound"] = "observed"
     range_margin: float = 0.2
     p_error: float = 1e-5
+    timings: Timings | None = None
     source: ir.Model | None = None
     quantized_from: ir.Model | None = None
     progress: Progress = _quiet

@@ -89,7 +89,8 @@ class RemoveNeurons(Pass):
             shrink(model, structure.linears, structure.keep(gone))
             chosen = len(gone)
         context.notes.extend(_notes(structure, before, free, chosen, sum(counts.values())))
-        if self.latency is not None and (left := unit_times(model, structure)[1] / 1000) > self.latency:
+        left = unit_times(model, structure, context.timings)[1] / 1000 if self.latency is not None else 0.0
+        if self.latency is not None and left > self.latency:
             context.notes.append(
                 f"remove-neurons: nothing more can go, and one sample still takes about {left:.2g} s"
             )

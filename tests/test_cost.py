@@ -11,6 +11,7 @@ import pytest
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
 from onnx_fhe.passes.analysis import bootstrap, cost
+from onnx_fhe.passes.analysis.timing import default_timings
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
 
@@ -108,8 +109,19 @@ def test_bits_and_demands_never_make_a_bootstrap_cheaper():
     for bits in range(1, 9):
         by_demand = [bootstrap.bootstrap_complexity(bits, d) for d in np.arange(-2, 30, 0.25)]
         assert by_demand == sorted(by_demand)
-    times = [bootstrap.milliseconds(c) for c in np.geomspace(2e7, 1e10, 40)]
+    timings = default_timings()
+    times = [timings.of_complexity(c) for c in np.geomspace(2e7, 1e10, 40)]
     assert times == sorted(times)
+
+
+def test_a_larger_error_never_makes_a_bootstrap_dearer():
+    for bits in range(1, 9):
+        for demand in (0.0, 6.0, 15.0):
+            costs = [
+                bootstrap.bootstrap_complexity(bits, demand, p) for p in (1e-12, 1e-7, 1e-5, 1e-3, 1e-2, 0.1)
+            ]
+            assert costs == sorted(costs, reverse=True)
+            assert costs[-1] < 0.9 * costs[0]
 
 
 def test_pass_notes_the_estimate_and_changes_nothing(digits_mlp):

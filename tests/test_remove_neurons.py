@@ -620,7 +620,7 @@ def test_layers_that_have_nothing_to_remove(digits_mlp, layer, found):
 
 
 def seconds(model: ir.Model) -> float:
-    return estimate_float(model).milliseconds / 1000
+    return estimate_float(model).seconds()
 
 
 def test_no_more_goes_than_a_latency_asks_for(digits_cnn):

@@ -11,6 +11,7 @@ from ..base import CircuitStatistics, LayerStatistics
 from ..layers import merge_layers
 from ..lookups import Lookup, marks
 from .compiling import Compiled
+from .parameters import products_of, steps_of
 from .plan import Plan
 
 NARROWED = 8
@@ -38,6 +39,8 @@ def statistics(plan: Plan, compiled: Compiled) -> CircuitStatistics:
         input_bytes=int(circuit.size_of_inputs),
         output_bytes=int(circuit.size_of_outputs),
         parameter_sets=len(circuit.programmable_bootstrap_count_per_parameter),
+        steps=steps_of(circuit.server),
+        linear_products=products_of(circuit.server),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import watch
+from .calibrate_cost import calibrate_cost
 from .compile import compile_
 from .inspect import inspect_
 from .opt import opt
@@ -36,6 +37,7 @@ app.command("passes")(passes)
 app.command("opt")(opt)
 app.command("compile")(compile_)
 app.command("run")(run)
+app.command("calibrate-cost")(calibrate_cost)
 
 
 def _version(wanted: bool) -> None:

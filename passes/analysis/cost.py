@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ...ir.graph import is_dialect
+from ...ir.tolerance import circuit_p_error
 from ..analyze_bit_widths import table_width
 from ..expanding.expand import expanded
-from .bootstrap import EXTRACTED, bootstrap_complexity, milliseconds
+from .bootstrap import EXTRACTED, USUAL, WIDEST, Bootstrap, bootstrap_of
 from .demand import demands
 from .groups import NARROWED, before_rounding, group_widths
 from .layers import layer_of
+from .linear import linear_of
+from .parameters import WORD, Step
 from .regions import find_regions
+from .timing import Timings, default_timings
+
+WORTH = 0.95
+"""The backend has parameters chosen for each weight norm too where the complexity falls below this share."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class LayerCost:
         bootstraps: For one sample.
         complexity: Operations, all bootstraps of the layer.
         demand: How exact its result has to be, in bits.
+        lookups: For one sample: bootstraps without those of exact rounding.
     """
 
     name: str
@@ -35,6 +44,7 @@ class LayerCost:
     bootstraps: int
     complexity: float
     demand: float
+    lookups: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,18 @@ class CostEstimate:
 
     Attributes:
         layers: One entry for each table lookup.
+        p_error: Tolerated error of one lookup that it holds for.
+        multiplications: Ciphertexts that are multiplied by a constant.
+        inputs, outputs: Ciphertexts that are sent and received.
+        nodes: Of the graph.
     """
 
     layers: tuple[LayerCost, ...]
+    p_error: float = USUAL
+    multiplications: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    nodes: int = 0
 
     @property
     def bootstraps(self) -> int:
@@ -58,42 +77,118 @@ class CostEstimate:
         return sum(layer.complexity for layer in self.layers)
 
     @property
-    def milliseconds(self) -> float:
-        """Time on one core like the one the table was measured on."""
-        return sum(
-            layer.bootstraps * milliseconds(layer.complexity / max(1, layer.bootstraps))
-            for layer in self.layers
+    def steps(self) -> tuple[Step, ...]:
+        """The bootstraps with the parameters that Concrete will probably choose."""
+        finer = [self._bootstrap(x, x.demand) for x in self.layers]
+        worst: dict[int, float] = {}
+        for layer in self.layers:
+            worst[layer.table_bits] = max(layer.demand, worst.get(layer.table_bits, 0.0))
+        plain = [self._bootstrap(x, worst[x.table_bits]) for x in self.layers]
+        cheaper = self._together(finer) < WORTH * self._together(plain)
+        return tuple(
+            Step(b.parameters, b.keyswitch, round(x.bootstraps * _stretch(x)))
+            for x, b in zip(self.layers, finer if cheaper else plain, strict=True)
         )
 
+    @property
+    def products(self) -> float:
+        """Coefficients of ciphertexts that are multiplied by a constant."""
+        return float(self.multiplications * (self._dimension + 1))
 
-def estimate(model: ir.Model) -> CostEstimate:
-    """Estimate a model of the integer level, tables fused; maxima and products as the lookups they become."""
+    @property
+    def input_bytes(self) -> int:
+        """Ciphertexts sent."""
+        return self.inputs * (self._dimension + 1) * WORD
+
+    @property
+    def output_bytes(self) -> int:
+        """Ciphertexts received."""
+        return self.outputs * (self._dimension + 1) * WORD
+
+    def seconds(self, timings: Timings | None = None) -> float:
+        """Time of one sample on one core.
+
+        Args:
+            timings: Of the machine; by default those that came with onnx-fhe.
+        """
+        known = timings or default_timings()
+        return known.seconds(self.steps) + self.products * known.nanoseconds_per_product / 1e9
+
+    @property
+    def _dimension(self) -> int:
+        return max((s.bootstrap.output_dimension for s in self.steps if s.bootstrap), default=LEVELED)
+
+    def _bootstrap(self, layer: LayerCost, demand: float) -> Bootstrap:
+        return bootstrap_of(layer.table_bits, demand, self.p_error)
+
+    def _together(self, found: Sequence[Bootstrap]) -> float:
+        return sum(b.complexity * x.lookups for b, x in zip(found, self.layers, strict=True))
+
+
+LEVELED = 900
+"""Dimension of ciphertexts, about, in a circuit without a bootstrap."""
+
+
+def estimate(model: ir.Model, p_error: float = USUAL) -> CostEstimate:
+    """Estimate a model of the integer level, tables fused; maxima and products as the lookups they become.
+
+    Args:
+        model: Integer level.
+        p_error: Tolerated error of one lookup, where the model does not say.
+    """
+    p_error = circuit_p_error(model, p_error)
     model = expanded(model)
     asked, widths = demands(model), group_widths(model)
-    layers = []
+    layers, multiplications, inputs, outputs = [], 0, 0, 0
     for node in model.graph:
         if is_dialect(node, "TableLookup"):
-            layers.append(_lookup(node, asked.get(node.outputs[0], 0.0), widths))
-    return CostEstimate(tuple(layers))
+            layers.append(_lookup(node, asked.get(node.outputs[0], 0.0), widths, p_error))
+        elif is_dialect(node, "Encrypt"):
+            inputs += elements(node.outputs[0])
+        elif is_dialect(node, "Decrypt"):
+            outputs += elements(node.outputs[0])
+        elif (linear := linear_of(node)) is not None:
+            multiplications += elements(node.outputs[0]) * linear.matrix().shape[1]
+    nodes = len(list(model.graph))
+    return CostEstimate(tuple(layers), p_error, multiplications, inputs, outputs, nodes)
 
 
-def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int]) -> LayerCost:
+def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
     width = table_width(node)
     bits = width.table_bits
     if width.accumulator_bits == bits > NARROWED:
         bits = max(bits, widths[before_rounding(node)])
     extra = width.bootstraps - width.lookups
-    complexity = width.lookups * bootstrap_complexity(bits, demand) + 1e6 * EXTRACTED * extra
-    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand)
+    each = bootstrap_of(bits, demand, p_error).complexity
+    complexity = width.lookups * each + 1e6 * EXTRACTED * extra
+    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand, width.lookups)
 
 
-def estimate_float(model: ir.Model, table_bits: int = 4) -> CostEstimate:
+def estimate_float(model: ir.Model, table_bits: int = 4, p_error: float = USUAL) -> CostEstimate:
     """Estimate a normalized float model as it will be with ``table_bits`` bits at every table."""
     layers = []
     for value in find_regions(model).quantized:
-        count = math.prod(d for d in list(value.shape or [])[1:] if isinstance(d, int))
+        count = elements(value)
         producer = value.producer()
         name = str(producer.name) if producer is not None else str(value.name)
-        each = bootstrap_complexity(table_bits)
-        layers.append(LayerCost(name, table_bits, count, count * each, 0.0))
-    return CostEstimate(tuple(layers))
+        each = bootstrap_of(table_bits, p_error=p_error).complexity
+        layers.append(LayerCost(name, table_bits, count, count * each, 8.0, count))
+    inputs = sum(elements(v) for v in model.graph.inputs)
+    outputs = sum(elements(v) for v in model.graph.outputs)
+    multiplications = 0
+    for node in model.graph:
+        linear = linear_of(node)
+        if linear is not None:
+            multiplications += elements(node.outputs[0]) * linear.matrix().shape[1]
+    nodes = len(list(model.graph))
+    return CostEstimate(tuple(layers), p_error, multiplications, inputs, outputs, nodes)
+
+
+def elements(value: ir.Value) -> int:
+    """Elements of a value for one sample; free axes count once."""
+    return math.prod(d for d in list(value.shape or [])[1:] if isinstance(d, int))
+
+
+def _stretch(layer: LayerCost) -> float:
+    """Bootstraps of a table past what the optimizer was asked about, in bootstraps of the widest."""
+    return min(6.0, 2.0 ** max(0, layer.table_bits - WIDEST))

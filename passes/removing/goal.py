@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..analysis.bootstrap import bootstrap_complexity, milliseconds
+from ..analysis.bootstrap import bootstrap_of
 from ..analysis.regions import find_regions
+from ..analysis.timing import Timings, default_timings
 from .adapt import size_at
 from .structure import Room, Structure, Unit
 
@@ -110,9 +111,17 @@ class Goal:
         return back
 
 
-def unit_times(model: ir.Model, structure: Structure) -> tuple[dict[int, float], float]:
-    """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``)."""
-    each = milliseconds(bootstrap_complexity(TABLE_BITS))
+def unit_times(
+    model: ir.Model, structure: Structure, timings: Timings | None = None
+) -> tuple[dict[int, float], float]:
+    """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``).
+
+    Args:
+        model, structure: The model and its units.
+        timings: Of the machine; by default those that came with onnx-fhe.
+    """
+    chosen = bootstrap_of(TABLE_BITS)
+    each = (timings or default_timings()).milliseconds(chosen.parameters, chosen.keyswitch)
     tables = find_regions(model).quantized
     sizes = {v: math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in tables}
     times = {}

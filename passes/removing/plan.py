@@ -76,7 +76,9 @@ def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) 
     reference = None
     if plan.needs_data:
         reference = float_run(model, structure, _calibration(context), context.seed)
-    times, total = unit_times(model, structure) if plan.wish.latency is not None else ({}, 0.0)
+    times, total = dict[int, float](), 0.0
+    if plan.wish.latency is not None:
+        times, total = unit_times(model, structure, context.timings)
     goal = Goal(structure, plan.wish, times, total)
     removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
     back = {u.number for u in goal.give_back(removed)}

@@ -1,0 +1,56 @@
+"""The tolerated error of table lookups, where a model says it: an attribute of each TableLookup.
+
+An attribute of 0, or none, leaves it to who makes the circuit.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .graph import is_dialect
+
+ATTRIBUTE = "p_error"
+GLOBAL = "onnx_fhe.global_p_error"
+"""Entry of the model's metadata: tolerated error of the whole circuit."""
+
+
+def p_error_of(lookup: ir.Node) -> float | None:
+    """Tolerated error of a TableLookup; None where it does not say."""
+    found = lookup.attributes.get_float(ATTRIBUTE, 0.0)
+    # Attributes are float32: 1e-5 shall be 1e-5 again.
+    return float(f"{found:.6g}") if found else None
+
+
+def set_p_error(lookup: ir.Node, p_error: float | None) -> None:
+    """Record the tolerated error of a TableLookup; None takes the record away."""
+    if p_error is None:
+        lookup.attributes.pop(ATTRIBUTE, None)
+    else:
+        lookup.attributes[ATTRIBUTE] = ir.AttrFloat32(ATTRIBUTE, p_error)
+
+
+def recorded(model: ir.Model) -> dict[str, float]:
+    """What the lookups of an integer-level model say, by the name of the TableLookup."""
+    found = {str(n.name): p_error_of(n) for n in model.graph if is_dialect(n, "TableLookup")}
+    return {name: p for name, p in found.items() if p is not None}
+
+
+def circuit_p_error(model: ir.Model, otherwise: float) -> float:
+    """The error that holds for every lookup of a circuit with one setting: the smallest.
+
+    Args:
+        model: Integer level.
+        otherwise: Of lookups that do not say.
+    """
+    lookups = [n for n in model.graph if is_dialect(n, "TableLookup")]
+    return min((p_error_of(n) or otherwise for n in lookups), default=otherwise)
+
+
+def global_p_error(model: ir.Model) -> float | None:
+    """Tolerated error of the whole circuit that the model asks for, if any."""
+    text = model.metadata_props.get(GLOBAL)
+    try:
+        found = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return found if found is not None and 0 < found < 1 else None
