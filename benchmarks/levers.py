@@ -24,7 +24,7 @@ import onnx_fhe
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.analysis.noise import noisy_outputs
+from onnx_fhe.passes.analysis.noise import NoisyModel
 
 DOWN = "lower-to-integer,fuse-tlu"
 TABLES = "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups"
@@ -85,10 +85,9 @@ def measure(files: Files, p_error: float, seed: int) -> dict[str, dict[str, Any]
         context = Context(calibration=calibration, seed=seed, p_error=p_error)
         result = PassManager.parse(f"normalize,{pipeline}").run(model, context).model
         cost = estimate(result)
-        right = [
-            float((noisy_outputs(result, data, p_error, seed + i)[0].argmax(axis=1) == labels).mean())
-            for i in range(DRAWS)
-        ]
+        noisy = NoisyModel(result, p_error)
+        drawn = [next(iter(noisy.run(data, seed + i).values())) for i in range(DRAWS)]
+        right = [float((d.argmax(axis=1) == labels).mean()) for d in drawn]
         found[name] = {
             "pipeline": f"normalize,{pipeline}",
             "accuracy": float(np.mean(right)),

@@ -9,7 +9,7 @@ from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load, runtime
 from onnx_fhe.ir.partition import partition
-from onnx_fhe.passes.analysis.noise import noise_steps, noisy_outputs, with_noise
+from onnx_fhe.passes.analysis.noise import NoisyModel, noise_steps, with_noise
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
 
@@ -30,12 +30,14 @@ def test_noise_is_what_p_error_says():
 def test_same_seed_same_errors_and_no_noise_no_errors(digits_mlp):
     model = _integer(digits_mlp)
     data = {k: v[:50] for k, v in digits_mlp.calibration_data.items()}
-    first, second = (noisy_outputs(model, data, 1e-2, seed=3)[0] for _ in range(2))
+    noisy = NoisyModel(model, 1e-2)
+    (name,) = noisy.run(data, seed=3)
+    first, second = (noisy.run(data, seed=3)[name] for _ in range(2))
     assert np.array_equal(first, second)
-    assert not np.array_equal(first, noisy_outputs(model, data, 1e-2, seed=4)[0])
-    noisy, scales = with_noise(model)
+    assert not np.array_equal(first, noisy.run(data, seed=4)[name])
+    copy, scales = with_noise(model)
     silent = {str(v.name): np.zeros((50, *list(v.shape)[1:]), np.float32) for v in scales}
-    found = runtime.run(noisy, {**data, **silent})
+    found = runtime.run(copy, {**data, **silent})
     for name, array in runtime.run(model, data).items():
         assert np.array_equal(found[name], array)
 
@@ -48,7 +50,7 @@ def test_errors_are_as_large_as_in_concretes_simulation(digits_mlp, p_error):
     model = _integer(digits_mlp)
     data = {k: v[:150] for k, v in digits_mlp.calibration_data.items()}
     exact = next(iter(runtime.run(model, data).values()))
-    modelled = noisy_outputs(model, data, p_error, seed=0)[0]
+    modelled = next(iter(NoisyModel(model, p_error).run(data).values()))
     parts = partition(model)
     integers = runtime.run(parts.prologue, data)
     circuit = get_backend("concrete").lower(model, LowerOptions(p_error=p_error))

@@ -58,21 +58,23 @@ def measure(
         sets: (bits, demand) of each probe.
         progress: Called with (what, done, total).
     """
-    from ..backends.concrete.probe import Probe, Running, product_nanoseconds
+    from ..backends.concrete.probe import Probe, Running, compile_probe, product_nanoseconds
 
     cores = usable_cores()
     found: list[Times] = []
-    held: list[tuple[int, int]] = []
-    began, first = _memory(), None
-    for i, (bits, demand) in enumerate(sets):
+    key_bytes: list[int] = []
+    compile_probe(Probe(2, 1.0))
+    empty, memory, one = _memory(), 0.0, None
+    # The largest keys first: what the system counts is the most that was ever held.
+    for i, (bits, demand) in enumerate(sorted(sets, reverse=True)):
         progress("measure bootstraps", i, len(sets))
-        running = Running(Probe(bits, demand, count=LOOKUPS))
-        found.append(running.times(repeats))
-        held.append((running.key_bytes, _memory()))
-        first = first or running
+        one = Running(Probe(bits, demand, count=LOOKUPS))
+        found.append(one.times(repeats))
+        key_bytes.append(one.key_bytes)
+        memory = memory or (_memory() - empty) / one.key_bytes
     progress("measure bootstraps", len(sets), len(sets))
-    assert first is not None
-    fixed, each = _line([h[0] for h in held], [t.keygen for t in found])
+    assert one is not None
+    fixed, each = _line(key_bytes, [t.keygen for t in found])
     default = shipped()
     compile_seconds = median(t.compile for t in found)
     return Profile(
@@ -85,13 +87,13 @@ def measure(
         nanoseconds_per_product=product_nanoseconds(repeats),
         keygen_seconds=fixed,
         keygen_seconds_per_byte=each,
-        loop_efficiency=_efficiency(first.loop_speedup(repeats), cores),
-        job_efficiency=_efficiency(_jobs(first, cores, repeats), cores),
+        loop_efficiency=_efficiency(one.loop_speedup(repeats), cores),
+        job_efficiency=_efficiency(_jobs(one, cores, repeats), cores),
         compile_seconds=compile_seconds,
         # Graphs are slower to compile in proportion: the default was measured on whole networks.
         compile_seconds_per_node=default.compile_seconds_per_node * compile_seconds / default.compile_seconds,
-        memory_bytes=float(began),
-        memory_per_key_byte=max(1.0, (max(m for _, m in held) - began) / max(b for b, _ in held)),
+        memory_bytes=float(empty),
+        memory_per_key_byte=max(1.0, memory),
     )
 
 

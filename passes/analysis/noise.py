@@ -10,12 +10,18 @@ bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps measured for 0.113, and 0.17 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
+from ...ir.graph import is_dialect
+from ...ir.tolerance import p_error_of
+
+CHUNK = 1024
+"""Samples that noise is drawn for at once."""
 
 
 def noise_steps(p_error: float) -> float:
@@ -27,36 +33,70 @@ def noise_steps(p_error: float) -> float:
     return 0.5 / NormalDist().inv_cdf(1 - p_error / 2)
 
 
-def noisy_outputs(
-    model: ir.Model, data: Mapping[str, np.ndarray], p_error: float, seed: int = 0
-) -> list[np.ndarray]:
-    """The graph outputs of an integer-level model whose tables misread their inputs as encrypted ones do.
+class NoisyModel:
+    """An integer-level model whose tables misread their inputs as encrypted ones do; made once, run often.
 
     Args:
         model: Integer level; not changed.
-        data: Inputs by name, samples on axis 0.
-        p_error: Probability that a lookup in the middle of a step goes wrong.
-        seed: The same seed gives the same errors.
+        p_error: Probability that a lookup in the middle of a step goes wrong, where the lookup does not say
+            (``set-p-error``).
     """
-    noisy, scales = with_noise(model)
-    random, samples = np.random.default_rng(seed), len(next(iter(data.values())))
-    sigma = noise_steps(p_error)
-    drawn = {}
-    for value, step in scales.items():
-        shape = [samples, *(int(d) for d in list(value.shape or [])[1:])]  # type: ignore[arg-type]
-        noise = random.standard_normal(shape, dtype=np.float32)
-        drawn[str(value.name)] = noise * np.float32(sigma * step)
-    return list(runtime.Session(noisy).run_batched({**data, **drawn}).values())
+
+    def __init__(self, model: ir.Model, p_error: float = 1e-5) -> None:
+        noisy, scales = with_noise(model)
+        self._session = runtime.Session(noisy)
+        # Standard deviation in front of each table, in units of its accumulator.
+        self._sigmas = {
+            str(v.name): np.float32(noise_steps(n.p_error or p_error) * n.step) for v, n in scales.items()
+        }
+        self._shapes = {
+            str(v.name): [int(d) for d in list(v.shape or [])[1:]]  # type: ignore[arg-type]
+            for v in scales
+        }
+
+    def run(self, data: Mapping[str, np.ndarray], seed: int = 0) -> runtime.Arrays:
+        """The graph outputs by name, with errors.
+
+        Args:
+            data: Inputs by name, samples on axis 0.
+            seed: The same seed gives the same errors.
+        """
+        random, total = np.random.default_rng(seed), len(next(iter(data.values())))
+        parts = []
+        for start in range(0, max(1, total), CHUNK):
+            given = {k: v[start : start + CHUNK] for k, v in data.items()}
+            samples = min(CHUNK, total - start)
+            drawn = {name: self._drawn(name, samples, random) for name in self._sigmas}
+            parts.append(self._session.run_batched({**given, **drawn}))
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+    def _drawn(self, name: str, samples: int, random: np.random.Generator) -> np.ndarray:
+        noise = random.standard_normal([samples, *self._shapes[name]], dtype=np.float32)
+        noise *= self._sigmas[name]
+        return noise
 
 
-def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, int]]:
-    """A copy of a model with one more input in front of every table, and the table's step for each.
+@dataclass(frozen=True)
+class Noise:
+    """What is added in front of a table.
+
+    Attributes:
+        step: Distance of two inputs that the table tells apart.
+        p_error: Of the lookup, where it says.
+    """
+
+    step: int
+    p_error: float | None
+
+
+def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
+    """A copy of a model with one more input in front of every table, and what noise belongs there.
 
     What is fed there is added before approximate roundings (of tables and of raw outputs); a table without
     rounding adds it and then rounds to whole steps. Exact roundings are left alone.
     """
     noisy = model.clone()
-    scales: dict[ir.Value, int] = {}
+    scales: dict[ir.Value, Noise] = {}
     for node in list(noisy.graph):
         if node.domain != dialect.DOMAIN or node.op_type not in {"RoundBits", "TableLookup"}:
             continue
@@ -74,7 +114,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, int]]:
         name = f"{node.name}_noise"
         noise = ir.Value(name=name, shape=source.shape, type=ir.TensorType(ir.DataType.FLOAT))
         noisy.graph.inputs.append(noise)
-        scales[noise] = step
+        scales[noise] = Noise(step, _p_error(node))
         added = ir.node("Add", [source, noise], name=f"{name}_added")
         nodes = [added]
         if not rounding:
@@ -94,6 +134,13 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, int]]:
         noisy.graph.insert_before(node, nodes)
         node.replace_input_with(0, nodes[-1].outputs[0])
     return noisy, scales
+
+
+def _p_error(node: ir.Node) -> float | None:
+    """What the lookup, or those that read a rounding, say."""
+    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
+    said = [p_error_of(n) for n in lookups if is_dialect(n, "TableLookup")]
+    return min((p for p in said if p is not None), default=None)
 
 
 def _is_rounded(value: ir.Value) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.divergence import output_error, outputs
-from ..analysis.noise import noisy_outputs
+from ..analysis.noise import NoisyModel
 from ..base import Context
 from .fill import Fill
 from .setting import Setting
@@ -59,7 +59,8 @@ def choose(
         options.round(
             tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context
         )
-        return output_error(noisy_outputs(tried, data, context.p_error, context.seed), wanted)
+        found = NoisyModel(tried, context.p_error).run(data, context.seed)
+        return output_error(list(found.values()), wanted)
 
     def settings(places: Sequence[int]) -> list[Setting]:
         return [
