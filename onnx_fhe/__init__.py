@@ -24,18 +24,23 @@ if TYPE_CHECKING:
     from .passes.registry import register_pass
     from .program import Program
     from .running import Result
+    from .tuning.frontier import Frontier
+    from .tuning.tune import Tuned, tune
 
 __all__ = [
     "Context",
+    "Frontier",
     "Pass",
     "PassManager",
     "Program",
     "Result",
+    "Tuned",
     "compile",
     "load",
     "load_data",
     "option",
     "register_pass",
+    "tune",
 ]
 
 
@@ -55,10 +60,13 @@ _HOMES = {
     "Program": ("program", "Program"),
     "Result": ("running", "Result"),
     "compile": ("compiling", "compile_model"),
+    "Frontier": ("tuning.frontier", "Frontier"),
+    "Tuned": ("tuning.tune", "Tuned"),
     "load": ("ir.load", "load"),
     "load_data": ("ir.data", "read_npz"),
     "option": ("passes.base", "option"),
     "register_pass": ("passes.registry", "register_pass"),
+    "tune": ("tuning.tune", "tune"),
 }
 
 

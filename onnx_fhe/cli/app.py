@@ -16,6 +16,7 @@ from .inspect import inspect_
 from .opt import opt
 from .passes import passes
 from .run import run
+from .tune import tune_
 
 FAULT, DEFECT, INTERRUPTED = 1, 3, 130
 """Exit statuses: the request is at fault; we are; Ctrl-C. 0 is done, 2 is usage."""
@@ -37,6 +38,7 @@ app.command("passes")(passes)
 app.command("opt")(opt)
 app.command("compile")(compile_)
 app.command("run")(run)
+app.command("tune")(tune_)
 app.command("calibrate-cost")(calibrate_cost)
 
 

@@ -27,14 +27,14 @@ class Measured:
         score: The metric on the validation data, with Concrete's simulation.
         samples: Samples that were simulated.
         agreement: Share of simulated predictions that equal the integer model's; None for regressors.
-        seconds: Median of evaluating one encrypted sample, the first one left out; None where none ran.
+        seconds: Mean of evaluating one encrypted sample, the first one left out; None where none ran.
         encrypted_samples: Samples that were encrypted.
         encrypted_agreement: The same of the encrypted ones.
         keygen_seconds: Making the keys.
         compile_seconds: Passes and circuit.
         bootstraps: Programmable bootstraps of one sample.
         complexity: Concrete's own prediction of the operations.
-        key_bytes: Evaluation keys.
+        key_bytes: Evaluation keys as they are sent.
     """
 
     score: float

@@ -6,7 +6,20 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..passes.analysis.cost import estimate
+from ..machine import Profile, predict
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What circuits will run on.
+
+    Attributes:
+        profile: Times of the machine.
+        cores: Cores that one sample may use.
+    """
+
+    profile: Profile
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -16,7 +29,7 @@ class Price:
     Attributes:
         seconds: Latency.
         samples_per_second: Throughput.
-        key_bytes: Size of the evaluation keys.
+        key_bytes: Evaluation keys, as they are sent.
         bootstraps: Programmable bootstraps.
         complexity: Operations.
     """
@@ -28,8 +41,7 @@ class Price:
     complexity: float
 
 
-def price(model: ir.Model, p_error: float) -> Price:
-    """Predict what a model costs."""
-    found = estimate(model)
-    seconds = found.milliseconds / 1000
-    return Price(seconds, 1 / max(seconds, 1e-9), 0, found.bootstraps, found.complexity)
+def price(model: ir.Model, p_error: float, machine: Machine) -> Price:
+    """Predict what a model of the integer level costs."""
+    found = predict(model, machine.profile, p_error=p_error, cores=machine.cores)
+    return Price(found.seconds, found.throughput, found.key_bytes, found.bootstraps, found.complexity)

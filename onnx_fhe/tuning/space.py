@@ -181,7 +181,7 @@ class Seed:
 
 
 def seeds(space: Space) -> list[Seed]:
-    """The order that gives a usable answer soon: something plain, strong removal to weak, the presets."""
+    """The order that gives a usable answer soon: something plain, then strong removal to weak."""
     found = [Seed(space.complete(_PLAIN))]
     recipe = _TRAINED if space.trains else _PLAIN
     if not space.quantized:
@@ -195,9 +195,12 @@ def seeds(space: Space) -> list[Seed]:
                 )
     if space.trains:
         found.append(Seed(space.complete(_TRAINED), removal=not space.quantized))
-    for name, near in _PRESETS.items():
-        found.append(Seed(space.complete(near), PRESETS[name].text))
     return found
+
+
+def presets(space: Space) -> list[Seed]:
+    """The pipelines that have names. They search widths themselves, which takes its time."""
+    return [Seed(space.complete(near), PRESETS[name].text) for name, near in _PRESETS.items()]
 
 
 _PRESETS: dict[str, Parameters] = {

@@ -9,8 +9,8 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
@@ -122,7 +122,7 @@ class Study:
         trial = self._trials.pop(number)
         trial.set_user_attr(_CHOICE, chosen)
         if outcome.found is None:
-            trial.set_user_attr(_FAILED, {"reason": outcome.reason, "is_defect": outcome.is_defect})
+            trial.set_user_attr(_FAILED, asdict(outcome))
             self._study.tell(trial, state=TrialState.FAIL)
             return
         for name, value in violations.items():
@@ -146,7 +146,7 @@ class Study:
             outcome = _outcome(trial)
             if outcome is None or outcome.found is None:
                 continue
-            key = (outcome.found["pipeline"], outcome.found["p_error"])
+            key = (outcome.pipeline, outcome.p_error)
             if key not in self.known:
                 self.known[key] = outcome
                 mine = [t.user_attrs.get(_CHOICE) for t in self._study.get_trials(deepcopy=False)]
@@ -169,7 +169,8 @@ class Study:
 
 def _outcome(trial: FrozenTrial) -> Outcome | None:
     if _FOUND in trial.user_attrs:
-        return Outcome(dict(trial.user_attrs[_FOUND]))
+        found = dict(trial.user_attrs[_FOUND])
+        return Outcome(found["pipeline"], found["p_error"], found)
     if _FAILED in trial.user_attrs:
         return Outcome(**trial.user_attrs[_FAILED])
     return None

@@ -24,13 +24,13 @@ from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
-from ..passes.analysis.noise import noisy_outputs
+from ..passes.analysis.noise import NoisyModel
 from ..passes.base import Context
 from ..passes.manager import PassManager
 from ..passes.pipeline import pass_name, pass_text
 from ..passes.plugins import load_plugin
 from .metric import Answers, Metric, standard_error
-from .pricing import price
+from .pricing import Machine, price
 
 DRAWS, SCORED = 8, 1000
 """Noise is drawn until so many samples have been scored, but at most so often."""
@@ -47,17 +47,24 @@ class Candidate:
     pipeline: str
     p_error: float
 
+    def failed(self, reason: str, is_defect: bool = False) -> Outcome:
+        """There is no circuit."""
+        return Outcome(self.pipeline, self.p_error, reason=reason, is_defect=is_defect)
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of it: the attributes of a ``Point`` but for its number, or why there is no circuit.
 
     Attributes:
+        pipeline, p_error: What was tried.
         found: Those attributes.
         reason: Why there are none.
         is_defect: A pass failed as none should.
     """
 
+    pipeline: str
+    p_error: float
     found: dict[str, Any] | None = None
     reason: str = ""
     is_defect: bool = False
@@ -75,6 +82,7 @@ class Task:
         labels: Theirs, where known.
         metric: Pickled, for a function of the user's travels by value.
         limits: Of the target.
+        machine: To price with.
         seed, range_mode, range_margin: As in ``Context``.
         plugins: To load first.
     """
@@ -86,6 +94,7 @@ class Task:
     labels: np.ndarray | None
     metric: bytes
     limits: TargetLimits
+    machine: Machine
     seed: int = 0
     range_mode: Literal["observed", "sound"] = "observed"
     range_margin: float = 0.2
@@ -142,7 +151,7 @@ class Tester:
         self.metric: Metric = pickle.loads(self.task.metric)
         self.expected = Session(self.source).run_batched(self.task.data)
 
-    def integer_model(self, pipeline: str, p_error: float) -> ir.Model:
+    def model_after(self, pipeline: str, p_error: float = 1e-5) -> ir.Model:
         """What the passes make of the model; a stage that was made before is not made again.
 
         Raises:
@@ -166,18 +175,20 @@ class Tester:
         """Run, score and price a pipeline."""
         began = time.perf_counter()
         try:
-            model = self.integer_model(candidate.pipeline, candidate.p_error)
+            model = self.model_after(candidate.pipeline, candidate.p_error)
             if level_of(model) is not Level.INTEGER:
                 raise UserError("the pipeline does not reach the integer level", found=str(level_of(model)))
             verify(model)
             score, error = self.score(model, candidate.p_error)
-            cost = price(model, candidate.p_error)
+            cost = price(model, candidate.p_error, self.task.machine)
             overflows = self._overflows(model)
         except OnnxFheError as error:
-            return Outcome(reason=str(error), is_defect=not isinstance(error, UserError))
+            return candidate.failed(str(error), not isinstance(error, UserError))
         if not math.isfinite(score):
-            return Outcome(reason=f"the metric is {score}")
+            return candidate.failed(f"the metric is {score}")
         return Outcome(
+            candidate.pipeline,
+            candidate.p_error,
             {
                 "pipeline": candidate.pipeline,
                 "p_error": candidate.p_error,
@@ -190,7 +201,7 @@ class Tester:
                 "overflows": overflows,
                 "sha256": hashlib.sha256(serialize(model)).hexdigest(),
                 "trial_seconds": time.perf_counter() - began,
-            }
+            },
         )
 
     def score(self, model: ir.Model, p_error: float) -> tuple[float, float | None]:
@@ -201,11 +212,9 @@ class Tester:
         """
         samples = len(next(iter(self.task.data.values())))
         draws = min(DRAWS, -(-SCORED // samples))
-        names = [str(v.name) for v in model.graph.outputs]
-        scores, each = [], []
+        noisy, scores, each = NoisyModel(model, p_error), [], []
         for draw in range(draws):
-            arrays = noisy_outputs(model, self.task.data, p_error, self.task.seed + draw)
-            given = self.answers(dict(zip(names, arrays, strict=True)))
+            given = self.answers(noisy.run(self.task.data, self.task.seed + draw))
             scores.append(self.metric.score(given))
             if self.metric.each is not None:
                 each.append(self.metric.each(given))

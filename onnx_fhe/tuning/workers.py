@@ -43,6 +43,7 @@ class Workers(ABC):
             UserError: A worker was lost.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """End it, whatever runs."""
 
@@ -62,6 +63,10 @@ class Inline(Workers):
         """Run the next."""
         number, candidate = self._waiting.popleft()
         return number, self._tester.try_out(candidate)
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
 
 
 class Processes(Workers):
@@ -152,24 +157,24 @@ class Dask(Workers):
         content = pickle.dumps(task)
         self._key = str(hash(content))
         self._task = self._client.scatter(content, broadcast=True, hash=False)
-        self._running: dict[Any, int] = {}
+        self._running: dict[Any, tuple[int, Candidate]] = {}
 
     def submit(self, number: int, candidate: Candidate) -> None:
         """Start a trial."""
         future = self._client.submit(_try_there, self._key, self._task, candidate, pure=False)
-        self._running[future] = number
+        self._running[future] = number, candidate
 
     def finished(self) -> tuple[int, Outcome]:
         """Wait for any."""
         from distributed import wait as wait_for
 
         done = wait_for(list(self._running), return_when="FIRST_COMPLETED").done
-        future = min(done, key=lambda f: self._running[f])
-        number = self._running.pop(future)
+        future = min(done, key=lambda f: self._running[f][0])
+        number, candidate = self._running.pop(future)
         try:
             return number, future.result()
         except Exception as error:  # noqa: BLE001 - a lost worker costs the trial that it ran, not the search
-            return number, Outcome(reason=f"lost on the cluster: {error}", is_defect=True)
+            return number, candidate.failed(f"lost on the cluster: {error}", True)
 
     def close(self) -> None:
         """Cancel what runs, and leave the cluster."""

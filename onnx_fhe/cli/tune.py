@@ -1,0 +1,354 @@
+"""``onnx-fhe tune``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import output, watch
+from .options import (
+    CALIBRATION_HELP,
+    Bind,
+    Json,
+    Limits,
+    Margin,
+    Model,
+    Plugins,
+    RangeMode,
+    RangeModes,
+    Seed,
+    load_plugins,
+    require_writable,
+)
+
+if TYPE_CHECKING:
+    from ..tuning.frontier import Frontier, Point
+    from ..tuning.search import State, Watch
+
+SHOWN = 8
+"""Points of the frontier that are shown while the search runs."""
+
+
+def tune_(
+    model: Model,
+    calibration: Annotated[
+        Path, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP, show_default=False)
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="NPZ",
+            help="Validation samples that the search scores on, with 'labels' if known.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="BEST.fhe",
+            help="Where the best circuit goes. Beside it: BEST.tune.json (every trial and the frontier) and"
+            " BEST.tune.journal (what a later call goes on from).",
+            show_default=False,
+        ),
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            "--test", metavar="NPZ", help="Report on these samples at the end; nothing else uses them."
+        ),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-accuracy-drop",
+            metavar="F",
+            help="How much worse than the float model on --data (0.01: one point; the default where no"
+            " constraint is given).",
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--min-accuracy", metavar="F", help="Least value of the metric (largest, for mean-error)."
+        ),
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option("--max-latency", metavar="SECONDS", help="For one sample.")
+    ] = None,
+    min_throughput: Annotated[
+        float | None, typer.Option("--min-throughput", metavar="F", help="Samples a second.")
+    ] = None,
+    max_key_size: Annotated[
+        float | None, typer.Option("--max-key-size", metavar="MB", help="Of the evaluation keys.")
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="accuracy, agreement (with the float model), r2, mean-error, or module:function, a function"
+            " of (outputs by name, labels), the higher the better. auto: what fits the labels.",
+        ),
+    ] = "auto",
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", metavar="N", help="End after so many trials, those of earlier calls too."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", metavar="N", help="End the search after so long (default: 600, or --trials)."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Trials at once, each in its own process.")
+    ] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="ADDRESS", help="Run the trials on the workers of a Dask cluster."),
+    ] = None,
+    finalists: Annotated[
+        int,
+        typer.Option("--finalists", metavar="N", help="Points that are compiled and measured at the end."),
+    ] = 3,
+    encrypted: Annotated[
+        int, typer.Option("--encrypted", metavar="N", help="Samples that each of them runs on ciphertexts.")
+    ] = 3,
+    distill: Annotated[
+        bool, typer.Option("--distill/--no-distill", help="Train students (with PyTorch).")
+    ] = True,
+    p_error: Annotated[
+        float | None,
+        typer.Option(
+            "--p-error", metavar="F", help="Tolerated error of one table lookup (default: searched)."
+        ),
+    ] = None,
+    range_mode: RangeModes = RangeMode.OBSERVED,
+    range_margin: Margin = 0.2,
+    machine: Annotated[
+        Path | None,
+        typer.Option(
+            "--machine", metavar="FILE", help="Price with this profile (of `onnx-fhe calibrate-cost`)."
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
+    ] = "concrete",
+    seed: Seed = 0,
+    bind: Bind = None,
+    limits: Limits = None,
+    plugin: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Search for the best circuit under constraints on accuracy and cost."""
+    with contextlib.redirect_stdout(sys.stderr), watch.contact(model, [calibration, data]):
+        _require_extra()
+        from ..ir.bind import parse_bindings
+        from ..ir.guard import FileLimits
+        from ..ir.paths import write_bytes
+        from ..tuning.tune import tune
+
+        load_plugins(plugin)
+        journal, listing = out.with_suffix(".tune.journal"), out.with_suffix(".tune.json")
+        for path in (out, listing):
+            require_writable(path)
+        with _watching() as told:
+            found = tune(
+                model,
+                calibration,
+                data,
+                max_accuracy_drop=max_accuracy_drop,
+                min_accuracy=min_accuracy,
+                max_latency=max_latency,
+                min_throughput=min_throughput,
+                max_key_size=None if max_key_size is None else max_key_size * 1e6,
+                metric=metric,
+                test=test,
+                trials=trials,
+                seconds=seconds,
+                jobs=jobs,
+                dask=dask,
+                journal=journal,
+                finalists=finalists,
+                encrypted=encrypted,
+                distill=distill,
+                p_error=p_error,
+                range_mode=range_mode.value,
+                range_margin=range_margin,
+                backend=backend,
+                machine=machine,
+                seed=seed,
+                watch=told,
+                plugins=plugin or (),
+                limits=FileLimits().raised(limits or []),
+                bind=parse_bindings(bind or []),
+            )
+        write_bytes(listing, found.frontier.to_json())
+        if found.program is not None:
+            found.program.save(out)
+    if json:
+        output.print_json(_report(found.frontier, out if found.program is not None else None, listing))
+    else:
+        _show(found.frontier, out, listing)
+    if found.program is None:
+        _refuse(found.frontier)
+
+
+def _require_extra() -> None:
+    """Refuse now what would fail as an ImportError.
+
+    Raises:
+        UserError: Optuna is not installed.
+    """
+    from importlib.util import find_spec
+
+    from ..ir.errors import UserError
+
+    if find_spec("optuna") is None:
+        raise UserError(
+            "tune needs Optuna", found="it is not installed", do="install onnx-fhe[tune] (pip, or make setup)"
+        )
+
+
+def _report(frontier: Frontier, out: Path | None, listing: Path) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "file": None if out is None else str(out),
+        "trials_file": str(listing),
+        "metric": frontier.metric,
+        "float_score": frontier.float_score,
+        "goal": frontier.goal,
+        "trials": len(frontier.points) + len(frontier.failures),
+        "best": None if frontier.best is None else frontier.point(frontier.best),
+        "nearest": None if frontier.nearest is None else frontier.point(frontier.nearest),
+        "unmet": frontier.unmet,
+        "frontier": frontier.front_points,
+        "test": frontier.test,
+        "notes": frontier.notes,
+    }
+
+
+_HEADERS = (
+    "trial",
+    "score",
+    "seconds",
+    "bootstraps",
+    "p_error",
+    "keys, MB",
+    "measured score",
+    "measured seconds",
+)
+
+
+def _row(point: Point) -> tuple[object, ...]:
+    real = point.measured
+    return (
+        point.number,
+        f"{point.score:.4f}",
+        f"{point.seconds:.3f}",
+        point.bootstraps,
+        f"{point.p_error:g}",
+        f"{point.key_bytes / 1e6:.1f}",
+        "" if real is None else f"{real.score:.4f}",
+        "" if real is None or real.seconds is None else f"{real.seconds:.3f}",
+    )
+
+
+def _show(frontier: Frontier, out: Path, listing: Path) -> None:
+    count = len(frontier.points) + len(frontier.failures)
+    output.say(f"{count} trials; the float model's {frontier.metric} is {frontier.float_score:.4f}\n")
+    output.table(_HEADERS, [_row(p) for p in frontier.front_points])
+    output.say(f"\nseconds as predicted with {frontier.priced_with}")
+    output.notes(frontier.notes)
+    if frontier.best is not None:
+        best = frontier.point(frontier.best)
+        output.say(f"\n{out}: trial {best.number}")
+        rows = [("pipeline", best.pipeline), ("p_error", f"{best.p_error:g}")]
+        if real := best.measured:
+            took = "" if real.seconds is None else f", {real.seconds:.3f} s a sample on ciphertexts"
+            rows.append(("measured", f"{frontier.metric} {real.score:.4f} in simulation{took}"))
+        if test := frontier.test:
+            error = "" if test.score_error is None else f" +- {test.score_error:.4f}"
+            rows.append(
+                (
+                    "test",
+                    f"{frontier.metric} {test.score:.4f}, float model {test.float_score:.4f}"
+                    f" (difference{error or ' without a standard error'}) on {test.samples} samples",
+                )
+            )
+        output.facts(rows)
+    output.say(f"{listing}: all trials and the frontier")
+
+
+def _refuse(frontier: Frontier) -> None:
+    """Say which constraint cannot be met, and what comes nearest.
+
+    Raises:
+        UserError: Always.
+    """
+    from ..ir.errors import UserError
+
+    near = frontier.chosen
+    assert near is not None
+    raise UserError(
+        "no circuit was found that holds the constraints; none was written",
+        found="; ".join(frontier.unmet) + f" (trial {near.number}, the nearest)",
+        do=f"give more time or a weaker constraint, or compile the nearest: -p '{near.pipeline}'"
+        f" --p-error {near.p_error:g}",
+    )
+
+
+@contextlib.contextmanager
+def _watching() -> Iterator[Watch | None]:
+    """Shows on a terminal where the search stands; in a pipe nothing."""
+    if not sys.stderr.isatty():
+        yield _until_begun
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
+
+        def told(state: State) -> None:
+            _until_begun(state)
+            live.update(_drawn(state))
+
+        yield told
+
+
+def _until_begun(state: State) -> None:  # noqa: ARG001
+    """The model has run: from here on it may take as long as it needs."""
+    watch.end()
+
+
+def _drawn(state: State) -> Any:
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    best = state.best
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in _HEADERS[:6]:
+        table.add_column(header, justify="right")
+    front = state.front
+    # Around the best, where there are more than fit.
+    at = front.index(best) if best is not None and best in front else 0
+    begin = max(0, min(at - SHOWN // 2, len(front) - SHOWN))
+    for point in front[begin : begin + SHOWN]:
+        table.add_row(*map(str, _row(point)[:6]), style="bold" if point is best else "")
+    failed = f", {len(state.failures)} failed" if state.failures else ""
+    line = (
+        f"{state.what}: {len(state.points)} trials{failed}, {state.running} running, {state.seconds:.0f} s;"
+        f" frontier of {len(front)}"
+    )
+    found = "nothing holds the constraints yet" if best is None else f"best so far: trial {best.number}"
+    return Group(Text(line), table, Text(found))

@@ -1,0 +1,149 @@
+"""Finalists: compiled, simulated with the backend and run on ciphertexts, before one is called the best."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.errors import OnnxFheError
+from ..ir.runtime import Arrays
+from ..ir.save import serialize
+from ..machine import predict
+from ..program import Program
+from ..scoring import agreement
+from .frontier import Measured, Point
+from .metric import Answers
+from .search import Judge
+from .trying import Tester
+
+SIMULATED, ROUNDS = 600, 3
+"""Simulated samples of one finalist: the validation data up to so many, or up to so often."""
+MORE = 2
+"""Where none of the finalists holds the constraints, up to so many times more are measured."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """A finalist.
+
+    Attributes:
+        point: With what was measured.
+        program: The compiled circuit.
+    """
+
+    point: Point
+    program: Program
+
+    @property
+    def as_measured(self) -> Point:
+        """The point with what was measured in place of what was predicted."""
+        found = self.point.measured
+        assert found is not None
+        seconds = self.point.seconds if found.seconds is None else found.seconds
+        return replace(
+            self.point,
+            score=found.score,
+            seconds=seconds,
+            samples_per_second=self.point.samples_per_second * self.point.seconds / max(seconds, 1e-9),
+            key_bytes=found.key_bytes or self.point.key_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Finals:
+    """Compiles and measures.
+
+    Attributes:
+        compile: Makes a program of a point.
+        tester: Knows the validation data.
+        judge: What is better.
+        encrypted: Samples to run on ciphertexts.
+        tell: Called with what is being done.
+    """
+
+    compile: Callable[[Point], Program]
+    tester: Tester
+    judge: Judge
+    encrypted: int
+    tell: Callable[[str], None]
+
+    def run(self, candidates: list[Point], count: int) -> tuple[list[Final], Final | None, list[str]]:
+        """Measure the first ``count`` of the candidates, and more as long as none holds the constraints.
+
+        Returns:
+            The finalists, the best of those that hold the constraints as measured, and notes.
+        """
+        finals: list[Final] = []
+        notes: list[str] = []
+        seen: set[str] = set()
+        for point in candidates:
+            enough = count if self.best(finals) is not None else count * (1 + MORE)
+            if len(finals) >= enough:
+                break
+            if point.sha256 in seen:
+                continue
+            seen.add(point.sha256)
+            self.tell(f"compile and measure finalist {len(finals) + 1}")
+            try:
+                finals.append(self._measure(point))
+            except OnnxFheError as error:
+                notes.append(f"trial {point.number} was no finalist: {error.what}")
+        notes.extend(self._changed(finals))
+        return finals, self.best(finals), notes
+
+    def best(self, finals: list[Final]) -> Final | None:
+        """The best of those that hold the constraints as measured."""
+        held = [f for f in finals if self.judge.miss(f.as_measured) == 0]
+        return min(held, key=lambda f: self.judge.rank(f.as_measured), default=None)
+
+    def nearest(self, finals: list[Final]) -> Final | None:
+        """What misses the constraints least, as measured."""
+        return min(finals, key=lambda f: self.judge.rank(f.as_measured), default=None)
+
+    def _measure(self, point: Point) -> Final:
+        program = self.compile(point)
+        data = self.tester.task.data
+        samples = min(SIMULATED, len(next(iter(data.values()))))
+        rounds = [program.simulate(data, samples) for _ in range(min(ROUNDS, -(-SIMULATED // samples)))]
+        scores = [self.tester.metric.score(self._answers(r.outputs, samples)) for r in rounds]
+        seconds = keygen = encrypted_agreement = None
+        statistics = program.statistics
+        # A backend without complexity computes nothing on ciphertexts: its seconds say nothing.
+        runs = self.encrypted if statistics.complexity else 0
+        if runs:
+            # The first sample waits for what is loaded and made once.
+            keygen = program.encrypted(data, 1).seconds.get("keygen")
+            run = program.encrypted(data, runs)
+            seconds = run.seconds["evaluate"] / run.samples
+            encrypted_agreement = agreement(run.outputs, run.expected, program.integer_model)
+        measured = Measured(
+            score=float(np.mean(scores)),
+            samples=samples,
+            agreement=agreement(rounds[0].outputs, rounds[0].expected, program.integer_model),
+            seconds=seconds,
+            encrypted_samples=runs,
+            encrypted_agreement=encrypted_agreement,
+            keygen_seconds=keygen,
+            compile_seconds=sum(program.seconds.values()),
+            bootstraps=statistics.programmable_bootstraps,
+            complexity=statistics.complexity,
+            key_bytes=predict(statistics, self.tester.task.machine.profile).key_bytes,
+        )
+        return Final(replace(point, measured=measured), program)
+
+    def _answers(self, outputs: Arrays, samples: int) -> Answers:
+        given = self.tester.answers(outputs)
+        labels = None if given.labels is None else given.labels[:samples]
+        expected = {k: v[:samples] for k, v in given.expected.items()}
+        return replace(given, labels=labels, expected=expected)
+
+    def _changed(self, finals: list[Final]) -> Iterator[str]:
+        for final in finals:
+            if hashlib.sha256(serialize(final.program.integer_model)).hexdigest() != final.point.sha256:
+                yield (
+                    f"trial {final.point.number} gave another integer model here than where it was tried:"
+                    " linear algebra of another machine or number of threads; what was measured counts"
+                )

@@ -1,0 +1,75 @@
+"""Looking at a model before the search: how many layers can go, and what the layers are called then."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+from ..ir.errors import OnnxFheError, PipelineError
+from ..ir.graph import is_dialect
+from ..ir.level import Level, level_of
+from ..passes.analysis.layers import layer_of
+from ..passes.analysis.linear import linear_of
+from ..passes.importing.detect import is_foreign
+from ..passes.presets import TO_TABLES
+from ..passes.removing_layers.search import bootstraps
+from .space import P_ERRORS, Layers, Space
+from .trying import Tester
+
+MOST_REMOVED, PROBING_SECONDS = 16, 30.0
+"""Layers that the search removes at most, and how long looking for them may take."""
+FEWEST = 32
+"""Calibration samples that ``distill`` needs."""
+
+
+def probe(tester: Tester, *, distill: bool = True, p_error: float | None = None) -> Space:
+    """What may be chosen for a model.
+
+    Args:
+        tester: Holds the model and its calibration data.
+        distill: Whether students may be trained, where PyTorch is there.
+        p_error: Tolerated error of a lookup; None to search it.
+
+    Raises:
+        PipelineError: The model is of the integer level.
+        OnnxFheError: The model cannot be compiled at all.
+    """
+    if level_of(tester.source) is Level.INTEGER:
+        raise PipelineError(
+            "there is nothing to tune in a model of the integer level",
+            allowed="a float model, or one that came quantized",
+            do="give the model as it was exported",
+        )
+    quantized = is_foreign(tester.source) or level_of(tester.source) is Level.QDQ
+    samples = len(next(iter(tester.task.calibration.values())))
+    trains = distill and samples >= FEWEST and importlib.util.find_spec("torch") is not None
+    errors = P_ERRORS if p_error is None else (p_error,)
+    if quantized:
+        return Space((_layers(tester, "normalize,import-qat", ""),), True, trains, errors)
+    found = [_layers(tester, "normalize", _PLAIN)]
+    began, before = time.monotonic(), bootstraps(tester.model_after("normalize"))
+    for count in range(1, MOST_REMOVED + 1):
+        text = f"normalize,remove-layers{{count={count}}}"
+        try:
+            left = bootstraps(tester.model_after(text))
+            if left >= before or not left:
+                break
+            found.append(_layers(tester, text, _PLAIN))
+        except OnnxFheError:
+            # What cannot be removed is no reason not to search among the rest.
+            break
+        before = left
+        if time.monotonic() - began > PROBING_SECONDS:
+            break
+    return Space(tuple(found), False, trains, errors)
+
+
+_PLAIN = "quantize{weights=4 inputs=4 method=nearest adapt=0}"
+
+
+def _layers(tester: Tester, begin: str, quantize: str) -> Layers:
+    """Names of what an integer model has that begins so."""
+    text = ",".join(t for t in (begin, quantize, TO_TABLES) if t)
+    linear = [str(n.name) for n in tester.model_after(begin).graph if linear_of(n) is not None]
+    tables = [layer_of(n)[0] for n in tester.model_after(text).graph if is_dialect(n, "TableLookup")]
+    return Layers(tuple(linear), tuple(dict.fromkeys(tables)))

@@ -1,0 +1,391 @@
+"""``tune``: from a model, data and constraints to the best circuit, and the whole trade-off."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ..compiling import compile_model
+from ..given import DataLike, as_data, check_error, check_ranges, check_seed
+from ..ir.data import Data, calibration_for
+from ..ir.errors import DataError, UserError
+from ..ir.guard import FileLimits
+from ..ir.load import FILE_KEY, load
+from ..ir.runtime import Arrays, Session
+from ..machine import Profile
+from ..machine.predict import usable_cores
+from ..manifest import packages
+from ..passes.plugins import load_plugin
+from ..program import Program, find_backend
+from .finals import Finals
+from .frontier import Frontier, Point, TestReport, axes_of, non_dominated
+from .goal import DROP, Goal, check_possible, option_of
+from .metric import Answers, Metric, resolve, standard_error
+from .pricing import Machine
+from .probing import probe
+from .search import Budget, Judge, Search, State, Watch
+from .study import Study
+from .trying import Task, Tester, to_bytes
+from .workers import Dask, Inline, Processes, Workers
+
+SECONDS = 600.0
+"""Of the search, where no budget is given."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What ``tune`` found.
+
+    Attributes:
+        program: The best circuit; None where no point holds the constraints.
+        frontier: Every point, the frontier, and what was measured.
+    """
+
+    program: Program | None
+    frontier: Frontier
+
+
+def tune(
+    model: ir.Model | str | os.PathLike[str],
+    calibration: DataLike,
+    data: DataLike,
+    *,
+    max_accuracy_drop: float | None = None,
+    min_accuracy: float | None = None,
+    max_latency: float | None = None,
+    min_throughput: float | None = None,
+    max_key_size: float | None = None,
+    metric: str = "auto",
+    test: DataLike | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    jobs: int = 1,
+    dask: str | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    finalists: int = 3,
+    encrypted: int = 3,
+    distill: bool = True,
+    p_error: float | None = None,
+    range_mode: Literal["observed", "sound"] = "observed",
+    range_margin: float = 0.2,
+    backend: str = "concrete",
+    machine: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    watch: Callable[[State], None] | None = None,
+    plugins: Sequence[str] = (),
+    limits: FileLimits | None = None,
+    bind: Mapping[str, int] | None = None,
+) -> Tuned:
+    """Search widths, rounding, removal, training and tolerated errors for the best circuit.
+
+    Where accuracy is limited the best circuit is the fastest that holds all constraints, else the most
+    accurate. Without any constraint one point of accuracy (0.01) may be lost.
+
+    Args:
+        model: An ONNX file, or what ``load`` returned.
+        calibration: A few hundred typical inputs, as for ``compile``.
+        data: The validation samples that the search scores on, with ``labels`` where they are known.
+        max_accuracy_drop: How much worse than the float model on ``data`` the metric may be (0.01: a point).
+        min_accuracy: Least value of the metric (largest, for ``mean-error``).
+        max_latency: Seconds for one sample.
+        min_throughput: Samples a second.
+        max_key_size: Bytes of evaluation keys, as they are sent.
+        metric: ``accuracy``, ``agreement`` (with the float model), ``r2``, ``mean-error``, or
+            ``module:function``: a function of (outputs by name, labels), the higher the better. ``auto``
+            takes what fits the labels.
+        test: Reported on at the end; nothing is chosen by it.
+        trials: End after so many finished trials, those of earlier runs in ``journal`` among them.
+        seconds: End the search after so long (600 where ``trials`` is not given either). Trials that run
+            then are waited for, and finalists are measured after it.
+        jobs: Trials at once, each in a process of its own.
+        dask: Address of a Dask scheduler on whose workers the trials run instead.
+        journal: A file that remembers finished trials; a later call with the same arguments goes on there.
+        finalists: Points that are compiled and measured.
+        encrypted: Samples that each finalist runs on ciphertexts; with 0 latency is only predicted.
+        distill: Whether students may be trained (with PyTorch).
+        p_error: Tolerated error of one lookup; None to search it.
+        range_mode, range_margin, backend, limits, bind: As for ``compile``.
+        machine: A profile of another machine, as ``calibrate-cost`` writes it.
+        seed: The same seed with ``jobs=1`` and the same number of trials gives the same result.
+        watch: Told where the search stands.
+        plugins: Modules or files that trials need; they are loaded in each process.
+
+    Raises:
+        UserError: Model, data, constraints or another argument is at fault.
+    """
+    goal = Goal(max_accuracy_drop, min_accuracy, max_latency, min_throughput, max_key_size)
+    if goal.is_empty:
+        goal = replace(goal, max_accuracy_drop=DROP)
+    _check(trials, seconds, jobs, finalists, encrypted)
+    check_error("p_error", p_error)
+    check_ranges(range_mode, range_margin)
+    check_seed(seed)
+    for plugin in plugins:
+        load_plugin(plugin)
+    given = _Given(model, calibration, data, limits, bind)
+    floats = given.floats
+    scored = resolve(metric, floats)
+    float_score = scored.score(floats)
+    check_possible(goal, float_score, scored.bounded)
+    profile = Profile.load(machine) if machine is not None else Profile.here()
+    task = Task(
+        model=to_bytes(given.model),
+        calibration=given.calibration,
+        calibration_labels=given.calibration_labels,
+        data=given.data,
+        labels=given.labels,
+        metric=_packed(scored),
+        limits=find_backend(backend).limits(),
+        machine=Machine(profile, profile.cores if machine is not None else usable_cores()),
+        seed=seed,
+        range_mode=range_mode,
+        range_margin=range_margin,
+        plugins=tuple(plugins),
+    )
+    tester = Tester(task)
+    told: Watch = watch or _quiet
+    told(State([], [], 0, 0.0, None, [], "look at the model"))
+    space = probe(tester, distill=distill, p_error=p_error)
+    judge = Judge(goal, float_score, scored.higher_is_better)
+    study = Study(
+        None if journal is None else Path(journal),
+        _fingerprint(task, scored.name, space.p_errors),
+        goal,
+        scored.higher_is_better,
+        seed,
+    )
+    workers: Workers | None = None
+    try:
+        workers = _workers(tester, jobs, dask)
+        budget = Budget(trials, seconds if seconds is not None or trials is not None else SECONDS)
+        search = Search(space, study, workers, judge, budget, told)
+        search.run()
+    finally:
+        if workers is not None:
+            workers.close()
+        study.close()
+    if not search.points:
+        raise _nothing(search)
+
+    def compiled(point: Point) -> Program:
+        return compile_model(
+            model,
+            given.raw_calibration,
+            point.pipeline,
+            backend,
+            p_error=point.p_error,
+            range_mode=point.range_mode,
+            range_margin=point.range_margin,
+            seed=point.seed,
+            limits=limits,
+            bind=bind,
+        )
+
+    finals = Finals(compiled, tester, judge, encrypted, lambda what: told(search.state(what)))
+    held = judge.best(search.points)
+    finished, best, notes = finals.run(held or [min(search.points, key=judge.rank)], finalists)
+    chosen = best or finals.nearest(finished)
+    measured = {f.point.number: f.point for f in finished}
+    points = tuple(measured.get(p.number, p) for p in sorted(search.points, key=lambda p: p.number))
+    nearest = None
+    unmet: tuple[str, ...] = ()
+    if best is None:
+        near = chosen.as_measured if chosen is not None else min(search.points, key=judge.rank)
+        nearest, unmet = near.number, _unmet(judge, near, scored.name)
+    axes = axes_of(goal)
+    frontier = Frontier(
+        model=given.model.metadata_props.get(FILE_KEY, ""),
+        metric=scored.name,
+        higher_is_better=scored.higher_is_better,
+        float_score=float_score,
+        samples=given.samples,
+        goal=goal,
+        axes=axes,
+        points=points,
+        failures=tuple(sorted(search.failures, key=lambda f: f.number)),
+        front=non_dominated(points, axes, scored.higher_is_better),
+        finalists=tuple(measured),
+        best=None if best is None else best.point.number,
+        nearest=nearest,
+        unmet=unmet,
+        backend=backend,
+        seed=seed,
+        priced_with=profile.describe(),
+        test=None if test is None or chosen is None else _test(given, as_data(test), scored, chosen.program),
+        notes=tuple(notes),
+        packages=packages(),
+    )
+    return Tuned(None if best is None else best.program, frontier)
+
+
+class _Given:
+    """Model and data, matched with each other."""
+
+    def __init__(
+        self,
+        model: ir.Model | str | os.PathLike[str],
+        calibration: DataLike,
+        data: DataLike,
+        limits: FileLimits | None,
+        bind: Mapping[str, int] | None,
+    ) -> None:
+        self.raw_calibration, scored = as_data(calibration), as_data(data)
+        shapes = {k: a.shape for k, a in self.raw_calibration.arrays.items()}
+        self.model = (
+            model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
+        )
+        self.calibration = calibration_for(self.model, self.raw_calibration)
+        self.calibration_labels = self.raw_calibration.labels
+        self.data, self.labels = calibration_for(self.model, scored), _labels(scored)
+        self.samples = len(next(iter(self.data.values())))
+        self.floats = self.answers(self.data, self.labels)
+
+    def answers(self, data: Arrays, labels: np.ndarray | None) -> Answers:
+        """The float model's."""
+        expected = Session(self.model).run_batched(data)
+        return Answers(expected, labels, expected, self.model)
+
+
+def _labels(data: Data) -> np.ndarray | None:
+    samples = {len(a) for a in data.arrays.values() if a.ndim}
+    if data.labels is not None and len(data.labels) not in samples:
+        raise DataError(
+            "labels and samples differ in number",
+            file=data.file,
+            found=f"{len(data.labels)} labels",
+            allowed=f"{', '.join(map(str, sorted(samples)))}, one for each sample",
+        )
+    return data.labels
+
+
+def _check(trials: int | None, seconds: float | None, jobs: int, finalists: int, encrypted: int) -> None:
+    wrong = [
+        ("--trials", trials, 1),
+        ("--seconds", seconds, 0),
+        ("--jobs", jobs, 1),
+        ("--finalists", finalists, 1),
+        ("--encrypted", encrypted, 0),
+    ]
+    for name, value, least in wrong:
+        if value is not None and not value >= least:
+            raise UserError(f"{name} does not make sense", found=f"{value:g}", allowed=f"{least} or more")
+
+
+def _workers(tester: Tester, jobs: int, dask: str | None) -> Workers:
+    if dask is not None:
+        return Dask(tester.task, dask)
+    return Inline(tester) if jobs == 1 else Processes(tester.task, jobs)
+
+
+def _packed(metric: Metric) -> bytes:
+    """A metric that unpickles where the user's module is not."""
+    function = getattr(metric.score, "function", None)
+    if function is None:
+        return pickle.dumps(metric)
+    import cloudpickle
+
+    module = sys.modules.get(function.__module__)
+    try:
+        if module is not None and module.__name__ != "__main__":
+            cloudpickle.register_pickle_by_value(module)
+        return bytes(cloudpickle.dumps(metric))
+    except Exception as error:
+        raise UserError(
+            f"the metric {metric.name} cannot be sent to other processes",
+            found=f"{type(error).__name__}: {error}",
+            allowed="a plain function",
+        ) from error
+    finally:
+        if module is not None and module.__name__ in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _fingerprint(task: Task, metric: str, p_errors: tuple[float, ...]) -> str:
+    """Of all that the result of a trial depends on."""
+    digest = hashlib.sha256(task.model)
+    for arrays in (task.calibration, task.data):
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    for labels in (task.calibration_labels, task.labels):
+        digest.update(b"" if labels is None else labels.tobytes())
+    rest = (
+        metric,
+        task.seed,
+        task.range_mode,
+        task.range_margin,
+        task.limits,
+        task.machine,
+        task.plugins,
+        p_errors,
+        version("onnx-fhe"),
+    )
+    digest.update(repr(rest).encode())
+    return digest.hexdigest()
+
+
+def _unmet(judge: Judge, point: Point, metric: str) -> tuple[str, ...]:
+    """The constraints that a point misses, in words."""
+    better = "at least" if judge.higher_is_better else "at most"
+    sign = 1 if judge.higher_is_better else -1
+    found = {
+        "max_accuracy_drop": (
+            f"{metric} {better} {judge.float_score - sign * (judge.goal.max_accuracy_drop or 0):.4g}",
+            f"{point.score:.4g}",
+        ),
+        "min_accuracy": (f"{metric} {better} {judge.goal.min_accuracy or 0:.4g}", f"{point.score:.4g}"),
+        "max_latency": (f"at most {judge.goal.max_latency or 0:.3g} s", f"{point.seconds:.3g} s"),
+        "min_throughput": (
+            f"at least {judge.goal.min_throughput or 0:.3g} samples a second",
+            f"{point.samples_per_second:.3g}",
+        ),
+        "max_key_size": (
+            f"keys of at most {(judge.goal.max_key_size or 0) / 1e6:.3g} MB",
+            f"{point.key_bytes / 1e6:.3g} MB",
+        ),
+    }
+    return tuple(
+        f"{option_of(name)}: {found[name][0]}, found {found[name][1]}"
+        for name, missed in judge.violations(point).items()
+        if missed > 0
+    )
+
+
+def _test(given: _Given, data: Data, metric: Metric, program: Program) -> TestReport:
+    arrays, labels = calibration_for(given.model, data), _labels(data)
+    floats = given.answers(arrays, labels)
+    mine = replace(floats, outputs=program.simulate(arrays).outputs)
+    error = None
+    if metric.each is not None:
+        error = standard_error(metric.each(mine), metric.each(floats))
+    return TestReport(
+        file=Path(data.file).name,
+        samples=len(next(iter(arrays.values()))),
+        float_score=metric.score(floats),
+        score=metric.score(mine),
+        score_error=error,
+    )
+
+
+def _nothing(search: Search) -> UserError:
+    reasons = [f.reason for f in search.failures]
+    return UserError(
+        "no pipeline made a circuit of this model",
+        found=reasons[0] if reasons else "no trial ended",
+        do="see what `onnx-fhe inspect` and `onnx-fhe compile` say of it"
+        if reasons
+        else "give more --seconds or --trials",
+    )
+
+
+def _quiet(state: State) -> None:
+    """Nobody watches."""
