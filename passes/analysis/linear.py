@@ -13,6 +13,8 @@ from ...ir.graph import LINEAR, constant_of
 MAX_ROWS = 20_000
 """Rows of the patch matrix kept for statistics: more do not change a second moment that matters."""
 _CHUNK = 64
+_MOST_PATCHES = 2**25
+"""Elements of patches that are made at once."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ class Linear:
         inputs: list[list[np.ndarray]] = [[] for _ in range(self.groups)]
         results: list[list[np.ndarray]] = [[] for _ in outputs]
         share = max(16, MAX_ROWS // len(data))
-        for start in range(0, len(data), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+        places = int(np.prod(outputs[0].shape[2:])) if outputs else int(np.prod(data.shape[2:]))
+        size = places * int(data.shape[1]) * int(np.prod(self.weight.shape[2:]))
+        step = max(1, min(_CHUNK, _MOST_PATCHES // max(1, size)))
+        for start in range(0, len(data), step):
+            chunk = slice(start, start + step)
             patches = self._patches(data[chunk])
             kept = _choice(random, len(patches), share * len(data[chunk]))
             for group, rows in enumerate(inputs):

@@ -12,6 +12,8 @@ from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
 
 Interval = tuple[np.ndarray, np.ndarray]
+_MOST_RUN = 2**26
+"""Elements of all tensors that are observed at once."""
 
 
 class SoundRanges:
@@ -190,8 +192,10 @@ def observed(
     session = runtime.Session(model, [str(v.name) for v in values])
     total = len(next(iter(data.values())))
     found: dict[ir.Value, Interval] = {}
-    for start in range(0, total, 256):
-        result = session.run_batched({k: a[start : start + 256] for k, a in data.items()})
+    size = sum(int(np.prod(_sample_shape(v))) for v in values if v.shape is not None)
+    step = max(1, min(256, _MOST_RUN // max(1, size)))
+    for start in range(0, total, step):
+        result = session.run_batched({k: a[start : start + step] for k, a in data.items()})
         for value in values:
             array = result[str(value.name)]
             low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)

@@ -9,6 +9,13 @@ import numpy as np
 SHRINK = np.linspace(0.25, 1.0, 31)
 """Shares of the largest weight that are tried as the clipping point (LOWERING: r)."""
 
+WIDE = 1024
+"""Layers with more inputs are fitted in single precision, and to fewer candidates: the best of every
+``COARSE``-th, then those around it."""
+COARSE = 5
+_ROWS = 4096
+"""Rows of wide layers that are converted to double precision at once."""
+
 
 @dataclass(frozen=True)
 class QuantizedWeight:
@@ -78,13 +85,27 @@ def fit_scales(
     best = np.full(len(weights), np.inf)
     scale = candidates[0].copy()
     integers = round_weights(weights, scale, bits)
-    for tried in candidates:
+    wide = weights.shape[1] > WIDE
+    index = np.zeros(len(weights), int)
+    if wide:
+        moments = [m.astype(np.float32) for m in moments]
+
+    def attempt(which: np.ndarray) -> None:
+        tried = candidates[which, np.arange(len(weights))]
         rounded = round_weights(weights, tried, bits)
-        error = output_error(rounded * tried[:, None] - weights, moments)
+        difference = rounded * tried[:, None] - weights
+        error = output_error(difference.astype(np.float32) if wide else difference, moments)
         better = error < best
-        best = np.where(better, error, best)
-        scale = np.where(better, tried, scale)
+        best[better], scale[better], index[better] = error[better], tried[better], which[better]
         integers[better] = rounded[better]
+
+    count = len(candidates)
+    for which in range(0, count, COARSE if wide else 1):
+        attempt(np.full(len(weights), which))
+    if wide and count > 1:
+        around = index.copy()
+        for offset in (-2, -1, 1, 2):
+            attempt(np.clip(around + offset, 0, count - 1))
     return QuantizedWeight(integers, np.where(scale > 0, scale, 1.0))
 
 
@@ -96,6 +117,12 @@ def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarra
 
 def moment(rows: np.ndarray) -> np.ndarray:
     """Second moment of input rows (rows, in), normalized by their number."""
+    if rows.shape[1] > WIDE:
+        found = np.zeros((rows.shape[1], rows.shape[1]))
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS].astype(np.float64)
+            found += part.T @ part
+        return np.asarray(found / max(1, len(rows)))
     rows = rows.astype(np.float64)
     return np.asarray(rows.T @ rows / max(1, len(rows)))
 
