@@ -14,8 +14,9 @@ from ..ir import runtime
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
 from ..ir.runtime import Arrays
+from ..ir.tolerance import recorded
 from ..passes.analysis.divergence import output_error
-from ..passes.analysis.noise import noisy_outputs
+from ..passes.analysis.noise import NoisyModel
 from ..passes.analysis.ranges import Interval, observed
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
@@ -109,10 +110,10 @@ def _stages(
     if source is not None and reduced is not None and _size(reduced) != _size(source):
         runs.append(run("reduced", reduced))
     runs.append(run("integer", model))
-    names = list(runs[-1][1])
-    for p in sorted({p_error, TOLERANT}) if p_error is not None else ():
-        noisy = noisy_outputs(model, data, p)
-        runs.append(("encrypted", dict(zip(names, noisy, strict=True)), p))
+    # Where the lookups say what they tolerate, there is nothing to try out.
+    tried = set() if p_error is None else {p_error} if recorded(model) else {p_error, TOLERANT}
+    for p in sorted(tried):
+        runs.append(("encrypted", NoisyModel(model, p).run(data), p))
     reference = runs[0][1]
     found = []
     for name, outputs, p in runs:
