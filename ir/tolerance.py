@@ -42,11 +42,32 @@ def circuit_p_error(model: ir.Model, otherwise: float) -> float:
         model: Integer level.
         otherwise: Of lookups that do not say.
     """
+    found, _ = tolerated(model, otherwise, None)
+    return otherwise if found is None else found
+
+
+def tolerated(
+    model: ir.Model, p_error: float | None, global_p_error: float | None, usual: float | None = None
+) -> tuple[float | None, float | None]:
+    """The errors of one lookup and of the whole circuit that a circuit is to be made with.
+
+    What the model says goes before what is given; of lookups that say different things the smallest counts.
+
+    Args:
+        model: Integer level.
+        p_error: Of lookups that do not say.
+        global_p_error: Of the whole circuit, where the model does not say.
+        usual: Of lookups, where nothing at all is said.
+    """
+    whole = recorded_global(model) or global_p_error
+    if p_error is None and whole is None:
+        p_error = usual
     lookups = [n for n in model.graph if is_dialect(n, "TableLookup")]
-    return min((p_error_of(n) or otherwise for n in lookups), default=otherwise)
+    said = [p_error_of(n) or p_error for n in lookups] or [p_error]
+    return min((p for p in said if p is not None), default=None), whole
 
 
-def global_p_error(model: ir.Model) -> float | None:
+def recorded_global(model: ir.Model) -> float | None:
     """Tolerated error of the whole circuit that the model asks for, if any."""
     text = model.metadata_props.get(GLOBAL)
     try:
@@ -54,3 +75,17 @@ def global_p_error(model: ir.Model) -> float | None:
     except ValueError:
         return None
     return found if found is not None and 0 < found < 1 else None
+
+
+def notes(model: ir.Model) -> list[str]:
+    """What to say about a model whose lookups ask for different errors."""
+    said = [p_error_of(n) for n in model.graph if is_dialect(n, "TableLookup")]
+    known = sorted({p for p in said if p is not None})
+    if not known or (len(known) == 1 and None not in said):
+        return []
+    others = " and the usual one" if None in said else ""
+    listed = ", ".join(f"{p:g}" for p in known)
+    return [
+        f"lookups tolerate different errors ({listed}{others}); Concrete takes one for the whole circuit,"
+        " the smallest"
+    ]

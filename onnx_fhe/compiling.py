@@ -23,7 +23,10 @@ from .ir.level import Level, level_of
 from .ir.load import FILE_KEY, load
 from .ir.partition import partition
 from .ir.runtime import Arrays, to_proto
+from .ir.tolerance import notes as tolerance_notes
+from .ir.tolerance import tolerated
 from .ir.verify import verify, verify_given
+from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .passes.analysis import islands
 from .passes.analysis.advice import advice
@@ -67,6 +70,7 @@ def compile_model(
     instruments: Sequence[Instrument] = (),
     limits: FileLimits | None = None,
     bind: Mapping[str, int] | None = None,
+    machine: Profile | None = None,
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -79,7 +83,8 @@ def compile_model(
         pipeline: Name of a preset, or passes as text or as a manager. ``normalize`` is put in front where a
             float model has none.
         backend: ``concrete``, ``reference`` or one of a plug-in.
-        p_error: Tolerated error of one table lookup; 1e-5 unless ``global_p_error`` is given.
+        p_error: Tolerated error of one table lookup that ``set-p-error`` says nothing about; 1e-5 unless
+            ``global_p_error`` is given.
         global_p_error: Tolerated error of the whole circuit.
         range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound``.
         range_margin: Share of an observed range that is added on each side.
@@ -89,6 +94,7 @@ def compile_model(
         instruments: Watch the passes.
         limits: How much the model file may hold.
         bind: Sizes of free axes of the inputs, by name; the calibration data binds the rest, but for axis 0.
+        machine: Profile of the machine that will compute, for passes that aim at a latency.
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -98,8 +104,6 @@ def compile_model(
     check_error("global_p_error", global_p_error)
     check_ranges(range_mode, range_margin)
     check_seed(seed)
-    if p_error is None and global_p_error is None:
-        p_error = P_ERROR
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
@@ -118,16 +122,18 @@ def compile_model(
         range_mode=range_mode,
         range_margin=range_margin,
         p_error=p_error if p_error is not None else P_ERROR,
+        timings=None if machine is None else machine.timings,
         progress=progress,
     )
     recorder = Recorder()
     with timed("passes"):
         result = manager.run(given, context, [Verify(), recorder, *instruments])
         _require_integer(result.model, manager)
+    p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
         circuit = target.lower(result.model, options)
-    notes = [*result.context.notes, *advice(result.model)]
+    notes = [*result.context.notes, *tolerance_notes(result.model), *advice(result.model)]
     if arrays is not None and check_samples > 0:
         with timed("compare"):
             notes += _compare(result.model, circuit, arrays, check_samples, progress)

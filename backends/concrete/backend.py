@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir.limits import TargetLimits
 from ...ir.partition import partition
+from ...ir.tolerance import tolerated
 from ...passes.expanding.expand import expanded
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
@@ -31,6 +33,8 @@ class ConcreteBackend(Backend):
     def lower(self, model: ir.Model, options: LowerOptions = DEFAULTS) -> ConcreteCircuit:
         """Compile the server part of ``model``; see ``Backend.lower``."""
         plan = self._plan(model)
+        p_error, global_p_error = tolerated(model, options.p_error, options.global_p_error)
+        options = replace(options, p_error=p_error, global_p_error=global_p_error)
         compiled = compile_plan(plan, options)
         settings = Settings(
             cast("ParameterStrategy", compiled.strategy),

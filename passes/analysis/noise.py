@@ -40,14 +40,16 @@ class NoisyModel:
         model: Integer level; not changed.
         p_error: Probability that a lookup in the middle of a step goes wrong, where the lookup does not say
             (``set-p-error``).
+        override: ``p_error`` holds whatever the lookups say.
     """
 
-    def __init__(self, model: ir.Model, p_error: float = 1e-5) -> None:
+    def __init__(self, model: ir.Model, p_error: float = 1e-5, *, override: bool = False) -> None:
         noisy, scales = with_noise(model)
         self._session = runtime.Session(noisy)
         # Standard deviation in front of each table, in units of its accumulator.
         self._sigmas = {
-            str(v.name): np.float32(noise_steps(n.p_error or p_error) * n.step) for v, n in scales.items()
+            str(v.name): np.float32(noise_steps((not override and n.p_error) or p_error) * n.step)
+            for v, n in scales.items()
         }
         self._shapes = {
             str(v.name): [int(d) for d in list(v.shape or [])[1:]]  # type: ignore[arg-type]
