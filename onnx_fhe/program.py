@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
 import numpy as np
@@ -35,6 +36,10 @@ from .ir.runtime import Arrays, Session
 from .ir.save import serialize
 from .manifest import Manifest
 from .running import MODES, Mode, Result, Stopwatch, encrypted, simulate, warnings
+
+if TYPE_CHECKING:
+    from .machine import Profile
+    from .tuning.frontier import Frontier
 
 
 class Program:
@@ -157,6 +162,34 @@ class Program:
                 **_files_of(self.circuit),
             }
         self.manifest = artifact.write(path, self.manifest, self._files)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        data: DataLike | None = None,
+        model: str | os.PathLike[str] | None = None,
+        frontier: Frontier | None = None,
+        profile: Profile | None = None,
+    ) -> None:
+        """Write a page about the circuit for people to look at: one HTML file that loads nothing.
+
+        Args:
+            path: Where it goes.
+            data: Measure on this data instead of what was recorded about the calibration data; with labels
+                there are accuracies.
+            model: The ONNX file that was compiled; with it ``data`` is compared with the float network.
+            frontier: What a search found.
+            profile: Of the machine that times are for; by default this one.
+
+        Raises:
+            DataError: The data does not fit the model.
+            UserError: ``model`` is another file than the one that was compiled.
+            OutputError: ``path`` cannot be written.
+        """
+        from .report.writing import write
+
+        write(self.integer_model, self.manifest, path, data, model, frontier, profile)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -15,6 +15,7 @@ from .compile import compile_
 from .inspect import inspect_
 from .opt import opt
 from .passes import passes
+from .report import report
 from .run import run
 from .tune import tune_
 
@@ -38,6 +39,7 @@ app.command("passes")(passes)
 app.command("opt")(opt)
 app.command("compile")(compile_)
 app.command("run")(run)
+app.command("report")(report)
 app.command("tune")(tune_)
 app.command("calibrate-cost")(calibrate_cost)
 

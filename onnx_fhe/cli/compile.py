@@ -59,6 +59,10 @@ def compile_(
     backend: Annotated[
         str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
     ] = "concrete",
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="HTML", help="Write a page about the circuit, too."),
+    ] = None,
     seed: Seed = 0,
     bind: Bind = None,
     limits: Limits = None,
@@ -78,6 +82,8 @@ def compile_(
         if preset is not None:
             _require_preset(preset)
         require_writable(out)
+        if page is not None:
+            require_writable(page)
         program = compile_model(
             model,
             calibration,
@@ -95,6 +101,8 @@ def compile_(
         )
         began = time.perf_counter()
         program.save(out)
+        if page is not None:
+            program.report(page)
         seconds = {**program.seconds, "save": time.perf_counter() - began}
     from .summary import report, show_manifest
 

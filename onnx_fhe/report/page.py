@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from ..ir.errors import OnnxFheError
 from ..machine import Profile
 from ..manifest import Manifest
 from ..passes.pipeline import parse_passes, pass_text
-from ..record import Measurements, Stage
+from ..record import Measurements, Record, Stage
 from ..tuning.frontier import Frontier
 from . import scatter, text
 from .advice import advice
@@ -61,13 +61,16 @@ def render(
         model: The integer-level model.
         manifest: Of its artifact.
         frontier: What a search found.
-        measured: On other data than the manifest has recorded.
+        measured: On other data than the manifest has recorded; what it lacks is taken from there.
         profile: Of the machine that times are for.
     """
+    again = command(manifest)
+    if measured is not None:
+        manifest = _with(manifest, measured)
     pricing = Pricing(model, manifest, profile)
     layers = layers_of(model, manifest, pricing)
     ranges = ranges_of(model, manifest, layers)
-    known = measured or (manifest.record.measured if manifest.record is not None else None)
+    known = manifest.record.measured if manifest.record is not None else None
     stages = () if known is None else known.stages
     template = _environment().get_template("page.html")
     return template.render(
@@ -99,10 +102,16 @@ def render(
         seconds_of=scatter.seconds_of,
         score_of=scatter.score_of,
         passes=passes_of(manifest),
-        command=command(manifest),
+        command=again,
         limit=LIMIT,
         style=_style(),
     )
+
+
+def _with(manifest: Manifest, measured: Measurements) -> Manifest:
+    record = manifest.record or Record((), 0, {}, 0, None, {})
+    layers = measured.layers or (record.measured.layers if record.measured is not None else ())
+    return replace(manifest, record=replace(record, measured=replace(measured, layers=layers)))
 
 
 def final_stage(stages: tuple[Stage, ...], manifest: Manifest) -> Stage | None:

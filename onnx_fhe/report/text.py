@@ -74,8 +74,8 @@ def percent(share: float) -> str:
         return f"<{THIN}0.01{THIN}%"
     if 99.95 <= value < 100:
         return f">{THIN}99.9{THIN}%"
-    shown = f"{value:.2f}" if abs(value) < 1 and value else f"{value:.1f}"
-    return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown}{THIN}%"
+    shown = f"{value:.0f}" if value in (0, 100) else f"{value:.2f}" if abs(value) < 0.995 else f"{value:.1f}"
+    return f"{shown}{THIN}%"
 
 
 def whole_percent(share: float) -> str:
