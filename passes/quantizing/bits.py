@@ -7,10 +7,37 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from ...ir.graph import variable_inputs
+from ..analysis.linear import linear_of
 from ..analysis.regions import Regions
 
 if TYPE_CHECKING:
     from ..quantize import Quantize
+
+
+PLAIN_INPUTS, FINE_INPUTS, FEW = 6, 8, 64
+"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep, and finer
+inputs help; but a layer with more than a few inputs has accumulators that leave no room for gains then."""
+
+
+def input_bits(weights: int, regions: Regions) -> int:
+    """Bits of the inputs that go with a width of the weights."""
+    layers = [linear_of(n) for n in regions.server if n.inputs and is_fresh(n.inputs[0], regions)]
+    widest = max((x.matrix().shape[1] for x in layers if x is not None), default=0)
+    return FINE_INPUTS if weights > 4 and widest <= FEW else PLAIN_INPUTS
+
+
+def is_fresh(value: ir.Value | None, regions: Regions) -> bool:
+    """Whether a tensor is made of what the client encrypts: no bootstrap's noise grows with its weights."""
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if current is None or current in regions.inputs:
+            continue
+        if current in regions.quantized or (made := current.producer()) is None:
+            return False
+        pending.extend(variable_inputs(made))
+    return True
 
 
 def common_bits(options: Quantize, regions: Regions, group: Sequence[ir.Value]) -> int:
