@@ -92,5 +92,5 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@echo "installing into $(VENV) (a minute or a few, mostly PyTorch, which concrete-python needs)"
 	@$(PIP) setuptools
-	@$(PIP) --no-build-isolation -e '.[dev]'
+	@$(PIP) --no-build-isolation -e '.[dev,tune]'
 	@touch $@

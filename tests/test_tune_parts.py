@@ -1,0 +1,255 @@
+"""The parts of tune: frontier, constraints, metrics, space."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_fhe.ir import load
+from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
+from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.presets import PRESETS
+from onnx_fhe.tuning.frontier import (
+    Failure,
+    Frontier,
+    Measured,
+    Point,
+    TestReport,
+    axes_of,
+    costs,
+    non_dominated,
+)
+from onnx_fhe.tuning.goal import Goal
+from onnx_fhe.tuning.metric import Answers, resolve, standard_error
+from onnx_fhe.tuning.search import Judge
+from onnx_fhe.tuning.space import STEPS, Layers, Space, cheaper, exacter, presets, seeds
+
+SPACE = Space((Layers(("/fc1/Gemm", "/fc2/Gemm"), ("/fc1/Gemm",)), Layers(("/fc1/Gemm",), ())))
+
+
+def point(number=0, score=0.9, seconds=1.0, throughput=1.0, keys=1000, measured=None):
+    return Point(
+        number=number,
+        pipeline="normalize",
+        p_error=1e-5,
+        seed=0,
+        range_mode="observed",
+        range_margin=0.2,
+        score=score,
+        score_error=None,
+        seconds=seconds,
+        samples_per_second=throughput,
+        key_bytes=keys,
+        bootstraps=3,
+        complexity=1e6,
+        overflows=0,
+        sha256=f"{number}",
+        measured=measured,
+    )
+
+
+# Few distinct values, so that equal and dominated points are common.
+POINTS = st.lists(st.tuples(*(st.integers(0, 4) for _ in range(4))), min_size=1, max_size=25).map(
+    lambda rows: [point(i, a / 4, 1.0 + b, 1.0 + c, 100 + d) for i, (a, b, c, d) in enumerate(rows)]
+)
+GOALS = st.sampled_from(
+    [Goal(), Goal(min_throughput=1), Goal(max_key_size=1), Goal(min_throughput=1, max_key_size=1)]
+)
+
+
+@given(POINTS, GOALS, st.booleans())
+def test_the_frontier_holds_no_dominated_point_and_covers_all_others(points, goal, higher):
+    axes = axes_of(goal)
+    front = non_dominated(points, axes, higher)
+    on = [costs(points[n], axes, higher) for n in front]
+    for i, a in enumerate(on):
+        for j, b in enumerate(on):
+            assert i == j or not all(x <= y for x, y in zip(a, b, strict=True))
+    for other in points:
+        mine = costs(other, axes, higher)
+        assert any(all(x <= y for x, y in zip(a, mine, strict=True)) for a in on)
+    assert [points[n].seconds for n in front] == sorted(points[n].seconds for n in front)
+
+
+@given(POINTS, st.floats(0.01, 1), st.floats(0.5, 6))
+def test_the_best_point_holds_the_constraints_and_no_other_is_better(points, drop, latency):
+    judge = Judge(Goal(max_accuracy_drop=drop, max_latency=latency), 1.0, True)
+    held = [p for p in points if p.score >= 1 - drop - 1e-9 and p.seconds <= latency]
+    found = judge.best(points)
+    assert {p.number for p in found} == {p.number for p in held}
+    if held:
+        assert found[0].seconds == min(p.seconds for p in held)
+
+
+def test_without_a_limit_on_accuracy_the_most_accurate_is_best():
+    judge = Judge(Goal(max_latency=2.0), 1.0, True)
+    points = [point(0, 0.9, 1.0), point(1, 0.95, 1.9), point(2, 0.99, 3.0)]
+    assert judge.best(points)[0].number == 1
+    assert min(points, key=judge.rank).number == 1
+
+
+def test_lower_may_be_better():
+    judge = Judge(Goal(max_accuracy_drop=0.1), 0.2, False)
+    assert [p.number for p in judge.best([point(0, 0.29), point(1, 0.31), point(2, 0.1)])] == [2, 0]
+
+
+def test_the_drop_of_one_sample_in_a_hundred_is_one_point():
+    judge = Judge(Goal(max_accuracy_drop=0.01), 0.95, True)
+    assert judge.best([point(0, 0.94)])
+
+
+def test_json_comes_back_as_it_was():
+    measured = Measured(0.9, 10, 1.0, 0.5, 2, 1.0, 3.0, 4.0, 5, 6e6, 7)
+    frontier = Frontier(
+        model="m.onnx", metric="accuracy", higher_is_better=True, float_score=0.95, samples=10,
+        goal=Goal(max_accuracy_drop=0.01), axes=("score", "seconds"), points=(point(measured=measured),),
+        failures=(Failure(1, "normalize", "why", {"rounding": 3}),), front=(0,), finalists=(0,), best=0,
+        test=TestReport("t.npz", 5, 0.9, 0.9, 0.1), packages={"python": "3.11"},
+    )  # fmt: skip
+    assert Frontier.from_json(frontier.to_json()) == frontier
+    assert frontier.chosen is frontier.points[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"{", "Expecting"),
+        (b"[]", "no format"),
+        (b'{"format": 1}', "Field required"),
+        (b'{"format": 99}', "format 99"),
+    ],
+)
+def test_a_damaged_or_newer_json_is_refused(content, found):
+    with pytest.raises(ArtifactError) as error:
+        Frontier.from_json(content)
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_accuracy_drop": -0.1}, {"max_latency": 0}, {"max_latency": float("nan")},
+        {"min_throughput": -1}, {"max_key_size": float("inf")}, {"min_accuracy": float("nan")},
+    ],
+)  # fmt: skip
+def test_constraints_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(UserError) as error:
+        Goal(**wrong)
+    assert "--" + next(iter(wrong)).replace("_", "-") in str(error.value)
+    assert error.value.allowed
+
+
+def answers(zoo, tmp_path, outputs, labels, name="mlp"):
+    import onnx
+
+    onnx.save(zoo.NETWORKS[name](), tmp_path / "m.onnx")
+    given = {"out": np.asarray(outputs, np.float32)}
+    return Answers(
+        given, None if labels is None else np.asarray(labels), given, load.load(tmp_path / "m.onnx")
+    )
+
+
+def test_metrics(zoo, tmp_path):
+    classes = answers(zoo, tmp_path, [[1, 0], [0, 1], [1, 0]], [0, 1, 1])
+    assert resolve("auto", classes).score(classes) == pytest.approx(2 / 3)
+    unlabelled = answers(zoo, tmp_path, [[1, 0], [0, 1]], None)
+    assert (resolve("auto", unlabelled).name, resolve("auto", unlabelled).score(unlabelled)) == (
+        "agreement",
+        1.0,
+    )
+    numbers = answers(zoo, tmp_path, [[1.0], [2.0], [3.0]], [1.0, 2.5, 3.0])
+    assert resolve("auto", numbers).name == "r2"
+    expected = 1 - 0.25 / np.sum((np.array([1, 2.5, 3]) - 6.5 / 3) ** 2)
+    assert resolve("r2", numbers).score(numbers) == pytest.approx(expected)
+    mean_error = resolve("mean-error", numbers)
+    assert mean_error.score(numbers) == pytest.approx(0.5 / 3)
+    assert not mean_error.higher_is_better
+
+
+def test_standard_error_is_of_the_difference():
+    same = np.array([1.0, 0, 1, 0])
+    assert standard_error(same, same) == 0
+    assert standard_error(np.array([1.0, 0, 0, 0]), np.array([0.0, 0, 0, 1])) == pytest.approx(
+        np.sqrt(0.5) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "kind", "said"),
+    [
+        ("acuracy", [0, 1], UserError, "did you mean accuracy"),
+        ("accuracy", None, DataError, "no labels"),
+        ("accuracy", [0.5, 1.0], DataError, "float64"),
+        ("r2", [0, 1], DataError, "2 numbers"),
+        ("no_such_module:f", [0, 1], UserError, "ModuleNotFoundError"),
+        ("math:no_such_function", [0, 1], UserError, "no_such_function"),
+        ("math:pi", [0, 1], UserError, "'pi'"),
+        ("math:sqrt", [0, 1], UserError, "TypeError"),
+        ("./missing.py:f", [0, 1], UserError, "missing.py"),
+    ],
+)
+def test_metrics_that_do_not_work_are_refused(zoo, tmp_path, name, labels, kind, said):
+    given = answers(zoo, tmp_path, [[1, 0], [0, 1]], labels)
+    with pytest.raises(kind) as error:
+        resolve(name, given)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("1 / 0", "ZeroDivisionError"), ("'good'", "ValueError"), ("float('nan')", "nan")],
+)
+def test_a_function_of_the_users_that_fails_is_named(zoo, tmp_path, monkeypatch, body, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"def good(outputs, labels):\n    return {body}\n")
+    with pytest.raises(UserError) as error:
+        resolve("mine.py:good", answers(zoo, tmp_path, [[1, 0]], [0]))
+    assert said in str(error.value)
+    assert "mine.py:good" in str(error.value)
+
+
+CHOICES = st.fixed_dictionaries(
+    {
+        "layers": st.integers(-1, 3), "neurons": st.integers(-1, 9), "sparsity": st.integers(0, 4),
+        "distill": st.integers(0, 3), "weights": st.integers(0, 9), "inputs": st.integers(1, 9),
+        "activations": st.integers(1, 9), "rounding": st.integers(1, 9), "error": st.integers(0, 9),
+        "mixed": st.integers(0, 1), "calibration": st.sampled_from(["mse", "min-max"]),
+        "weights@/fc1/Gemm": st.integers(-2, 2), "rounding@/fc1/Gemm": st.integers(-2, 2),
+    }
+)  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(CHOICES, st.booleans())
+def test_every_choice_is_a_pipeline_that_prints_as_it_parses(given_choice, quantized):
+    space = Space(SPACE.layers[:1], quantized=True) if quantized else SPACE
+    chosen = space.complete(given_choice)
+    assert space.complete(chosen) == chosen
+    text = space.pipeline(chosen)
+    assert PassManager.parse(PassManager.parse(text).to_text()).to_text() == PassManager.parse(text).to_text()
+    json.dumps(space.readable(chosen))
+    for step in (*cheaper(space, chosen), *exacter(space, chosen)):
+        assert space.complete(step) == step
+        assert PassManager.parse(space.pipeline(step))
+
+
+def test_options_of_single_layers_name_layers_that_are_there():
+    chosen = SPACE.complete(
+        {"layers": 1, "mixed": 1, "weights@/fc2/Gemm": 1, "weights@/fc1/Gemm": -1, "distill": 0}
+    )
+    text = SPACE.pipeline(chosen)
+    assert "fc2" not in text
+    assert "layers={/fc1/Gemm={weights=3}}" in text
+
+
+def test_seeds_go_from_plain_to_strong_removal_to_weak():
+    found = seeds(SPACE)
+    assert "remove-layers" not in SPACE.pipeline(found[0].parameters)
+    assert not STEPS[found[0].parameters["distill"]]
+    strengths = [(s.parameters["layers"], s.parameters["neurons"]) for s in found if s.removal]
+    assert strengths == sorted(strengths, reverse=True)
+    assert {s.pipeline for s in presets(SPACE)} == {p.text for p in PRESETS.values()}
