@@ -145,6 +145,13 @@ class EncryptedSession(ABC):
     def evaluate(self, ciphertexts: Ciphertexts) -> Ciphertexts:
         """The server's work: it needs the evaluation keys and no secret key."""
 
+    def evaluate_alone(self, ciphertexts: Ciphertexts) -> Ciphertexts:
+        """``evaluate`` on the calling thread only, so that several threads may do so at the same time.
+
+        The first call of a session must have returned before others begin: it makes the keys ready for use.
+        """
+        return self.evaluate(ciphertexts)
+
     @abstractmethod
     def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:
         """Decrypt what ``evaluate`` returned: int64 arrays by output name."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +19,9 @@ from typing import Any
 from onnx_fhe.backends.concrete.probe import Probe, chosen, compile_probe
 from onnx_fhe.ir.errors import LimitError
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.passes.analysis.noise import noise_steps
 
 OUT = Path(__file__).resolve().parent.parent / "passes" / "analysis" / "optimizer.json"
 P_ERRORS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-7, 2**-40)
-USUAL = 1e-5
 BITS = range(1, 9)
 MOST, COARSE, FINE = 27.0, 3.0, 0.5
 """Demands up to the first are looked at, in steps of the second, and where they differ down to the third."""
@@ -46,12 +43,12 @@ def ask(bits: int, demand: float, p_error: float) -> tuple[float, ...] | None:
     )
 
 
-def steps(bits: int) -> list[float]:
-    """Demands from which on a bootstrap costs more, at the usual error."""
+def steps(bits: int, p_error: float) -> list[float]:
+    """Demands from which on a bootstrap costs more."""
     found = [0.0]
 
     def refine(low: float, high: float) -> None:
-        if ask(bits, low, USUAL) == ask(bits, high, USUAL):
+        if ask(bits, low, p_error) == ask(bits, high, p_error):
             return
         if high - low <= FINE:
             found.append(high)
@@ -71,20 +68,15 @@ def main() -> None:
     """Write the table."""
     argparse.ArgumentParser(description=__doc__.split("\n", 1)[0]).parse_args()
     table: list[dict[str, Any]] = []
-    thresholds = {bits: steps(bits) for bits in BITS}
     for p_error in P_ERRORS:
-        # A smaller error asks for less noise, as a larger demand does.
-        shift = math.log2(noise_steps(p_error) / noise_steps(USUAL))
         for bits in BITS:
             rows: list[list[float]] = []
-            edges = [0.0, *(max(0.0, t + shift) for t in thresholds[bits][1:])]
-            for low, high in zip(edges, [*edges[1:], edges[-1] + FINE], strict=True):
-                found = ask(bits, round((low + high) / 2, 3), p_error)
+            for demand in steps(bits, p_error):
+                found = ask(bits, demand, p_error)
+                # Half a step earlier: the change lies between this demand and the one before.
                 if found is not None and (not rows or found[0] > rows[-1][1]):
-                    rows.append([round(low, 2), *found])
-            if rows:
-                rows[0][0] = 0.0
-                table.append({"p_error": p_error, "bits": bits, "rows": rows})
+                    rows.append([max(0.0, demand - FINE / 2), *found])
+            table.append({"p_error": p_error, "bits": bits, "rows": rows})
             print(p_error, bits, len(rows), flush=True)
     lines = ",\n".join(json.dumps(entry) for entry in table)
     text = f'{{"concrete": "{version("concrete-python")}", "table": [\n{lines}\n]}}\n'

@@ -20,9 +20,11 @@ from .ir.level import Level, level_of
 from .ir.load import load
 from .ir.partition import partition
 from .ir.verify import verify_given
+from .machine import Prediction, Profile, predict
 from .manifest import Port, ports
 from .passes.analysis.linear import linear_of
 from .passes.analysis.regions import Regions, find_regions, server_nodes
+from .passes.base import Context
 from .passes.importing.detect import is_foreign
 from .passes.manager import PassManager
 
@@ -81,6 +83,7 @@ class Inspection:
         programmable_bootstraps: Their number for one sample (exact rounding adds more); None: not known.
         supported: Whether nothing was found that keeps the model from being compiled.
         findings: What keeps it from that.
+        predicted: What one sample takes; for a float model if 4 bits reach every table. None: not known.
     """
 
     file: str
@@ -95,10 +98,14 @@ class Inspection:
     programmable_bootstraps: int | None
     supported: bool
     findings: tuple[Finding, ...]
+    predicted: Prediction | None = None
 
 
 def inspect_model(
-    path: str | os.PathLike[str], limits: FileLimits | None = None, bind: Mapping[str, int] | None = None
+    path: str | os.PathLike[str],
+    limits: FileLimits | None = None,
+    bind: Mapping[str, int] | None = None,
+    profile: Profile | None = None,
 ) -> Inspection:
     """Inspect an ONNX file of any level.
 
@@ -106,6 +113,7 @@ def inspect_model(
         path: The file.
         limits: How much it may hold.
         bind: Sizes of free axes of the inputs, by name.
+        profile: Of the machine that times are for; by default this one.
 
     Raises:
         ModelError: The file cannot be read.
@@ -117,7 +125,9 @@ def inspect_model(
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
     try:
         if level is Level.FLOAT or is_foreign(given):
-            model = PassManager.parse("normalize,import-qat").run(given).model
+            # The source is what is there: a clone of it for passes that compare takes time in large graphs.
+            context = Context(source=given)
+            model = PassManager.parse("normalize,import-qat").run(given, context).model
         if level_of(model) is Level.FLOAT:
             regions, findings = _regions(model)
             where = places(model, server_nodes(model))
@@ -152,6 +162,7 @@ def inspect_model(
         programmable_bootstraps=None if unknown else sum(c for c in counts if c is not None),
         supported=not findings,
         findings=tuple(findings),
+        predicted=None if unknown or level_of(model) is Level.QDQ else predict(model, profile),
     )
 
 
@@ -177,11 +188,12 @@ def _regions(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
 
     The analysis stops at the first operator that it cannot take; to find more, the model is cut behind it.
     """
-    probe, found = model.clone(), list[Finding]()
+    probe, found = model, list[Finding]()
     while len(found) < MOST_FINDINGS:
         try:
             regions = find_regions(probe)
         except UnsupportedError as error:
+            probe = model.clone() if probe is model else probe
             node = next((n for n in probe.graph if n.name == error.where.node), None)
             if node is None:
                 # Nothing linear is left behind the cuts: no finding of its own.

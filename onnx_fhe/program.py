@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
@@ -29,13 +27,12 @@ from .clipping import Prologue
 from .given import DataLike, as_data
 from .ir.data import calibration_for
 from .ir.errors import ArtifactError, OnnxFheError, UserError
-from .ir.level import Level, level_of
-from .ir.load import load as load_model
 from .ir.partition import Parts, partition
 from .ir.runtime import Arrays, Session
 from .ir.save import serialize
 from .manifest import Manifest
-from .running import MODES, Mode, Result, Stopwatch, encrypted, simulate, warnings
+from .pieces import circuit_of, files_of, model_of
+from .running import MODES, Evaluations, Mode, Result, Stopwatch, encrypted, simulate, warnings
 
 if TYPE_CHECKING:
     from .machine import Profile
@@ -95,7 +92,12 @@ class Program:
         return partition(self.integer_model)
 
     def run(
-        self, data: DataLike, mode: Mode = "clear", limit: int | None = None, progress: Progress = quiet
+        self,
+        data: DataLike,
+        mode: Mode = "clear",
+        limit: int | None = None,
+        progress: Progress = quiet,
+        jobs: int = 1,
     ) -> Result:
         """Compute the outputs of ``data``.
 
@@ -104,19 +106,23 @@ class Program:
                 returned.
             mode: ``clear`` runs the integer model in onnxruntime; ``simulate`` the circuit with the errors
                 that encryption would bring; ``encrypted`` makes keys (once for each program), encrypts,
-                evaluates and decrypts, one sample after the other.
+                evaluates and decrypts.
             limit: Run the first so many samples only.
             progress: Called with (what, done, total).
+            jobs: For ``encrypted``: samples that are evaluated at the same time, each on one core. With 1
+                they come one after the other, each on all cores: the least latency.
 
         Raises:
             DataError: A name, shape, type or value does not fit the model.
-            UserError: There is no such mode, or the limit is below 1.
+            UserError: There is no such mode, or the limit or the number of jobs is below 1.
             ArtifactError: The loaded circuit does not fit the installed backend.
         """
         if mode not in MODES:
             raise UserError("there is no such mode", found=str(mode), allowed=", ".join(MODES))
         if limit is not None and limit < 1:
             raise UserError("the limit leaves no samples", found=str(limit), allowed="1 or more")
+        if jobs < 1:
+            raise UserError("nobody would evaluate the samples", found=f"{jobs} jobs", allowed="1 or more")
         arrays = {k: v[:limit] for k, v in calibration_for(self.integer_model, as_data(data)).items()}
         samples = len(next(iter(arrays.values())))
         timed = Stopwatch()
@@ -126,7 +132,11 @@ class Program:
         with timed("clear") if mode == "clear" else Stopwatch()(""):
             expected = self._reference.clear(values)
         overflows = count_overflows(self.parts.server, values)
-        found = expected if mode == "clear" else self._run_circuit(mode, values, timed, progress)
+        found, evaluations = expected, None
+        if mode == "simulate":
+            found = self._simulate(values, timed, progress)
+        elif mode == "encrypted":
+            found, evaluations = self._encrypted(values, timed, progress, jobs)
         with timed("epilogue"):
             outputs = self._finish(found, arrays)
         return Result(
@@ -138,15 +148,18 @@ class Program:
             clip=clip,
             seconds=timed.seconds,
             warnings=warnings(overflows, clip),
+            evaluations=evaluations,
         )
 
     def simulate(self, data: DataLike, limit: int | None = None, progress: Progress = quiet) -> Result:
         """``run`` with the errors that encryption would bring."""
         return self.run(data, "simulate", limit, progress)
 
-    def encrypted(self, data: DataLike, limit: int | None = None, progress: Progress = quiet) -> Result:
+    def encrypted(
+        self, data: DataLike, limit: int | None = None, progress: Progress = quiet, jobs: int = 1
+    ) -> Result:
         """``run`` on ciphertexts."""
-        return self.run(data, "encrypted", limit, progress)
+        return self.run(data, "encrypted", limit, progress, jobs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact in one step; the same program gives the same bytes.
@@ -159,7 +172,7 @@ class Program:
                 artifact.INTEGER: serialize(self.integer_model),
                 artifact.PROLOGUE: serialize(self.parts.prologue),
                 artifact.EPILOGUE: serialize(self.parts.epilogue),
-                **_files_of(self.circuit),
+                **files_of(self.circuit),
             }
         self.manifest = artifact.write(path, self.manifest, self._files)
 
@@ -200,7 +213,7 @@ class Program:
         """
         manifest, files = artifact.read(path)
         try:
-            model = _model_of(files[artifact.INTEGER])
+            model = model_of(files[artifact.INTEGER])
         except OnnxFheError as error:
             raise ArtifactError(
                 "the integer model of the artifact cannot be read", file=str(path), found=error.what
@@ -208,7 +221,7 @@ class Program:
 
         def circuit() -> Circuit:
             try:
-                return _circuit_of(find_backend(manifest.backend), files, model)
+                return circuit_of(find_backend(manifest.backend), files, model)
             except ArtifactError as error:
                 raise error.located(file=str(path)) from error.__cause__
 
@@ -226,13 +239,16 @@ class Program:
     def _epilogue(self) -> Session:
         return Session(self.parts.epilogue)
 
-    def _run_circuit(self, mode: Mode, values: Arrays, timed: Stopwatch, progress: Progress) -> Arrays:
+    def _simulate(self, values: Arrays, timed: Stopwatch, progress: Progress) -> Arrays:
         # What is imported and compiled first counts once, not for each sample.
-        if mode == "simulate":
-            with timed("prepare"):
-                circuit = self.circuit
-            with timed("simulate"):
-                return simulate(circuit, values, progress)
+        with timed("prepare"):
+            circuit = self.circuit
+        with timed("simulate"):
+            return simulate(circuit, values, progress)
+
+    def _encrypted(
+        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: int
+    ) -> tuple[Arrays, Evaluations]:
         fresh = self._session is None
         with timed("prepare"):
             session = self._session or self.circuit.session()
@@ -242,7 +258,7 @@ class Program:
                 session.keygen()
                 progress("make keys", 1, 1)
                 self._session = session
-        return encrypted(session, values, timed, progress)
+        return encrypted(session, values, timed, progress, jobs)
 
     def _finish(self, decrypted: Arrays, data: Arrays) -> Arrays:
         """Run the epilogue on what was decrypted; inputs that bypass the circuit are read from ``data``."""
@@ -263,32 +279,3 @@ def find_backend(name: str) -> Backend:
         # What concrete-python imports says so on every start; its versions are pinned for that reason.
         filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
         return get_backend(name)
-
-
-def _files_of(circuit: Circuit) -> dict[str, bytes]:
-    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
-        root = Path(folder)
-        circuit.save(root)
-        return {
-            f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()
-        }
-
-
-def _circuit_of(backend: Backend, files: Mapping[str, bytes], model: ir.Model) -> Circuit:
-    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
-        root = Path(folder)
-        for name, content in files.items():
-            target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        return backend.load(root, model)
-
-
-def _model_of(content: bytes) -> ir.Model:
-    with TemporaryDirectory(prefix="onnx-fhe-") as folder:
-        file = Path(folder) / artifact.INTEGER
-        file.write_bytes(content)
-        model = load_model(file)
-    if level_of(model) is not Level.INTEGER:
-        raise ArtifactError("it is not of the integer level", found=str(level_of(model)))
-    return model

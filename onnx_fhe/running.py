@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 import numpy as np
 
-from .backends.base import Circuit, EncryptedSession, Progress
+from .backends.base import Ciphertexts, Circuit, EncryptedSession, Progress
 from .backends.reference import OverflowReport
 from .clipping import ClipReport
 from .ir.runtime import Arrays
@@ -20,6 +23,32 @@ MODES: tuple[Mode, ...] = ("clear", "simulate", "encrypted")
 
 CHUNK = 16
 """Samples that are simulated between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What samples took on ciphertexts.
+
+    Attributes:
+        seconds: Of evaluating each sample. The first includes what makes the keys ready, once a session.
+        jobs: Samples that were evaluated at the same time, each on one thread; 1: one after the other, each
+            with loops on all cores.
+        wall: Seconds from encrypting the second sample to decrypting the last; of the first if it is alone.
+    """
+
+    seconds: tuple[float, ...]
+    jobs: int
+    wall: float
+
+    @property
+    def latency(self) -> float:
+        """Seconds of one sample: the median, without the first where there are others."""
+        return median(self.seconds[1:] or self.seconds)
+
+    @property
+    def throughput(self) -> float:
+        """Samples a second."""
+        return (max(1, len(self.seconds) - 1)) / self.wall if self.wall else 0.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +68,7 @@ class Result:
             the circuit made ready) unless in the clear; ``clear``, ``simulate`` or ``keygen``, ``encrypt``,
             ``evaluate`` and ``decrypt``; ``epilogue``. Keys are made once for each program.
         warnings: What the user should be told.
+        evaluations: What each sample took on ciphertexts; None in other modes.
     """
 
     mode: Mode
@@ -49,6 +79,7 @@ class Result:
     clip: ClipReport
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    evaluations: Evaluations | None = None
 
     @property
     def clipped(self) -> int:
@@ -84,29 +115,62 @@ def simulate(circuit: Circuit, values: Mapping[str, np.ndarray], progress: Progr
 
 
 def encrypted(
-    session: EncryptedSession, values: Mapping[str, np.ndarray], timed: Stopwatch, progress: Progress
-) -> Arrays:
-    """Encrypt, evaluate and decrypt sample by sample.
+    session: EncryptedSession,
+    values: Mapping[str, np.ndarray],
+    timed: Stopwatch,
+    progress: Progress,
+    jobs: int = 1,
+) -> tuple[Arrays, Evaluations]:
+    """Encrypt, evaluate and decrypt samples.
 
     Args:
         session: Client and server, with keys.
         values: Integers by Encrypt output name, samples on axis 0.
-        timed: Gets ``encrypt``, ``evaluate`` and ``decrypt``.
+        timed: Gets ``encrypt``, ``evaluate`` and ``decrypt``: summed over the samples, so with several jobs
+            more than what passes on the clock.
         progress: Called with (what, done, total).
+        jobs: Samples that are evaluated at the same time.
     """
     total = len(next(iter(values.values())))
-    parts = []
-    for index in range(total):
-        progress("run encrypted", index, total)
-        sample = {k: v[index : index + 1] for k, v in values.items()}
+    evaluate = session.evaluate if jobs == 1 else session.evaluate_alone
+    parts: list[Arrays] = []
+    seconds: list[float] = []
+    progress("run encrypted", 0, total)
+
+    def send(index: int) -> Ciphertexts:
         with timed("encrypt"):
-            sent = session.encrypt(sample)
-        with timed("evaluate"):
-            received = session.evaluate(sent)
+            return session.encrypt({k: v[index : index + 1] for k, v in values.items()})
+
+    def work(sent: Ciphertexts) -> tuple[Ciphertexts, float]:
+        began = time.perf_counter()
+        return evaluate(sent), time.perf_counter() - began
+
+    def receive(received: Ciphertexts, spent: float) -> None:
+        seconds.append(spent)
+        timed.seconds["evaluate"] = timed.seconds.get("evaluate", 0.0) + spent
         with timed("decrypt"):
             parts.append(session.decrypt(received))
-    progress("run encrypted", total, total)
-    return _joined(parts)
+        progress("run encrypted", len(parts), total)
+
+    began = time.perf_counter()
+    # The first alone: it makes the keys ready, which no two threads may do at once.
+    receive(*work(send(0)))
+    if total > 1:
+        began = time.perf_counter()
+    if jobs == 1:
+        for index in range(1, total):
+            receive(*work(send(index)))
+    else:
+        with ThreadPoolExecutor(jobs) as pool:
+            waiting: deque[Future[tuple[Ciphertexts, float]]] = deque()
+            for index in range(1, total):
+                waiting.append(pool.submit(work, send(index)))
+                # A few ahead, so that no thread waits; not all, for ciphertexts are large.
+                if len(waiting) > 2 * jobs:
+                    receive(*waiting.popleft().result())
+            while waiting:
+                receive(*waiting.popleft().result())
+    return _joined(parts), Evaluations(tuple(seconds), jobs, time.perf_counter() - began)
 
 
 def warnings(overflows: OverflowReport, clip: ClipReport) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class ConcreteCircuit(Circuit):
     def session(self) -> EncryptedSession:
         """A client with its own keys, and this circuit's server."""
         specs = fhe.ClientSpecs.deserialize(self._stored.specs)
-        return ConcreteSession(specs, self._server, self.inputs, self.outputs)
+        return ConcreteSession(specs, self._server, lambda: self._alone, self.inputs, self.outputs)
 
     def save(self, folder: Path) -> None:
         """Write ``server/`` and ``client/``."""
@@ -105,6 +106,12 @@ class ConcreteCircuit(Circuit):
                 do="compile the model again",
             )
         return server
+
+    @cached_property
+    def _alone(self) -> Any:
+        if not self._stored.program.settings.loop_parallelize:
+            return self._server
+        return _make_server(self._stored, simulated=False, parallel=False)
 
     @cached_property
     def _simulator(self) -> tuple[Any, Any]:
@@ -144,11 +151,11 @@ def _wrapped(array: np.ndarray, dtype: Any) -> np.ndarray:
     return np.asarray((array - low) % size + low)
 
 
-def _make_server(stored: Stored, *, simulated: bool) -> Any:
+def _make_server(stored: Stored, *, simulated: bool, parallel: bool = True) -> Any:
     settings = stored.program.settings
-    return fhe.Server.create(
-        stored.mlir, configuration(options_of(settings), settings.strategy), is_simulated=simulated
-    )
+    options = options_of(settings)
+    options = replace(options, loop_parallelize=parallel and options.loop_parallelize)
+    return fhe.Server.create(stored.mlir, configuration(options, settings.strategy), is_simulated=simulated)
 
 
 def specs_of(server: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,20 @@ class ConcreteSession(EncryptedSession):
     Args:
         specs: Concrete's client specifications.
         server: Concrete's server.
+        alone: Returns the server of the same circuit that runs on one thread.
         inputs, outputs: Ports of the circuit.
     """
 
-    def __init__(self, specs: Any, server: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+    def __init__(
+        self,
+        specs: Any,
+        server: Any,
+        alone: Callable[[], Any],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+    ) -> None:
         self._client = fhe.Client(specs)
-        self._server = server
+        self._server, self._alone = server, alone
         self._inputs, self._outputs = inputs, outputs
 
     def keygen(self) -> None:
@@ -88,8 +96,15 @@ class ConcreteSession(EncryptedSession):
 
     def evaluate(self, ciphertexts: Ciphertexts) -> Ciphertexts:
         """Run the circuit on ciphertexts."""
+        return self._run(self._server, ciphertexts)
+
+    def evaluate_alone(self, ciphertexts: Ciphertexts) -> Ciphertexts:
+        """Run the circuit without its parallel loops."""
+        return self._run(self._alone(), ciphertexts)
+
+    def _run(self, server: Any, ciphertexts: Ciphertexts) -> Ciphertexts:
         given = [ciphertexts[p.name] for p in self._inputs]
-        found = self._server.run(*given, evaluation_keys=self._client.evaluation_keys)
+        found = server.run(*given, evaluation_keys=self._client.evaluation_keys)
         return _named(self._outputs, listed(found, self._outputs))
 
     def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:

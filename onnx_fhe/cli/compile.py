@@ -14,6 +14,7 @@ from .options import (
     Bind,
     Json,
     Limits,
+    Machine,
     Margin,
     Model,
     Plugins,
@@ -63,6 +64,7 @@ def compile_(
         Path | None,
         typer.Option("--report", metavar="HTML", help="Write a page about the circuit, too."),
     ] = None,
+    machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
     limits: Limits = None,
@@ -77,8 +79,10 @@ def compile_(
         from ..ir.bind import parse_bindings
         from ..ir.guard import FileLimits
         from ..passes.presets import DEFAULT
+        from .summary import profile_of
 
         load_plugins(plugin)
+        profile = profile_of(machine)
         if preset is not None:
             _require_preset(preset)
         require_writable(out)
@@ -98,6 +102,7 @@ def compile_(
             instruments=[watch.until_normalized()],
             limits=FileLimits().raised(limits or []),
             bind=parse_bindings(bind or []),
+            machine=profile,
         )
         began = time.perf_counter()
         program.save(out)
@@ -107,10 +112,10 @@ def compile_(
     from .summary import report, show_manifest
 
     if json:
-        output.print_json({**report(program.manifest, str(out)), "seconds": seconds})
+        output.print_json({**report(program.manifest, str(out), profile), "seconds": seconds})
         return
     output.say(f"{out}: {program.statistics.programmable_bootstraps} programmable bootstraps for one sample")
-    show_manifest(program.manifest)
+    show_manifest(program.manifest, profile)
     output.say(f"\ncompiled in {sum(seconds.values()):.1f} s")
 
 

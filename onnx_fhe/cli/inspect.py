@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output, watch
-from .options import Bind, Json, Limits, Plugins, load_plugins
+from .options import Bind, Json, Limits, Machine, Plugins, load_plugins
 
 if TYPE_CHECKING:
     from ..inspection import Finding, Inspection
@@ -22,6 +22,7 @@ def inspect_(
             metavar="MODEL", help="An ONNX file of any level, or a .fhe file.", show_default=False
         ),
     ],
+    machine: Machine = None,
     bind: Bind = None,
     limits: Limits = None,
     plugin: Plugins = None,
@@ -31,28 +32,33 @@ def inspect_(
     from ..artifact import is_artifact
 
     if is_artifact(model):
-        _artifact(model, json)
+        _artifact(model, json, machine)
         return
     with output.working(), watch.contact(model):
         from ..inspection import inspect_model
         from ..ir.bind import parse_bindings
         from ..ir.guard import FileLimits
+        from .summary import profile_of
 
         load_plugins(plugin)
-        found = inspect_model(model, FileLimits().raised(limits or []), parse_bindings(bind or []))
+        found = inspect_model(
+            model, FileLimits().raised(limits or []), parse_bindings(bind or []), profile_of(machine)
+        )
     if json:
         output.print_json(found)
     else:
         _show(found)
 
 
-def _artifact(path: Path, json: bool) -> None:
+def _artifact(path: Path, json: bool, machine: Path | None) -> None:
     from ..artifact import read_manifest
-    from .summary import report, show_manifest
+    from .summary import profile_of, report, show_manifest
 
-    manifest = read_manifest(path)
+    manifest, profile = read_manifest(path), profile_of(machine)
     if json:
-        output.print_json({"level": "artifact", **report(manifest, str(path)), "packages": manifest.packages})
+        output.print_json(
+            {"level": "artifact", **report(manifest, str(path), profile), "packages": manifest.packages}
+        )
         return
     output.say(
         f"{path}: {manifest.statistics.programmable_bootstraps} programmable bootstraps for one sample"
@@ -60,7 +66,7 @@ def _artifact(path: Path, json: bool) -> None:
     output.facts(
         [("made from", manifest.source.file or "a model in memory"), ("with", _packages(manifest.packages))]
     )
-    show_manifest(manifest)
+    show_manifest(manifest, profile)
 
 
 def _packages(found: dict[str, str]) -> str:
@@ -84,6 +90,12 @@ def _show(found: Inspection) -> None:
             "an unknown number of" if found.programmable_bootstraps is None else found.programmable_bootstraps
         )
         output.say(f"\nsupported: yes, with {count} programmable bootstraps for one sample")
+        if found.predicted is not None:
+            from .summary import expected
+
+            if found.level == "float":
+                output.say("if 4 bits reach every table:")
+            output.facts(expected(found.predicted))
         if found.lookups:
             output.say()
             lookups = [

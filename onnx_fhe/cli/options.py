@@ -63,6 +63,15 @@ RangeModes = Annotated[
 Margin = Annotated[
     float, typer.Option("--range-margin", metavar="F", help="Share of an observed range added on each side.")
 ]
+Machine = Annotated[
+    Path | None,
+    typer.Option(
+        "--machine",
+        metavar="FILE",
+        help="Predict times for the machine of this profile (`calibrate-cost -o FILE` there); by default for"
+        " this one.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seeds every random choice of the passes.")]
 
 

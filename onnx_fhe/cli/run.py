@@ -39,6 +39,15 @@ def run(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="Run the first so many samples only.")
     ] = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Encrypted: samples that are evaluated at the same time, each on one core; auto for as many"
+            " as there are cores. With 1, each sample has all cores: the least latency.",
+        ),
+    ] = "1",
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Write the outputs.")
     ] = None,
@@ -53,9 +62,10 @@ def run(
         load_plugins(plugin)
         if out is not None:
             require_writable(out)
+        wanted = _jobs(jobs)
         program = Program.load(circuit)
         given = read_npz(data)
-        result = program.run(given, mode.value, limit, progress)
+        result = program.run(given, mode.value, limit, progress, wanted)
         if out is not None:
             output.write_arrays(out, result.outputs)
         found = report(program, result, given.labels)
@@ -64,6 +74,17 @@ def run(
     else:
         _show(found)
     output.warn(result.warnings)
+
+
+def _jobs(text: str) -> int:
+    """The number that ``--jobs`` asks for."""
+    from ..machine.predict import usable_cores
+
+    if text == "auto":
+        return usable_cores()
+    if text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 on", param_hint="'--jobs'")
 
 
 def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[str, Any]:
@@ -75,7 +96,18 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
     steps = {k: s for k, s in result.seconds.items() if k not in ("prepare", "keygen")}
     busy = sum(steps.values())
     each: float | dict[str, float] = busy / count
-    if result.mode == "encrypted":
+    rate = count / busy if busy else None
+    encrypted: dict[str, Any] = {}
+    if result.evaluations is not None:
+        from ..machine import predict
+
+        rate = result.evaluations.throughput
+        encrypted = {
+            "jobs": result.evaluations.jobs,
+            "latency": result.evaluations.latency,
+            "first": result.evaluations.seconds[0],
+            "predicted": predict(program.statistics),
+        }
         each = {
             # Keys are made once, not for each sample.
             "keygen": result.seconds["keygen"],
@@ -94,11 +126,26 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
         },
         "clipped": result.clipped,
         "clipped_samples": result.clip.samples,
-        "samples_per_second": count / busy if busy else None,
+        "samples_per_second": rate,
         "seconds_per_sample": each,
         "seconds": result.seconds,
+        **encrypted,
         "warnings": result.warnings,
     }
+
+
+def _speed(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Latency and throughput, measured and predicted."""
+    predicted, jobs = found["predicted"], found["jobs"]
+    alone = predicted.core_seconds if jobs > 1 else predicted.seconds
+    rate = predicted.throughput if jobs > 1 else 1 / predicted.seconds if predicted.seconds else 0.0
+    each = "each with all cores" if jobs == 1 else f"{jobs} at a time, each on one core"
+    return [
+        ("latency", f"{found['latency']:.3f} s a sample, {each} ({alone:.3f} s predicted)"),
+        ("first", f"{found['first']:.3f} s, with making the keys ready"),
+        ("throughput", f"{found['samples_per_second']:.3g} samples a second ({rate:.3g} predicted)"),
+        ("predicted by", predicted.profile),
+    ]
 
 
 _MEANING = {
@@ -124,7 +171,8 @@ def _show(found: dict[str, Any]) -> None:
     ]
     if isinstance(each, dict):
         rows.append(("keys", f"{each['keygen']:.2f} s, once"))
-        rows += [(step, f"{each[step]:.3f} s a sample") for step in ("encrypt", "evaluate", "decrypt")]
+        rows += [(step, f"{each[step]:.3f} s a sample") for step in ("encrypt", "decrypt")]
+        rows += _speed(found)
     else:
         rows.append(("speed", f"{found['samples_per_second']:.0f} samples a second"))
     output.facts(rows)

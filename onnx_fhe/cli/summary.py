@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ..backends.base import CircuitStatistics
+from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
 from . import output
 
 
-def report(manifest: Manifest, file: str) -> dict[str, Any]:
+def profile_of(machine: Path | None) -> Profile | None:
+    """The profile that ``--machine`` names.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return None if machine is None else Profile.load(machine)
+
+
+def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dict[str, Any]:
     """A manifest as ``compile --json`` and ``inspect --json`` print it.
 
     ``p_error`` and ``global_p_error`` are what was asked for, and what is predicted where nothing was.
@@ -40,13 +52,27 @@ def report(manifest: Manifest, file: str) -> dict[str, Any]:
         "evaluation_key_bytes": found.evaluation_key_bytes,
         "input_bytes": found.input_bytes,
         "output_bytes": found.output_bytes,
+        "predicted": predict(found, profile),
         "inputs": manifest.inputs,
         "outputs": manifest.outputs,
         "notes": manifest.notes,
     }
 
 
-def show_manifest(manifest: Manifest) -> None:
+def expected(found: Prediction) -> list[tuple[str, str]]:
+    """What is predicted, in words."""
+    cores = "one core" if found.cores == 1 else f"{found.cores} cores"
+    return [
+        (
+            "expected",
+            f"{found.seconds:.2g} s for one sample on {cores}, or {found.throughput:.2g} samples a second;"
+            f" keys made in {found.keygen_seconds:.1f} s; {found.memory_bytes / 1e9:.1f} GB of memory",
+        ),
+        ("timed by", found.profile),
+    ]
+
+
+def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
     """Print what a program costs and how it was made."""
     found = manifest.statistics
     whole = (
@@ -74,9 +100,10 @@ def show_manifest(manifest: Manifest) -> None:
             ),
             (
                 "sizes",
-                f"evaluation keys {_size(found.evaluation_key_bytes)}, input {_size(found.input_bytes)}, "
+                f"evaluation keys {_keys(found, profile)}, input {_size(found.input_bytes)}, "
                 f"output {_size(found.output_bytes)} for each sample",
             ),
+            *(expected(predict(found, profile)) if found.complexity else []),
         ]
     )
     output.say()
@@ -88,6 +115,14 @@ def show_manifest(manifest: Manifest) -> None:
         ],
     )
     output.notes(manifest.notes)
+
+
+def _keys(found: CircuitStatistics, profile: Profile | None) -> str:
+    """The keys as they are sent, and as they are used; Concrete's own figure where no more is known."""
+    if not found.steps:
+        return _size(found.evaluation_key_bytes)
+    sizes = predict(found, profile)
+    return f"{_size(sizes.key_bytes)} to send ({_size(sizes.expanded_key_bytes)} in use)"
 
 
 def _size(count: int) -> str:

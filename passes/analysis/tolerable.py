@@ -48,7 +48,8 @@ class Tolerable:
             else f"makes an output error of {self.effect:.2%} of the variance on {self.samples} samples"
         )
         return (
-            f"a lookup may go wrong with probability {self.p_error:g}; noise {what} ({self.usual:.2%} before)"
+            f"lookups may go wrong with probability {self.p_error:g}; noise {what}"
+            f" ({self.usual:.2%} at the usual error)"
         )
 
 
