@@ -125,7 +125,7 @@ class Movements:
         batch = 1 if any(v.shape is not None and v.shape[0] == 1 for v in sources) else 2
         starts = np.cumsum([0, *sizes])
         random = np.random.default_rng(0)
-        runs: list[np.ndarray] = []
+        given: list[dict[ir.Value, np.ndarray]] = []
         inputs: list[np.ndarray] = []
         for flat in (
             # Every element has a number of its own; numbers alone would take a Relu or a Round for a move.
@@ -133,18 +133,20 @@ class Movements:
             random.normal(size=(batch, total)).astype(np.float32),
             random.normal(size=(batch, total)).astype(np.float32),
         ):
-            given = {
-                v: np.ascontiguousarray(flat[:, a:b]).reshape(batch, *s)
-                for v, s, a, b in zip(sources, shapes, starts, starts[1:], strict=False)
-            }
-            try:
-                (found,) = runtime.run_nodes([node], given, node.outputs, self.opset)
-            except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
-                return None
+            inputs.append(flat)
+            given.append(
+                {
+                    v: np.ascontiguousarray(flat[:, a:b]).reshape(batch, *s)
+                    for v, s, a, b in zip(sources, shapes, starts, starts[1:], strict=False)
+                }
+            )
+        try:
+            runs = [r for (r,) in runtime.run_nodes_often([node], given, node.outputs, self.opset)]
+        except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
+            return None
+        for found in runs:
             if found.ndim < 1 or len(found) != batch or found.dtype != np.float32:
                 return None
-            inputs.append(flat)
-            runs.append(found)
         numbers = runs[0][0]
         fixed = (runs[0][0] == runs[1][0]) & (runs[1][0] == runs[2][0])
         whole = np.isfinite(numbers) & (numbers == np.rint(numbers)) & (numbers >= 0) & (numbers < total)

@@ -23,6 +23,38 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return dialect.attach(ir.to_proto(model))
 
 
+def skeleton(model: ir.Model, most: int | None = None) -> onnx.ModelProto:
+    """``model`` as a protobuf with no shapes but those of its inputs; for inference or runs.
+
+    Args:
+        model: Its own functions (other than the dialect's) must be inlined.
+        most: Initializers with more elements are left out, and stand among the inputs.
+    """
+    source, serde = model.graph, ir.serde
+    graph = onnx.GraphProto(name=source.name or "graph")
+    graph.input.extend(serde.serialize_value(v) for v in source.inputs)
+    for value in source.initializers.values():
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input():
+            continue
+        if most is None or tensor.size <= most:
+            kept = graph.initializer.add()
+            serde.serialize_tensor_into(kept, tensor)
+            kept.name = value.name or ""
+        else:
+            kind = onnx.helper.make_tensor_value_info(value.name, int(tensor.dtype), list(tensor.shape))
+            graph.input.append(kind)
+    for node in source:
+        serde.serialize_node_into(graph.node.add(), node)
+    for output in source.outputs:
+        found = serde.serialize_value(output)
+        if found.type.HasField("tensor_type"):
+            found.type.tensor_type.ClearField("shape")
+        graph.output.append(found)
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+    return dialect.attach(onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
+
+
 class Session:
     """A model ready to run on batches.
 
@@ -119,6 +151,17 @@ def run_nodes(
         wanted: The values to return.
         opset: ai.onnx opset of the graph.
     """
+    return run_nodes_often(nodes, [values], wanted, opset)[0]
+
+
+def run_nodes_often(
+    nodes: Sequence[ir.Node],
+    runs: Sequence[Mapping[ir.Value, np.ndarray]],
+    wanted: Sequence[ir.Value],
+    opset: int,
+) -> list[list[np.ndarray]]:
+    """As ``run_nodes``, on several sets of values of the same types and ranks."""
+    values = runs[0]
     produced = {o for n in nodes for o in n.outputs}
     names: dict[ir.Value, str] = {}
 
@@ -160,8 +203,10 @@ def run_nodes(
         onnx.helper.make_opsetid(d, v) for d, v in {"": opset, **{d: _VERSIONS[d] for d in domains}}.items()
     ]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    found = Session(dialect.attach(model)).run(inputs)
-    return [found[name_of(v)] for v in wanted]
+    session = Session(dialect.attach(model))
+    given = {v: k for v, k in names.items() if k in inputs and v in values}
+    results_of = [session.run(inputs | {k: run[v] for v, k in given.items()}) for run in runs]
+    return [[found[name_of(v)] for v in wanted] for found in results_of]
 
 
 def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,7 +12,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from ..ir.level import Level, level_of, set_level
 from ..ir.names import name_nodes
 from ..ir.opsets import target_opset
-from ..ir.runtime import to_proto
 from ..ir.verify import NORMALIZED_KEY
 from .base import Context, Pass
 from .importing import detect, qoperators
@@ -31,6 +29,7 @@ from .normalizing import (
     transposes,
 )
 from .normalizing.edit import remembering_names
+from .normalizing.snapshot import Snapshot
 
 _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     folding.remove_noop,
@@ -68,8 +67,9 @@ class Normalize(Pass):
     of one and three dimensions and transposed ones too); batch normalization and constants per channel are
     folded into the weights before them; Transposes between layouts cancel. In the part that will run
     encrypted, norms and normalizations are taken apart, and what else is affine in one tensor becomes a dense
-    layer. Operators on quantized tensors (QLinearConv) are float operators between QuantizeLinear and DequantizeLinear; what was quantized
-    elsewhere is left to ``import-qat``. Running it again changes nothing.
+    layer. Operators on quantized tensors (QLinearConv) are float operators between QuantizeLinear and
+    DequantizeLinear; what was quantized elsewhere is left to ``import-qat``.
+    Running it again changes nothing.
 
     Raises:
         UnsupportedError: An input has a free axis besides the batch that calibration data does not bind, the
@@ -85,7 +85,7 @@ class Normalize(Pass):
         """Normalize ``model`` in place; returns whether it changed at all."""
         if level_of(model) is Level.QDQ and not detect.is_foreign(model):
             return False  # made by passes of ours, which keep to the form
-        before = _fingerprint(model)
+        before = Snapshot.of(model)
         name_nodes(model)
         if qoperators.expand(model) or detect.is_foreign(model):
             set_level(model, Level.FLOAT)  # import-qat makes it qdq
@@ -93,12 +93,14 @@ class Normalize(Pass):
         batch.bind(model, context.calibration)
         batch.check_inputs(model)
         shapes.infer(model)
-        _fold(model)
+        _fold(model, inferred=True)
+        before_free = [shapes.dims_of(i) for i in model.graph.inputs]
         if not batch.free(model):
             context.notes.append(
                 "normalize: the samples of a batch depend on each other in this model, so its batch is fixed"
             )
-        _fold(model)
+        if before_free != [shapes.dims_of(i) for i in model.graph.inputs]:
+            _fold(model, inferred=True)
         for _ in range(_MOST_SWEEPS):
             with remembering_names():
                 modified = _sweep(model)
@@ -108,9 +110,8 @@ class Normalize(Pass):
         RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", target_opset())
         name_nodes(model)
-        shapes.infer(model)
         model.metadata_props[NORMALIZED_KEY] = "true"
-        return _fingerprint(model) != before
+        return Snapshot.of(model) != before
 
 
 def _sweep(model: ir.Model) -> bool:
@@ -124,14 +125,11 @@ def _sweep(model: ir.Model) -> bool:
     return modified
 
 
-def _fold(model: ir.Model) -> None:
-    folding.fold_shapes(model)
-    shapes.infer(model)
+def _fold(model: ir.Model, inferred: bool = False) -> None:
+    """Compute what is constant; shapes are up to date afterwards (and before, where ``inferred``)."""
+    if folding.fold_shapes(model) or not inferred:
+        shapes.infer(model)
     if folding.fold_constants(model):
         shapes.infer(model)
     RemoveUnusedNodesPass()(model)
     name_nodes(model)
-
-
-def _fingerprint(model: ir.Model) -> bytes:
-    return hashlib.sha256(to_proto(model).SerializeToString(deterministic=True)).digest()

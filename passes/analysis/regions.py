@@ -13,6 +13,7 @@ needed for follows from that alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -88,17 +89,13 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
     All that comes before the first or after the last of them needs no encryption: the client does it. A
     network without any is encrypted whole: all that depends on an input, or, once quantized, on a quantizer.
     """
-    graph = nx.DiGraph()
-    graph.add_nodes_from(model.graph)
-    for node in model.graph:
-        graph.add_edges_from((p, node) for v in variable_inputs(node) if (p := v.producer()) is not None)
     linear = [n for n in model.graph if linear_of(n) is not None]
     if not linear:
         starts = [n for n in model.graph if n.op_type == "DequantizeLinear" and variable_inputs(n)]
-        reached = _reach(graph, starts or [n for n in model.graph if variable_inputs(n)])
+        reached = _reach(starts or [n for n in model.graph if variable_inputs(n)])
         computes = any(n.op_type not in QUANTIZERS | {"Identity"} for n in reached)
         return [n for n in model.graph if n in reached] if computes else []
-    after, before = _reach(graph, linear), _reach(graph.reverse(copy=False), linear)
+    after, before = _reach(linear), _reach(linear, backwards=True)
     return [n for n in model.graph if n in after and n in before]
 
 
@@ -123,14 +120,16 @@ def _require_free_batch(model: ir.Model) -> None:
             )
 
 
-def _reach(graph: nx.DiGraph, sources: list[ir.Node]) -> set[ir.Node]:
+def _reach(sources: list[ir.Node], backwards: bool = False) -> set[ir.Node]:
     seen = set(sources)
     pending = list(sources)
     while pending:
-        for following in graph.successors(pending.pop()):
-            if following not in seen:
-                seen.add(following)
-                pending.append(following)
+        node = pending.pop()
+        around: Iterable[ir.Node | None] = node.predecessors() if backwards else node.successors()
+        for near in around:
+            if near is not None and near not in seen:
+                seen.add(near)
+                pending.append(near)
     return seen
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...ir.errors import ModelError, UnsupportedError
 from ...ir.graph import constant_of
-from ...ir.runtime import Arrays, Session, to_proto
+from ...ir.runtime import Arrays, Session, skeleton
 from ...ir.sampling import random_inputs
 from . import shapes
 from .edit import constant
@@ -38,14 +38,19 @@ def free(model: ir.Model) -> bool:
     if len(static - {1}) > 1:
         return False  # axis 0 is no batch
     size = max(static | {1})
+    inferred = all((shapes.dims_of(i) or [None])[0] == shapes.BATCH for i in inputs)
     _set_batch(inputs, size)
-    shapes.infer(model)
-    if size > 1 and not _is_batch(model, size):
-        return False
-    samples = _run_alone(model, size)
-    _set_batch(inputs, shapes.BATCH)
-    if samples is not None and _same_in_batch(model, samples, size):
+    if size > 1:
         shapes.infer(model)
+        if not _is_batch(model, size):
+            return False
+    # Loading a large graph takes longer than running it: where one sample is the batch, one session does.
+    shared = _loaded(model, inputs, size) if size == 1 else None
+    samples = _run_alone(model, size, shared)
+    _set_batch(inputs, shapes.BATCH)
+    if samples is not None and _same_in_batch(model, samples, size, shared):
+        if not inferred:
+            shapes.infer(model)
         return True
     _set_batch(inputs, size)
     shapes.infer(model)
@@ -106,7 +111,7 @@ def _set_batch(inputs: list[ir.Value], size: int | str) -> None:
 
 
 def _session(model: ir.Model) -> Session:
-    return Session(shapes.without_shapes(to_proto(model)))
+    return Session(skeleton(model))
 
 
 def _is_batch(model: ir.Model, size: int) -> bool:
@@ -115,14 +120,25 @@ def _is_batch(model: ir.Model, size: int) -> bool:
     return all(d and d[0] == size for d in dims)
 
 
-def _run_alone(model: ir.Model, size: int) -> tuple[Arrays, Arrays] | None:
+def _loaded(model: ir.Model, inputs: list[ir.Value], size: int) -> Session | None:
+    """A session with a free batch axis; None where onnxruntime sees that it cannot be free."""
+    _set_batch(inputs, shapes.BATCH)
+    try:
+        return _session(model)
+    except ModelError:
+        return None
+    finally:
+        _set_batch(inputs, size)
+
+
+def _run_alone(model: ir.Model, size: int, shared: Session | None) -> tuple[Arrays, Arrays] | None:
     """Inputs and outputs of some samples that were computed apart; None where they depend on each other.
 
     A model with a fixed batch computes them as the first of a batch, with different others behind them.
     """
-    proto_inputs = list(to_proto(model).graph.input)
-    session = _session(model)
-    rows = [random_inputs(proto_inputs, size, seed=seed) for seed in range(_SAMPLES)]
+    session = shared or _session(model)
+    infos = [ir.serde.serialize_value(i) for i in model.graph.inputs]
+    rows = [random_inputs(infos, size, seed=seed) for seed in range(_SAMPLES)]
     found = [session.run(r) for r in rows]
     if any(np.ndim(a) == 0 or len(a) != size for f in found for a in f.values()):
         return None
@@ -130,10 +146,12 @@ def _run_alone(model: ir.Model, size: int) -> tuple[Arrays, Arrays] | None:
     return data, {k: np.concatenate([f[k][:1] for f in found]) for k in found[0]}
 
 
-def _same_in_batch(model: ir.Model, samples: tuple[Arrays, Arrays], size: int) -> bool:
+def _same_in_batch(
+    model: ir.Model, samples: tuple[Arrays, Arrays], size: int, shared: Session | None = None
+) -> bool:
     data, expected = samples
     try:
-        session = _session(model)
+        session = shared or _session(model)
         together = session.run(data)
         alone = session.run({k: v[:1] for k, v in data.items()}) if size > 1 else {}
     except ModelError:

@@ -30,12 +30,13 @@ _LEFT = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"
 _MOST_ELEMENTS = 2**24
 
 
-def fold_shapes(model: ir.Model) -> None:
-    """Compute what depends on shapes alone (Shape-Gather-Concat-Reshape), with the batch free."""
+def fold_shapes(model: ir.Model) -> bool:
+    """Compute what depends on shapes alone (Shape-Gather-Concat-Reshape); returns whether there was any."""
     # Small constants and symbolic shapes are what onnxscript does well; weights are for fold_constants.
-    optimizer.fold_constants(model, onnx_shape_inference=False)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    RemoveUnusedNodesPass()(model)
+    folded = optimizer.fold_constants(model, onnx_shape_inference=False).modified
+    lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
+    unused = RemoveUnusedNodesPass()(model).modified
+    return bool(folded or lifted or unused)
 
 
 def fold_constants(model: ir.Model) -> bool:

@@ -6,11 +6,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ...ir.runtime import Session, to_proto
+from ...ir.runtime import Session, skeleton
 from ...ir.sampling import random_inputs
 
 BATCH = "N"
 _SIZES = (2, 3)
+_CONTENT = 1024
+"""Elements of the largest constants whose content shapes may depend on."""
 
 
 def infer(model: ir.Model) -> None:
@@ -57,7 +59,7 @@ def _clear(value: ir.Value) -> bool:
 def _infer(model: ir.Model, values: list[ir.Value]) -> None:
     # Not onnx_ir's ShapeInferencePass: it logs a traceback where onnx gives up; _observe does the rest.
     try:
-        proto = onnx.shape_inference.infer_shapes(without_shapes(to_proto(model)), data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(skeleton(model, _CONTENT), data_prop=True)
     except onnx.shape_inference.InferenceError:
         return
     # Read from the protobuf: a whole model made of it again would take most of the time of normalizing.
@@ -83,9 +85,9 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, names: dict[str, ir.SymbolicDim])
 
 
 def _observe(model: ir.Model, values: list[ir.Value]) -> None:
-    proto = to_proto(model)
+    proto = skeleton(model)
     names = [str(v.name) for v in values]
-    session = Session(without_shapes(proto), names)
+    session = Session(proto, names)
     runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
     for value in values:
         first, second = (np.shape(r[str(value.name)]) for r in runs)
@@ -98,16 +100,6 @@ def _axis(first: int, second: int) -> int | str | None:
     if first == second:
         return first
     return BATCH if (first, second) == _SIZES else None
-
-
-def without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """``proto`` with no shapes declared but those of its inputs."""
-    # Shapes that are declared may be those of another batch size.
-    del proto.graph.value_info[:]
-    for output in proto.graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.ClearField("shape")
-    return proto
 
 
 def static_of_sample(value: ir.Value | None) -> list[int] | None:
