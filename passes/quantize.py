@@ -15,9 +15,11 @@ from .analysis.linear import linear_of
 from .analysis.regions import Regions, find_regions
 from .base import Context, Pass, option
 from .importing import detect
-from .quantizing.auto import WidthSearch, input_bits
+from .quantizing.auto import LARGE, LARGE_SAMPLES, WidthSearch
+from .quantizing.bits import input_bits
 from .quantizing.equalize import equalize
 from .quantizing.job import Job
+from .quantizing.observe import affordable
 
 Calibration = Literal["min-max", "percentile", "mse"]
 
@@ -38,7 +40,8 @@ class Quantize(Pass):
 
     weights: int | Literal["auto"] = option(
         "auto",
-        help="Bits of the weights; auto takes the fewest that keep the outputs within the tolerance.",
+        help="Bits of the weights; auto takes the fewest that keep the outputs within the tolerance (where"
+        " there are more than 2 million weights, by few trials on few samples).",
         low=1,
         high=8,
     )
@@ -86,8 +89,9 @@ class Quantize(Pass):
     )
     norm: float | None = option(
         None,
-        help="Largest 2-norm of a neuron's integer weights: scales get coarser until it holds. 15 in front of"
-        " outputs, and 64 in front of tables of 4 bits, keep the bootstraps before them at their cheapest.",
+        help="Largest 2-norm of a neuron's integer weights, where they meet results of bootstraps: scales get"
+        " coarser until it holds. 15 in front of outputs, and 64 in front of tables of 4 bits, keep the"
+        " bootstraps before them at their cheapest.",
         low=1,
     )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
@@ -122,7 +126,13 @@ class Quantize(Pass):
                 allowed="a float model, or one that import-qat has read",
                 do="put import-qat between normalize and quantize",
             )
-        data = context.require_calibration(self.name)
+        given = context.require_calibration(self.name)
+        data = affordable(model, given)
+        if data is not given:
+            context.notes.append(
+                f"quantize: the first {len(next(iter(data.values())))} of"
+                f" {len(next(iter(given.values())))} calibration samples are used, as memory allows"
+            )
         regions = find_regions(model)
         self._check_layers(regions)
         if self.equalize:
@@ -131,18 +141,27 @@ class Quantize(Pass):
         linear = [str(n.name) for n in regions.server if linear_of(n)]
         if self.weights == "auto" and linear:
             free = [n for n in linear if "weights" not in self.layers.get(n, {})]
+            large = sum(w.weight.size for n in regions.server if (w := linear_of(n)) is not None) > LARGE
+            few = {k: v[:LARGE_SAMPLES] for k, v in data.items()} if large else data
+            trial = replace(self, method="nearest", adapt=0.0) if large else self
             search = WidthSearch(
                 model,
-                data,
+                few,
                 free,
                 self.tolerance,
                 self.most,
                 self.mixed,
-                lambda m, widths: self._with(widths)._quantize(m, data, context),
+                lambda m, widths: trial._with(widths, regions)._quantize(m, few, context),
                 context,
+                halving=large,
             )
             widths, error = search.run()
-            chosen = self._with(widths)
+            if large:
+                context.notes.append(
+                    f"quantize: in a network this large the widths of weights are chosen on {LARGE_SAMPLES}"
+                    " calibration samples, by weights rounded each by itself; weights=N saves the search"
+                )
+            chosen = self._with(widths, regions)
             context.notes.append(
                 f"quantize: weights of {', '.join(str(w) for w in widths.values())} bits, inputs of"
                 f" {chosen.inputs}, activations of {self.activations}; they leave an output error of"
@@ -151,17 +170,18 @@ class Quantize(Pass):
         chosen._quantize(model, data, context)
         return True
 
-    def _with(self, widths: Mapping[str, int]) -> Quantize:
+    def _with(self, widths: Mapping[str, int], regions: Regions) -> Quantize:
         """These options with the widths of the weights decided."""
         most = max(widths.values(), default=8)
-        inputs = input_bits(most) if self.inputs == "auto" else self.inputs
+        inputs = input_bits(most, regions) if self.inputs == "auto" else self.inputs
         layers = {n: {**self.layers.get(n, {}), "weights": w} for n, w in widths.items()}
         return replace(self, weights=most, inputs=inputs, layers={**self.layers, **layers})
 
     def _quantize(self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> None:
         most = self.most if self.weights == "auto" else self.weights
-        inputs = input_bits(most) if self.inputs == "auto" else self.inputs
-        Job(replace(self, inputs=inputs), model, find_regions(model), data, context).run()
+        regions = find_regions(model)
+        inputs = input_bits(most, regions) if self.inputs == "auto" else self.inputs
+        Job(replace(self, inputs=inputs), model, regions, data, context).run()
 
     def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:
         """Width for the first of ``nodes`` that ``layers`` names, else the general one."""

@@ -12,16 +12,13 @@ from ..analysis.divergence import output_error, outputs
 from ..base import Context
 
 FEWEST = 2
-PLAIN_INPUTS, FINE_INPUTS = 6, 8
-"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep."""
+LARGE = 2_000_000
+"""Weights of a network for which trials of every width take too long."""
+LARGE_SAMPLES = 8
+"""Calibration samples of its trials."""
 
 Widths = dict[str, int]
 """Bits of the weights by node name."""
-
-
-def input_bits(weights: int) -> int:
-    """Bits of the inputs that go with a width of the weights."""
-    return PLAIN_INPUTS if weights <= 4 else FINE_INPUTS
 
 
 @dataclass
@@ -38,6 +35,7 @@ class WidthSearch:
             norm is what makes bootstraps dear; elsewhere bits of weights cost nothing.
         quantized: Quantizes a model in place with given widths.
         context: For progress.
+        halving: Halve the widths that are left with each trial, rather than try them in order.
     """
 
     model: ir.Model
@@ -48,6 +46,7 @@ class WidthSearch:
     mixed: bool
     quantized: Callable[[ir.Model, Widths], None]
     context: Context
+    halving: bool = False
     _wanted: list[np.ndarray] = field(default_factory=list)
     _tried: int = 0
 
@@ -73,7 +72,23 @@ class WidthSearch:
                 widths, error = tried, now
         return widths, error
 
+    def _halved(self) -> tuple[int, float]:
+        found: dict[int, float] = {}
+        low, high = FEWEST, self.most
+        while low < high:
+            middle = (low + high) // 2
+            found[middle] = self._error(dict.fromkeys(self.layers, middle))
+            low, high = (low, middle) if found[middle] <= self.tolerance else (middle + 1, high)
+        if low not in found:
+            found[low] = self._error(dict.fromkeys(self.layers, low))
+        if found[low] <= self.tolerance:
+            return low, found[low]
+        best = min(found, key=lambda b: (found[b] > 1.05 * min(found.values()), b))
+        return best, found[best]
+
     def _uniform(self) -> tuple[int, float]:
+        if self.halving:
+            return self._halved()
         found: dict[int, float] = {}
         for bits in range(FEWEST, self.most + 1):
             found[bits] = self._error(dict.fromkeys(self.layers, bits))

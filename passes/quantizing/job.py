@@ -10,7 +10,6 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import runtime
 from ...ir.errors import LimitError
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
@@ -22,7 +21,8 @@ from . import graph as edit
 from . import scales, weights
 from .accumulator import fit_within
 from .activations import Quantizer, fit_quantizer, to_powers_of_two
-from .bits import common_bits
+from .bits import common_bits, is_fresh
+from .observe import observe
 from .solvers import adapt, solve
 
 LIGHTER = 40
@@ -53,6 +53,8 @@ class Job:
         for index, group in enumerate(groups):
             self._fit(group)
             self.context.progress("choose activation scales", index + 1, len(groups))
+        layers = {n.outputs[0] for n in self.regions.server if linear_of(n)}
+        self.float_values = {v: a for v, a in self.float_values.items() if v in layers}
         env = Environment(self.model, self.data)
         units = scales.Units()
         for value, quantizer in self.quantizers.items():
@@ -99,12 +101,9 @@ class Job:
         wanted = [n.outputs[0] for n in self.regions.server if linear_of(n)]
         wanted += [*self.regions.inputs, *self.regions.quantized]
         inner = [v for v in dict.fromkeys(wanted) if not v.is_graph_input()]
-        found = {}
-        if inner:
-            found = runtime.Session(self.model, [v.name or "" for v in inner]).run_batched(
-                self.data, progress=lambda d, t: self.context.progress("run the float model", d, t)
-            )
-        self.float_values = {v: found[v.name or ""] for v in inner}
+        self.float_values = observe(
+            self.model, inner, self.data, lambda d, t: self.context.progress("run the float model", d, t)
+        )
         self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
         for value, array in self.float_values.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -195,8 +194,8 @@ class Job:
         """Quantize the weights of one layer and refit its gain and offset."""
         options, node = self.options, linear.node
         linear = linear_of(node) or linear  # scales may have been absorbed since
-        data = env[node.inputs[0]]  # type: ignore[index]
-        wanted = self.float_values[node.outputs[0]]
+        wanted = self.float_values.pop(node.outputs[0])
+        data = env[node.inputs[0]][: len(wanted)]  # type: ignore[index]
         rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
         # The offset is fitted afterwards, so only what varies counts.
         moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
@@ -212,7 +211,7 @@ class Job:
         if powers:
             candidates = weights.powers_of_two(candidates)
         quantized = self._rounded(matrix, moments, candidates, bits, reference is None and not powers)
-        if options.norm is not None and reference is None:
+        if options.norm is not None and reference is None and not is_fresh(node.inputs[0], self.regions):
             quantized = self._light(quantized, matrix, moments, bits, not powers)
         if options.accumulator_bits is not None:
             quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
