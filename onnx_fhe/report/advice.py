@@ -232,14 +232,14 @@ class Rules:
             return
         saved = self._saved(self.pricing.with_p_error(loosest))
         yield Advice(
-            f"Tolerate an error in {text.chance(loosest)} lookups",
+            f"Tolerate one error in {text.count(1 / loosest)} lookups",
             f"With p_error {loosest:g} instead of {asked:g} the circuit saves {saved}. The noise model then"
             f" finds the class of the network for {text.percent(then.agreement)} of the samples, now for"
             f" {text.percent(now.agreement)}.",
             f"--p-error {loosest:g}",
             *saved,
             0,
-            "Confirm with `onnx-fhe run --mode simulate`.",
+            "Confirm with onnx-fhe run --mode simulate.",
         )
 
     def _saved(self, then: float) -> Saving:
@@ -274,7 +274,7 @@ def _worst(layers: Sequence[Layer], manifest: Manifest) -> Iterator[Advice]:
     layer, step = max(steps, key=lambda s: s[1])
     bits = (layer.weight_bits or 0) + 1
     yield Advice(
-        f"For accuracy: {bits} bits for the weights of {text.name(layer.name)}",
+        f"{bits} bits for the weights of {text.name(layer.name)}",
         f"Its outputs diverge by {text.percent(layer.divergence or 0)} of their variance,"
         f" {text.percent(step)} more than those of the layer before. Its weights have"
         f" {text.amount(layer.weight_bits or 0, 'bit')}. Wider ones take no more bootstraps,"

@@ -6,11 +6,12 @@ import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from ..ir.errors import OnnxFheError
+from ..backends.reference import ReferenceBackend
+from ..ir.errors import OnnxFheError, printable
 from ..machine import Profile
 from ..manifest import Manifest
 from ..passes.pipeline import parse_passes, pass_text
@@ -78,6 +79,7 @@ def render(
         title=manifest.source.file or "a network in memory",
         found=manifest.statistics,
         price=pricing.prediction,
+        encrypts=manifest.backend != ReferenceBackend.name,
         layers=layers,
         costly=[x for x in layers if x.bootstraps],
         before=before(manifest.record, layers),
@@ -176,6 +178,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_template),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -197,6 +200,11 @@ def _environment() -> Environment:
         "g": lambda value: f"{value:g}",
     }
     return found
+
+
+def _visible(value: Any) -> Any:
+    """Text as it is shown: what is invisible, or turns text around, is spelled out."""
+    return printable(value) if type(value) is str else value
 
 
 def _template(name: str) -> str:

@@ -42,6 +42,7 @@ class Plot:
         edge: The frontier as points of a polyline, in the same per cent.
         x_ticks, y_ticks: The grid.
         reference: Where the float model's score lies, if inside.
+        outside: Points that are too bad to be drawn.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Plot:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     reference: float | None
+    outside: int
 
 
 def seconds_of(point: Point) -> float:
@@ -99,8 +101,8 @@ def _plot(
     show: Callable[[float], str],
 ) -> Plot:
     front, chosen = set(frontier.front), frontier.chosen
-    # Outliers that nobody would choose must not squeeze what matters into a corner.
-    kept = [p for p in points if p.number in front] or list(points)
+    # Points that nobody would choose must not squeeze what matters into a corner.
+    kept = [p for p in points if p.number in front or p is chosen] or list(points)
     scores = [score_of(p) for p in kept]
     spread = max(max(scores) - min(scores), abs(frontier.float_score) * 0.02, 1e-9)
     low, high = min(scores) - 0.6 * spread, max([*scores, min(frontier.float_score, max(scores) + spread)])
@@ -115,14 +117,14 @@ def _plot(
         return LEFT + (RIGHT - LEFT) * (math.log10(value) - left) / (right - left)
 
     def y(value: float) -> float:
-        share = min(1.0, max(0.0, (value - low) / (high - low)))
-        return BOTTOM - (BOTTOM - TOP) * share
+        return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
     dots = [
         Dot(
             p, x(x_of(p)), y(score_of(p)), p.number in front, chosen is not None and p.number == chosen.number
         )
         for p in points
+        if low <= score_of(p) <= high
     ]
     dots.sort(key=lambda d: (d.on_front, d.chosen))
     edge = sorted((d.x, d.y) for d in dots if d.on_front)
@@ -137,6 +139,7 @@ def _plot(
         tuple(Tick(x(v), show(v)) for v in _decades(left, right)),
         tuple(Tick(y(v), text.score(v, is_share(frontier))) for v in _round(low, high)),
         y(frontier.float_score) if low <= frontier.float_score <= high else None,
+        len(points) - len(dots),
     )
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 
 from ..ir.errors import printable
 
-MOST_CHARACTERS = 160
+MOST_CHARACTERS = 80
 """A longer name is cut in its middle."""
 
 THIN = "\u202f"
 """A narrow space that does not break: between digits, and between a number and its unit."""
 
-_ORDERING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-
 
 def name(text: object) -> str:
-    """A name from a file: no control characters, nothing that turns the text around, and not endless."""
+    """A name from a file: nothing invisible or that turns the text around, and not endless."""
     found = printable(str(text)).replace("\n", " ")
-    found = "".join(c for c in found if unicodedata.bidirectional(c) not in _ORDERING)
     if len(found) <= MOST_CHARACTERS:
         return found
     half = MOST_CHARACTERS // 2

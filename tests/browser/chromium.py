@@ -1,4 +1,4 @@
-"""Talks to a headless Chromium over its debugging pipe: enough to look at a page and to ask what it looks like."""
+"""Talks to a headless Chromium over its debugging pipe: enough to look at a page."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Browser:
         self._read, from_browser = os.pipe()
         # The protocol wants the file descriptors 3 and 4.
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        options = ["--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-        options += ["--disable-dev-shm-usage", "--disable-background-networking", f"--user-data-dir={profile}"]
+        options = ["--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu"]
+        options += ["--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking"]
+        options.append(f"--user-data-dir={profile}")
         self._process = subprocess.Popen(
             ["bash", "-c", shell, program, *options, "about:blank"],
             pass_fds=(to_browser, from_browser),
@@ -69,9 +70,8 @@ class Browser:
 
     def open(self, file: Path, width: int, *, dark: bool = False, height: int = 900) -> None:
         """Show a file in a window of that width."""
-        self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.ask("Emulation.setDeviceMetricsOverride", **screen)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media="", features=[theme])
         self.events.clear()
