@@ -27,7 +27,7 @@ class Measured:
         score: The metric on the validation data, with Concrete's simulation.
         samples: Samples that were simulated.
         agreement: Share of simulated predictions that equal the integer model's; None for regressors.
-        seconds: Mean of evaluating one encrypted sample, the first one left out; None where none ran.
+        seconds: Median of evaluating one encrypted sample; None where none ran.
         encrypted_samples: Samples that were encrypted.
         encrypted_agreement: The same of the encrypted ones.
         keygen_seconds: Making the keys.

@@ -17,8 +17,8 @@ P_ERRORS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
 STEPS = (0, 1000, 4000)
 """Batches that ``distill`` trains on: not at all, to see what a choice is worth, and in earnest."""
 CALIBRATIONS = ("mse", "percentile", "min-max")
-EIGHTHS, FIFTHS = 7, 3
-"""Most neurons (of eight) and weights (of five) that are removed."""
+SIXTEENTHS, FIFTHS = 15, 3
+"""Most neurons (of sixteen) and weights (of five) that are removed."""
 WIDTHS_OF = {"weights": (2, 6), "inputs": (2, 8), "activations": (2, 8), "rounding": (2, 6)}
 MOST_LAYERS = 8
 """Layers that get widths of their own: the first so many."""
@@ -98,7 +98,7 @@ class Space:
         else:
             if chosen["layers"]:
                 passes.append(f"remove-layers{{count={chosen['layers']}}}")
-            share = chosen["neurons"] / 8
+            share = chosen["neurons"] / 16
             passes.append(f"remove-neurons{{ratio={share:g} balance=uniform}}" if share else "remove-neurons")
             if chosen["sparsity"]:
                 passes.append(f"prune{{sparsity={chosen['sparsity'] / 5:g} method=obs}}")
@@ -116,7 +116,7 @@ class Space:
         """A choice in the units that users know."""
         found = {**chosen, "p_error": self.p_error(chosen)}
         del found["error"]
-        for name, parts in (("neurons", 8), ("sparsity", 5)):
+        for name, parts in (("neurons", 16), ("sparsity", 5)):
             if name in found:
                 found[name] = found[name] / parts
         if "distill" in found:
@@ -126,7 +126,7 @@ class Space:
     def _counts(self) -> dict[str, int]:
         found = {"error": len(self.p_errors) - 1}
         if not self.quantized:
-            found |= {"layers": len(self.layers) - 1, "neurons": EIGHTHS, "sparsity": FIFTHS}
+            found |= {"layers": len(self.layers) - 1, "neurons": SIXTEENTHS, "sparsity": FIFTHS}
         if self.trains:
             found["distill"] = len(STEPS) - 1
         return found
@@ -189,9 +189,9 @@ def seeds(space: Space) -> list[Seed]:
         # All counts of a deep network would take the whole budget.
         counts = sorted({*counts[:2], *counts[2::2], 0}, reverse=True)
         for count in counts:
-            for eighths in (4, 2, 0) if count else (4, 2):
+            for sixteenths in (8, 4, 0) if count else (8, 4):
                 found.append(
-                    Seed(space.complete({**recipe, "layers": count, "neurons": eighths}), removal=True)
+                    Seed(space.complete({**recipe, "layers": count, "neurons": sixteenths}), removal=True)
                 )
     if space.trains:
         found.append(Seed(space.complete(_TRAINED), removal=not space.quantized))
@@ -205,7 +205,7 @@ def presets(space: Space) -> list[Seed]:
 
 _PRESETS: dict[str, Parameters] = {
     "balanced": {"weights": 4, "inputs": 4},
-    "fast": {"weights": 4, "inputs": 4, "neurons": 4, "rounding": 4},
+    "fast": {"weights": 4, "inputs": 4, "neurons": 8, "rounding": 4},
     "accurate": {"weights": 6, "activations": 8, "inputs": 8, "rounding": 6},
 }
 
@@ -216,10 +216,11 @@ def cheaper(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
         space,
         given,
         ("layers", 1),
-        ("neurons", 1),
+        ("neurons", 2),
         ("rounding", -1),
         ("error", 2),
-        ("neurons", 2),
+        ("neurons", 1),
+        ("neurons", 4),
         ("error", 1),
         ("weights", -1),
         ("sparsity", 1),

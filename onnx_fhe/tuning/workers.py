@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from queue import SimpleQueue
 from typing import Any
 
 from ..ir.errors import UserError
@@ -158,18 +159,17 @@ class Dask(Workers):
         self._key = str(hash(content))
         self._task = self._client.scatter(content, broadcast=True, hash=False)
         self._running: dict[Any, tuple[int, Candidate]] = {}
+        self._done: SimpleQueue[Any] = SimpleQueue()
 
     def submit(self, number: int, candidate: Candidate) -> None:
         """Start a trial."""
         future = self._client.submit(_try_there, self._key, self._task, candidate, pure=False)
         self._running[future] = number, candidate
+        future.add_done_callback(self._done.put)
 
     def finished(self) -> tuple[int, Outcome]:
         """Wait for any."""
-        from distributed import wait as wait_for
-
-        done = wait_for(list(self._running), return_when="FIRST_COMPLETED").done
-        future = min(done, key=lambda f: self._running[f][0])
+        future = self._done.get()
         number, candidate = self._running.pop(future)
         try:
             return number, future.result()
