@@ -283,6 +283,7 @@ def test_the_page_holds_together(program):
     assert {link[1:] for link in links} <= set(ids)
     levels = [int(t[1]) for t, _ in found.elements if t in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1
+    assert "\\u" not in found.text
     assert levels.count(1) == 1
     assert all(b <= a + 1 for a, b in pairwise(levels))
     # What a chart shows stands beside it in words, or in its label.

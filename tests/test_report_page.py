@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,13 @@ def test_the_frontier_is_drawn_as_the_search_found_it():
     by_number = {d.point.number: d for d in latency.dots}
     for a in by_number.values():
         for b in by_number.values():
-            if scatter.seconds_of(a.point) < scatter.seconds_of(b.point):
+            if a.point.seconds < b.point.seconds:
                 assert a.x < b.x
-            if scatter.score_of(a.point) < scatter.score_of(b.point):
+            if a.point.score < b.point.score:
                 assert a.y > b.y
+    edge = [tuple(map(float, pair.split(","))) for pair in latency.edge.split()]
+    # From left to right it only rises: no point of it is dominated.
+    assert all(b[1] < a[1] for a, b in pairwise(edge))
     assert len(latency.x_ticks) >= 3
     assert len(latency.y_ticks) >= 3
 

@@ -204,7 +204,10 @@ def _environment() -> Environment:
 
 def _visible(value: Any) -> Any:
     """Text as it is shown: what is invisible, or turns text around, is spelled out."""
-    return printable(value) if type(value) is str else value
+    if type(value) is not str:
+        return value
+    # Python takes the narrow space in our numbers for unprintable.
+    return text.THIN.join(map(printable, value.split(text.THIN)))
 
 
 def _template(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..tuning.frontier import Frontier, Point
 from . import text
 
-LEFT, RIGHT, TOP, BOTTOM = 9.0, 97.0, 4.0, 88.0
+LEFT, RIGHT, TOP, BOTTOM = 12.0, 97.0, 4.0, 82.0
 """Per cent of the chart that the area takes."""
 
 
@@ -73,15 +73,23 @@ def is_share(frontier: Frontier) -> bool:
 
 
 def plots(frontier: Frontier) -> tuple[Plot, ...]:
-    """Score against latency, and against throughput."""
-    known = [p for p in frontier.points if seconds_of(p) > 0 and math.isfinite(p.score)]
+    """Score against latency, and against throughput.
+
+    As predicted for every point: were those that are measured drawn so among the others, they would seem to
+    dominate, or to be dominated, where they do not.
+    """
+    known = [p for p in frontier.points if p.seconds > 0 and math.isfinite(p.score)]
     if not known:
         return ()
     fast = [p for p in known if p.samples_per_second > 0]
-    found = [_plot(frontier, known, "latency", "seconds for one sample", seconds_of, text.seconds)]
+    found = [_plot(frontier, known, "latency", "seconds for one sample", _seconds, text.seconds)]
     if fast:
         found.append(_plot(frontier, fast, "throughput", "samples a second", _throughput, _rate))
     return tuple(found)
+
+
+def _seconds(point: Point) -> float:
+    return point.seconds
 
 
 def _throughput(point: Point) -> float:
@@ -103,7 +111,7 @@ def _plot(
     front, chosen = set(frontier.front), frontier.chosen
     # Points that nobody would choose must not squeeze what matters into a corner.
     kept = [p for p in points if p.number in front or p is chosen] or list(points)
-    scores = [score_of(p) for p in kept]
+    scores = [p.score for p in kept]
     spread = max(max(scores) - min(scores), abs(frontier.float_score) * 0.02, 1e-9)
     low, high = min(scores) - 0.6 * spread, max([*scores, min(frontier.float_score, max(scores) + spread)])
     high += 0.12 * spread
@@ -120,15 +128,13 @@ def _plot(
         return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
     dots = [
-        Dot(
-            p, x(x_of(p)), y(score_of(p)), p.number in front, chosen is not None and p.number == chosen.number
-        )
+        Dot(p, x(x_of(p)), y(p.score), p.number in front, chosen is not None and p.number == chosen.number)
         for p in points
-        if low <= score_of(p) <= high
+        if low <= p.score <= high
     ]
     dots.sort(key=lambda d: (d.on_front, d.chosen))
     edge = sorted((d.x, d.y) for d in dots if d.on_front)
-    best = "" if chosen is None else f" The chosen one has {text.score(score_of(chosen), is_share(frontier))}"
+    best = "" if chosen is None else f" The chosen one has {text.score(chosen.score, is_share(frontier))}"
     best += "" if chosen is None else f" at {show(x_of(chosen))}."
     return Plot(
         f"{frontier.metric} against {what}",
