@@ -14,6 +14,8 @@ from .errors import ModelError
 
 Arrays = dict[str, np.ndarray]
 _LARGE = 1024
+_MANY = 512
+"""Inputs of a session from which on they are bound one by one."""
 _VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
 """Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
@@ -90,10 +92,23 @@ class Session:
     def run(self, data: Mapping[str, np.ndarray]) -> Arrays:
         """Run one batch: arrays by input name in, arrays by output name out."""
         try:
-            results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
+            if len(self.inputs) > _MANY:
+                results = self._run_bound(data)
+            else:
+                results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
         except Exception as error:
             raise ModelError("onnxruntime cannot run this model", found=str(error).strip()) from error
         return dict(zip(self.outputs, map(_array, results), strict=True))
+
+    def _run_bound(self, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        # The plain run looks for each input in a list of all: quadratic in their number.
+        binding = self._session.io_binding()
+        for name in self.inputs:
+            binding.bind_cpu_input(name, np.ascontiguousarray(data[name]))
+        for name in self.outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
 
     def batch_size(self) -> int | None:
         """The static size of axis 0 of the inputs, or None when it is free."""

@@ -71,3 +71,23 @@ def test_adapt_undoes_what_the_inputs_lost():
     left = wanted - lossy @ adapted.T
     assert left.std(axis=0).max() < 1e-3 * wanted.std()
     assert np.allclose(solvers.adapt(weights, [data], wanted, 0.1), weights)
+
+
+def test_wide_layers_are_rounded_as_others_are_but_in_blocks(monkeypatch):
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(12, 150))
+    h = quantization.moment(random.normal(size=(400, 150)) @ random.normal(size=(150, 150)))
+    candidates = quantization.candidate_scales(matrix, 4, "mse")
+    start = quantization.fit_scales(matrix, [h], candidates, 4)
+    whole = solvers.gptq(matrix, h, start.scale, 4)
+    descended = solvers.descend(matrix, h, start, 4)
+    monkeypatch.setattr(solvers, "WHOLE", 100)
+    monkeypatch.setattr(solvers, "BLOCK", 32)
+    monkeypatch.setattr(quantization, "WIDE", 100)
+    np.testing.assert_array_equal(solvers.gptq(matrix, h, start.scale, 4), whole)
+
+    def error(q):
+        return quantization.output_error(q.integers * q.scale[:, None] - matrix, [h]).sum()
+
+    assert error(solvers.descend(matrix, h, start, 4)) < 1.05 * error(descended)
+    assert error(quantization.fit_scales(matrix, [h], candidates, 4)) < 1.05 * error(start)
