@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.errors import UserError
+from ..ir.errors import DataError, UnsupportedError, UserError
 from ..ir.level import Level
 from .base import Context, Pass, option
 
@@ -16,9 +16,9 @@ from .base import Context, Pass, option
 class Distill(Pass):
     """Self-distillation: the model in the pipeline is the student, the model as imported the teacher.
 
-    Weights, biases and scales are trained through straight-through fake quantization (Jacob et al. 2018; scales
-    as in LSQ, Esser et al. 2020), with the rounding of accumulators and the noise of bootstraps in place, as
-    the circuit will have them. Needs no labels.
+    Weights, biases and scales are trained through straight-through fake quantization (Jacob et al. 2018;
+    scales as in LSQ, Esser et al. 2020), with the rounding of accumulators and the noise of bootstraps in
+    place, as the circuit will have them. It reads calibration data only, and no labels unless asked to.
     """
 
     name: ClassVar[str] = "distill"
@@ -43,8 +43,12 @@ class Distill(Pass):
     hold: float = option(
         0.15, help="Share of the calibration data held back to choose the best state.", low=0, high=0.5
     )
+    optional: bool = option(
+        False,
+        help="Go without, with a note, where PyTorch, calibration data or an operator stands in the way.",
+    )
     augment: int = option(30, help="Mixed, noisy and shifted samples for each calibration sample.", low=0)
-    spread: float = option(0.02, help="Penalty on ranges much wider than what they mostly hold.", low=0)
+    spread: float = option(0.003, help="Penalty on ranges much wider than what they mostly hold.", low=0)
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Train ``model`` in place.
@@ -57,10 +61,19 @@ class Distill(Pass):
         try:
             from .distilling.job import run
         except ImportError as error:
-            raise UserError(
+            refused: UserError = UnsupportedError(
                 "distill needs PyTorch",
-                pass_name=self.name,
                 found=str(error),
                 do="install onnx-fhe[train], or leave distill out of the pipeline",
-            ) from error
-        return run(self, model, context)
+            )
+            if not self.optional:
+                raise refused from error
+        else:
+            try:
+                return run(self, model, context)
+            except (DataError, UnsupportedError) as error:
+                if not self.optional:
+                    raise
+                refused = error
+        context.notes.append(f"distill: left out: {refused.what} (found {refused.found}); {refused.do}")
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -14,12 +14,15 @@ from .base import Context, Pass, option
 from .removing.adapt import size_at
 from .removing.exact import remove_exactly
 from .removing.goal import Wish, names_of, unit_times
-from .removing.plan import Plan, best_plan, follow
+from .removing.plan import Plan, best_plan, follow, most_within
 from .removing.shrink import shrink
 from .removing.structure import Structure, find_structure
 from .removing.weights import Weights
 
 _MOST_REASONS = 3
+
+SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
+"""Shares of the ratio that are tried with a tolerance, in this order."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class RemoveNeurons(Pass):
         help="Instead of ratio: remove until the estimate for one sample is at most these seconds.",
         low=0,
     )
+    tolerance: float | None = option(
+        None,
+        help="Remove at most the ratio, and no more than leaves an output error (mean squared error over"
+        " variance, on calibration data) below this.",
+        low=0,
+    )
     layers: Mapping[str, float] = option({}, help="ratio of single layers, by node name.", low=0, high=1)
 
     def run(self, model: ir.Model, context: Context) -> bool:
@@ -84,8 +93,8 @@ class RemoveNeurons(Pass):
             free += len(gone)
             structure = find_structure(model)
         if self.ratio or self.layers or self.latency is not None:
-            plan = best_plan(self._plans(counts, context), model, context)
-            gone = follow(plan, model, structure, context)
+            plan = self._plan(counts, model, context)
+            gone = [] if plan is None else follow(plan, model, structure, context)
             shrink(model, structure.linears, structure.keep(gone))
             chosen = len(gone)
         context.notes.extend(_notes(structure, before, free, chosen, sum(counts.values())))
@@ -95,6 +104,21 @@ class RemoveNeurons(Pass):
                 f"remove-neurons: nothing more can go, and one sample still takes about {left:.2g} s"
             )
         return free + chosen > 0
+
+    def _plan(self, counts: Mapping[tuple[str, ...], int], model: ir.Model, context: Context) -> Plan | None:
+        if self.tolerance is None:
+            return best_plan(self._plans(counts, context), model, context)
+        context.require_calibration(self.name)
+        tries = [
+            replace(self, ratio=self.ratio * share)._plans(counts, context) for share in SHARES if self.ratio
+        ]
+        plan = most_within(tries, self.tolerance, model, context)
+        if plan is None:
+            context.notes.append(
+                f"remove-neurons: {SHARES[-1]:.0%} of the ratio would leave an output error of more than"
+                f" {self.tolerance:.2%} of the variance, so none went that cost anything"
+            )
+        return plan
 
     def _plans(self, counts: Mapping[tuple[str, ...], int], context: Context) -> list[Plan]:
         """What to try; without calibration data nothing can be compared."""

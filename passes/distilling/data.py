@@ -1,4 +1,4 @@
-"""What the student is trained on: calibration inputs, mixtures of them, noise and shifts, and the teacher's answers.
+"""What the student is trained on: calibration inputs, mixtures of them, noise and shifts.
 
 Only what the calibration data spans is made: every value stays within the range that each input element had.
 """
@@ -12,9 +12,11 @@ import numpy as np
 
 MOST_BYTES = 256 << 20
 """The pool of augmented inputs takes at most this much memory."""
-MIXED, SHIFTED = 0.3, 0.3
-"""Shares of made samples that are mixed of two, and of images that are shifted: more takes a small student's
-strength away from inputs as they really are."""
+MIXED, SHIFTED = (0.3, 0.7), 0.3
+"""Shares of made samples that are mixed of two, with few weights for each sample and with many, and of images
+that are shifted: more takes a small student's strength away from inputs as they really are."""
+MANY = 20.0
+"""Weights for each sample that are many."""
 NOISE, FEW = 0.1, 4.0
 """Most noise on an element, in standard deviations; with few elements up to ten times as much, for then the
 samples can cover the whole range."""
@@ -44,6 +46,7 @@ def pool(
     copies: int,
     random: np.random.Generator,
     images: Mapping[str, tuple[int, int]],
+    sparse: float,
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Augmented samples beside the given ones.
 
@@ -51,6 +54,7 @@ def pool(
         data: Inputs by name, samples on axis 0.
         copies: Augmented samples for each given one, as far as memory allows.
         random: Source of chance.
+        sparse: Weights that the student has for each given sample.
         images: Height and width of the inputs that are images; their last axes (or the flat one) are shifted.
 
     Returns:
@@ -62,7 +66,8 @@ def pool(
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
-    share = np.where(random.random(count) >= MIXED, 1.0, np.maximum(share, 1 - share))
+    often = MIXED[1] + (MIXED[0] - MIXED[1]) * float(np.exp(-sparse / MANY))
+    share = np.where(random.random(count) >= often, 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
     elements = sum(a[0].size for a in data.values())
     noise = NOISE + (1 - NOISE) * float(np.exp(-(elements - 2) / FEW))
@@ -122,7 +127,7 @@ def image_sizes(data: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
             continue
         flat = array.reshape(len(array), -1)
         for channels in (1, 3):
-            side = int(round((flat.shape[1] / channels) ** 0.5))
+            side = round((flat.shape[1] / channels) ** 0.5)
             if side >= 6 and channels * side * side == flat.shape[1] and _looks_flat(flat, side, channels):
                 found[name] = side, side
                 break

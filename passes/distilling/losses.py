@@ -54,7 +54,8 @@ class Loss:
 
     Args:
         kind: Of the outputs.
-        temperature: Softens class scores (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015).
+        temperature: Softens class scores (Hinton et al., "Distilling the Knowledge in a Neural Network",
+            2015).
         answers: The teacher's on the calibration data: their variance is the unit of squared errors.
         label_share: Weight of the true labels, where they are used.
     """

@@ -159,11 +159,11 @@ def _clip(_: ir.Node, x: Tensors) -> torch.Tensor:
 
 
 def _unary(how: Callable[[torch.Tensor], torch.Tensor]) -> Operator:
-    return lambda node, x: how(_first(x))
+    return lambda _, x: how(_first(x))
 
 
 def _binary(how: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Operator:
-    return lambda node, x: how(*_pair(x))
+    return lambda _, x: how(*_pair(x))
 
 
 OPERATORS: dict[str, Operator] = {

@@ -83,9 +83,10 @@ class FakeActivation(nn.Module):
 class Lattice(nn.Module):
     """The rounding of an accumulator in front of its table, with the noise of a bootstrap.
 
-    The accumulator is seen in integer steps, ``a = (z - shift) / unit``. Rounding leaves ``2^bits`` cells, the
-    middle of cell k at ``origin + ratio * k``; both are set by ``Ranges`` from what calibration data shows. What
-    a cell stands for is learned: its middle plus ``moved`` (in units of ``ratio``), for each channel.
+    The accumulator is seen in integer steps, ``a = (z - shift) / unit``. Rounding leaves ``2^bits`` cells,
+    the middle of cell k at ``origin + ratio * k``; both are set by ``Ranges`` from what calibration data
+    shows. What a cell stands for is learned: its middle plus ``moved`` (in units of ``ratio``), for each
+    channel.
 
     Args:
         bits: P, bits that reach the table.

@@ -1,4 +1,4 @@
-"""What a qdq model has that training changes: quantized weights, activation quantizers, tables and their bases."""
+"""What a qdq model has that training changes: weights, activation quantizers, bases of tables."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def weight_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Node]]:
         if node.op_type not in LINEAR or len(node.inputs) < 2 or node.inputs[1] is None:
             continue
         producer = node.inputs[1].producer()
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            if constant_of(producer.inputs[0]) is not None:
-                yield node, producer
+        dequantized = producer is not None and producer.op_type == "DequantizeLinear"
+        if producer is not None and dequantized and constant_of(producer.inputs[0]) is not None:
+            yield node, producer
 
 
 def base_of(value: ir.Value) -> ir.Value:

@@ -19,7 +19,6 @@ from .operators import OPERATORS
 from .quantizers import FakeActivation, FakeWeight, Lattice
 from .reading import Quantizer, base_of, feeds_join, quantizers, weight_nodes
 
-
 PLAIN = 8.0
 """A demand (bits) that every network has; what it takes up to the next step of the costs is free."""
 OUTPUT_BITS = 7

@@ -20,8 +20,6 @@ REFRESH, LOOK = 50, 200
 """Steps between two looks at the ranges, and at the samples that are held back."""
 SETTLED = 0.85
 """Share of the steps after which lattices only move where they must."""
-GIVEN = 0.5
-"""Share of each batch that is calibration samples as they are."""
 DRAWS = 4
 """Draws of noise over which the samples that are held back are scored."""
 
@@ -35,12 +33,14 @@ class Samples:
         answers: The teacher's.
         targets: Probabilities of classes by label, where labels are used.
         given: How many, from the first on, are calibration samples as they are.
+        given_share: Share of each batch that is taken from those alone.
     """
 
     inputs: list[torch.Tensor]
     answers: list[torch.Tensor]
     targets: torch.Tensor | None
     given: int
+    given_share: float = 0.0
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -107,7 +107,7 @@ def train(
         if step % REFRESH == 0:
             ranges.refresh(keep=done > SETTLED)
         pick = torch.randint(len(samples), (recipe.batch,), generator=order)
-        given = torch.rand(recipe.batch, generator=order) < GIVEN
+        given = torch.rand(recipe.batch, generator=order) < samples.given_share
         chosen = samples.take(torch.where(given, pick % samples.given, pick))
         student.capture = recipe.spread > 0
         value = loss(student(chosen.inputs), chosen.answers, chosen.targets)

@@ -61,7 +61,9 @@ def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
     along = [-1 if i == lattice.axis else 1 for i in range(rank)]
     step, start = ratio * unit, shift + origin * unit
     # One flat list of values: cell k of channel c is entry c * size + k.
-    values = np.broadcast_to(start, step.shape).reshape(-1, 1) + step.reshape(-1, 1) * (np.arange(size) + moved)
+    values = np.broadcast_to(start, step.shape).reshape(-1, 1) + step.reshape(-1, 1) * (
+        np.arange(size) + moved
+    )
     flat = np.zeros(max(values.size, FEWEST), np.float32)
     flat[: values.size] = values.reshape(-1)
     name = f"{table.base.name}_lattice"

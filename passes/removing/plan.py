@@ -47,17 +47,31 @@ class Plan:
 
 def best_plan(plans: list[Plan], model: ir.Model, context: Context) -> Plan:
     """The plan whose result has the least output error on calibration data."""
-    data = context.calibration
-    if len(plans) == 1 or data is None:
+    if len(plans) == 1 or context.calibration is None:
         return plans[0]
-    wanted = outputs(model, data)
-    found = []
-    for index, plan in enumerate(plans):
-        copy = model.clone()
-        follow(plan, copy, find_structure(copy), context)
-        found.append(output_error(outputs(copy, data), wanted))
-        context.progress("try ways to remove", index + 1, len(plans))
-    return plans[int(np.argmin(found))]
+    errors = [_error(plan, model, context) for plan in plans]
+    return plans[int(np.argmin(errors))]
+
+
+def most_within(tries: list[list[Plan]], tolerance: float, model: ir.Model, context: Context) -> Plan | None:
+    """The best plan of the first of ``tries`` that leaves an output error of at most ``tolerance``.
+
+    None where none does. Needs calibration data.
+    """
+    for index, plans in enumerate(tries):
+        errors = [_error(plan, model, context) for plan in plans]
+        context.progress("try how many to remove", index + 1, len(tries))
+        if min(errors) <= tolerance:
+            return plans[int(np.argmin(errors))]
+    return None
+
+
+def _error(plan: Plan, model: ir.Model, context: Context) -> float:
+    """Output error on calibration data that a plan leaves, over the variance."""
+    data = _calibration(context)
+    copy = model.clone()
+    follow(plan, copy, find_structure(copy), context)
+    return output_error(outputs(copy, data), outputs(model, data))
 
 
 def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) -> list[Unit]:
