@@ -26,8 +26,7 @@ def report(
         typer.Option(
             "--data",
             metavar="NPZ",
-            help="Measure on this data instead of the calibration data; with 'labels' there are"
-            " accuracies.",
+            help="Measure on this data instead of the calibration data; with 'labels' there are accuracies.",
         ),
     ] = None,
     model: Annotated[

@@ -142,6 +142,10 @@ def tune_(
     backend: Annotated[
         str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
     ] = "concrete",
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="HTML", help="Write a page about the best circuit and the search."),
+    ] = None,
     seed: Seed = 0,
     bind: Bind = None,
     limits: Limits = None,
@@ -158,9 +162,9 @@ def tune_(
 
         load_plugins(plugin)
         journal, listing = out.with_suffix(".tune.journal"), out.with_suffix(".tune.json")
-        for path in (out, listing):
+        for path in (out, listing, *([] if page is None else [page])):
             require_writable(path)
-        with _watching() as told:
+        with _keeping(journal), _watching() as told:
             found = tune(
                 model,
                 calibration,
@@ -194,12 +198,24 @@ def tune_(
         write_bytes(listing, found.frontier.to_json())
         if found.program is not None:
             found.program.save(out)
+            if page is not None:
+                found.program.report(page, frontier=found.frontier)
     if json:
         output.print_json(_report(found.frontier, out if found.program is not None else None, listing))
     else:
         _show(found.frontier, out, listing)
     if found.program is None:
         _refuse(found.frontier)
+
+
+@contextlib.contextmanager
+def _keeping(journal: Path) -> Iterator[None]:
+    """Who stops a search shall know that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.say(f"stopped; the same command goes on where it was ({journal})", err=True)
+        raise
 
 
 def _require_extra() -> None:

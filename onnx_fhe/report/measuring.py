@@ -68,8 +68,10 @@ def measure(
         stages = _stages(model, source, reduced, part, None if labels is None else labels[:samples], p_error)
         if source is not None:
             layers = _fidelity(reduced or source, model, pairs, part)
-    except OnnxFheError as error:
-        problem = printable(error.what)
+    except Exception as error:  # noqa: BLE001 - what only a report needs must not keep a circuit from being made
+        problem = printable(
+            error.what if isinstance(error, OnnxFheError) else f"{type(error).__name__}: {error}"
+        )
     inputs = tuple(
         InputRange(k, float(v.min()), float(v.max()))
         for k, v in data.items()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
 from ..inspection import places
+from ..ir.errors import OnnxFheError
 from ..ir.graph import constant_of, variable_inputs
 from ..ir.level import Level, level_of
 from ..manifest import ports
@@ -17,6 +19,9 @@ from ..passes.analysis.regions import server_nodes
 from ..passes.instruments import Instrument
 from ..passes.pipeline import pass_name
 from ..record import MOST_NODES, Measurements, NodeRecord, Record
+
+IMPORTING = ("normalize", "import-qat")
+"""Passes that bring a network to the form that the others know, as the same network."""
 
 
 class Recorder(Instrument):
@@ -35,14 +40,15 @@ class Recorder(Instrument):
         self.parameters = 0
 
     @override
-    def start(self, model: ir.Model, passes: object) -> None:
+    def start(self, model: ir.Model, passes: Sequence[PassBase]) -> None:
         self.operators = dict(Counter(_operator(n) for n in model.graph).most_common())
         self.parameters = sum(_size(v) for v in model.graph.initializers.values())
-        self._keep(model)
+        if not any(pass_name(p) in IMPORTING for p in passes):
+            self._keep(model)
 
     @override
     def after_pass(self, pass_: PassBase, model: ir.Model, modified: bool) -> None:
-        if modified and pass_name(pass_) in ("normalize", "import-qat"):
+        if pass_name(pass_) in IMPORTING and (modified or not self.nodes):
             self._keep(model)
 
     def record(self, measured: Measurements | None, bind: Mapping[str, int]) -> Record:
@@ -53,7 +59,10 @@ class Recorder(Instrument):
         nodes = list(model.graph)
         # At the integer level the artifact holds the model itself.
         kept = [] if level_of(model) is Level.INTEGER else nodes[:MOST_NODES]
-        where = places(model, server_nodes(model)) if kept else {}
+        where: dict[str, str] = {}
+        # What cannot run encrypted is refused by a pass, which knows more about it.
+        with suppress(OnnxFheError):
+            where = places(model, server_nodes(model)) if kept else {}
         self.nodes = tuple(_node(n, where.get(n.name or "", "")) for n in kept)
         self.left_out = len(nodes) - len(kept) if kept else 0
 
