@@ -25,7 +25,7 @@ class FuseTlu(Pass):
     A table is computed by running exactly those operators in onnxruntime over the range of the integers, so
     any operator that works element by element will do, alone, in a chain or in a diamond such as ``x *
     sigmoid(x)``. The range is the observed one with a margin, or the sound one (``--range-mode``); the same
-    goes for raw outputs.
+    goes for raw outputs. Accumulators of more than 20 bits get coarse tables, behind an exact ``RoundBits``.
     """
 
     name: ClassVar[str] = "fuse-tlu"
@@ -37,7 +37,7 @@ class FuseTlu(Pass):
 
         Raises:
             UnsupportedError: Two encrypted tensors meet in an operator that is no addition.
-            LimitError: A table would need more entries than is sensible.
+            LimitError: There are far too many different tables over a wide accumulator.
         """
         found = islands.find(model)
         decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
@@ -60,7 +60,7 @@ class FuseTlu(Pass):
         for index, island in enumerate(found):
             build.at(island.nodes[-1])
             if island.second is None:
-                output = build_table(model, island, declared(island.source), build, context)
+                output = build_table(model, island, declared(island.source), build)
             else:  # quantized tensors: what they can be at all is what they declare
                 bounds = sound.of(island.source), sound.of(island.second)
                 output = build_pairs(model, island, *bounds, build)

@@ -49,7 +49,13 @@ class InsertRounding(Pass):
         " none is given, and 0.005 for a model that was trained quantized if 5 bits can keep to it.",
         low=0,
     )
-    most: int = option(6, help="For auto: most bits that it takes.", low=1, high=8)
+    most: int | Literal["auto"] = option(
+        "auto",
+        help="For auto: most bits that it takes; 6 unless said otherwise, and up to 8 for single layers where"
+        " there are few bootstraps and classes would change.",
+        low=2,
+        high=8,
+    )
     mode: Literal["approximate", "exact"] = option(
         "approximate", help="exact costs one bootstrap more for each bit removed."
     )

@@ -17,6 +17,7 @@ from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.fuse_tlu import FuseTlu
+from onnx_fhe.passes.insert_rounding import InsertRounding
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
@@ -278,7 +279,7 @@ def test_what_is_no_table_is_refused(functions, node, found):
     assert "element by element" in message
 
 
-def test_a_table_that_is_far_too_wide_is_refused():
+def test_a_table_over_a_very_wide_accumulator_is_coarse():
     fused(dense("f = Relu(a)", wq=np.full((4, 6), 127, np.int8)))  # 18 bits are many, but it can be made
     body = (
         f"(float[N,200] x) => (float[N,2] y) {{ {HEAD} a = Gemm<transB = 1>(d0, w, b) f = Relu(a) {TAIL} }}"
@@ -290,10 +291,34 @@ def test_a_table_that_is_far_too_wide_is_refused():
     }
     weights |= {"wq1": integers(2, 4), "ws1": np.float32([1, 1]), "b1": np.float32([0, 0])}
     model = roads.apply(roads.model(body, **(weights | SCALES | BOUNDS)), "lower-to-integer")
+    coarse = fused(model)
+    lookup = roads.node(coarse, "TableLookup")
+    rounding = lookup.inputs[0].producer()
+    step = 2 ** rounding.attributes.get_int("lsbs_to_remove")
+    assert rounding.op_type == "RoundBits"
+    assert lookup.attributes.get_int("step") == step == 2**7
+    assert 2**15 < lookup.inputs[1].const_value.shape[1] <= 2**16 + 1
+    data = {"x": inputs(100, 200)}
+    verify(coarse)
+    rounded = coarse.clone()
+    done = InsertRounding(bits=6, fill="none").with_context(Context(calibration=data, range_margin=0.2))
+    done(rounded)
+    verify(rounded)
+    assert [n.op_type for n in rounded.graph].count("RoundBits") >= 1
+    lookup = roads.node(rounded, "TableLookup")
+    assert lookup.inputs[1].const_value.shape[1] == 2**6
+    before, after = (run(m, data)["y"] for m in (coarse, rounded))
+    assert np.abs(before - after).mean() <= 0.1 * max(before.std(), 1.0)
+    assert not done(rounded).modified
+
+
+def test_far_too_many_wide_tables_are_refused(monkeypatch):
+    monkeypatch.setattr("onnx_fhe.passes.lowering.tables.MOST_CELLS", 2**13)
+    monkeypatch.setattr("onnx_fhe.passes.lowering.tables.COARSE_CELLS", 2**10)
     with pytest.raises(LimitError) as refused:
-        fused(model)
+        fused(dense("f = Mul(a, m)", wq=np.full((4, 6), 127, np.int8), m=np.float32([1, 2, 3, 4])))
     assert "'n3' (Gemm)" in str(refused.value)
-    assert "23 bits" in str(refused.value)
+    assert "4 different tables" in str(refused.value)
     assert "prune" in str(refused.value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,13 +13,17 @@ from ...ir.graph import constant_of
 from ...ir.level import QUANTIZERS
 from ..analysis.islands import Island
 from ..analysis.ranges import Interval, over_axes
-from ..base import Context
 from .build import Builder
 from .views import rank_of
 
 MOST_ENTRIES = 2**20
 MOST_CELLS = 2**27
-"""Entries of one table, and of all tables of a tensor: past this the accumulator is far too wide anyway."""
+"""Entries of one table, and of all tables of a tensor, that are computed one by one."""
+COARSE_ENTRIES = 2**16
+COARSE_CELLS = 2**24
+FEWEST_ENTRIES = 2**10
+"""Where there would be more, no backend takes the table before ``insert-rounding`` has cut it to 8 bits and
+fewer. For that it need not know every entry: a table of every 2^k-th does, behind a RoundBits of k bits."""
 
 
 def varying_axes(island: Island) -> list[int]:
@@ -48,59 +54,74 @@ def varying_axes(island: Island) -> list[int]:
     return sorted(axes)
 
 
-def build_table(
-    model: ir.Model, island: Island, bounds: Interval, build: Builder, context: Context
-) -> ir.Value:
+def build_table(model: ir.Model, island: Island, bounds: Interval, build: Builder) -> ir.Value:
     """Insert the TableLookup of an island; returns its output.
 
     Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around
-    the lookup, since a table is chosen by one axis.
+    the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one.
 
     Args:
         model: The model.
         island: What becomes a table.
         bounds: Declared bounds of the source, for each element.
         build: Inserts nodes.
-        context: Limits.
     """
     axes = varying_axes(island)
     low, high = over_axes(bounds, axes)
     low, high = np.floor(low).reshape(-1), np.ceil(high).reshape(-1)
     size = int((high - low).max()) + 1
-    if size > MOST_ENTRIES or size * len(low) > MOST_CELLS:
+    step = _step(size, len(low))
+    if step > 1:
+        low, high = np.floor(low / step) * step, np.ceil(high / step) * step
+        size = int((high - low).max()) // step + 1
+    if size < FEWEST_ENTRIES < FEWEST_ENTRIES * step:
         node = island.source.producer()
         raise LimitError(
-            "the accumulator in front of this table is too wide",
+            "the accumulators in front of these tables are too wide",
             node=str(node.name) if node else "",
             op=node.op_type if node else "",
-            found=f"{size} different values ({int(np.ceil(np.log2(size)))} bits)",
-            allowed=f"{MOST_ENTRIES} values, and {context.limits.table_bits} bits without rounding",
+            found=f"{len(low)} different tables of {size * step} values and more",
+            allowed=f"{COARSE_CELLS} values in all",
             do="use fewer bits for weights and activations, or prune",
         )
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
-    first = low - np.floor((size - 1 - (high - low)) / 2)
+    first = low - np.floor((size - 1 - (high - low) / step) / 2) * step
     if len(axes) > 1:  # merged channels run over all elements
         shape = [int(d) for d in list(island.source.shape or [])[1:]]  # type: ignore[arg-type]
         kept = [n if i in axes else 1 for i, n in enumerate(shape, start=1)]
         first = np.broadcast_to(first.reshape(kept), shape).reshape(-1)
-    table = _evaluate(model, island, first, size, axes)
+    table = _evaluate(model, island, first, size, axes, step)
     layer = island.source.producer()
     name = f"{layer.name if layer is not None else island.source.name}_table"
     source, axis = island.source, axes[0] if axes else 1
     if len(axes) > 1:
         source, axis = _merge(island.source, build, name), 1
+    if step > 1:
+        removed = step.bit_length() - 1
+        source = build.dialect(
+            "RoundBits", [source], source, f"{name}_coarse", lsbs_to_remove=removed, mode="exact"
+        )
     values = [source, build.constant(f"{name}_values", table), build.constant(f"{name}_first", first)]
-    output = build.dialect("TableLookup", values, source, name, step=1, axis=axis)
+    output = build.dialect("TableLookup", values, source, name, step=step, axis=axis)
     return _split(output, island.source, build, name) if len(axes) > 1 else output
 
 
-def _evaluate(model: ir.Model, island: Island, first: np.ndarray, size: int, axes: list[int]) -> np.ndarray:
-    """(channels, size): batch entry i holds the i-th integer of every channel's range."""
+def _step(size: int, channels: int) -> int:
+    """Distance of the entries of ``channels`` tables over ranges of ``size`` integers, a power of two."""
+    if size <= MOST_ENTRIES and size * channels <= MOST_CELLS:
+        return 1
+    return 2 ** math.ceil(math.log2(size / min(COARSE_ENTRIES, COARSE_CELLS / channels)))
+
+
+def _evaluate(
+    model: ir.Model, island: Island, first: np.ndarray, size: int, axes: list[int], step: int
+) -> np.ndarray:
+    """(channels, size): batch entry i holds every ``step``-th integer of every channel's range."""
     source = island.source
     shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
     if len(axes) > 1:
         shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
-    grid = np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
+    grid = step * np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
     inputs = grid.astype(np.float32)
     opset = model.graph.opset_imports.get("", 21)
     quantizer = next(n for n in island.nodes if n.op_type == "QuantizeLinear")

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.divergence import output_error, outputs
-from ..analysis.noise import NoisyModel
+from ..analysis.divergence import outputs
 from ..base import Context
 from .fill import Fill
+from .raising import Loss, raise_layers
 from .setting import Setting
 
 if TYPE_CHECKING:
     from ..insert_rounding import InsertRounding
 
-FEWEST = 2
+FEWEST, MOST, WIDEST = 2, 6, 8
+"""Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
 
 
 def choose(
@@ -30,6 +31,9 @@ def choose(
     context: Context,
 ) -> list[Setting]:
     """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
+
+    Where that leaves too much, or changes too many classes, single layers go up again as long as the circuit
+    stays cheap (``raise_layers``), unless the user gave a limit.
 
     Args:
         model: Integer level; not changed.
@@ -44,13 +48,15 @@ def choose(
     Returns:
         A setting for each of ``tables``.
     """
-    wanted = outputs(model, data)
+    loss = Loss.of(model, outputs(model, data))
     names = [t.name for t in tables]
     fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)
-    ladder = [Setting(b, f) for b in range(FEWEST, options.most + 1) for f in fills]
-    steps, done = len(ladder) + len(tables), 0
+    most = MOST if options.most == "auto" else options.most
+    ladder = [Setting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
+    usual = [p for p, setting in enumerate(ladder) if setting.bits <= most]
+    steps, done = len(usual) + len(tables), 0
 
-    def error_of(places: Sequence[int]) -> float:
+    def rounded(places: Sequence[int]) -> ir.Model:
         nonlocal done
         context.progress("choose rounding", min(done, steps), steps)
         done += 1
@@ -59,8 +65,10 @@ def choose(
         options.round(
             tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context
         )
-        found = NoisyModel(tried, context.p_error).run(data, context.seed)
-        return output_error(list(found.values()), wanted)
+        return tried
+
+    def error_of(places: Sequence[int]) -> float:
+        return loss.error(rounded(places), data, context)
 
     def settings(places: Sequence[int]) -> list[Setting]:
         return [
@@ -70,8 +78,8 @@ def choose(
 
     wanted_error, allowed = tolerance
     error, enough = np.inf, None
-    for place, setting in enumerate(ladder):
-        if enough is not None and setting.bits > context.limits.comfortable_table_bits:
+    for place in usual:
+        if enough is not None and ladder[place].bits > context.limits.comfortable_table_bits:
             (places, error), wanted_error = enough, allowed
             break
         places = [place] * len(tables)
@@ -80,25 +88,30 @@ def choose(
             break
         if error <= allowed and enough is None:
             enough = places, error
-    else:
-        context.notes.append(
-            f"insert-rounding: {options.most} bits leave an output error of {error:.2%} of the variance, more"
-            f" than the tolerance of {wanted_error:.2%}; raise `most` if accuracy suffers"
-            " (tables then cost several times more)"
-        )
-        return settings(places)
-    sizes = [
-        int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)])) for t in tables
-    ]
-    for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
-        while fixed[tables[index]] is None and places[index] > 0:
-            tried = [p - 1 if i == index else p for i, p in enumerate(places)]
-            if (now := error_of(tried)) > wanted_error:
-                break
-            places, error = tried, now
+    if error <= wanted_error:
+        sizes = [
+            int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)]))
+            for t in tables
+        ]
+        for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
+            while fixed[tables[index]] is None and places[index] > 0:
+                tried = [p - 1 if i == index else p for i, p in enumerate(places)]
+                if (now := error_of(tried)) > wanted_error:
+                    break
+                places, error = tried, now
+    if options.most == "auto":
+        free = [i for i, t in enumerate(tables) if fixed[t] is None]
+        places = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
+        error = error_of(places)
     bits = ", ".join(str(s.bits) for s in settings(places))
-    context.notes.append(
+    note = (
         f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of"
         f" {error:.2%} of the variance"
     )
+    if error > wanted_error:
+        note += (
+            f", more than the tolerance of {wanted_error:.2%}; raise `most` if accuracy suffers (tables then"
+            " cost several times more)"
+        )
+    context.notes.append(note)
     return settings(places)

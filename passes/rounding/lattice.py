@@ -59,6 +59,7 @@ class Channel:
         table: (size) entries of the unrounded table.
         inputs: Observed accumulators, as the layers before (rounded already) produce them.
         targets: The entry that each of them had without any rounding.
+        step: Neighbouring accumulators that have one entry: more than 1 in a coarse table.
     """
 
     low: int
@@ -67,6 +68,7 @@ class Channel:
     table: np.ndarray
     inputs: np.ndarray
     targets: np.ndarray
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _observe(channel: Channel, cell: int) -> _Seen:
     span = channel.high - channel.low
     size = span // cell + 1
     centre = np.minimum(channel.low + np.arange(size) * cell + (cell - 1) / 2, channel.high)
-    unrounded = _at(channel, centre)
+    known = _at(channel, centre)
     place_of = np.clip((channel.inputs - channel.low) // cell, 0, size - 1).astype(int)
     count = np.bincount(place_of, minlength=size).astype(np.float64)
     # The unrounded table's shape is known: only what the observations differ from it by is smoothed.
@@ -158,14 +160,14 @@ def _observe(channel: Channel, cell: int) -> _Seen:
     if size >= len(kernel):
         count, surplus = (np.convolve(a, kernel, mode="same") for a in (count, surplus))
     # Smoothing carries differences to neighbours, where they may lead out of the table's range.
-    wanted = np.clip(unrounded + surplus / (count + PRIOR * cell), channel.table.min(), channel.table.max())
+    wanted = np.clip(known + surplus / (count + PRIOR * cell), channel.table.min(), channel.table.max())
     weight = (1 - FLOOR) * count / max(count.sum(), 1e-9) + FLOOR / size
     return _Seen(centre, weight, wanted)
 
 
 def _at(channel: Channel, x: np.ndarray) -> np.ndarray:
     """The unrounded table at accumulators, whole or not."""
-    index = np.clip(np.rint(x - channel.first), 0, len(channel.table) - 1).astype(int)
+    index = np.clip(np.rint(x - channel.first) // channel.step, 0, len(channel.table) - 1).astype(int)
     return np.asarray(channel.table[index], np.float64)
 
 

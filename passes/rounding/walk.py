@@ -15,6 +15,7 @@ from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
 from ..base import Context
 from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
+from .coarse import lift, rounding_of
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place_within, width_for
 from .setting import Setting
@@ -52,13 +53,16 @@ class Walk:
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
+        for table, setting in self.settings.items():
+            if setting.bits:
+                lift(self.build, table)
         nodes = list(self.model.graph)
         for index, node in enumerate(nodes):
             self.build.at(node)
             inputs = list(node.inputs)
             self.plain.step([node])
             setting = self.settings.get(node)
-            if setting and setting.bits and node.attributes.get_int("step", 1) == 1:
+            if setting and setting.bits and rounding_of(node) is None:
                 self.rounded.step([*self._round(node, setting), node])
             else:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
@@ -94,16 +98,19 @@ class Walk:
         axis = table.attributes.get_int("axis", 1) or 1
         keep = [axis] if len(entries) > 1 else []
         low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source), keep))
+        step = table.attributes.get_int("step", 1) or 1
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
-            return []
+            if step == 1:
+                return []
+            width = Width(setting.bits + 1, 1)
         width, gains = fill_range(source, high - low, width, setting.fill, exact_room(self.model, source))
         x, wanted = (
             np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
             for a in (self.rounded[source], self.plain[table.outputs[0]])
         )
         channels = [
-            Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c])
+            Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c], step)
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0

@@ -1,0 +1,108 @@
+"""Raising single layers: more bits for the tables that keep a network from deciding as it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..analysis.classes import Kind, changed, kind_of, scores
+from ..analysis.cost import estimate
+from ..analysis.divergence import output_error
+from ..analysis.noise import NoisyModel
+from ..base import Context
+from .setting import Setting
+
+CHANGED = 0.02
+"""Share of the calibration samples whose class rounding and noise may change."""
+AFFORDABLE = 28e9
+"""Operations of all bootstraps together, some five seconds on one core, up to which layers are raised."""
+WORTH = 0.9
+"""A raise has to bring the loss down to this share."""
+DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What rounding and the noise of encryption cost a network.
+
+    Attributes:
+        kind: Of the outputs.
+        wanted: The outputs of the unrounded model on calibration data.
+    """
+
+    kind: Kind
+    wanted: list[np.ndarray]
+
+    @classmethod
+    def of(cls, model: ir.Model, wanted: list[np.ndarray]) -> Loss:
+        """The loss of roundings of ``model``."""
+        return cls(kind_of(wanted, scores(model), list(model.graph.outputs)), wanted)
+
+    def error(self, rounded: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> float:
+        """Mean squared error over the variance of the outputs."""
+        found = NoisyModel(rounded, context.p_error).run(data, context.seed)
+        return output_error(list(found.values()), self.wanted)
+
+    def excess(
+        self, rounded: ir.Model, data: Mapping[str, np.ndarray], tolerance: float, context: Context
+    ) -> float:
+        """The error as a multiple of what is tolerated, or the share of changed classes, if that is more."""
+        noisy = NoisyModel(rounded, context.p_error)
+        found = [list(noisy.run(data, context.seed + i).values()) for i in range(DRAWS)]
+        error = float(np.mean([output_error(f, self.wanted) for f in found])) / max(tolerance, 1e-12)
+        if self.kind == "values":
+            return error
+        return max(error, float(np.mean([changed(f[0], self.wanted[0]) for f in found])) / CHANGED)
+
+
+def raise_layers(
+    places: Sequence[int],
+    free: Sequence[int],
+    ladder: Sequence[Setting],
+    rounded: Callable[[Sequence[int]], ir.Model],
+    loss: Loss,
+    tolerance: float,
+    data: Mapping[str, np.ndarray],
+    context: Context,
+) -> list[int]:
+    """Raise the layer that gains most for its price, again and again, until the loss is within bounds.
+
+    It ends too where no raise brings enough, or the circuit would not be cheap any more: a network of few
+    bootstraps can afford wide tables.
+
+    Args:
+        places: For each table its place in ``ladder``.
+        free: The tables that may change.
+        ladder: Settings in order of their price.
+        rounded: The model at given places.
+        loss: What there is to lose.
+        tolerance: Mean squared error over the variance of the outputs.
+        data: Calibration inputs.
+        context: For the noise.
+    """
+    best, now = list(places), rounded(places)
+    excess, price = loss.excess(now, data, tolerance, context), estimate(now).complexity
+    while excess > 1:
+        found = []
+        for index in free:
+            tried = _raised(best, index, ladder)
+            if tried == best:
+                continue
+            model = rounded(tried)
+            cost, left = estimate(model).complexity, loss.excess(model, data, tolerance, context)
+            if cost <= AFFORDABLE and left <= WORTH * excess:
+                found.append(((excess - left) / max(cost - price, 0.01 * price), tried, left, cost))
+        if not found:
+            break
+        _, best, excess, price = max(found, key=lambda f: f[0])
+    return best
+
+
+def _raised(places: Sequence[int], index: int, ladder: Sequence[Setting]) -> list[int]:
+    """One layer a bit up, at the same fill; unchanged where there are no more."""
+    now = ladder[places[index]]
+    higher = [p for p, s in enumerate(ladder) if s == Setting(now.bits + 1, now.fill)]
+    return [higher[0] if i == index and higher else p for i, p in enumerate(places)]
