@@ -9,6 +9,7 @@ bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps measured for 0.113, and 0.17 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -17,8 +18,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
-from ...ir.graph import is_dialect
+from ...ir.graph import constant_of, is_dialect
 from ...ir.tolerance import p_error_of
+from .bootstrap import bootstrap_of
 
 CHUNK = 1024
 """Samples that noise is drawn for at once."""
@@ -47,10 +49,9 @@ class NoisyModel:
         noisy, scales = with_noise(model)
         self._session = runtime.Session(noisy)
         # Standard deviation in front of each table, in units of its accumulator.
-        self._sigmas = {
-            str(v.name): np.float32(noise_steps((not override and n.p_error) or p_error) * n.step)
-            for v, n in scales.items()
-        }
+        errors = {n: (not override and n.p_error) or p_error for n in scales.values()}
+        self._sigmas = {str(v.name): np.float32(noise_steps(errors[n]) * n.step) for v, n in scales.items()}
+        self._biases = {str(v.name): np.float32(n.bias(errors[n])) for v, n in scales.items()}
         self._shapes = {
             str(v.name): [int(d) for d in list(v.shape or [])[1:]]  # type: ignore[arg-type]
             for v in scales
@@ -75,6 +76,7 @@ class NoisyModel:
     def _drawn(self, name: str, samples: int, random: np.random.Generator) -> np.ndarray:
         noise = random.standard_normal([samples, *self._shapes[name]], dtype=np.float32)
         noise *= self._sigmas[name]
+        noise += self._biases[name]
         return noise
 
 
@@ -85,10 +87,27 @@ class Noise:
     Attributes:
         step: Distance of two inputs that the table tells apart.
         p_error: Of the lookup, where it says.
+        bits: Of the table; 0 for an output that is decrypted.
+        rounds: Whether it is an approximate rounding.
     """
 
     step: int
     p_error: float | None
+    bits: int
+    rounds: bool
+
+    def bias(self, p_error: float) -> float:
+        """What is added besides, in units of the accumulator (found in Concrete's simulation).
+
+        A tie of approximate rounding goes up as surely as the next integer below it goes down: the boundary
+        is between the two. And a bootstrap sees the accumulator in ``2 N`` slots of which the table has half:
+        the boundary is in the middle of one.
+        """
+        between = 0.5 if self.rounds and self.step > 1 else 0.0
+        if not self.bits:
+            return between
+        slots = 2 * bootstrap_of(self.bits, p_error=p_error).parameters.polynomial_size
+        return between + self.step * 2.0**self.bits / slots
 
 
 def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
@@ -116,7 +135,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
         name = f"{node.name}_noise"
         noise = ir.Value(name=name, shape=source.shape, type=ir.TensorType(ir.DataType.FLOAT))
         noisy.graph.inputs.append(noise)
-        scales[noise] = Noise(step, _p_error(node))
+        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding)
         added = ir.node("Add", [source, noise], name=f"{name}_added")
         nodes = [added]
         if not rounding:
@@ -143,6 +162,12 @@ def _p_error(node: ir.Node) -> float | None:
     lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
     said = [p_error_of(n) for n in lookups if is_dialect(n, "TableLookup")]
     return min((p for p in said if p is not None), default=None)
+
+
+def _table_bits(node: ir.Node) -> int:
+    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
+    tables = [constant_of(n.inputs[1]) for n in lookups if is_dialect(n, "TableLookup")]
+    return max((math.ceil(math.log2(t.shape[1])) for t in tables if t is not None), default=0)
 
 
 def _is_rounded(value: ir.Value) -> bool:
