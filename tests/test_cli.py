@@ -238,7 +238,7 @@ def test_compile_says_what_it_costs(compiled):
     keys = {"name", "operator", "accumulator_bits", "table_bits", "programmable_bootstraps"}
     assert all(keys == set(layer) for layer in found["layers"])
     assert sum(layer["programmable_bootstraps"] for layer in found["layers"]) == 64
-    assert {"load", "passes", "circuit", "compare", "save"} == set(found["seconds"])
+    assert {"load", "passes", "circuit", "compare", "record", "save"} == set(found["seconds"])
     assert isinstance(found["notes"], list)
 
 

@@ -113,9 +113,8 @@ def _stages(
         runs.append(run("reduced", reduced))
     runs.append(run("integer", model))
     # Where the lookups say what they tolerate, there is nothing to try out.
-    tried = set() if p_error is None else {p_error} if recorded(model) else {p_error, TOLERANT}
-    for p in sorted(tried):
-        runs.append(("encrypted", NoisyModel(model, p).run(data), p))
+    tried: set[float] = set() if p_error is None else {p_error} if recorded(model) else {p_error, TOLERANT}
+    runs += [("encrypted", NoisyModel(model, p).run(data), p) for p in sorted(tried)]
     reference = runs[0][1]
     found = []
     for name, outputs, p in runs:

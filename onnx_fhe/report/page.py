@@ -122,7 +122,7 @@ def final_stage(stages: tuple[Stage, ...], manifest: Manifest) -> Stage | None:
     if asked := [s for s in encrypted if s.p_error == manifest.p_error]:
         return asked[0]
     clear = [s for s in stages if s.name == "integer"]
-    return (encrypted or clear or [None])[0]
+    return next(iter([*encrypted, *clear]), None)
 
 
 def bound(found: Range, layers: tuple[Layer, ...]) -> Bound:
@@ -211,7 +211,7 @@ def _visible(value: Any) -> Any:
 
 
 def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from ..backends.lookups import read_lookup
@@ -111,11 +112,12 @@ def narrowed(model: ir.Model, bits: Mapping[str, int]) -> ir.Model:
             lookup.source.shape,
             lookup.source.type,
         )
-        table = ir.tensor(
-            lookup.tables[:, :: 1 << more].astype("float32"), name=f"{node.name}_narrowed_values"
-        )
+        thinned = lookup.tables[:, :: 1 << more].astype(np.float32)
         values = ir.Value(
-            name=table.name, const_value=table, shape=table.shape, type=ir.TensorType(table.dtype)
+            name=f"{node.name}_narrowed_values",
+            const_value=ir.tensor(thinned),
+            shape=ir.Shape(thinned.shape),
+            type=ir.TensorType(ir.DataType.FLOAT),
         )
         copy.graph.register_initializer(values)
         copy.graph.insert_before(node, rounds)
