@@ -24,8 +24,8 @@ from onnx_fhe.tuning.frontier import (
     non_dominated,
 )
 from onnx_fhe.tuning.goal import Goal
+from onnx_fhe.tuning.judge import Judge
 from onnx_fhe.tuning.metric import Answers, resolve, standard_error
-from onnx_fhe.tuning.search import Judge
 from onnx_fhe.tuning.space import STEPS, Layers, Space, cheaper, exacter, presets, seeds
 
 SPACE = Space((Layers(("/fc1/Gemm", "/fc2/Gemm"), ("/fc1/Gemm",)), Layers(("/fc1/Gemm",), ())))

@@ -15,8 +15,8 @@ from ..machine import predict
 from ..program import Program
 from ..scoring import agreement
 from .frontier import Measured, Point
+from .judge import Judge
 from .metric import Answers
-from .search import Judge
 from .trying import Tester
 
 SIMULATED, ROUNDS = 600, 3

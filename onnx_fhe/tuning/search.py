@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from .frontier import Axis, Failure, Point, axes_of, non_dominated
-from .goal import Goal, better
+from .frontier import Failure, Point, non_dominated
+from .judge import Judge
 from .space import Parameters, Seed, Space, cheaper, exacter, presets, seeds
 from .study import Study
 from .trying import Candidate, Outcome
@@ -16,7 +17,9 @@ from .workers import Workers
 MOST_REPEATS = 60
 """So many choices in a row that were tried before, and there is nothing left to try."""
 NEAR = 3
-"""Points that barely miss the constraints which the search tries to mend."""
+"""Points from which steps are taken: the best, and those that barely miss the constraints."""
+PATIENCE = 4
+"""Networks of one size that miss the constraints so often are not mended any more."""
 
 
 @dataclass(frozen=True)
@@ -30,50 +33,6 @@ class Budget:
 
     trials: int | None
     seconds: float | None
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What the search compares points with.
-
-    Attributes:
-        goal: The constraints.
-        float_score: The metric of the float model.
-        higher_is_better: Of the metric.
-    """
-
-    goal: Goal
-    float_score: float
-    higher_is_better: bool
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """What is traded."""
-        return axes_of(self.goal)
-
-    def violations(self, point: Point) -> dict[str, float]:
-        """By constraint: how far it is missed; 0 or less is held."""
-        return self.goal.violations(
-            point.score,
-            point.seconds,
-            point.samples_per_second,
-            point.key_bytes,
-            self.float_score,
-            self.higher_is_better,
-        )
-
-    def miss(self, point: Point) -> float:
-        """How far all constraints together are missed; 0 where they are held."""
-        return sum(max(0.0, v) for v in self.violations(point).values())
-
-    def rank(self, point: Point) -> tuple[float, ...]:
-        """Sort key, the best first: what holds, by the goal; then what misses least."""
-        order = better(self.goal, self.higher_is_better)(point.score, point.seconds)
-        return (self.miss(point), *order, point.number)
-
-    def best(self, points: list[Point]) -> list[Point]:
-        """The points that hold the constraints, the best first."""
-        return sorted((p for p in points if self.miss(p) == 0), key=self.rank)
 
 
 @dataclass(frozen=True)
@@ -254,8 +213,14 @@ class Search:
         """From points that miss a constraint by little, and would be better than the best if they held it."""
         found = self.judge.best(self.points)
         limit = self.judge.rank(found[0])[1] if found else float("inf")
-        misses = [p for p in self.points if self.judge.miss(p) > 0 and self.judge.rank(p)[1] < limit]
-        for point in sorted(misses, key=self.judge.rank)[:NEAR]:
+        missing = [p for p in self.points if self.judge.miss(p) > 0]
+        sizes = Counter(_size(self._choices[p.number]) for p in missing)
+        near = [
+            p
+            for p in missing
+            if self.judge.rank(p)[1] < limit and sizes[_size(self._choices[p.number])] < PATIENCE
+        ]
+        for point in sorted(near, key=self.judge.rank)[:NEAR]:
             missed = {n for n, v in self.judge.violations(point).items() if v > 0}
             step = exacter if missed & {"max_accuracy_drop", "min_accuracy"} else cheaper
             yield from step(self.space, self._choices[point.number])
@@ -265,6 +230,10 @@ class Search:
 
     def _tell(self) -> None:
         self.watch(self.state())
+
+
+def _size(chosen: Parameters) -> tuple[int, int, int]:
+    return (*_removal(chosen), chosen["rounding"])
 
 
 def _removal(chosen: Parameters) -> tuple[int, int]:

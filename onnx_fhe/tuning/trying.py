@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +112,18 @@ class Task:
             range_margin=self.range_margin,
             p_error=p_error,
         )
+
+    def fingerprint(self, *more: object) -> str:
+        """Of all that the result of a trial depends on, and of ``more``."""
+        digest = hashlib.sha256(self.model)
+        for arrays in (self.calibration, self.data):
+            for name, array in sorted(arrays.items()):
+                digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        for labels in (self.calibration_labels, self.labels):
+            digest.update(b"" if labels is None else labels.tobytes())
+        settings = (self.seed, self.range_mode, self.range_margin, self.limits, self.machine, self.plugins)
+        digest.update(repr((settings, more, version("onnx-fhe"))).encode())
+        return digest.hexdigest()
 
 
 def to_bytes(model: ir.Model) -> bytes:

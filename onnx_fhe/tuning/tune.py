@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from ..compiling import compile_model
 from ..given import DataLike, as_data, check_error, check_ranges, check_seed
-from ..ir.data import Data, calibration_for
-from ..ir.errors import DataError, UserError
+from ..ir.errors import UserError
 from ..ir.guard import FileLimits
-from ..ir.load import FILE_KEY, load
-from ..ir.runtime import Arrays, Session
+from ..ir.load import FILE_KEY
 from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..manifest import packages
 from ..passes.plugins import load_plugin
 from ..program import Program, find_backend
 from .finals import Finals
-from .frontier import Frontier, Point, TestReport, axes_of, non_dominated
-from .goal import DROP, Goal, check_possible, option_of
-from .metric import Answers, Metric, resolve, standard_error
+from .frontier import Frontier, Point, axes_of, non_dominated
+from .goal import DROP, Goal, check_possible
+from .judge import Judge
+from .metric import Metric, resolve
 from .pricing import Machine
 from .probing import probe
-from .search import Budget, Judge, Search, State, Watch
+from .search import Budget, Search, State, Watch
 from .study import Study
+from .subject import Subject
 from .trying import Task, Tester, to_bytes
 from .workers import Dask, Inline, Processes, Workers
 
@@ -132,7 +129,7 @@ def tune(
     check_seed(seed)
     for plugin in plugins:
         load_plugin(plugin)
-    given = _Given(model, calibration, data, limits, bind)
+    given = Subject(model, calibration, data, limits, bind)
     floats = given.floats
     scored = resolve(metric, floats)
     float_score = scored.score(floats)
@@ -159,7 +156,7 @@ def tune(
     judge = Judge(goal, float_score, scored.higher_is_better)
     study = Study(
         None if journal is None else Path(journal),
-        _fingerprint(task, scored.name, space.p_errors),
+        task.fingerprint(scored.name, space.p_errors),
         goal,
         scored.higher_is_better,
         seed,
@@ -201,7 +198,7 @@ def tune(
     unmet: tuple[str, ...] = ()
     if best is None:
         near = chosen.as_measured if chosen is not None else min(search.points, key=judge.rank)
-        nearest, unmet = near.number, _unmet(judge, near, scored.name)
+        nearest, unmet = near.number, judge.unmet(near, scored.name)
     axes = axes_of(goal)
     frontier = Frontier(
         model=given.model.metadata_props.get(FILE_KEY, ""),
@@ -221,51 +218,11 @@ def tune(
         backend=backend,
         seed=seed,
         priced_with=profile.describe(),
-        test=None if test is None or chosen is None else _test(given, as_data(test), scored, chosen.program),
+        test=None if test is None or chosen is None else given.report(as_data(test), scored, chosen.program),
         notes=tuple(notes),
         packages=packages(),
     )
     return Tuned(None if best is None else best.program, frontier)
-
-
-class _Given:
-    """Model and data, matched with each other."""
-
-    def __init__(
-        self,
-        model: ir.Model | str | os.PathLike[str],
-        calibration: DataLike,
-        data: DataLike,
-        limits: FileLimits | None,
-        bind: Mapping[str, int] | None,
-    ) -> None:
-        self.raw_calibration, scored = as_data(calibration), as_data(data)
-        shapes = {k: a.shape for k, a in self.raw_calibration.arrays.items()}
-        self.model = (
-            model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
-        )
-        self.calibration = calibration_for(self.model, self.raw_calibration)
-        self.calibration_labels = self.raw_calibration.labels
-        self.data, self.labels = calibration_for(self.model, scored), _labels(scored)
-        self.samples = len(next(iter(self.data.values())))
-        self.floats = self.answers(self.data, self.labels)
-
-    def answers(self, data: Arrays, labels: np.ndarray | None) -> Answers:
-        """The float model's."""
-        expected = Session(self.model).run_batched(data)
-        return Answers(expected, labels, expected, self.model)
-
-
-def _labels(data: Data) -> np.ndarray | None:
-    samples = {len(a) for a in data.arrays.values() if a.ndim}
-    if data.labels is not None and len(data.labels) not in samples:
-        raise DataError(
-            "labels and samples differ in number",
-            file=data.file,
-            found=f"{len(data.labels)} labels",
-            allowed=f"{', '.join(map(str, sorted(samples)))}, one for each sample",
-        )
-    return data.labels
 
 
 def _check(trials: int | None, seconds: float | None, jobs: int, finalists: int, encrypted: int) -> None:
@@ -308,72 +265,6 @@ def _packed(metric: Metric) -> bytes:
     finally:
         if module is not None and module.__name__ in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _fingerprint(task: Task, metric: str, p_errors: tuple[float, ...]) -> str:
-    """Of all that the result of a trial depends on."""
-    digest = hashlib.sha256(task.model)
-    for arrays in (task.calibration, task.data):
-        for name, array in sorted(arrays.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-    for labels in (task.calibration_labels, task.labels):
-        digest.update(b"" if labels is None else labels.tobytes())
-    rest = (
-        metric,
-        task.seed,
-        task.range_mode,
-        task.range_margin,
-        task.limits,
-        task.machine,
-        task.plugins,
-        p_errors,
-        version("onnx-fhe"),
-    )
-    digest.update(repr(rest).encode())
-    return digest.hexdigest()
-
-
-def _unmet(judge: Judge, point: Point, metric: str) -> tuple[str, ...]:
-    """The constraints that a point misses, in words."""
-    better = "at least" if judge.higher_is_better else "at most"
-    sign = 1 if judge.higher_is_better else -1
-    found = {
-        "max_accuracy_drop": (
-            f"{metric} {better} {judge.float_score - sign * (judge.goal.max_accuracy_drop or 0):.4g}",
-            f"{point.score:.4g}",
-        ),
-        "min_accuracy": (f"{metric} {better} {judge.goal.min_accuracy or 0:.4g}", f"{point.score:.4g}"),
-        "max_latency": (f"at most {judge.goal.max_latency or 0:.3g} s", f"{point.seconds:.3g} s"),
-        "min_throughput": (
-            f"at least {judge.goal.min_throughput or 0:.3g} samples a second",
-            f"{point.samples_per_second:.3g}",
-        ),
-        "max_key_size": (
-            f"keys of at most {(judge.goal.max_key_size or 0) / 1e6:.3g} MB",
-            f"{point.key_bytes / 1e6:.3g} MB",
-        ),
-    }
-    return tuple(
-        f"{option_of(name)}: {found[name][0]}, found {found[name][1]}"
-        for name, missed in judge.violations(point).items()
-        if missed > 0
-    )
-
-
-def _test(given: _Given, data: Data, metric: Metric, program: Program) -> TestReport:
-    arrays, labels = calibration_for(given.model, data), _labels(data)
-    floats = given.answers(arrays, labels)
-    mine = replace(floats, outputs=program.simulate(arrays).outputs)
-    error = None
-    if metric.each is not None:
-        error = standard_error(metric.each(mine), metric.each(floats))
-    return TestReport(
-        file=Path(data.file).name,
-        samples=len(next(iter(arrays.values()))),
-        float_score=metric.score(floats),
-        score=metric.score(mine),
-        score_error=error,
-    )
 
 
 def _nothing(search: Search) -> UserError:
