@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,9 +12,12 @@ from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load, runtime
 from onnx_fhe.ir.partition import partition
+from onnx_fhe.ir.tolerance import set_p_error
 from onnx_fhe.passes.analysis.noise import NoisyModel, noise_steps, with_noise
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
+
+Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 
 
 def _integer(example, text="insert-rounding{bits=4}"):
@@ -59,6 +65,53 @@ def test_errors_are_as_large_as_in_concretes_simulation(digits_mlp, p_error):
     )
     measured = float(((next(iter(simulated.values())) - exact) ** 2).mean())
     assert float(((modelled - exact) ** 2).mean()) == pytest.approx(measured, rel=0.4)
+
+
+def _side_by_side(elements=64):
+    """Lookups of 4 bits on the upper bits of 7, with nothing linear between them: they err independently."""
+    b = Builder(0)
+    x = b.encrypt("x", (elements,), 0, 123)
+    rounded = b.op("RoundBits", x, domain="onnx_fhe", lsbs_to_remove=3, mode="approximate")
+    y = b.lookup(rounded, np.arange(16)[None], [0], step=8)
+    b.decrypt(y, low=0, high=15)
+    return b.model()
+
+
+@pytest.mark.parametrize("p_error", [1e-5, 1e-2])
+def test_as_many_lookups_err_as_in_concretes_simulation(p_error):
+    """A two-proportion test on 6,400 lookups that err independently of each other."""
+    from onnx_fhe.backends.base import LowerOptions
+
+    model = _side_by_side()
+    server = partition(model).server
+    name = server.graph.inputs[0].name
+    values = np.random.default_rng(0).integers(0, 124, (100, 64))
+    circuit = get_backend("concrete").lower(model, LowerOptions(p_error=p_error))
+    (exact,), (simulated,) = (f({name: values}).values() for f in (circuit.clear, circuit.simulate))
+    (modelled,) = NoisyModel(server, p_error).run({name: values.astype(np.float32)}).values()
+    a, b = float((modelled != exact).mean()), float((simulated != exact).mean())
+    both = (a + b) / 2
+    assert both > 0.05
+    assert abs(a - b) < 4 * np.sqrt(both * (1 - both) * 2 / exact.size)
+    # Only neighbours are confused, but for the error that was asked for.
+    far = np.abs(modelled - exact) > 1
+    assert far.mean() <= 2 * p_error
+
+
+def test_what_lookups_say_goes_before_what_is_given():
+    model = _side_by_side()
+    data = {"x": np.random.default_rng(0).integers(0, 124, (200, 64)).astype(np.float32)}
+    (exact,) = runtime.run(model, data).values()
+
+    def wrong(noisy):
+        return float((next(iter(noisy.run(data).values())) != exact).mean())
+
+    usual = wrong(NoisyModel(model))
+    for node in model.graph:
+        if node.op_type == "TableLookup":
+            set_p_error(node, 0.3)
+    assert wrong(NoisyModel(model)) > 2 * usual
+    assert wrong(NoisyModel(model, override=True)) == usual
 
 
 def test_reference_backend_stays_exact(digits_mlp):

@@ -54,6 +54,13 @@ def bootstrap_of(bits: int, demand: float = 8.0, p_error: float = USUAL) -> Boot
     return Bootstrap(chosen.complexity * wider, chosen.parameters, chosen.keyswitch)
 
 
+def allowed_demand(bits: int, demand: float, p_error: float = USUAL) -> float:
+    """The largest demand that the bootstrap chosen for ``demand`` meets: past it Concrete takes another."""
+    edges, _ = _rows(max(1, min(WIDEST, bits)), p_error)
+    place = bisect_right(edges, demand)
+    return edges[place] if place < len(edges) else demand
+
+
 def bootstrap_complexity(bits: int, demand: float = 8.0, p_error: float = USUAL) -> float:
     """Operations of one bootstrap; see ``bootstrap_of``."""
     return bootstrap_of(bits, demand, p_error).complexity

@@ -47,6 +47,17 @@ def demands(model: ir.Model) -> dict[ir.Value, float]:
     return found
 
 
+def output_demands(model: ir.Model) -> dict[str, float]:
+    """What each Decrypt by itself demands of the bootstraps before it, in bits, by its name."""
+    noise, widths = _variances(model), group_widths(model)
+    found = {}
+    for node in model.graph:
+        source = node.inputs[0] if node.inputs else None
+        if is_dialect(node, "Decrypt") and source is not None and noise.get(source, 0.0) > 0:
+            found[str(node.name)] = 0.5 * math.log2(noise[source]) + _bits_told_apart(node, widths)
+    return found
+
+
 def _variances(model: ir.Model) -> dict[ir.Value, float]:
     """Noise of every value, in variances of a bootstrap's result; 0 for what is freshly encrypted."""
     found: dict[ir.Value, float] = {}

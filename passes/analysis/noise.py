@@ -20,8 +20,12 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import constant_of, is_dialect
 from ...ir.tolerance import p_error_of
-from .bootstrap import bootstrap_of
+from ..analyze_bit_widths import table_width
+from .bootstrap import allowed_demand, bootstrap_of
+from .demand import demands, output_demands
 
+SHIFT = 0.75
+"""Of a slot, by which the boundaries of a table are lower than between two of its inputs."""
 CHUNK = 1024
 """Samples that noise is drawn for at once."""
 
@@ -50,7 +54,11 @@ class NoisyModel:
         self._session = runtime.Session(noisy)
         # Standard deviation in front of each table, in units of its accumulator.
         errors = {n: (not override and n.p_error) or p_error for n in scales.values()}
-        self._sigmas = {str(v.name): np.float32(noise_steps(errors[n]) * n.step) for v, n in scales.items()}
+        quiet = _output_noise(model, p_error)
+        self._sigmas = {
+            str(v.name): np.float32(noise_steps(errors[n]) * n.step * quiet.get(n.output, 1.0))
+            for v, n in scales.items()
+        }
         self._biases = {str(v.name): np.float32(n.bias(errors[n])) for v, n in scales.items()}
         self._shapes = {
             str(v.name): [int(d) for d in list(v.shape or [])[1:]]  # type: ignore[arg-type]
@@ -89,25 +97,27 @@ class Noise:
         p_error: Of the lookup, where it says.
         bits: Of the table; 0 for an output that is decrypted.
         rounds: Whether it is an approximate rounding.
+        output: Name of the Decrypt that reads it, if it is one.
     """
 
     step: int
     p_error: float | None
     bits: int
     rounds: bool
+    output: str = ""
 
     def bias(self, p_error: float) -> float:
         """What is added besides, in units of the accumulator (found in Concrete's simulation).
 
         A tie of approximate rounding goes up as surely as the next integer below it goes down: the boundary
         is between the two. And a bootstrap sees the accumulator in ``2 N`` slots of which the table has half:
-        the boundary is in the middle of one.
+        the boundary is most of a slot lower.
         """
         between = 0.5 if self.rounds and self.step > 1 else 0.0
         if not self.bits:
             return between
         slots = 2 * bootstrap_of(self.bits, p_error=p_error).parameters.polynomial_size
-        return between + self.step * 2.0**self.bits / slots
+        return between + SHIFT * self.step * 2.0 ** (self.bits + 1) / slots
 
 
 def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
@@ -135,7 +145,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
         name = f"{node.name}_noise"
         noise = ir.Value(name=name, shape=source.shape, type=ir.TensorType(ir.DataType.FLOAT))
         noisy.graph.inputs.append(noise)
-        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding)
+        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding, _output(node))
         added = ir.node("Add", [source, noise], name=f"{name}_added")
         nodes = [added]
         if not rounding:
@@ -162,6 +172,25 @@ def _p_error(node: ir.Node) -> float | None:
     lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
     said = [p_error_of(n) for n in lookups if is_dialect(n, "TableLookup")]
     return min((p for p in said if p is not None), default=None)
+
+
+def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
+    """Noise of what is decrypted, as a share of what would make errors with that probability, by Decrypt.
+
+    No bootstrap stands behind it, whose own noise is most of what a table sees: what counts is how much less
+    exact the bootstraps before could be for this output.
+    """
+    widths = [table_width(n).table_bits for n in model.graph if is_dialect(n, "TableLookup")]
+    if not widths:
+        return {}
+    most = max(demands(model).values(), default=0.0)
+    allowed = allowed_demand(max(widths), most, p_error)
+    return {name: min(1.0, 2.0 ** (own - allowed)) for name, own in output_demands(model).items()}
+
+
+def _output(node: ir.Node) -> str:
+    readers = [u for o in node.outputs for u, _ in o.uses() if is_dialect(u, "Decrypt")]
+    return str(readers[0].name) if readers else ""
 
 
 def _table_bits(node: ir.Node) -> int:
