@@ -19,6 +19,7 @@ from onnx_fhe.passes import Context
 from onnx_fhe.passes.analyze_bit_widths import table_width
 from onnx_fhe.passes.insert_rounding import InsertRounding
 from onnx_fhe.passes.pipeline import parse_passes
+from onnx_fhe.passes.rounding import raising
 from onnx_fhe.passes.rounding.fill import fill_range
 from onnx_fhe.passes.rounding.lattice import Channel, Width, place, width_for
 
@@ -202,6 +203,23 @@ def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
     after = rounded(integer, "bits=auto tolerance=0 most=3", notes=notes)
     assert [table_width(n).table_bits for n in lookups(after)] == [3, 3]
     assert "more than the tolerance" in notes[0]
+
+
+def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
+    """A few close decisions are lost in the variance of the outputs."""
+    few = rounded(integer, "bits=auto tolerance=0.5")
+    monkeypatch.setattr(raising, "kind_of", lambda *_: "classes")
+    monkeypatch.setattr(raising, "CHANGED", 0.002)
+    more = rounded(integer, "bits=auto tolerance=0.5")
+    assert error(more, integer) < error(few, integer)
+    assert sum(table_width(n).table_bits for n in lookups(few)) < sum(
+        table_width(n).table_bits for n in lookups(more)
+    )
+    monkeypatch.setattr(raising, "AFFORDABLE", 0.0)
+    dear = rounded(integer, "bits=auto tolerance=0.5")
+    assert [table_width(n).table_bits for n in lookups(dear)] == [
+        table_width(n).table_bits for n in lookups(few)
+    ]
 
 
 def test_auto_leaves_given_layers_alone(integer):
