@@ -144,7 +144,8 @@ def _pair(given: Answers) -> tuple[np.ndarray, np.ndarray]:
     count = len(next(iter(given.expected.values())))
 
     def joined(arrays: Arrays) -> np.ndarray:
-        return np.concatenate([arrays[n].reshape(count, -1) for n in names], axis=1).astype(np.float64)
+        parts = [arrays[n].reshape(count, -1) for n in names]
+        return np.asarray(np.concatenate(parts, axis=1), dtype=np.float64)
 
     return joined(given.outputs), joined(given.expected)
 

@@ -110,7 +110,8 @@ class Space:
 
     def p_error(self, chosen: Mapping[str, Any]) -> float:
         """The tolerated error of a lookup of a choice."""
-        return self.p_errors[chosen["error"]]
+        index: int = chosen["error"]
+        return self.p_errors[index]
 
     def readable(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """A choice in the units that users know."""

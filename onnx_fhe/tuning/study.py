@@ -16,6 +16,7 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..ir.errors import OutputError, UserError
@@ -65,9 +66,12 @@ class Study:
                     file=str(path),
                     do="give the same ones, name another output, or delete this file to begin anew",
                 )
-        directions = ["maximize" if higher_is_better else "minimize", "minimize"]
+        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
         self._study = optuna.create_study(
-            study_name=name, storage=self._storage, directions=directions, load_if_exists=True
+            study_name=name,
+            storage=self._storage,
+            directions=[up if higher_is_better else down, down],
+            load_if_exists=True,
         )
         self._study.set_user_attr(_FINGERPRINT, fingerprint)
         with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
@@ -131,14 +132,13 @@ class Dask(Workers):
     """
 
     def __init__(self, task: Task, address: str) -> None:
-        from distributed import Client
-
+        client: Any = import_module("distributed").Client
         try:
-            self._client = Client(address, timeout=WAIT, set_as_default=False)
+            self._client: Any = client(address, timeout=WAIT, set_as_default=False)
         except Exception as error:
             raise UserError(
                 "there is no Dask cluster at this address",
-                found=f"{address}: {error or type(error).__name__}",
+                found=f"{address}: {str(error) or type(error).__name__}",
                 allowed="the address of a running scheduler, such as tcp://host:8786",
                 do="start one with `dask scheduler`, and `dask worker ADDRESS` on each machine",
             ) from error
@@ -163,7 +163,7 @@ class Dask(Workers):
 
     def submit(self, number: int, candidate: Candidate) -> None:
         """Start a trial."""
-        future = self._client.submit(_try_there, self._key, self._task, candidate, pure=False)
+        future: Any = self._client.submit(_try_there, self._key, self._task, candidate, pure=False)
         self._running[future] = number, candidate
         future.add_done_callback(self._done.put)
 
