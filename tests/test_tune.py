@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -329,3 +330,17 @@ def test_the_command_says_what_cannot_be_met_and_writes_no_circuit(small, tmp_pa
     assert "compile the nearest" in said.err
     assert not out.exists()
     assert (tmp_path / "best.tune.json").exists()
+
+
+def test_where_a_search_stands_can_be_drawn(tuned):
+    from rich.console import Console
+
+    from onnx_fhe.cli.frontier import drawn
+    from onnx_fhe.tuning.search import State
+
+    points = list(tuned.frontier.points)
+    console = Console(width=100, file=StringIO())
+    console.print(drawn(State(points, [], 1, 3.0, tuned.frontier.chosen, points)))
+    text = console.file.getvalue()
+    assert f"best so far: trial {tuned.frontier.best}" in text
+    assert f"{points[0].score:.4f}" in text
