@@ -25,9 +25,10 @@ class Distill(Pass):
     accepts: ClassVar[tuple[Level, ...]] = (Level.QDQ,)
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
-    rounding: int = option(
-        3,
-        help="Bits that will reach each table; insert-rounding takes the same. 0: no rounding.",
+    rounding: int | Literal["auto"] = option(
+        "auto",
+        help="Bits that will reach each table, found again by insert-rounding; 0: no rounding; auto: the fewest"
+        " of 4 and 5 with which the student agrees with the teacher.",
         low=0,
         high=8,
     )

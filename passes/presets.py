@@ -34,12 +34,12 @@ PRESETS = {
         " calibration data; the default.",
     ),
     "fast": Preset(
-        "normalize,import-qat,remove-layers{tolerance=0.01},remove-neurons{ratio=0.3 tolerance=0.02},"
+        "normalize,import-qat,remove-layers{tolerance=0.01},remove-neurons{ratio=0.5 tolerance=0.02},"
         f"quantize{{weights=4 activations=6 norm=15}},distill{{optional=true}},{TO_TABLES},"
-        "insert-rounding{bits=auto tolerance=0.05},remove-constant-tables,analyze-bit-widths",
-        "Layers and neurons that the rest can make up for removed first, then a minute or two of training on the"
-        " calibration inputs, where there are 200 or more: a fraction of the time of balanced, for a point or so"
-        " of accuracy.",
+        "insert-rounding{bits=auto tolerance=0.03 most=5},remove-constant-tables,analyze-bit-widths",
+        "Layers and neurons that the others can make up for go first; then the rest is trained on the"
+        " calibration inputs for a minute or two, where there are 200 or more. A fraction of the time of"
+        " balanced, for a point or so of accuracy.",
     ),
     "accurate": Preset(
         f"normalize,import-qat,quantize{{weights=6 activations=8}},{TO_TABLES},"

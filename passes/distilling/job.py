@@ -13,10 +13,11 @@ import torch
 from ...ir import runtime
 from ...ir.errors import DataError
 from ...ir.graph import constant_of
+from ..analysis.classes import kind_of, scores
 from ..analysis.noise import noise_steps
 from ..base import Context
 from .data import image_sizes, pool, split
-from .losses import Loss, kind_of, scores
+from .losses import Loss
 from .ranges import Ranges
 from .reading import weight_nodes
 from .student import Student
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 FEWEST, MANY = 32, 200
 """Calibration samples that training needs; those that make it worth while unasked."""
-AUTO, ENOUGH = (3, 4, 5), 0.95
+AUTO, ENOUGH = (4, 5), 0.95
 """Bits that are tried, and the agreement with the teacher that is enough."""
 GIVEN, SPARSE = 0.5, 20.0
 """Share of each batch that is calibration samples as they are. With many weights for each sample they would

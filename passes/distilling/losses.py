@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch.nn import functional as f
 
-from ...ir.graph import LAYOUT, variable_inputs
-
-Kind = Literal["classes", "values"]
-BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
-CONFIDENT = 0.6
-"""Mean probability of the likeliest class from which on unnamed outputs count as class scores."""
-
-
-def scores(model: ir.Model) -> list[ir.Value]:
-    """The tensors to imitate: the graph outputs, or what lies before a Softmax or ArgMax at the end."""
-    found: list[ir.Value] = []
-    for output in model.graph.outputs:
-        value = output
-        while (producer := value.producer()) is not None and producer.op_type in BEHIND_SCORES | LAYOUT:
-            inner = variable_inputs(producer)
-            if len(inner) != 1:
-                break
-            value = inner[0]
-        # Layout alone is no reason to look behind it.
-        passed = value
-        while passed is not output and (reader := next(iter(passed.consumers()), None)) is not None:
-            if reader.op_type in BEHIND_SCORES:
-                break
-            passed = reader.outputs[0]
-        if passed not in found:
-            found.append(passed)
-    return found
-
-
-def kind_of(answers: list[np.ndarray], cut: list[ir.Value], outputs: list[ir.Value]) -> Kind:
-    """Whether the teacher tells classes apart or computes values."""
-    if len(answers) != 1 or answers[0].ndim != 2 or answers[0].shape[1] < 2:
-        return "values"
-    if cut[0] is not outputs[0]:
-        return "classes"
-    shifted = answers[0] - answers[0].max(axis=1, keepdims=True)
-    likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    return "classes" if likely.max(axis=1).mean() >= CONFIDENT else "values"
+from ..analysis.classes import Kind
 
 
 class Loss:

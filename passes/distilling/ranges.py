@@ -8,7 +8,8 @@ import torch
 from ..base import Context
 from ..rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
 from ..rounding.lattice import width_for
-from .student import Student, Table
+from .student import Student
+from .table import Table
 
 KEPT = 0.78
 """A lattice stays as it is while the range fills at least this share of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,49 +12,11 @@ from torch import nn
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of, variable_inputs
-from ..analysis.bootstrap import bootstrap_complexity
-from ..analysis.linear import Linear, linear_of
+from ..analysis.linear import linear_of
 from .operators import OPERATORS
 from .quantizers import FakeActivation, FakeWeight, Lattice
-from .reading import Quantizer, base_of, feeds_join, quantizers, weight_nodes
-
-PLAIN = 8.0
-"""A demand (bits) that every network has; what it takes up to the next step of the costs is free."""
-OUTPUT_BITS = 7
-"""Bits of raw outputs that are told apart (see insert-rounding)."""
-SAFE = 0.93
-"""Share of the free norm that is used."""
-
-
-def _free_demand(bits: int) -> float:
-    """The demand on a bootstrap that costs no more than the plain one (bits)."""
-    plain, demand = bootstrap_complexity(bits, PLAIN), PLAIN
-    while demand < 2 * PLAIN and bootstrap_complexity(bits, demand + 0.5) <= plain:
-        demand += 0.5
-    return demand
-
-
-@dataclass
-class Table:
-    """A place where a table will stand.
-
-    Attributes:
-        base: What it reads.
-        lattice: The rounding in front of it.
-        linear: The linear operator that makes ``base``; None for sums and the like.
-        weight: Its weight.
-        activation: The quantizer of what the linear operator reads.
-        quantizer: The quantizer that becomes part of the table.
-        fresh: Whether the linear operator reads what the client encrypted.
-    """
-
-    base: ir.Value
-    lattice: Lattice
-    linear: Linear | None
-    weight: FakeWeight | None
-    activation: FakeActivation | None
-    quantizer: Quantizer
-    fresh: bool = False
+from .reading import base_of, feeds_join, quantizers, weight_nodes
+from .table import Table, free_norm
 
 
 class Student(nn.Module):
@@ -99,11 +60,10 @@ class Student(nn.Module):
         self.register_everything()
         self._check_operators()
 
-    def restore(self, state: dict[str, Any] | None) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state; lattices are as they were then."""
-        if state is None:
-            return
         for index, table in enumerate(self.tables):
+            table.lattice.strength = 1.0
             place = f"parts.{len(self.weights) + len(self.activations) + index}"
             table.lattice.ratio = state[f"{place}.ratio"].clone()
             table.lattice.origin = state[f"{place}.origin"].clone()
@@ -268,7 +228,6 @@ class Student(nn.Module):
         if not self.tables:
             return
         bits = self.tables[0].lattice.bits
-        free = _free_demand(bits)
         behind = {t.linear.node: t for t in self.tables if t.linear is not None}
         for node, dq in weight_nodes(self.model):
             table = behind.get(node)
@@ -276,7 +235,7 @@ class Student(nn.Module):
                 continue
             codes = self.weights[dq].codes()
             rows = codes.T if node.op_type == "MatMul" else codes.flatten(1)
-            yield rows, SAFE * 2.0 ** (free - (OUTPUT_BITS if table is None else bits))
+            yield rows, free_norm(bits, raw=table is None)
 
     def forward(self, data: list[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors of ``cut`` for a batch of the graph inputs."""

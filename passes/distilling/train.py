@@ -72,12 +72,12 @@ class Recipe:
 
 @dataclass
 class Best:
-    """The best state so far."""
+    """The best state so far; step -1 is before training."""
 
-    loss: float = float("inf")
-    agreement: float = 0.0
-    step: int = 0
-    state: dict[str, Any] | None = None
+    loss: float
+    agreement: float
+    step: int
+    state: dict[str, Any]
 
 
 def train(
@@ -92,7 +92,11 @@ def train(
     """Train in place; the student ends in the best state seen on the samples that were held back."""
     optimizer = torch.optim.Adam(_groups(student, recipe.rate), betas=(0.9, 0.99))
     started, first = time.monotonic(), [g["lr"] for g in optimizer.param_groups]
-    best = Best()
+    # Training may only make it better: the student as it came is the first candidate.
+    for table in student.tables:
+        table.lattice.strength = 1.0
+    ranges.refresh()
+    best = Best(*score(student, held, loss), -1, copy.deepcopy(student.state_dict()))
     order = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     for step in range(recipe.steps):
         done = step / recipe.steps
@@ -128,12 +132,6 @@ def train(
             if now < best.loss:
                 best = Best(now, agreed, step, copy.deepcopy(student.state_dict()))
             progress(f"distill (loss {now:.4f}, agreement {agreed:.1%})", step + 1, recipe.steps)
-    if best.state is None:
-        for table in student.tables:
-            table.lattice.strength = 1.0
-        ranges.refresh()
-        now, agreed = score(student, held, loss)
-        best = Best(now, agreed, 0, copy.deepcopy(student.state_dict()))
     student.restore(best.state)
     progress("distill", recipe.steps, recipe.steps)
     return best

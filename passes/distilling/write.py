@@ -8,7 +8,8 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..quantizing.graph import initializer, node
-from .student import Student, Table
+from .student import Student
+from .table import Table
 
 FEWEST = 64
 """Entries that a list of values has at least: what looks at an operator by running it tries small indices."""
