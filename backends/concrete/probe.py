@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from ...ir.errors import LimitError
 from ...passes.analysis.parameters import BootstrapParameters, KeyswitchParameters
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
+
+FEWER = 6
+"""The same lookups are timed with so many times fewer, too."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Times:
         bootstrap, keyswitch: The parameters that Concrete chose.
         complexity: Operations of one lookup, by Concrete's count.
         milliseconds: Of one lookup, on one core.
+        call: Seconds of a call besides its lookups.
         compile: Seconds.
         keygen: Seconds.
     """
@@ -50,6 +54,7 @@ class Times:
     keyswitch: KeyswitchParameters
     complexity: float
     milliseconds: float
+    call: float
     compile: float
     keygen: float
 
@@ -133,11 +138,21 @@ class Running:
     def times(self, repeats: int) -> Times:
         """Processor times; the least of ``repeats`` calls."""
         bootstrap, keyswitch = chosen(self._circuit)
+        # A call takes time of its own: what more lookups take more is theirs.
+        count, few = self._probe.count, max(1, self._probe.count // FEWER)
+        small = compile_probe(replace(self._probe, count=few))
+        small.keys = self._circuit.keys
+        sent = small.encrypt(np.arange(few, dtype=np.int64) % (1 << self._probe.bits))
+        small.run(sent)
+        short = _best(lambda: small.run(sent), repeats, time.process_time)
+        long = _best(self.evaluate, repeats, time.process_time)
+        each = max(long - short, 0.5 * long) / (count - few) if count > few else long / count
         return Times(
             bootstrap,
             keyswitch,
-            self._circuit.complexity / self._probe.count,
-            1e3 * _best(self.evaluate, repeats, time.process_time) / self._probe.count,
+            self._circuit.complexity / count,
+            1e3 * each,
+            max(0.0, long - count * each),
             self._compiled,
             self._keygen,
         )

@@ -26,6 +26,7 @@ class Profile:
         packages: Versions of what computed.
         measured: Parameter sets and milliseconds of one bootstrap, on one core.
         nanoseconds_per_product: Of one coefficient of a ciphertext times a constant, on one core.
+        call_seconds: Of a call of a circuit besides its bootstraps.
         keygen_seconds, keygen_seconds_per_byte: Of making keys, the second for each byte of them as used.
         loop_efficiency: Share of all cores' time that one sample uses when its loops run on all of them.
         job_efficiency: The same where each core computes a sample of its own.
@@ -41,6 +42,7 @@ class Profile:
     packages: dict[str, str]
     measured: tuple[Measured, ...]
     nanoseconds_per_product: float
+    call_seconds: float
     keygen_seconds: float
     keygen_seconds_per_byte: float
     loop_efficiency: float
@@ -54,7 +56,7 @@ class Profile:
     @cached_property
     def timings(self) -> Timings:
         """What passes need of it."""
-        return Timings(self.measured, self.nanoseconds_per_product)
+        return Timings(self.measured, self.nanoseconds_per_product, self.call_seconds)
 
     def milliseconds(
         self, of: BootstrapParameters | float, keyswitch: KeyswitchParameters | None = None

@@ -48,10 +48,12 @@ class Timings:
     Attributes:
         measured: Parameter sets and their times; at least one.
         nanoseconds_per_product: Of one coefficient of a ciphertext times a constant, added.
+        call_seconds: Of a call of a circuit besides its bootstraps: what is done to its keys each time.
     """
 
     measured: tuple[Measured, ...]
     nanoseconds_per_product: float = 1.0
+    call_seconds: float = 0.0
 
     def milliseconds(
         self, bootstrap: BootstrapParameters | None, keyswitch: KeyswitchParameters | None = None
@@ -80,7 +82,7 @@ class Timings:
             cores: The bootstraps of one step are spread over so many.
             efficiency: Share of the cores' time that is used so.
         """
-        total = 0.0
+        total = 1e3 * self.call_seconds if steps else 0.0
         for step in steps:
             rounds = -(-step.count // cores)
             # One core alone has nobody to wait for.
@@ -139,4 +141,4 @@ def default_timings() -> Timings:
         )
         for entry in content["measured"]
     )
-    return Timings(measured, content["nanoseconds_per_product"])
+    return Timings(measured, content["nanoseconds_per_product"], content["call_seconds"])

@@ -1,0 +1,143 @@
+"""Predicted against measured: seconds of one encrypted sample, of making keys, sizes of keys, and throughput.
+
+    python benchmarks/cost_model.py [--folder examples] [--names digits_mlp] [--jobs 2] [-o report.json]
+
+Each model is compiled with several pipelines and errors. ``before`` is predicted from the integer model,
+before it is compiled; ``after`` from the parameters that Concrete chose. Measured is the best of a few calls,
+by the processor's clock on one core, which other programs disturb little; with ``--wall`` by the other clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from machine import describe
+
+import onnx_fhe
+from onnx_fhe.clipping import Prologue
+from onnx_fhe.ir.data import read_npz
+from onnx_fhe.machine import Profile, predict
+from onnx_fhe.program import Program
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINES = {
+    "balanced": ("balanced", None),
+    "balanced, p_error 1e-2": ("balanced", 1e-2),
+    "fast": ("fast", None),
+}
+
+
+def measured(program: Program, inputs: dict[str, np.ndarray], calls: int, wall: bool) -> dict[str, float]:
+    """Seconds of keys and of one sample, and bytes of keys; all loops on one thread."""
+    clock = time.perf_counter if wall else time.process_time
+    values = _values(program, {k: v[:1] for k, v in inputs.items()})
+    session = program.circuit.session()
+    began = clock()
+    session.keygen()
+    keygen = clock() - began
+    sent = session.encrypt(values)
+    began = clock()
+    session.evaluate_alone(sent)
+    first, times = clock() - began, []
+    for _ in range(calls):
+        began = clock()
+        session.evaluate_alone(sent)
+        times.append(clock() - began)
+    return {
+        "seconds": min(times),
+        "first": first,
+        "keygen_seconds": keygen,
+        "key_bytes": float(len(session.evaluation_keys())),
+    }
+
+
+def _values(program: Program, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the client encrypts."""
+    return Prologue(program.parts).run(inputs)[0]
+
+
+def compare(model: Path, pipeline: str, p_error: float | None, options: argparse.Namespace) -> dict[str, Any]:
+    """Predictions and measurements of one circuit."""
+    profile = Profile.load(options.machine) if options.machine else Profile.here()
+    program = onnx_fhe.compile(model, model.with_suffix(".calibration.npz"), pipeline, p_error=p_error)
+    before = predict(program.integer_model, profile, p_error=p_error or 1e-5, cores=1)
+    after = predict(program.statistics, profile, cores=1)
+    inputs = read_npz(model.with_suffix(".test.npz")).arrays
+    real = measured(program, inputs, options.calls, options.wall)
+    found = {
+        "bootstraps": program.statistics.programmable_bootstraps,
+        "measured": real,
+        "before": {
+            k: getattr(before, k) for k in ("seconds", "keygen_seconds", "key_bytes", "compile_seconds")
+        },
+        "after": {k: getattr(after, k) for k in ("seconds", "keygen_seconds", "key_bytes")},
+        "compile_seconds": program.seconds["circuit"],
+        "load": os.getloadavg()[0],
+    }
+    if options.jobs > 1:
+        found["throughput"] = throughput(program, inputs, options.jobs)
+    return found
+
+
+def throughput(
+    program: Program, inputs: dict[str, np.ndarray], jobs: int, samples: int = 9
+) -> dict[str, Any]:
+    """Samples a second: one core, all loops on all cores, and one sample on each core."""
+    some = {k: v[:samples] for k, v in inputs.items()}
+    rates: dict[str, list[float]] = {"one core": [], "loops": [], "jobs": []}
+    for _ in range(2):
+        session = program.circuit.session()
+        session.keygen()
+        values = _values(program, {k: v[:1] for k, v in some.items()})
+        sent = session.encrypt(values)
+        session.evaluate_alone(sent)
+        began = time.perf_counter()
+        for _ in range(3):
+            session.evaluate_alone(sent)
+        rates["one core"].append(3 / (time.perf_counter() - began))
+        rates["loops"].append(program.encrypted(some).evaluations.throughput)  # type: ignore[union-attr]
+        found = program.encrypted(some, jobs=jobs).evaluations
+        rates["jobs"].append(found.throughput)  # type: ignore[union-attr]
+    best = {k: max(v) for k, v in rates.items()}
+    return {**best, "speedup": {k: best[k] / best["one core"] for k in ("loops", "jobs")}}
+
+
+def main() -> None:
+    """Compare, and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--folder", type=Path, default=ROOT / "examples")
+    parser.add_argument("--names", nargs="*", default=["digits_mlp"])
+    parser.add_argument("--calls", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=1, help="measure the throughput of so many cores, too")
+    parser.add_argument("--machine", type=Path, help="a profile; by default this machine's")
+    parser.add_argument("--wall", action="store_true", help="by the clock on the wall: on a quiet machine")
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    circuits = {}
+    for name in options.names:
+        for title, (pipeline, p_error) in PIPELINES.items():
+            found = compare(options.folder / f"{name}.onnx", pipeline, p_error, options)
+            circuits[f"{name}, {title}"] = found
+            print(name, title, json.dumps(found), flush=True)
+    errors = {
+        when: {
+            what: median(abs(c[when][what] / c["measured"][what] - 1) for c in circuits.values())
+            for what in ("seconds", "keygen_seconds", "key_bytes")
+        }
+        for when in ("before", "after")
+    }
+    report = {"machine": describe(), "median_relative_error": errors, "circuits": circuits}
+    print(json.dumps(errors, indent=1))
+    if options.output:
+        options.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
