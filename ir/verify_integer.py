@@ -205,7 +205,7 @@ def _check_table(node: ir.Node) -> None:
     assert x is not None
     step, axis = int_of(node, "step", 1), int_of(node, "axis", 1)
     tolerated = node.attributes.get_float("p_error", 0.0)
-    if tolerated is None or not 0 <= tolerated < 1:
+    if not 0 <= tolerated < 1:
         raise _broken(node, "a tolerated error is no probability", str(tolerated), "0 (unsaid) to below 1")
     if step < 1 or step & (step - 1):
         raise _broken(node, "the step of a table is no power of two", str(step), "1, 2, 4, ...")

@@ -68,7 +68,7 @@ class Timings:
     def of_complexity(self, complexity: float) -> float:
         """Milliseconds of one bootstrap of which only Concrete's complexity (operations) is known."""
         points = sorted((m.complexity, m.milliseconds) for m in self.measured)
-        known, times = np.log([p[0] for p in points]), np.log([p[1] for p in points])
+        known, times = np.log([p[0] for p in points]), _rising(np.log([p[1] for p in points]))
         at = math.log(max(1.0, complexity))
         # Outside of what was measured the time grows as the work does.
         beyond = at - min(max(at, float(known[0])), float(known[-1]))
@@ -115,6 +115,18 @@ class Timings:
             logs.append(math.log(known.milliseconds / float(other @ self._units)))
             weights.append(1 / (NEAR + distance) ** 3)
         return math.exp(float(np.average(logs, weights=weights)))
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """The values without falls: neighbours out of order take their mean (complexity misranks some sets)."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while blocks and blocks[-1][0] > mean:
+            before, many = blocks.pop()
+            mean, count = (before * many + mean * count) / (many + count), many + count
+        blocks.append((mean, count))
+    return np.repeat([b[0] for b in blocks], [b[1] for b in blocks])
 
 
 def _work(bootstrap: BootstrapParameters | None, keyswitch: KeyswitchParameters | None) -> np.ndarray:
