@@ -19,6 +19,7 @@ from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.analysis.cost import estimate_float
 from onnx_fhe.passes.analysis.linear import linear_of
+from onnx_fhe.passes.analysis.timing import default_timings
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.normalize import Normalize
 from onnx_fhe.passes.pipeline import parse_passes
@@ -620,7 +621,7 @@ def test_layers_that_have_nothing_to_remove(digits_mlp, layer, found):
 
 
 def seconds(model: ir.Model) -> float:
-    return estimate_float(model).seconds()
+    return default_timings().seconds(estimate_float(model).steps)
 
 
 def test_no_more_goes_than_a_latency_asks_for(digits_cnn):
@@ -637,7 +638,7 @@ def count_tables(model: ir.Model) -> int:
 
 
 def test_until_a_latency(digits_mlp):
-    full = 64 * 0.0185  # 64 bootstraps of 4 bits
+    full = seconds(load_normalized(digits_mlp))
     model, context = removed(digits_mlp, latency=full / 4)
     left = sum(shapes(model)[f"{i}.weight"][0] for i in (0, 2))
     assert 8 <= left <= 20

@@ -121,7 +121,8 @@ def unit_times(
         timings: Of the machine; by default those that came with onnx-fhe.
     """
     chosen = bootstrap_of(TABLE_BITS)
-    each = (timings or default_timings()).milliseconds(chosen.parameters, chosen.keyswitch)
+    known = timings or default_timings()
+    each = known.milliseconds(chosen.parameters, chosen.keyswitch)
     tables = find_regions(model).quantized
     sizes = {v: math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in tables}
     times = {}
@@ -132,4 +133,4 @@ def unit_times(
                 axis, indices = unit.places[value]
                 elements += sizes[value] // size_at(value, axis) * len(indices)
         times[unit.number] = elements * each
-    return times, sum(sizes.values()) * each
+    return times, sum(sizes.values()) * each + 1e3 * known.call_seconds
