@@ -176,7 +176,7 @@ def train_from_scratch(
     with torch.random.fork_rng():
         torch.set_num_threads(1)  # as distill does: the same bits on every machine
         try:
-            tries = []
+            tries: list[tuple[float, Network]] = []
             for rate in RATES:
                 torch.manual_seed(seed)
                 network = Network(model)
@@ -205,7 +205,7 @@ def _train(network: Network, given: Lessons, options: Distill, rate: float) -> f
         pick = torch.where(as_they_are, pick % given.given, pick)
         value = given.loss(network([x[pick] for x in given.inputs]), [a[pick] for a in given.answers])
         optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         if step % LOOK == LOOK - 1 or step == options.steps - 1:
