@@ -62,7 +62,9 @@ class TextPlace:
             spans = self.keys if error.on_key else self.values
             paths = [error.path[:n] for n in range(len(error.path), 0, -1)]
             span = next((spans[p] for p in paths if p in spans), span)
-        error.what += "\n" + pointed(self.text, span)
+        shown = "\n" + pointed(self.text, span)
+        if shown not in error.what:  # a broken plug-in raises the same error every time
+            error.what += shown
         return error
 
 

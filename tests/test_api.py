@@ -345,11 +345,11 @@ def test_inspection_names_everything_that_is_in_the_way(tmp_path):
     <float[3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}>
     {
         [one] a = Gemm (x, w)
-        [soft] b = Softmax (a)
+        [soft] b = Hardmax (a)
         [two] c = Gemm (b, w)
         [relu] d = Relu (c)
         [three] e = Gemm (d, w)
-        [hard] f = LogSoftmax (e)
+        [hard] f = Hardmax (e)
         [four] y = Gemm (f, w)
     }
     """
@@ -357,7 +357,7 @@ def test_inspection_names_everything_that_is_in_the_way(tmp_path):
     onnx.save(onnx.parser.parse_model(text), path)
     found = inspect_model(path)
     assert not found.supported
-    assert [(f.node, f.operator) for f in found.findings] == [("soft", "Softmax"), ("hard", "LogSoftmax")]
+    assert [(f.node, f.operator) for f in found.findings] == [("soft", "Hardmax"), ("hard", "Hardmax")]
     assert all(f.do for f in found.findings)
     assert found.programmable_bootstraps is None
     with pytest.raises(UnsupportedError) as caught:

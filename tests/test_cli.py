@@ -147,14 +147,14 @@ def test_inspect_lists_what_is_not_supported(cli, tmp_path):
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
     net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}>
-    { [one] a = Gemm (x, w) [soft] b = Softmax (a) [two] y = Gemm (b, w) }
+    { [one] a = Gemm (x, w) [soft] b = Hardmax (a) [two] y = Gemm (b, w) }
     """
     path = tmp_path / "m.onnx"
     onnx.save(onnx.parser.parse_model(text), path)
     status, out, _ = cli("inspect", path)
     assert status == 0
     assert "supported: no" in out
-    assert "'soft' (Softmax)" in out
+    assert "'soft' (Hardmax)" in out
     assert "do:" in out
     found = json.loads(cli("inspect", path, "--json")[1])
     assert not found["supported"]

@@ -442,7 +442,8 @@ def test_small_norms_save_a_decomposition_level(digits_mlp):
         text = f"normalize,quantize{{weights=6{options}}},lower-to-integer"
         model = PassManager.parse(text).run(load.load(digits_mlp.model), context).model
         norms = [np.sqrt((x.matrix() ** 2).sum(axis=1)).max() for n in model.graph if (x := linear_of(n))]
-        assert (max(norms) <= 15) == bool(options)
+        # The first layer reads fresh encryptions, which bear any weights.
+        assert (max(norms[1:]) <= 15) == bool(options)
         done = PassManager.parse("fuse-tlu,insert-rounding{bits=4}").run(model, context).model
         costs[options] = estimate(done)
     light, heavy = costs[" norm=15"], costs[""]

@@ -491,12 +491,12 @@ def test_the_same_seed_gives_the_same_model():
             "it reaches the graph output y with no linear layer behind it",
         ),
         (
-            "a = Gemm<transB=1>(x, w1) b = Softmax<axis=1>(a) y = Gemm<transB=1>(b, w2)",
+            "a = Gemm<transB=1>(x, w1) b = Hardmax<axis=1>(a) y = Gemm<transB=1>(b, w2)",
             "float[N,3] x",
             "float[N,2] y",
             {"w1": (4, 3), "w2": (2, 4)},
             "gemm0",
-            "softmax1 (Softmax) is neither element-wise, layout nor pooling",
+            "hardmax1 (Hardmax) is neither element-wise, layout nor pooling",
         ),
         (
             "a = Conv<kernel_shape=[1,1]>(x, w1) b = Relu(a) c = Transpose<perm=[0,1,3,2]>(b)"

@@ -152,27 +152,3 @@ graph (float[N, 2] x) => (float[N, 2] y)
 def test_equal_layers_and_tables_are_shared() -> None:
     after = become(SHARED, SHARED_AFTER, "share-subexpressions")
     assert (lookups(load(SHARED)), lookups(after)) == (4, 2)
-
-
-def test_a_shared_table_does_not_pull_a_narrow_layer_up() -> None:
-    """Behind one table, accumulators of 2 and of 7 bits would share a width."""
-    wide = ", ".join(str(i % 4) for i in range(76))
-    text = f"""
-graph (float[N, 2] x) => (float[N, 2] y, float[N, 60] z)
-<float[1, 4] t = {{3, 0, 1, 2}}, float[1, 4] u = {{3, 0, 1, 2}}, float[1] f = {{0}}, float[2, 2] w = {{20, 5,
- 15, 10}},
- float[1, 76] t1 = {{{wide}}}, float[60, 2] v = {{{", ".join(["1, 0"] * 60)}}},
- float[1, 4] t2 = {{0, 1, 1, 0}}>
-{{
-    q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
-    a = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t, f)
-    b = onnx_fhe.TableLookup <step = 1, axis = 1> (q, u, f)
-    c = Gemm <transB = 1> (a, w)
-    d = Gemm <transB = 1> (b, v)
-    e = onnx_fhe.TableLookup <step = 1, axis = 1> (c, t1, f)
-    g = onnx_fhe.TableLookup <step = 1, axis = 1> (d, t2, f)
-    y = onnx_fhe.Decrypt <low = 0, high = 3> (e)
-    z = onnx_fhe.Decrypt <low = 0, high = 1> (g)
-}}
-"""
-    become(text, text, "share-subexpressions")

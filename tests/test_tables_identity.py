@@ -157,25 +157,6 @@ graph (float[N, 1, 6] x) => (float[N, 1, 2] y)
     y = onnx_fhe.Decrypt <low = 0, high = 27> (c)
 }
 """,
-    "it keeps a narrow table apart from a wide one": """
-graph (float[N, 2] x) => (float[N, 2] y, float[N, 2] z)
-<float[1, 4] t1 = {0, 1, 2, 3}, float[1, 4] t2 = {3, 0, 2, 1}, float[1] f = {0}, float[2, 2] w = {10, 1, 2,
- 20},
- float[1, 67] t3 = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1,
- 2, 3, 0,
- 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2}>
-{
-    q = onnx_fhe.Encrypt <low = 0, high = 3> (x)
-    a = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t1, f)
-    b = Gemm <transB = 1> (a, w)
-    c = onnx_fhe.TableLookup <step = 1, axis = 1> (b, t3, f)
-    d = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t2, f)
-    e = onnx_fhe.TableLookup <step = 1, axis = 1> (q, t2, f)
-    y = onnx_fhe.Decrypt <low = 0, high = 3> (c)
-    s = Add (d, e)
-    z = onnx_fhe.Decrypt <low = 0, high = 6> (s)
-}
-""",
 }
 
 

@@ -65,7 +65,8 @@ def same_as(here, found):
     assert both
     for point in both:
         mine = here[point.pipeline, point.p_error]
-        assert (point.score, point.sha256, point.seconds) == (mine.score, mine.sha256, mine.seconds)
+        # Not the seconds: a local cluster tells this process to use one core.
+        assert (point.score, point.sha256) == (mine.score, mine.sha256)
 
 
 def test_processes_find_the_same(small, here, tmp_path):
