@@ -44,7 +44,8 @@ def skeleton(model: ir.Model, most: int | None = None) -> onnx.ModelProto:
             serde.serialize_tensor_into(kept, tensor)
             kept.name = value.name or ""
         else:
-            kind = onnx.helper.make_tensor_value_info(value.name, int(tensor.dtype), list(tensor.shape))
+            shape = [int(d) for d in tensor.numpy().shape]
+            kind = onnx.helper.make_tensor_value_info(value.name or "", int(tensor.dtype), shape)
             graph.input.append(kind)
     for node in source:
         serde.serialize_node_into(graph.node.add(), node)

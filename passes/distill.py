@@ -27,8 +27,8 @@ class Distill(Pass):
 
     rounding: int | Literal["auto"] = option(
         "auto",
-        help="Bits that will reach each table, found again by insert-rounding; 0: no rounding; auto: the fewest"
-        " of 4 and 5 with which the student agrees with the teacher.",
+        help="Bits that will reach each table, found again by insert-rounding; 0: no rounding; auto: the"
+        " fewest of 4 and 5 with which the student agrees with the teacher.",
         low=0,
         high=8,
     )

@@ -110,7 +110,8 @@ class InsertRounding(Pass):
             if trained and self.tolerance is None:
                 context.notes.append(
                     "insert-rounding: this model was trained quantized and is exact up to here; rounding"
-                    " in front of tables is not (set its tolerance, or leave the pass out to keep every integer)"
+                    " in front of tables is not (set its tolerance, or leave the pass out to keep every"
+                    " integer)"
                 )
         else:
             chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]

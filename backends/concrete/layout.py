@@ -61,7 +61,8 @@ def _sizes(scope: Scope, values: tuple[ir.Value, ...]) -> list[tuple[ir.Value, i
     return [(v, int(np.prod(scope.shape(v)))) for v in values]
 
 
-EMIT: dict[str, Emission] = dict.fromkeys(CANDIDATES, _move) | {
+_MOVES: dict[str, Emission] = dict.fromkeys(CANDIDATES, _move)
+EMIT: dict[str, Emission] = _MOVES | {
     "Reshape": _reshape,
     "Flatten": _reshape,
     "Squeeze": _reshape,

@@ -53,7 +53,7 @@ def check_member(content: np.lib.npyio.NpzFile, name: str) -> None:
         header = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-        shape, _, dtype = header(file)
+        shape, _, dtype = header(file)  # type: ignore[no-untyped-call]
         size = math.prod(shape) * dtype.itemsize + file.tell()
     if not dtype.hasobject and (size != content.zip.getinfo(entry).file_size or min(shape, default=0) < 0):
         raise ValueError(f"it declares shape {shape} of {dtype}, which is not what it holds")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import ChainMap
 from collections.abc import Iterable, MutableMapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -161,7 +162,8 @@ class _Walk:
         model = helper.make_model(graph, opset_imports=self.imports, ir_version=max(self.ir_version, 8))
         try:
             with np.errstate(all="ignore"):
-                return np.asarray(ReferenceEvaluator(model).run(None, {i: contents[i] for i in names})[0])
+                found: Any = ReferenceEvaluator(model).run(None, {i: contents[i] for i in names})
+                return np.asarray(found[0])
         except Exception:  # noqa: BLE001 - a value that cannot be computed is unknown
             return None
 

@@ -7,6 +7,7 @@ before it is trained, so a wrong one cannot go unnoticed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -21,13 +22,11 @@ def _ints(node: ir.Node, name: str, default: Sequence[int] = ()) -> list[int]:
 
 
 def _float(node: ir.Node, name: str, default: float) -> float:
-    found = node.attributes.get_float(name, default)
-    return default if found is None else float(found)
+    return float(node.attributes.get_float(name, default))
 
 
 def _int(node: ir.Node, name: str, default: int) -> int:
-    found = node.attributes.get_int(name, default)
-    return default if found is None else int(found)
+    return int(node.attributes.get_int(name, default))
 
 
 def _axes(node: ir.Node, x: Tensors, position: int = 1) -> list[int]:
@@ -158,11 +157,11 @@ def _clip(_: ir.Node, x: Tensors) -> torch.Tensor:
     return data if high is None else torch.minimum(data, high)
 
 
-def _unary(how: Callable[[torch.Tensor], torch.Tensor]) -> Operator:
+def _unary(how: Any) -> Operator:
     return lambda _, x: how(_first(x))
 
 
-def _binary(how: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Operator:
+def _binary(how: Any) -> Operator:
     return lambda _, x: how(*_pair(x))
 
 

@@ -120,7 +120,7 @@ def train(
             total = total + recipe.spread * _spread(student)
         student.capture = False
         optimizer.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 5.0)
         optimizer.step()
         for weight in student.weights.values():

@@ -99,8 +99,8 @@ def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
     for integer in nodes[-3:-1]:
         integer.outputs[0].type = ir.TensorType(ir.DataType.INT64)
     for reader in readers:
-        for index, given in enumerate(reader.inputs):
-            if given is table.base:
+        for index, read in enumerate(reader.inputs):
+            if read is table.base:
                 reader.replace_input_with(index, current)
     producer = table.base.producer()
     assert producer is not None

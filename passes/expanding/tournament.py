@@ -84,12 +84,12 @@ def _plan(windows: Sequence[Window], size: int, split: Split, overlap: bool) -> 
 
     last = max((depth(w) for w in windows), default=0)
     numbers: dict[Window, int] = {(i,): i for i in range(size)}
-    rounds = []
+    rounds: list[tuple[tuple[int, int], ...]] = []
     for turn in range(1, last + 1):
         pairs = []
         for window, (when, left, right) in made.items():
             if when == turn:
                 pairs.append((numbers[left], numbers[right]))
-                numbers[window] = size + sum(map(len, rounds)) + len(pairs) - 1
+                numbers[window] = size + sum(len(r) for r in rounds) + len(pairs) - 1
         rounds.append(tuple(pairs))
     return Tournament(size, tuple(rounds), tuple(numbers[w] for w in windows))

@@ -26,7 +26,7 @@ def move(node: ir.Node, movement: Movement, views: Mapping[ir.Value, View], buil
         UnsupportedError: A constant between the elements is no integer in their scale.
     """
     output = node.outputs[0]
-    inputs = [views[v].integers if v in views else v for v in node.inputs]
+    inputs = [views[v].integers if v is not None and v in views else v for v in node.inputs]
     first = next(iter(views.values()))
     if movement.filled.any():
         _check_offsets(node, views)
@@ -137,7 +137,7 @@ def choose(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> Vie
             allowed="one positive scale for all that is compared",
             do="put quantizers of one scale in front of this node",
         )
-    inputs = [views[v].integers if v in views else v for v in node.inputs]
+    inputs = [views[v].integers if v is not None and v in views else v for v in node.inputs]
     integers = build.add(node.op_type, inputs, output, build.take_name(node), list(node.attributes.values()))
     rank = rank_of(output)
     return View(

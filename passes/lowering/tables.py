@@ -110,7 +110,7 @@ def _step(size: int, channels: int) -> int:
     """Distance of the entries of ``channels`` tables over ranges of ``size`` integers, a power of two."""
     if size <= MOST_ENTRIES and size * channels <= MOST_CELLS:
         return 1
-    return 2 ** math.ceil(math.log2(size / min(COARSE_ENTRIES, COARSE_CELLS / channels)))
+    return int(2 ** math.ceil(math.log2(size / min(COARSE_ENTRIES, COARSE_CELLS / channels))))
 
 
 def _evaluate(

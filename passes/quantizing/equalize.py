@@ -75,7 +75,7 @@ def _pair(model: ir.Model, value: ir.Value, server: set[ir.Node]) -> Pair | None
     if any(len(list(v.uses())) > 1 for v in node.inputs[1:] if v is not None):
         return None
     rank = len(base.shape or [])
-    if rank < 2 or linear.channel_axis % rank != 1 or (value.shape or ())[1] != linear.channels:
+    if rank < 2 or linear.channel_axis % rank != 1 or list(value.shape or [0, 0])[1] != linear.channels:
         return None
     bias = path[0] if node.op_type == "MatMul" and path and _adds_constant(path[0], linear) else None
     between = path[1:] if bias is not None else path

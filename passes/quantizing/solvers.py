@@ -114,8 +114,8 @@ def descend(
         # pull = (W - Q s) H, the negative half gradient of the error.
         product = integers @ h
         moved = 0
-        for start in range(0, len(order), step):
-            block = order[start : start + step]
+        for first in range(0, len(order), step):
+            block = order[first : first + step]
             # Transposed: a column of theirs lies together in memory.
             near, inner = product[:, block].T.copy(), h[np.ix_(block, block)]
             aims, before, zero = (

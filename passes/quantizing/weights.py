@@ -56,7 +56,7 @@ def powers_of_two(candidates: np.ndarray) -> np.ndarray:
     """The powers of two next to each candidate, (2 * candidates, out)."""
     exponent = np.log2(np.where(candidates > 0, candidates, 1.0))
     around = [np.ceil(exponent - 1e-9), np.floor(exponent + 1e-9)]
-    return np.unique(2.0 ** np.concatenate(around), axis=0)[::-1]
+    return np.asarray(np.unique(2.0 ** np.concatenate(around), axis=0)[::-1])
 
 
 def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:

@@ -91,8 +91,8 @@ class Placed:
 def place_within(channel: Channel, width: Width, most: int, noise: float = 0.0) -> Placed:
     """``place`` with the best gain of at most ``most``.
 
-    The largest one sees most steps. A smaller one is better where the table has steps of its own, as that of a
-    network that was trained with its rounding: then the lattices fall on one another.
+    The largest one sees most steps. A smaller one is better where the table has steps of its own, as that of
+    a network that was trained with its rounding: then the lattices fall on one another.
     """
     best = place(channel, width, most, noise)
     for gain in range(most - 1, max(0, (most - 1) // 2), -1):

@@ -61,9 +61,9 @@ class Walk:
             self.build.at(node)
             inputs = list(node.inputs)
             self.plain.step([node])
-            setting = self.settings.get(node)
-            if setting and setting.bits and rounding_of(node) is None:
-                self.rounded.step([*self._round(node, setting), node])
+            asked = self.settings.get(node)
+            if asked is not None and asked.bits and rounding_of(node) is None:
+                self.rounded.step([*self._round(node, asked), node])
             else:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
                     self._outputs(node)

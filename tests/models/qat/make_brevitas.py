@@ -1,8 +1,8 @@
 """Writes the Brevitas models of this folder: QONNX and QCDQ exports of small networks, untrained.
 
 ``python make_brevitas.py [folder]``; Brevitas, which the project does not depend on, has to be there
-(``pip install brevitas onnxoptimizer``). Without it the files stay as they are. Made with brevitas 0.13, torch
-2.12. ``brevitas.npz`` holds inputs (``NAME.x``) and what Brevitas itself makes of them (``NAME.y``).
+(``pip install brevitas onnxoptimizer``). Without it the files stay as they are. Made with brevitas 0.13,
+torch 2.12. ``brevitas.npz`` holds inputs (``NAME.x``) and what Brevitas itself makes of them (``NAME.y``).
 """
 
 from __future__ import annotations

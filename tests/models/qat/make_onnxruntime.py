@@ -1,6 +1,7 @@
 """Writes the onnxruntime models of this folder: static quantization of small networks, untrained.
 
-``python make_onnxruntime.py [folder]`` with the project's own environment: the quantizer comes with onnxruntime.
+``python make_onnxruntime.py [folder]`` with the project's own environment: the quantizer comes with
+onnxruntime.
 """
 
 from __future__ import annotations
