@@ -38,7 +38,7 @@ PRESETS = {
         f"quantize{{weights=4 activations=6 norm=15}},distill{{optional=true}},{TO_TABLES},"
         "insert-rounding{bits=auto tolerance=0.03 most=5},remove-constant-tables,analyze-bit-widths",
         "Layers and neurons that the others can make up for go first; then the rest is trained on the"
-        " calibration inputs for a minute or two, where there are 200 or more. A fraction of the time of"
+        " calibration inputs for half a minute or so, where there are 200 or more. A fraction of the time of"
         " balanced, for a point or so of accuracy.",
     ),
     "accurate": Preset(
