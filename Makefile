@@ -30,8 +30,9 @@ setup: $(STAMP) ## Create the virtual environment .venv and install everything i
 demo: $(STAMP) ## Compile the digits network and classify three encrypted images (some minutes the first time)
 	@$(BIN)/python examples/demo.py
 
+# A test process that crashes ends the run: after a restart the rest of its file may never be handed out.
 test: $(STAMP) ## Run the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(PYTEST_FLAGS)
 
 # Seconds for each of the two targets of `make fuzz`.
 FUZZ_SECONDS ?= 600

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-# Imported here so that the processes which are forked for each file have them already.
-import onnx_fhe.compiling
-import onnx_fhe.inspection  # noqa: F401
-from onnx_fhe.cli import main, watch
-
-_FILE = Path(__file__).parent / "hostile" / "corpus.py"
-_spec = importlib.util.spec_from_file_location("hostile_corpus", _FILE)
+HOSTILE = Path(__file__).parent / "hostile"
+_spec = importlib.util.spec_from_file_location("hostile_corpus", HOSTILE / "corpus.py")
 assert _spec is not None
 assert _spec.loader is not None
 corpus = importlib.util.module_from_spec(_spec)
@@ -39,34 +37,29 @@ class Done:
     memory: int
 
 
-def command(folder: Path, *arguments: object) -> Done:
-    """The command line in a process of its own, forked from this one: importing everything takes seconds."""
-    out, err = folder / "out.txt", folder / "err.txt"
-    child = os.fork()
-    if not child:
-        status = 99
-        try:
-            for number, path in ((1, out), (2, err)):
-                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            sys.stdout = os.fdopen(1, "w", closefd=False)
-            sys.stderr = os.fdopen(2, "w", closefd=False)
-            watch.fork()
-            main([str(a) for a in arguments])
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    _, status, usage = os.wait4(child, 0)
-    return Done(
-        os.waitstatus_to_exitcode(status),
-        out.read_text(errors="backslashreplace"),
-        err.read_text(errors="backslashreplace"),
-        # Processor time: other work on this machine is not the file's fault.
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss * 1024,
+@pytest.fixture(scope="module")
+def command() -> Iterator[Callable[..., Done]]:
+    """``command(folder, *arguments)``: the command line in a process of its own."""
+    nursery = subprocess.Popen(
+        [sys.executable, str(HOSTILE / "nursery.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+
+    def run(folder: Path, *arguments: object) -> Done:
+        out, err = folder / "out.txt", folder / "err.txt"
+        request = {"arguments": [str(a) for a in arguments], "out": str(out), "err": str(err)}
+        print(json.dumps(request), file=nursery.stdin, flush=True)
+        answer = json.loads(nursery.stdout.readline())
+        said = [path.read_text(errors="backslashreplace") for path in (out, err)]
+        return Done(answer["status"], *said, answer["seconds"], answer["memory"])
+
+    yield run
+    nursery.stdin.close()
+    nursery.wait(60)
 
 
 def check(case: object, path: Path, done: Done) -> str:
@@ -88,7 +81,7 @@ def check(case: object, path: Path, done: Done) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("name", list(corpus.MADE))
-def test_a_hostile_file_is_refused(name, tmp_path):
+def test_a_hostile_file_is_refused(name, command, tmp_path):
     case = corpus.MADE[name]
     folder = tmp_path / name
     folder.mkdir()
