@@ -1,7 +1,7 @@
 """Runs command lines in processes forked from this one, which has imported everything and computed nothing.
 
 Importing takes seconds, so hundreds of commands should do it once. Test processes are no parents for that:
-they hold onnxruntime sessions, whose threads a forked child does not have, and a child whose garbage collector
+they hold onnxruntime sessions, whose threads a forked child does not have: a child whose garbage collector
 destroys such a session waits for them forever.
 
 One request a line on standard input, ``{"arguments": [...], "out": path, "err": path}``; one answer a line:
