@@ -1,0 +1,1 @@
+"""What ``peer.py`` is made of: both sides as processes, the sweep, encrypted runs, figures."""
