@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,8 +26,19 @@ from onnx_fhe.tuning.frontier import (
 )
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.judge import Judge
+from onnx_fhe.tuning.ladder import Known, Ladder, is_within
 from onnx_fhe.tuning.metric import Answers, resolve, standard_error
-from onnx_fhe.tuning.space import STEPS, Layers, Space, cheaper, exacter, presets, seeds
+from onnx_fhe.tuning.space import (
+    ASSUMED,
+    P_ERRORS,
+    STEPS,
+    Layers,
+    Space,
+    cheaper,
+    exacter,
+    presets,
+    untrained,
+)
 
 SPACE = Space((Layers(("/fc1/Gemm", "/fc2/Gemm"), ("/fc1/Gemm",)), Layers(("/fc1/Gemm",), ())))
 
@@ -243,13 +255,112 @@ def test_options_of_single_layers_name_layers_that_are_there():
     )
     text = SPACE.pipeline(chosen)
     assert "fc2" not in text
-    assert "layers={/fc1/Gemm={weights=3}}" in text
+    assert "layers={/fc1/Gemm={weights=5}}" in text
 
 
-def test_seeds_go_from_plain_to_strong_removal_to_weak():
-    found = seeds(SPACE)
-    assert "remove-layers" not in SPACE.pipeline(found[0].parameters)
-    assert not STEPS[found[0].parameters["distill"]]
-    strengths = [(s.parameters["layers"], s.parameters["neurons"]) for s in found if s.removal]
-    assert strengths == sorted(strengths, reverse=True)
-    assert {s.pipeline for s in presets(SPACE)} == {p.text for p in PRESETS.values()}
+def test_an_error_is_said_where_it_is_not_the_one_that_passes_are_told():
+    for index, p_error in enumerate(P_ERRORS):
+        text = SPACE.pipeline(SPACE.complete({"error": index}))
+        assert ("set-p-error" in text) == (p_error != ASSUMED)
+    # What was asked for is what passes are told.
+    given = Space(SPACE.layers, p_errors=(0.01,), assumed=0.01)
+    assert "set-p-error" not in given.pipeline(given.complete({}))
+
+
+def test_presets_are_there_for_where_nothing_else_holds():
+    assert {text for _, text in presets(SPACE)} == {p.text for p in PRESETS.values()}
+
+
+class Climb:
+    """What a ladder says, where a network keeps its accuracy down to a size."""
+
+    def __init__(self, goal, smallest=0.0, seconds=None):
+        self.judge = Judge(goal, 0.95, True)
+        self.ladder = Ladder(SPACE, self.judge, seconds)
+        self.smallest, self.points, self.choices = smallest, [], {}
+
+    def known(self):
+        return Known(self.points, self.choices, lambda c: c in self.choices.values())
+
+    def cost(self, chosen):
+        """Seconds."""
+        size = (2 - chosen["layers"]) * (16 - chosen["neurons"])
+        return size * (1.0 if chosen["rounding"] == 4 else 1.25)
+
+    def try_out(self, chosen):
+        number, cost = len(self.points), self.cost(chosen)
+        held = cost >= self.smallest and chosen["distill"]
+        self.choices[number] = chosen
+        self.points.append(replace(point(number, 0.95 if held else 0.8, cost), score_error=0.01))
+
+    def run(self, elapsed=0.0):
+        while (chosen := self.ladder.next(self.known(), elapsed)) is not None:
+            assert chosen not in self.choices.values()
+            self.try_out(chosen)
+        return list(self.choices.values())
+
+
+def test_a_ladder_begins_with_something_plain_and_a_student():
+    first = Climb(Goal(max_accuracy_drop=0.01)).ladder.first()
+    assert [STEPS[c["distill"]] for c in first] == [0, 1000]
+    assert (first[0]["neurons"], first[1]["layers"]) == (0, 1)
+    quick = Ladder(Space(SPACE.layers, trains=False), Judge(Goal(), 0.9, True), None)
+    assert len(quick.first()) == 1
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 33))
+def test_a_ladder_finds_the_smallest_size_that_holds_and_trains_few(smallest):
+    climb = Climb(Goal(max_accuracy_drop=0.01), smallest)
+    tried = climb.run()
+    held = [c for c in climb.ladder._rungs if climb.cost(c) >= smallest]
+    best = climb.judge.best(climb.points)
+    assert bool(best) == bool(held)
+    if held:
+        # Within what is not worth another student.
+        assert best[0].seconds <= min(map(climb.cost, held)) / 0.97
+    trained = [c for c in tried if c["distill"]]
+    assert len(trained) <= len(climb.ladder._rungs) / 2
+    # Each was looked at before it was trained.
+    assert all(untrained(SPACE, {**c, "rounding": 4}) in tried[: tried.index(c)] for c in trained)
+
+
+def test_what_is_smaller_than_something_that_clearly_missed_is_not_trained():
+    climb = Climb(Goal(max_accuracy_drop=0.01), smallest=1e9)
+    trained = [c for c in climb.run() if c["distill"]]
+    for later, small in enumerate(trained):
+        assert not any(is_within(small, large) for large in trained[:later])
+
+
+def test_where_only_cost_is_limited_the_dearest_that_is_allowed_comes_first():
+    climb = Climb(Goal(max_latency=17.0))
+    tried = climb.run()
+    trained = [climb.cost(c) for c in tried if c["distill"]]
+    assert trained[0] == max(trained) <= 1.3 * 17
+
+
+def test_looking_ends_in_time_and_long_training_is_not_begun():
+    climb = Climb(Goal(max_accuracy_drop=0.01), seconds=100.0)
+    assert climb.ladder.next(climb.known(), 50.0) is None
+    brief = SPACE.complete({"distill": 1})
+    climb.try_out(brief)
+    climb.try_out(untrained(SPACE, brief))
+    climb.points[0] = replace(climb.points[0], trial_seconds=30.0)
+    assert STEPS[climb.ladder._grade(climb.known())] == 1000
+    climb.points[0] = replace(climb.points[0], trial_seconds=2.0)
+    assert STEPS[climb.ladder._grade(climb.known())] == 4000
+
+
+def test_sure_points_go_before_barely_holding_ones():
+    sure = Judge(Goal(max_accuracy_drop=0.01), 0.95, True, confidence=1.0)
+    barely = replace(point(0, 0.945, seconds=1.0), score_error=0.01)
+    clear = replace(point(1, 0.951, seconds=2.0), score_error=0.01)
+    missing = replace(point(2, 0.92, seconds=0.1), score_error=0.01)
+    assert [p.number for p in sure.best([missing, barely, clear])] == [1, 0]
+    assert [p.number for p in sure.best([missing, barely])] == [0]
+    assert [p.number for p in replace(sure, confidence=0.0).best([barely, clear])] == [0, 1]
+    assert sure.is_short(missing, 1.0)
+    assert not sure.is_short(replace(missing, score=0.935), 1.0)
+    errors = Judge(Goal(min_accuracy=0.1), 0.05, False, confidence=1.0)
+    assert errors.is_sure(replace(point(score=0.08), score_error=0.01))
+    assert not errors.is_sure(replace(point(score=0.095), score_error=0.01))

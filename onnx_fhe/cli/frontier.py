@@ -52,7 +52,7 @@ def _row(point: Point) -> tuple[object, ...]:
         f"{point.score:.4f}",
         f"{point.seconds:.3f}",
         point.bootstraps,
-        f"{point.p_error:g}",
+        f"{point.tolerated:g}",
         f"{point.key_bytes / 1e6:.1f}",
         "" if real is None else f"{real.score:.4f}",
         "" if real is None or real.seconds is None else f"{real.seconds:.3f}",
@@ -69,7 +69,9 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
     if frontier.best is not None:
         best = frontier.point(frontier.best)
         output.say(f"\n{out}: trial {best.number}")
-        rows = [("pipeline", best.pipeline), ("p_error", f"{best.p_error:g}")]
+        rows = [("pipeline", best.pipeline), ("--p-error", f"{best.p_error:g}")]
+        if best.tolerated != best.p_error:
+            rows.append(("tolerated", f"{best.tolerated:g} of the lookups may go wrong"))
         if real := best.measured:
             took = "" if real.seconds is None else f", {real.seconds:.3f} s a sample on ciphertexts"
             rows.append(("measured", f"{frontier.metric} {real.score:.4f} in simulation{took}"))

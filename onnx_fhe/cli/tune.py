@@ -102,12 +102,20 @@ def tune_(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", metavar="N", help="End the search after so long (default: 600, or --trials)."
+            "--seconds",
+            metavar="N",
+            help="Time for the search and for measuring its finalists (default: 600, or --trials).",
         ),
     ] = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", help="Trials at once, each in its own process.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Trials at once, each in its own process (default: one for each core).",
+            show_default=False,
+        ),
+    ] = None,
     dask: Annotated[
         str | None,
         typer.Option("--dask", metavar="ADDRESS", help="Run the trials on the workers of a Dask cluster."),
@@ -122,6 +130,15 @@ def tune_(
     distill: Annotated[
         bool, typer.Option("--distill/--no-distill", help="Train students (with PyTorch).")
     ] = True,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence",
+            metavar="F",
+            help="Prefer circuits that clear a limit on accuracy by so many standard errors: the best of many"
+            " trials is a little lucky.",
+        ),
+    ] = 1.0,
     p_error: Annotated[
         float | None,
         typer.Option(
@@ -181,6 +198,7 @@ def tune_(
                 finalists=finalists,
                 encrypted=encrypted,
                 distill=distill,
+                confidence=confidence,
                 p_error=p_error,
                 range_mode=range_mode.value,
                 range_margin=range_margin,

@@ -14,10 +14,12 @@ from ..ir.save import serialize
 from ..machine import predict
 from ..program import Program
 from ..scoring import agreement
+from .compiler import Compiler
 from .frontier import Measured, Point
 from .judge import Judge
 from .metric import Answers
 from .trying import Tester
+from .workers import Workers
 
 SIMULATED, ROUNDS = 600, 3
 """Simulated samples of one finalist: the validation data up to so many, or up to so often."""
@@ -57,36 +59,43 @@ class Finals:
     """Compiles and measures.
 
     Attributes:
-        compile: Makes a program of a point.
+        compiler: Makes programs of points.
         tester: Knows the validation data.
         judge: What is better.
         encrypted: Samples to run on ciphertexts.
         tell: Called with what is being done.
     """
 
-    compile: Callable[[Point], Program]
+    compiler: Compiler
     tester: Tester
     judge: Judge
     encrypted: int
     tell: Callable[[str], None]
 
-    def run(self, candidates: list[Point], count: int) -> tuple[list[Final], Final | None, list[str]]:
+    def run(
+        self, candidates: list[Point], count: int, workers: Workers
+    ) -> tuple[list[Final], Final | None, list[str]]:
         """Measure the first ``count`` of the candidates, and more as long as none holds the constraints.
+
+        Args:
+            candidates: The best first.
+            count: How many, of those that differ.
+            workers: Compile several at once.
 
         Returns:
             The finalists, the best of those that hold the constraints as measured, and notes.
         """
         finals: list[Final] = []
         notes: list[str] = []
-        seen: set[str] = set()
+        first = {p.sha256: p for p in reversed(candidates)}
+        candidates = [p for p in candidates if first[p.sha256] is p]
+        self.tell(f"compile {min(count, len(candidates))} finalists")
+        self.compiler.prepare(candidates[:count], workers)
         for point in candidates:
             enough = count if self.best(finals) is not None else count * (1 + MORE)
             if len(finals) >= enough:
                 break
-            if point.sha256 in seen:
-                continue
-            seen.add(point.sha256)
-            self.tell(f"compile and measure finalist {len(finals) + 1}")
+            self.tell(f"measure finalist {len(finals) + 1}")
             try:
                 finals.append(self._measure(point))
             except OnnxFheError as error:
@@ -104,7 +113,7 @@ class Finals:
         return min(finals, key=lambda f: self.judge.rank(f.as_measured), default=None)
 
     def _measure(self, point: Point) -> Final:
-        program = self.compile(point)
+        program = self.compiler.compile(point)
         data = self.tester.task.data
         samples = min(SIMULATED, len(next(iter(data.values()))))
         rounds = [program.simulate(data, samples) for _ in range(min(ROUNDS, -(-SIMULATED // samples)))]

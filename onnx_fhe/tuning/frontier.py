@@ -58,7 +58,7 @@ class Point:
     Attributes:
         number: Of the trial.
         pipeline: The passes, as text with all that differs from their defaults.
-        p_error: Tolerated error of one lookup.
+        p_error: Error of one lookup that passes are told; tolerated where the pipeline says nothing else.
         seed, range_mode, range_margin: As in ``passes.base.Context``.
         score: The metric on the validation data, with the errors of encryption modelled.
         score_error: Standard error of the difference to the float model on these samples; None where the
@@ -93,6 +93,11 @@ class Point:
     parameters: dict[str, Any] = field(default_factory=dict)
     trial_seconds: float = 0.0
     measured: Measured | None = None
+
+    @property
+    def tolerated(self) -> float:
+        """The tolerated error of one lookup, whoever says it."""
+        return float(self.parameters.get("p_error", self.p_error))
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Frontier:
         best: Number of the chosen one; None where no point holds the constraints.
         nearest: Where none does: the point that misses them least.
         unmet: The constraints that it misses, in words.
+        confidence: Standard errors by which limits on accuracy should be cleared.
         backend: Name of the backend.
         seed: Of the search.
         priced_with: The machine profile behind ``seconds``.
@@ -168,6 +174,7 @@ class Frontier:
     best: int | None = None
     nearest: int | None = None
     unmet: tuple[str, ...] = ()
+    confidence: float = 0.0
     backend: str = "concrete"
     seed: int = 0
     priced_with: str = ""

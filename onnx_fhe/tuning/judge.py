@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .frontier import Axis, Point, axes_of
 from .goal import Goal, better, option_of
@@ -16,11 +16,14 @@ class Judge:
         goal: The constraints.
         float_score: The metric of the float model.
         higher_is_better: Of the metric.
+        confidence: Standard errors by which points should clear a limit on accuracy, if any do: the best of
+            many trials is a little lucky.
     """
 
     goal: Goal
     float_score: float
     higher_is_better: bool
+    confidence: float = 0.0
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -42,10 +45,24 @@ class Judge:
         """How far all constraints together are missed; 0 where they are held."""
         return sum(max(0.0, v) for v in self.violations(point).values())
 
+    def is_sure(self, point: Point) -> bool:
+        """Whether a point clears the limits on accuracy by as many standard errors as were asked for."""
+        return not self._misses_accuracy(point, self.confidence)
+
+    def is_short(self, point: Point, errors: float) -> bool:
+        """Whether a point misses a limit on accuracy by more than so many standard errors."""
+        return self._misses_accuracy(point, -errors)
+
+    def _misses_accuracy(self, point: Point, errors: float) -> bool:
+        sign = 1.0 if self.higher_is_better else -1.0
+        lower = replace(point, score=point.score - sign * errors * (point.score_error or 0.0))
+        found = self.violations(lower)
+        return any(found.get(name, 0.0) > 0 for name in ("max_accuracy_drop", "min_accuracy"))
+
     def rank(self, point: Point) -> tuple[float, ...]:
-        """Sort key, the best first: what holds, by the goal; then what misses least."""
+        """Sort key, the best first: what holds, surely before barely, by the goal; then what misses least."""
         order = better(self.goal, self.higher_is_better)(point.score, point.seconds)
-        return (self.miss(point), *order, point.number)
+        return (self.miss(point), not self.is_sure(point), *order, point.number)
 
     def best(self, points: list[Point]) -> list[Point]:
         """The points that hold the constraints, the best first."""

@@ -13,7 +13,7 @@ from ..passes.analysis.linear import linear_of
 from ..passes.importing.detect import is_foreign
 from ..passes.presets import TO_TABLES
 from ..passes.removing_layers.search import bootstraps
-from .space import P_ERRORS, Layers, Space
+from .space import ASSUMED, P_ERRORS, Layers, Space
 from .trying import Tester
 
 MOST_REMOVED, PROBING_SECONDS = 16, 30.0
@@ -44,8 +44,9 @@ def probe(tester: Tester, *, distill: bool = True, p_error: float | None = None)
     samples = len(next(iter(tester.task.calibration.values())))
     trains = distill and samples >= FEWEST and importlib.util.find_spec("torch") is not None
     errors = P_ERRORS if p_error is None else (p_error,)
+    assumed = ASSUMED if p_error is None else p_error
     if quantized:
-        return Space((_layers(tester, "normalize,import-qat", ""),), True, trains, errors)
+        return Space((_layers(tester, "normalize,import-qat", ""),), True, trains, errors, assumed)
     found = [_layers(tester, "normalize", _PLAIN)]
     began, before = time.monotonic(), bootstraps(tester.model_after("normalize"))
     for count in range(1, MOST_REMOVED + 1):
@@ -61,7 +62,7 @@ def probe(tester: Tester, *, distill: bool = True, p_error: float | None = None)
         before = left
         if time.monotonic() - began > PROBING_SECONDS:
             break
-    return Space(tuple(found), False, trains, errors)
+    return Space(tuple(found), False, trains, errors, assumed)
 
 
 _PLAIN = "quantize{weights=4 inputs=4 method=nearest adapt=0}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .frontier import Failure, Point, non_dominated
 from .judge import Judge
-from .space import Parameters, Seed, Space, cheaper, exacter, presets, seeds
+from .ladder import GAIN, Known, Ladder
+from .space import Parameters, Space, cheaper, exacter, presets, untrained
 from .study import Study
 from .trying import Candidate, Outcome
 from .workers import Workers
@@ -28,11 +29,13 @@ class Budget:
 
     Attributes:
         trials: Finished trials, those of earlier runs among them; None for no limit.
-        seconds: Of this run; None for no limit. Trials that run then are waited for.
+        seconds: Of this run; None for no limit. No trial is begun that would probably end later.
+        finals: Seconds of those that are left for measuring the finalists.
     """
 
     trials: int | None
     seconds: float | None
+    finals: Callable[[list[Point]], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,14 @@ class Search:
         self._began = time.monotonic()
         for number, chosen, outcome in self.study.finished():
             self._note(number, chosen, outcome)
-        self._seeds, self._presets = seeds(self.space), presets(self.space)
+        self._ladder = Ladder(self.space, self.judge, self.budget.seconds)
+        self._presets = presets(self.space)
         self._tell()
-        exhausted = False
         while True:
-            while not exhausted and len(self._running) < self.workers.size and self._has_budget():
-                exhausted = not self._start()
+            # Where there is nothing to try now, what ends next may show more.
+            while len(self._running) < self.workers.size and self._has_budget():
+                if not self._start():
+                    break
             if not self._running:
                 break
             number, outcome = self.workers.finished()
@@ -127,7 +132,22 @@ class Search:
         done = len(self.points) + len(self.failures) + len(self._running)
         if self.budget.trials is not None and done >= self.budget.trials:
             return False
-        return self.budget.seconds is None or time.monotonic() - self._began < self.budget.seconds
+        return self._left() > 0
+
+    def _left(self) -> float:
+        """Seconds that are left to try more."""
+        if self.budget.seconds is None:
+            return float("inf")
+        left = self.budget.seconds - (time.monotonic() - self._began)
+        return left - (self.budget.finals(self.judge.best(self.points)) if self.budget.finals else 0.0)
+
+    def _fits(self, chosen: Parameters) -> bool:
+        """Whether a trial would probably end in time."""
+        if self._student(chosen) is not None:
+            return True
+        grade = chosen.get("distill")
+        like = [p.trial_seconds for p, c in self._known().pairs() if c.get("distill") == grade]
+        return max(like, default=0.0) < self._left()
 
     def _start(self) -> bool:
         """Start one trial; False where nothing is left to try."""
@@ -136,8 +156,8 @@ class Search:
                 self._propose()
             trial, text = self.study.ask()
             chosen = self.space.suggest(trial)
-            candidate = Candidate(text or self.space.pipeline(chosen), self.space.p_error(chosen))
-            if candidate in self._tried:
+            candidate = Candidate(text or self.space.pipeline(chosen), self.space.assumed)
+            if candidate in self._tried or (text is None and self._is_useless(chosen)):
                 self.study.drop(trial.number)
                 continue
             self._tried.add(candidate)
@@ -160,7 +180,8 @@ class Search:
 
     def _note(self, number: int, chosen: Parameters, outcome: Outcome) -> Point | None:
         readable = self.space.readable(chosen)
-        self._choices[number] = chosen
+        if outcome.pipeline == self.space.pipeline(chosen):
+            self._choices[number] = chosen
         self._tried.add(Candidate(outcome.pipeline, outcome.p_error))
         if outcome.found is None:
             self.failures.append(Failure(number, outcome.pipeline, outcome.reason, readable))
@@ -171,70 +192,93 @@ class Search:
 
     def _propose(self) -> None:
         """Queue what comes next; where nothing is queued Optuna's sampler chooses."""
-        while self._seeds:
-            seed = self._seeds.pop(0)
-            if not self._is_settled(seed):
-                self.study.queue(seed.parameters, seed.pipeline)
+        for chosen in self._ladder.first():
+            if self._candidate(chosen) not in self._tried:
+                self.study.queue(chosen)
                 return
+        rung = self._ladder.next(self._known(), time.monotonic() - self._began)
+        if rung is not None and self._fits(rung):
+            self.study.queue(rung)
+            return
         # Steps from the best and from what nearly holds, a preset, and a guess of the sampler, in turns.
         self._turn += 1
         turn = self._turn % 4
         if turn == 0:
             return
-        if turn == 3 and self._presets:
-            seed = self._presets.pop(0)
-            if not self._is_settled(seed):
-                self.study.queue(seed.parameters, seed.pipeline)
-                return
+        if turn == 3 and self._presets and not self._is_settled():
+            self.study.queue(*self._presets.pop(0))
+            return
         for chosen in self._steps_to_hold() if turn == 2 else self._steps_from_best():
-            if self._candidate(chosen) not in self._tried:
-                self.study.queue(chosen)
+            if self._candidate(chosen) in self._tried or not self._fits(chosen):
+                continue
+            if not self._is_useless(chosen):
+                self.study.queue(self._looked_at(chosen))
                 return
 
-    def _is_settled(self, seed: Seed) -> bool:
-        text = seed.pipeline or self.space.pipeline(seed.parameters)
-        if Candidate(text, self.space.p_error(seed.parameters)) in self._tried:
-            return True
-        if not seed.removal or not self.judge.goal.names_accuracy:
-            return False
-        # A stronger removal holds the constraints already: weaker ones only cost more.
-        return any(
-            _removal(self._choices[p.number]) > _removal(seed.parameters)
-            and self._choices[p.number].get("distill", 0)
-            for p in self.judge.best(self.points)
+    def _known(self) -> Known:
+        return Known(
+            [p for p in self.points if p.number in self._choices],
+            self._choices,
+            lambda chosen: self._candidate(chosen) in self._tried,
         )
+
+    def _is_settled(self) -> bool:
+        """Presets know no limits: they are for where nothing else holds them."""
+        return self.judge.goal.names_accuracy and bool(self.judge.best(self.points))
+
+    def _looked_at(self, chosen: Parameters) -> Parameters:
+        """What says in seconds what training a choice would give: itself untrained, if that is news."""
+        plain = untrained(self.space, chosen)
+        if self._student(chosen) is not None or self._candidate(plain) in self._tried:
+            return chosen
+        return plain
+
+    def _is_useless(self, chosen: Parameters) -> bool:
+        """Whether a student would cost more than the best, by what it comes from, which costs the same."""
+        best = self.judge.best(self.points)
+        if not best or not chosen.get("distill") or not self.judge.goal.names_accuracy:
+            return False
+        if self._student(chosen) is not None:
+            return False
+        like = self._known().point(untrained(self.space, chosen))
+        return like is not None and like.seconds >= GAIN * best[0].seconds
+
+    def _student(self, chosen: Mapping[str, object]) -> Point | None:
+        """A point with the same student: only another error is tolerated."""
+        same = {k: v for k, v in chosen.items() if k != "error"}
+        for point, other in self._known().pairs():
+            if same == {k: v for k, v in other.items() if k != "error"}:
+                return point
+        return None
 
     def _steps_from_best(self) -> Iterator[Parameters]:
         for point in self.judge.best(self.points)[:NEAR]:
             step = cheaper if self.judge.goal.names_accuracy else exacter
-            yield from step(self.space, self._choices[point.number])
+            if point.number in self._choices:
+                yield from step(self.space, self._choices[point.number])
 
     def _steps_to_hold(self) -> Iterator[Parameters]:
         """From points that miss a constraint by little, and would be better than the best if they held it."""
         found = self.judge.best(self.points)
-        limit = self.judge.rank(found[0])[1] if found else float("inf")
-        missing = [p for p in self.points if self.judge.miss(p) > 0]
-        sizes = Counter(_size(self._choices[p.number]) for p in missing)
-        near = [
+        limit = found[0].seconds if found and self.judge.goal.names_accuracy else float("inf")
+        missing = [
             p
-            for p in missing
-            if self.judge.rank(p)[1] < limit and sizes[_size(self._choices[p.number])] < PATIENCE
+            for p in self.points
+            if p.number in self._choices and not (self.judge.miss(p) == 0 and self.judge.is_sure(p))
         ]
+        sizes = Counter(_size(self._choices[p.number]) for p in missing)
+        near = [p for p in missing if p.seconds < limit and sizes[_size(self._choices[p.number])] < PATIENCE]
         for point in sorted(near, key=self.judge.rank)[:NEAR]:
             missed = {n for n, v in self.judge.violations(point).items() if v > 0}
-            step = exacter if missed & {"max_accuracy_drop", "min_accuracy"} else cheaper
+            step = cheaper if missed - {"max_accuracy_drop", "min_accuracy"} else exacter
             yield from step(self.space, self._choices[point.number])
 
     def _candidate(self, chosen: Parameters) -> Candidate:
-        return Candidate(self.space.pipeline(chosen), self.space.p_error(chosen))
+        return Candidate(self.space.pipeline(chosen), self.space.assumed)
 
     def _tell(self) -> None:
         self.watch(self.state())
 
 
 def _size(chosen: Parameters) -> tuple[int, int, int]:
-    return (*_removal(chosen), chosen["rounding"])
-
-
-def _removal(chosen: Parameters) -> tuple[int, int]:
-    return (chosen.get("layers", 0), chosen.get("neurons", 0))
+    return (chosen.get("layers", 0), chosen.get("neurons", 0), chosen["rounding"])

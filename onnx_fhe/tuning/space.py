@@ -9,11 +9,17 @@ from typing import Any, Protocol
 from ..passes.insert_rounding import InsertRounding
 from ..passes.presets import PRESETS, TO_TABLES
 from ..passes.quantize import Quantize
+from ..passes.set_p_error import SetPError
 
 Parameters = dict[str, Any]
 """By name: small whole numbers, and words."""
 
 P_ERRORS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+ASSUMED = 1e-3
+"""The error that students are trained for and tables are averaged over, whatever is tolerated in the end: so
+that one student serves all errors."""
+NORM = 15.0
+"""Largest norm of weights in front of outputs: up to it more bits of weights cost nothing."""
 STEPS = (0, 1000, 4000)
 """Batches that ``distill`` trains on: not at all, to see what a choice is worth, and in earnest."""
 CALIBRATIONS = ("mse", "percentile", "min-max")
@@ -56,12 +62,14 @@ class Space:
         quantized: The model came quantized: its widths and layers stay.
         trains: Whether ``distill`` can run.
         p_errors: Tolerated errors of a lookup.
+        assumed: The one that passes are told; ``set-p-error`` says where another is tolerated.
     """
 
     layers: tuple[Layers, ...]
     quantized: bool = False
     trains: bool = True
     p_errors: tuple[float, ...] = P_ERRORS
+    assumed: float = ASSUMED
 
     def suggest(self, trial: Trial) -> Parameters:
         """Choose with Optuna."""
@@ -83,7 +91,7 @@ class Space:
         bounds = {**{n: (0, h) for n, h in self._counts().items()}, **self._widths(), "mixed": (0, 1)}
         found: Parameters = {}
         for name, (low, high) in bounds.items():
-            found[name] = min(max(int(given.get(name, _PLAIN.get(name, 0))), low), high)
+            found[name] = min(max(int(given.get(name, self._plain(name))), low), high)
         if not self.quantized:
             found["calibration"] = given.get("calibration", CALIBRATIONS[0])
         for name in self._of_layers(found) if found["mixed"] else ():
@@ -106,6 +114,8 @@ class Space:
         if steps := STEPS[chosen.get("distill", 0)]:
             passes.append(f"distill{{rounding={chosen['rounding']} steps={steps}}}")
         passes += [TO_TABLES, self._round(chosen), "remove-constant-tables", "analyze-bit-widths"]
+        if (p_error := self.p_error(chosen)) != self.assumed:
+            passes.append(SetPError(p_error=p_error).to_text())
         return ",".join(passes)
 
     def p_error(self, chosen: Mapping[str, Any]) -> float:
@@ -123,6 +133,11 @@ class Space:
         if "distill" in found:
             found["distill"] = STEPS[found["distill"]]
         return found
+
+    def _plain(self, name: str) -> int:
+        if name == "error":
+            return self.p_errors.index(self.assumed) if self.assumed in self.p_errors else 0
+        return int(_PLAIN.get(name, 0))
 
     def _counts(self) -> dict[str, int]:
         found = {"error": len(self.p_errors) - 1}
@@ -147,16 +162,17 @@ class Space:
     def _quantize(self, chosen: Mapping[str, Any]) -> str:
         widths = {n: chosen[n] for n in ("weights", "activations", "inputs")}
         own = {n: {"weights": w} for n, w in _own(chosen, "weights", 1, 8)}
-        return Quantize(calibration=chosen["calibration"], layers=own, **widths).to_text()
+        return Quantize(calibration=chosen["calibration"], norm=NORM, layers=own, **widths).to_text()
 
     def _round(self, chosen: Mapping[str, Any]) -> str:
         own = dict(_own(chosen, "rounding", 2, 8))
         return InsertRounding(bits=chosen["rounding"], layers=own).to_text()
 
 
-_PLAIN: Parameters = {"weights": 4, "inputs": 4, "activations": 6, "rounding": 4}
-"""Good to any network, and made in seconds."""
-_TRAINED: Parameters = {"weights": 4, "inputs": 5, "activations": 6, "rounding": 3, "distill": 1}
+_PLAIN: Parameters = {"weights": 6, "inputs": 8, "activations": 8, "rounding": 4}
+"""Good to any network, and made in seconds. Weights up to ``NORM``, inputs and activations cost nothing."""
+TRAINED = 2
+"""Of ``STEPS``: in earnest."""
 
 
 def _own(chosen: Mapping[str, Any], kind: str, low: int, high: int) -> Iterator[tuple[str, int]]:
@@ -165,50 +181,24 @@ def _own(chosen: Mapping[str, Any], kind: str, low: int, high: int) -> Iterator[
             yield name.partition("@")[2], min(max(chosen[kind] + change, low), high)
 
 
-@dataclass(frozen=True)
-class Seed:
-    """Where a search starts.
+def presets(space: Space) -> list[tuple[Parameters, str]]:
+    """The pipelines that have names, each with the choice that is nearest to it.
 
-    Attributes:
-        parameters: The choice; what is nearest to it where ``pipeline`` is given.
-        pipeline: A pipeline that is no choice of the space.
-        removal: One of those that go from strong to weak removal: as soon as one holds the constraints, the
-            weaker ones are left out.
+    They search widths themselves, which takes its time.
     """
-
-    parameters: Parameters
-    pipeline: str | None = None
-    removal: bool = False
-
-
-def seeds(space: Space) -> list[Seed]:
-    """The order that gives a usable answer soon: something plain, then strong removal to weak."""
-    found = [Seed(space.complete(_PLAIN))]
-    recipe = _TRAINED if space.trains else _PLAIN
-    if not space.quantized:
-        counts = list(range(len(space.layers)))[::-1]
-        # All counts of a deep network would take the whole budget.
-        counts = sorted({*counts[:2], *counts[2::2], 0}, reverse=True)
-        for count in counts:
-            for sixteenths in (8, 4, 0) if count else (8, 4):
-                found.append(
-                    Seed(space.complete({**recipe, "layers": count, "neurons": sixteenths}), removal=True)
-                )
-    if space.trains:
-        found.append(Seed(space.complete(_TRAINED), removal=not space.quantized))
-    return found
-
-
-def presets(space: Space) -> list[Seed]:
-    """The pipelines that have names. They search widths themselves, which takes its time."""
-    return [Seed(space.complete(near), PRESETS[name].text) for name, near in _PRESETS.items()]
+    return [(space.complete(near), PRESETS[name].text) for name, near in _PRESETS.items()]
 
 
 _PRESETS: dict[str, Parameters] = {
-    "balanced": {"weights": 4, "inputs": 4},
-    "fast": {"weights": 4, "inputs": 4, "neurons": 8, "rounding": 4},
-    "accurate": {"weights": 6, "activations": 8, "inputs": 8, "rounding": 6},
+    "balanced": {"neurons": 0},
+    "fast": {"neurons": 8},
+    "accurate": {"rounding": 6},
 }
+
+
+def untrained(space: Space, chosen: Mapping[str, Any]) -> Parameters:
+    """The same without training: it costs about the same, and is made in seconds."""
+    return space.complete({**chosen, "distill": 0})
 
 
 def cheaper(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
@@ -217,16 +207,15 @@ def cheaper(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
         space,
         given,
         ("layers", 1),
+        ("error", 1),
         ("neurons", 2),
-        ("rounding", -1),
+        ("error", -1),
         ("error", 2),
         ("neurons", 1),
+        ("rounding", -1),
         ("neurons", 4),
-        ("error", 1),
-        ("weights", -1),
         ("sparsity", 1),
-        ("inputs", -1),
-        ("activations", -1),
+        ("weights", -1),
     )
     yield from _of_one_layer(space, given, -1)
 

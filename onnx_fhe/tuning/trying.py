@@ -6,10 +6,10 @@ import hashlib
 import math
 import pickle
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,17 +28,14 @@ from ..ir.verify import verify
 from ..passes.analysis.noise import NoisyModel
 from ..passes.base import Context
 from ..passes.manager import PassManager
-from ..passes.pipeline import pass_name, pass_text
+from ..passes.pipeline import pass_text
 from ..passes.plugins import load_plugin
 from .metric import Answers, Metric, standard_error
 from .pricing import Machine, price
+from .stages import Stage, Stages
 
 DRAWS, SCORED = 8, 1000
 """Noise is drawn until so many samples have been scored, but at most so often."""
-KEPT = 12
-"""Models that are kept for the next trial that begins like theirs."""
-SHARED = {"normalize", "import-qat", "remove-layers", "remove-neurons", "prune", "quantize"}
-"""Passes whose result does not depend on p_error; behind others nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -138,29 +135,23 @@ def to_bytes(model: ir.Model) -> bytes:
         raise UserError("the model is too large to tune", found=str(error), allowed="up to 2 GB") from error
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A model on its way, and the float model that it was quantized from."""
-
-    model: ir.Model
-    quantized_from: ir.Model | None
-
-
 @dataclass
 class Tester:
     """Tries pipelines, one after the other; keeps what several of them begin with.
 
     Attributes:
         task: What to know.
+        folder: Where processes of this machine leave for each other what took long to make; None for nowhere.
     """
 
     task: Task
-    _kept: OrderedDict[tuple[str, ...], _Begun] = field(default_factory=OrderedDict, repr=False)
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         for plugin in self.task.plugins:
             load_plugin(plugin)
         self.source = ir.from_proto(onnx.ModelProto.FromString(self.task.model))
+        self._stages = Stages(self.folder)
         self.metric: Metric = pickle.loads(self.task.metric)
         self.expected = Session(self.source).run_batched(self.task.data)
 
@@ -171,18 +162,19 @@ class Tester:
             OnnxFheError: A pass does not take it.
         """
         passes = PassManager.parse(pipeline).passes
-        texts = tuple(pass_text(p) for p in passes)
-        shared = next((i for i, p in enumerate(passes) if pass_name(p) not in SHARED), len(passes))
-        begun, done = _Begun(self.source, None), 0
-        for count in range(shared, 0, -1):
-            if texts[:count] in self._kept:
-                begun, done = self._kept[texts[:count]], count
-                break
+        # What passes make depends on this error, too.
+        texts = (f"{p_error!r}", *(pass_text(p) for p in passes))
+        count, stage = self._stages.longest(texts)
+        stage = stage or Stage(self.source, None)
         context = replace(self.task.context(p_error), source=self.source.clone())
-        for count in range(done, shared):
-            begun = self._run(passes[count : count + 1], begun, context)
-            self._keep(texts[: count + 1], begun)
-        return self._run(passes[shared:], begun, context).model
+        for place in range(max(count - 1, 0), len(passes)):
+            began = time.perf_counter()
+            result = PassManager([passes[place]]).run(
+                stage.model, replace(context, quantized_from=stage.quantized_from, notes=[])
+            )
+            stage = Stage(result.model, result.context.quantized_from)
+            self._stages.keep(texts[: place + 2], stage, time.perf_counter() - began)
+        return stage.model
 
     def try_out(self, candidate: Candidate) -> Outcome:
         """Run, score and price a pipeline."""
@@ -244,15 +236,3 @@ class Tester:
         parts = partition(model)
         values, _ = Prologue(parts).run(self.task.data)
         return count_overflows(parts.server, values).samples
-
-    def _run(self, passes: Any, begun: _Begun, context: Context) -> _Begun:
-        result = PassManager(passes).run(
-            begun.model, replace(context, quantized_from=begun.quantized_from, notes=[])
-        )
-        return _Begun(result.model, result.context.quantized_from)
-
-    def _keep(self, texts: tuple[str, ...], begun: _Begun) -> None:
-        self._kept[texts] = begun
-        self._kept.move_to_end(texts)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)

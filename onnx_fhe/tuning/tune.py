@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from ..compiling import compile_model
 from ..given import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
@@ -22,6 +22,7 @@ from ..machine.predict import usable_cores
 from ..manifest import packages
 from ..passes.plugins import load_plugin
 from ..program import Program, find_backend
+from .compiler import Compiler
 from .finals import Finals
 from .frontier import Frontier, Point, axes_of, non_dominated
 from .goal import DROP, Goal, check_possible
@@ -36,7 +37,12 @@ from .trying import Task, Tester, to_bytes
 from .workers import Dask, Inline, Processes, Workers
 
 SECONDS = 600.0
-"""Of the search, where no budget is given."""
+"""Of search and finalists together, where no budget is given."""
+CONFIDENCE = 1.0
+"""Standard errors by which points should clear a limit on accuracy, if any do."""
+MEASURING, MOST_MEASURING = 8.0, 0.4
+"""Seconds that compiling and measuring a finalist takes besides its passes, and the share of the budget that
+is kept back for all of them at most."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +72,13 @@ def tune(
     test: DataLike | None = None,
     trials: int | None = None,
     seconds: float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     dask: str | None = None,
     journal: str | os.PathLike[str] | None = None,
     finalists: int = 3,
     encrypted: int = 3,
     distill: bool = True,
+    confidence: float = CONFIDENCE,
     p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
     range_margin: float = 0.2,
@@ -102,18 +109,20 @@ def tune(
             takes what fits the labels.
         test: Reported on at the end; nothing is chosen by it.
         trials: End after so many finished trials, those of earlier runs in ``journal`` among them.
-        seconds: End the search after so long (600 where ``trials`` is not given either). Trials that run
-            then are waited for, and finalists are measured after it.
-        jobs: Trials at once, each in a process of its own.
+        seconds: Of search and finalists together (600 where ``trials`` is not given either); no trial is
+            begun that would probably end later.
+        jobs: Trials at once, each in a process of its own; None for as many as there are cores.
         dask: Address of a Dask scheduler on whose workers the trials run instead.
         journal: A file that remembers finished trials; a later call with the same arguments goes on there.
         finalists: Points that are compiled and measured.
         encrypted: Samples that each finalist runs on ciphertexts; with 0 latency is only predicted.
         distill: Whether students may be trained (with PyTorch).
+        confidence: Standard errors (of the difference to the float model on ``data``) by which points should
+            clear a limit on accuracy; where none does, those are taken that hold it.
         p_error: Tolerated error of one lookup; None to search it.
         range_mode, range_margin, backend, limits, bind: As for ``compile``.
         machine: A profile of another machine, as ``calibrate-cost`` writes it.
-        seed: The same seed with ``jobs=1`` and the same number of trials gives the same result.
+        seed: The same seed gives the same result with ``jobs=1`` and ``trials`` instead of ``seconds``.
         watch: Told where the search stands.
         plugins: Modules or files that trials need; they are loaded in each process.
 
@@ -123,7 +132,8 @@ def tune(
     goal = Goal(max_accuracy_drop, min_accuracy, max_latency, min_throughput, max_key_size)
     if goal.is_empty:
         goal = replace(goal, max_accuracy_drop=DROP)
-    _check(trials, seconds, jobs, finalists, encrypted)
+    jobs = usable_cores() if jobs is None else jobs
+    _check(trials, seconds, jobs, finalists, encrypted, confidence)
     check_error("p_error", p_error)
     check_ranges(range_mode, range_margin)
     check_seed(seed)
@@ -149,48 +159,39 @@ def tune(
         range_margin=range_margin,
         plugins=tuple(plugins),
     )
-    tester = Tester(task)
     told: Watch = watch or _quiet
     told(State([], [], 0, 0.0, None, [], "look at the model"))
-    space = probe(tester, distill=distill, p_error=p_error)
-    judge = Judge(goal, float_score, scored.higher_is_better)
-    study = Study(
-        None if journal is None else Path(journal),
-        task.fingerprint(scored.name, space.p_errors),
-        goal,
-        scored.higher_is_better,
-        seed,
-    )
+    budget_seconds = seconds if seconds is not None or trials is not None else SECONDS
+    judge = Judge(goal, float_score, scored.higher_is_better, confidence)
     workers: Workers | None = None
-    try:
-        workers = _workers(tester, jobs, dask)
-        budget = Budget(trials, seconds if seconds is not None or trials is not None else SECONDS)
-        search = Search(space, study, workers, judge, budget, told)
-        search.run()
-    finally:
-        if workers is not None:
-            workers.close()
-        study.close()
-    if not search.points:
-        raise _nothing(search)
-
-    def compiled(point: Point) -> Program:
-        return compile_model(
-            model,
-            given.raw_calibration,
-            point.pipeline,
-            backend,
-            p_error=point.p_error,
-            range_mode=point.range_mode,
-            range_margin=point.range_margin,
-            seed=point.seed,
-            limits=limits,
-            bind=bind,
-        )
-
-    finals = Finals(compiled, tester, judge, encrypted, lambda what: told(search.state(what)))
-    held = judge.best(search.points)
-    finished, best, notes = finals.run(held or [min(search.points, key=judge.rank)], finalists)
+    study: Study | None = None
+    with tempfile.TemporaryDirectory(prefix="onnx-fhe-") as folder:
+        tester = Tester(task, Path(folder))
+        space = probe(tester, distill=distill, p_error=p_error)
+        compiler = Compiler(model, given.raw_calibration, backend, limits, bind, tuple(plugins), Path(folder))
+        try:
+            study = Study(
+                None if journal is None else Path(journal),
+                task.fingerprint(scored.name, space.p_errors, space.assumed),
+                goal,
+                scored.higher_is_better,
+                seed,
+            )
+            workers = _workers(tester, jobs, dask)
+            budget = Budget(trials, budget_seconds, _reserve(budget_seconds, finalists, workers.size))
+            search = Search(space, study, workers, judge, budget, told)
+            search.run()
+            if not search.points:
+                raise _nothing(search)
+            finals = Finals(compiler, tester, judge, encrypted, lambda what: told(search.state(what)))
+            held = judge.best(search.points)
+            candidates = held or [min(search.points, key=judge.rank)]
+            finished, best, notes = finals.run(candidates, finalists, workers)
+        finally:
+            if workers is not None:
+                workers.close()
+            if study is not None:
+                study.close()
     chosen = best or finals.nearest(finished)
     measured = {f.point.number: f.point for f in finished}
     points = tuple(measured.get(p.number, p) for p in sorted(search.points, key=lambda p: p.number))
@@ -207,6 +208,7 @@ def tune(
         float_score=float_score,
         samples=given.samples,
         goal=goal,
+        confidence=confidence,
         axes=axes,
         points=points,
         failures=tuple(sorted(search.failures, key=lambda f: f.number)),
@@ -225,13 +227,35 @@ def tune(
     return Tuned(None if best is None else best.program, frontier)
 
 
-def _check(trials: int | None, seconds: float | None, jobs: int, finalists: int, encrypted: int) -> None:
+def _reserve(seconds: float | None, finalists: int, workers: int) -> Callable[[list[Point]], float]:
+    """Of the budget: what measuring finalists will take, by what their passes took."""
+
+    def found(points: list[Point]) -> float:
+        if seconds is None or not points:
+            return 0.0
+        # One that found its student ready has to be trained again.
+        longest = max(p.trial_seconds for p in points)
+        count = min(finalists, len(points))
+        return min(MOST_MEASURING * seconds, -(-count // workers) * longest + count * MEASURING)
+
+    return found
+
+
+def _check(
+    trials: int | None,
+    seconds: float | None,
+    jobs: int,
+    finalists: int,
+    encrypted: int,
+    confidence: float,
+) -> None:
     wrong = [
         ("--trials", trials, 1),
         ("--seconds", seconds, 0),
         ("--jobs", jobs, 1),
         ("--finalists", finalists, 1),
         ("--encrypted", encrypted, 0),
+        ("--confidence", confidence, 0),
     ]
     for name, value, least in wrong:
         if value is not None and not value >= least:
@@ -241,7 +265,7 @@ def _check(trials: int | None, seconds: float | None, jobs: int, finalists: int,
 def _workers(tester: Tester, jobs: int, dask: str | None) -> Workers:
     if dask is not None:
         return Dask(tester.task, dask)
-    return Inline(tester) if jobs == 1 else Processes(tester.task, jobs)
+    return Inline(tester) if jobs == 1 else Processes(tester.task, jobs, tester.folder)
 
 
 def _packed(metric: Metric) -> bytes:

@@ -10,15 +10,18 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from ..ir.errors import UserError
 from .trying import Candidate, Outcome, Task, Tester
+
+Answer = TypeVar("Answer")
 
 WAIT = "20s"
 """For a cluster and its first worker."""
@@ -77,9 +80,10 @@ class Processes(Workers):
     Args:
         task: What a trial needs to know.
         size: How many processes.
+        folder: Where they leave for each other what took long to make.
     """
 
-    def __init__(self, task: Task, size: int) -> None:
+    def __init__(self, task: Task, size: int, folder: Path | None = None) -> None:
         self.size = size
         self._threads = _one_thread()
         self._threads.__enter__()
@@ -88,7 +92,7 @@ class Processes(Workers):
             # Not fork: this process may have threads, of onnxruntime and others.
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(pickle.dumps(task), os.getpid()),
+            initargs=(pickle.dumps(task), os.getpid(), folder),
         )
         self._running: dict[Future[Outcome], int] = {}
 
@@ -110,6 +114,10 @@ class Processes(Workers):
                 do="take fewer --jobs; the same command goes on where this one ended. (A Python script that"
                 " calls tune with jobs needs `if __name__ == '__main__':` around it.)",
             ) from error
+
+    def call(self, function: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
+        """Start something else than a trial."""
+        return self._pool.submit(function, *arguments)
 
     def close(self) -> None:
         """End the processes, whatever they do."""
@@ -187,14 +195,14 @@ _there: dict[str, Tester] = {}
 _lock = threading.Lock()
 
 
-def _begin(task: bytes, parent: int) -> None:
+def _begin(task: bytes, parent: int, folder: Path | None) -> None:
     """In a new process: get ready, and end with the process that started it, however that ends."""
     import signal
 
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _here = Tester(pickle.loads(task))
+    _here = Tester(pickle.loads(task), folder)
 
 
 def _end_with(parent: int) -> None:

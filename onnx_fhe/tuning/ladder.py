@@ -1,0 +1,165 @@
+"""How a search begins: what the sizes of a network cost, and then training the promising ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .frontier import Point
+from .judge import Judge
+from .space import STEPS, TRAINED, Parameters, Space, untrained
+
+SIXTEENTHS = (14, 12, 10, 8, 4, 0)
+"""Shares of the neurons that go, in the order in which they are looked at."""
+WIDTHS = (4, 5)
+"""Bits that reach tables: steps of three bits are no faster, and cost accuracy."""
+MOST_COUNTS = 4
+"""Numbers of layers that are looked at: all numbers of a deep network would take the whole budget."""
+LOOKING = 0.2
+"""Share of the budget after which no more sizes are looked at."""
+GAIN = 0.97
+"""What is tried has to be cheaper than the best by this factor."""
+CLEAR = 1.0
+"""Standard errors by which a size must miss the constraints for what is smaller to be given up."""
+PATIENT = 1 / 6
+"""Share of the budget that training one student in earnest may take; else students are trained briefly."""
+
+_LESS = ("layers", "neurons", "sparsity", "error")
+_MORE = ("weights", "inputs", "activations", "rounding", "distill")
+
+
+@dataclass
+class Ladder:
+    """Sizes of a network, from those that cost least to those that keep most.
+
+    Each is first tried as it is after removal, which takes seconds and says what it costs. Then students are
+    trained: in the middle of what is cheaper than the best so far, and so on, as in a bisection. What is
+    smaller in every way than something that clearly missed is given up.
+
+    Attributes:
+        space: What may be chosen.
+        judge: What is better.
+        seconds: Of the search; None where it has no limit.
+    """
+
+    space: Space
+    judge: Judge
+    seconds: float | None
+    _rungs: list[Parameters] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        trained = TRAINED if self.space.trains else 0
+        counts = list(range(len(self.space.layers)))[::-1]
+        spread = sorted({*counts[:2], *counts[2 :: max(1, len(counts) // 2)], 0}, reverse=True)
+        for bits in WIDTHS:
+            for count in [*spread[: MOST_COUNTS - 1], 0] if len(spread) > MOST_COUNTS else spread:
+                for share in SIXTEENTHS if not self.space.quantized else (0,):
+                    rung = {"layers": count, "neurons": share, "rounding": bits, "distill": trained}
+                    self._rungs.append(self.space.complete(rung))
+
+    def first(self) -> list[Parameters]:
+        """What comes before all else: something plain; then a student half as large, trained briefly."""
+        plain = self.space.complete({})
+        if not self.space.trains:
+            return [plain]
+        removed = {"layers": len(self.space.layers) - 1, "neurons": 8}
+        return [plain, self.space.complete({**({} if self.space.quantized else removed), "distill": 1})]
+
+    def next(self, known: Known, elapsed: float) -> Parameters | None:
+        """What to try now; None where the ladder is done.
+
+        Args:
+            known: What was tried so far.
+            elapsed: Seconds since the search began.
+        """
+        return self._look(known, elapsed) or (self._train(known) if self.space.trains else None)
+
+    def _look(self, known: Known, elapsed: float) -> Parameters | None:
+        if self.seconds is not None and elapsed > LOOKING * self.seconds:
+            return None
+        for rung in self._rungs:
+            plain = untrained(self.space, rung)
+            # Where four bits are far too few five may do, and else cost more.
+            if rung["rounding"] == WIDTHS[0] and not known.was_tried(plain):
+                return plain
+        return None
+
+    def _train(self, known: Known) -> Parameters | None:
+        grade = self._grade(known)
+        limit = self._limit(known)
+        found: list[tuple[float, Parameters]] = []
+        for rung in self._rungs:
+            rung = self.space.complete({**rung, "distill": grade})
+            seconds = self._price(known, rung)
+            if seconds is None or seconds >= GAIN * limit or known.was_tried(rung):
+                continue
+            if self.judge.goal.names_accuracy and self._is_hopeless(known, rung):
+                continue
+            found.append((seconds, rung))
+        if not found:
+            return None
+        found.sort(key=lambda f: f[0])
+        # Where only cost is limited the dearest that is allowed is the most exact.
+        return found[len(found) // 2 if self.judge.goal.names_accuracy else -1][1]
+
+    def _grade(self, known: Known) -> int:
+        """How long to train."""
+        brief = [p.trial_seconds for p, c in known.pairs() if c.get("distill") == 1]
+        if not brief or self.seconds is None:
+            return TRAINED
+        return TRAINED if min(brief) * STEPS[TRAINED] / STEPS[1] < PATIENT * self.seconds else 1
+
+    def _limit(self, known: Known) -> float:
+        """Seconds that something worth training may take."""
+        if self.judge.goal.names_accuracy:
+            best = self.judge.best(known.points)
+            return best[0].seconds if best else float("inf")
+        return float("inf")
+
+    def _price(self, known: Known, rung: Parameters) -> float | None:
+        """Predicted seconds, by what was looked at; None where that says nothing, or costs too much."""
+        found = known.point(untrained(self.space, rung))
+        if found is None:
+            four = known.point(untrained(self.space, {**rung, "rounding": WIDTHS[0]}))
+            if four is None or rung["rounding"] == WIDTHS[0]:
+                return None
+            # Five bits cost a fifth to two fifths more.
+            found = replace(four, seconds=1.3 * four.seconds)
+        if not self.judge.goal.names_accuracy and self.judge.miss(found) > 0:
+            return None
+        return found.seconds
+
+    def _is_hopeless(self, known: Known, rung: Parameters) -> bool:
+        return any(self._misses_clearly(p) and is_within(rung, c) for p, c in known.pairs())
+
+    def _misses_clearly(self, point: Point) -> bool:
+        return self.judge.is_short(point, CLEAR)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was tried.
+
+    Attributes:
+        points: What came of it.
+        choices: By number of trial.
+        was_tried: Whether a choice was, or is being, tried.
+    """
+
+    points: list[Point]
+    choices: Mapping[int, Parameters]
+    was_tried: Callable[[Parameters], bool]
+
+    def pairs(self) -> Iterable[tuple[Point, Parameters]]:
+        """Points with their choices."""
+        return ((p, self.choices[p.number]) for p in self.points)
+
+    def point(self, chosen: Parameters) -> Point | None:
+        """What came of a choice."""
+        return next((p for p, c in self.pairs() if c == chosen), None)
+
+
+def is_within(small: Parameters, large: Parameters) -> bool:
+    """Whether a choice keeps nowhere more of the network than another."""
+    less = all(small.get(n, 0) >= large.get(n, 0) for n in _LESS)
+    return less and all(small.get(n, 0) <= large.get(n, 0) for n in _MORE)
