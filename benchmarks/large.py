@@ -1,32 +1,100 @@
-"""Large graphs: seconds against nodes, for each stage that reads or rewrites a model; and one wide network.
+"""Large networks: seconds against nodes for loading, inspecting and every pass; and one wide network.
 
-    python benchmarks/large.py [--nodes 500 1000 2000 4000 8000] [--plot large.png] [--resnet]
+    python benchmarks/large.py                                  # chains of 500 to 8000 nodes
+    python benchmarks/large.py --nodes --inspect 10000          # what `inspect` takes
+    python benchmarks/large.py --nodes --resnet                 # the size of ResNet-18, 64 images
+    python benchmarks/large.py --plot large.png --json large.json
 
-Everything here should grow linearly. ``--resnet`` also builds a network of the size of ResNet-18 with random
-weights (11 M, 224x224 inputs) and times the float passes on it.
+Everything here should grow linearly. Memory is the most that was resident while a stage ran. ``--resnet``
+builds a network of the size of ResNet-18 with random weights (11 M, 224x224 inputs) and runs every pass of a
+pipeline on it. Nothing is compiled.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
+from onnx_ir.passes import PassBase
 
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.load import load
-from onnx_fhe.passes.analysis.regions import find_regions
 from onnx_fhe.passes.base import Context
+from onnx_fhe.passes.instruments import Instrument
 from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.pipeline import pass_name
 
-WIDTH = 4
+WIDTH, IMAGES = 4, 64
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one stage took.
+
+    Attributes:
+        seconds: Of the processor.
+        wall: Seconds that passed.
+        peak: Most memory that was resident meanwhile, in bytes (where the system tells).
+    """
+
+    seconds: float
+    wall: float
+    peak: int
+
+
+class Meter:
+    """Measures what runs between ``start`` and ``stop``."""
+
+    def start(self) -> None:
+        """Begin; the peak of memory so far is forgotten."""
+        if (clear := Path("/proc/self/clear_refs")).exists():
+            clear.write_text("5")
+        self._began = time.process_time(), time.perf_counter()
+
+    def stop(self) -> Spent:
+        """What was spent since."""
+        seconds, wall = time.process_time() - self._began[0], time.perf_counter() - self._began[1]
+        status = Path("/proc/self/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        peaks = [int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM")]
+        return Spent(seconds, wall, peaks[0] if peaks else 0)
+
+
+class Meters(Instrument):
+    """Measures every pass; a pass that comes twice counts together."""
+
+    def __init__(self, spent: dict[str, Spent]) -> None:
+        self.spent = spent
+        self._meter = Meter()
+
+    def before_pass(self, pass_: PassBase, model: ir.Model) -> None:  # noqa: ARG002
+        """Begin."""
+        self._meter.start()
+
+    def after_pass(self, pass_: PassBase, model: ir.Model, modified: bool) -> None:  # noqa: ARG002
+        """Note what was spent."""
+        found = self._meter.stop()
+        note(pass_name(pass_), found, self.spent)
+
+
+def note(name: str, found: Spent, spent: dict[str, Spent]) -> None:
+    """Print what a stage took, and add it up."""
+    print(f"  {name:<24} {found.seconds:8.2f} s {found.wall:8.2f} s {found.peak / 2**30:6.2f} GB", flush=True)
+    before = spent.get(name, Spent(0.0, 0.0, 0))
+    spent[name] = Spent(
+        before.seconds + found.seconds, before.wall + found.wall, max(before.peak, found.peak)
+    )
 
 
 def chain(count: int) -> onnx.ModelProto:
@@ -42,6 +110,35 @@ def chain(count: int) -> onnx.ModelProto:
         nodes.append(helper.make_node("Relu", [f"g{i}"], [last], f"relu{i}"))
     nodes.append(helper.make_node("Gemm", [last, "w0", "b0"], ["y"], "last"))
     return _model(nodes, weights, ["N", WIDTH], ["N", WIDTH])
+
+
+def only_dense(count: int) -> onnx.ModelProto:
+    """Dense layers one after the other."""
+    rng = np.random.default_rng(0)
+    nodes, weights = [], []
+    for i in range(count):
+        weight = np.eye(WIDTH) + rng.normal(size=(WIDTH, WIDTH)) / 100
+        weights.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
+        weights.append(numpy_helper.from_array(np.zeros(WIDTH, np.float32), f"b{i}"))
+        output = "y" if i == count - 1 else f"g{i}"
+        nodes.append(
+            helper.make_node("Gemm", [f"g{i - 1}" if i else "x", f"w{i}", f"b{i}"], [output], f"dense{i}")
+        )
+    return _model(nodes, weights, ["N", WIDTH], ["N", WIDTH])
+
+
+def only_relu(count: int) -> onnx.ModelProto:
+    """Relu one after the other."""
+    names = ["x", *(f"r{i}" for i in range(count - 1)), "y"]
+    nodes = [helper.make_node("Relu", [a], [b], f"relu_{b}") for a, b in pairwise(names)]
+    return _model(nodes, [], ["N", WIDTH], ["N", WIDTH])
+
+
+GRAPHS: dict[str, Callable[[int], onnx.ModelProto]] = {
+    "Gemm": only_dense,
+    "Relu": only_relu,
+    "Gemm and Relu": chain,
+}
 
 
 def resnet() -> onnx.ModelProto:
@@ -94,42 +191,44 @@ def _model(nodes: list, weights: list, x: list, y: list) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def stages(path: Path, calibration: dict[str, np.ndarray]) -> dict[str, float]:
-    """Processor seconds of each stage."""
-    seconds: dict[str, float] = {}
+def stages(path: Path, calibration: dict[str, np.ndarray], pipeline: str) -> dict[str, Spent]:
+    """What loading, inspecting and each pass of a pipeline take."""
+    spent: dict[str, Spent] = {}
+    meter = Meter()
 
     def timed(name: str, work: Callable[[], object]) -> object:
-        began = time.process_time()
+        meter.start()
         found = work()
-        seconds[name] = time.process_time() - began
-        print(f"  {name:<12} {seconds[name]:8.2f} s, {_memory():.1f} GB", flush=True)
+        note(name, meter.stop(), spent)
         return found
 
-    def run(pipeline: str, model: ir.Model) -> ir.Model:
-        return PassManager.parse(pipeline).run(model, Context(calibration=calibration)).model
-
-    model = timed("load", lambda: load(path))
-    model = timed("normalize", lambda: run("normalize", model))
-    timed("analyses", lambda: find_regions(model))
+    print(f"  {'':<24} {'processor':>10} {'wall':>10} {'peak':>9}")
     timed("inspect", lambda: inspect_model(path))
-    model = timed("quantize", lambda: run("quantize{weights=3 activations=3}", model))
-    timed("lower", lambda: run("lower-to-integer,fuse-tlu", model))
-    return seconds
+    model = timed("load", lambda: load(path))
+    context = Context(calibration=calibration, progress=_progress)
+    result = PassManager.parse(pipeline, [Meters(spent)]).run(model, context)
+    for said in result.context.notes:
+        print(f"  note: {said}")
+    print(f"  all passes: {sum(s.seconds for n, s in spent.items() if n not in ('inspect', 'load')):.0f} s")
+    return spent
 
 
-def _memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r  {what} {done}/{total}\033[K", end="\r", file=sys.stderr)
 
 
-def plot(found: dict[int, dict[str, float]], file: Path) -> None:
-    """The curve: nodes against seconds, a line for each stage."""
+def plot(found: dict[int, dict[str, Spent]], file: Path) -> None:
+    """The curve: nodes against seconds, a line for each stage that takes a tenth of a second anywhere."""
     import matplotlib.pyplot as plt
 
     for name in next(iter(found.values())):
-        plt.loglog(list(found), [s[name] for s in found.values()], marker="o", label=name)
+        seconds = [s[name].seconds for s in found.values()]
+        if max(seconds) > 0.1:
+            plt.loglog(list(found), seconds, marker="o", label=name)
     plt.xlabel("nodes")
-    plt.ylabel("seconds")
-    plt.legend()
+    plt.ylabel("processor seconds")
+    plt.legend(fontsize="small")
     plt.savefig(file, dpi=120)
 
 
@@ -137,22 +236,41 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, nargs="*", default=[500, 1000, 2000, 4000, 8000])
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument(
+        "--inspect", type=int, nargs="*", default=[], help="only inspect graphs of so many nodes"
+    )
+    parser.add_argument("--pipeline", default="balanced")
     parser.add_argument("--resnet", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    rng, found = np.random.default_rng(1), {}
+    rng = np.random.default_rng(1)
+    found: dict[int, dict[str, Spent]] = {}
+    records: dict[str, dict[str, Spent]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.onnx"
+        for count in given.inspect:
+            for kind in GRAPHS:
+                onnx.save(GRAPHS[kind](count), path)
+                meter = Meter()
+                meter.start()
+                inspect_model(path)
+                note(f"inspect {count} {kind}", meter.stop(), records.setdefault("inspect", {}))
         for count in given.nodes:
             print(f"{count} nodes")
             onnx.save(chain(count), path)
-            found[count] = stages(path, {"x": rng.normal(size=(64, WIDTH)).astype(np.float32)})
+            data = {"x": rng.normal(size=(IMAGES, WIDTH)).astype(np.float32)}
+            found[count] = records[str(count)] = stages(path, data, given.pipeline)
         if given.resnet:
             print("the size of ResNet-18")
             onnx.save(resnet(), path)
-            stages(path, {"x": rng.normal(size=(64, 3, 224, 224)).astype(np.float32)})
+            data = {"x": rng.normal(size=(IMAGES, 3, 224, 224)).astype(np.float32)}
+            records["resnet"] = stages(path, data, given.pipeline)
     if given.plot and found:
         plot(found, given.plot)
+    if given.json:
+        plain = {k: {n: vars(s) for n, s in v.items()} for k, v in records.items()}
+        given.json.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 if __name__ == "__main__":

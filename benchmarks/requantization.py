@@ -42,7 +42,7 @@ def cost(way: str, bits: int, removed: int) -> tuple[float, int]:
         return (identity[y] if way == "table" else y) @ ones
 
     samples = [np.zeros(ELEMENTS, np.int64), np.full(ELEMENTS, 3), np.full(ELEMENTS, 7)]
-    settings = fhe.Configuration(p_error=1e-5)
+    settings = fhe.Configuration(p_error=1e-5, dump_artifacts_on_unexpected_failures=False)
     compiled = fhe.Compiler(circuit, {"x": "encrypted"}).compile(samples, settings)
     return compiled.complexity / 1e6, compiled.programmable_bootstrap_count
 

@@ -24,9 +24,14 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether ``constant_of`` has an array; asking for the array copies it where it comes from a file."""
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
 def variable_inputs(node: ir.Node) -> list[ir.Value]:
     """The inputs of a node that are not constant, each once."""
-    return list(dict.fromkeys(v for v in node.inputs if v is not None and constant_of(v) is None))
+    return list(dict.fromkeys(v for v in node.inputs if v is not None and not is_constant(v)))
 
 
 def int_of(node: ir.Node, name: str, default: int) -> int:

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from . import classical, dialect, functions, qonnx
+from . import classical, dialect, functions, precision, qonnx
 from .bind import Shapes, bind_to
 from .bind import bind as bind_axes
 from .convert import convert
@@ -35,10 +35,10 @@ def load(
     """Read an ONNX file.
 
     The model comes back in the opset and IR version of ``ir.opsets``, with the same float outputs (compared
-    on random inputs where something was converted), its local functions inlined except the dialect's and
-    those of operators that plug-ins declared (whose bodies are never kept in memory), its constants as
-    initializers that are not graph inputs, and a unique name on every node. A model of the qdq or integer
-    level that was saved before is at that level again.
+    on random inputs where something was converted), computed in single precision (``ir.precision``), its
+    local functions inlined except the dialect's and those of operators that plug-ins declared (whose bodies
+    are never kept in memory), its constants as initializers that are not graph inputs, and a unique name on
+    every node. A model of the qdq or integer level that was saved before is at that level again.
 
     Args:
         path: The file; weights in external files must lie in its folder.
@@ -71,6 +71,7 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     functions.strip(proto)
     check_operators(proto)
     check_onnx(proto)
+    precision.to_single(proto)
     rename_duplicates(proto)
     classical.check_classical(proto)
     classical.drop_zip_maps(proto)
@@ -80,9 +81,24 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     dialect.strip(model)
     RemoveInitializersFromInputsPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _unpack(model)
     name_nodes(model)
     model.metadata_props[FILE_KEY] = file.name
     return model
+
+
+def _unpack(model: ir.Model) -> None:
+    """Hold constants as arrays: those of a protobuf are copied each time that someone looks at them."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype != ir.DataType.STRING:
+            value.const_value = ir.Tensor(
+                tensor.numpy(),
+                tensor.dtype,
+                name=tensor.name,
+                doc_string=tensor.doc_string,
+                metadata_props=dict(tensor.metadata_props),
+            )
 
 
 def _strip_dialect(proto: onnx.ModelProto) -> None:

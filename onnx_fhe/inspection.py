@@ -22,6 +22,7 @@ from .ir.partition import partition
 from .ir.verify import verify_given
 from .machine import Prediction, Profile, predict
 from .manifest import Port, ports
+from .passes.analysis.cost import CostEstimate, estimate_float
 from .passes.analysis.linear import linear_of
 from .passes.analysis.regions import Regions, find_regions, server_nodes
 from .passes.base import Context
@@ -123,15 +124,22 @@ def inspect_model(
     proto = read_model(Path(path), limits or FileLimits())
     level = level_of(given)
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
+    # What is said of the file as it is; its model is then normalized in place.
+    inputs, outputs = ports(list(given.graph.inputs)), ports(list(given.graph.outputs))
+    parameters = sum(
+        v.const_value.size for v in given.graph.initializers.values() if v.const_value is not None
+    )
+    estimate: CostEstimate | None = None
     try:
         if level is Level.FLOAT or is_foreign(given):
-            # The source is what is there: a clone of it for passes that compare takes time in large graphs.
-            context = Context(source=given)
-            model = PassManager.parse("normalize,import-qat").run(given, context).model
+            # Copies, for passes that compare, take time in large graphs.
+            manager = PassManager.parse("normalize,import-qat")
+            model = manager.run(given, Context(source=given), in_place=True).model
         if level_of(model) is Level.FLOAT:
             regions, findings = _regions(model)
-            where = places(model, server_nodes(model))
-            lookups = [] if regions is None else _of_regions(regions)
+            where = places(model, server_nodes(model) if regions is None else regions.server)
+            if regions is not None:
+                lookups, estimate = _of_regions(regions), estimate_float(model, regions=regions)
         elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
             where, lookups = places(model, server), _of_quantizers(server)
@@ -142,17 +150,17 @@ def inspect_model(
             where, lookups = _of_parts(model), _of_layers(statistics)
     except UserError as error:
         findings = [_finding(error)]
+        if model is given:
+            model = load(path, limits, bind=bind)  # not half normalized
     counts = [x.elements for x in lookups]
     unknown = bool(findings) or any(c is None for c in counts)
     return Inspection(
         file=str(path),
         level=str(level),
         opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
-        inputs=ports(list(given.graph.inputs)),
-        outputs=ports(list(given.graph.outputs)),
-        parameters=sum(
-            v.const_value.size for v in given.graph.initializers.values() if v.const_value is not None
-        ),
+        inputs=inputs,
+        outputs=outputs,
+        parameters=parameters,
         operators=dict(Counter(_operator(n) for n in proto.graph.node).most_common()),
         nodes=tuple(
             NodeInfo(n.name or "", _operator(n), ports([n.outputs[0]])[0].shape, where.get(n.name or "", ""))
@@ -162,7 +170,7 @@ def inspect_model(
         programmable_bootstraps=None if unknown else sum(c for c in counts if c is not None),
         supported=not findings,
         findings=tuple(findings),
-        predicted=None if unknown or level_of(model) is Level.QDQ else predict(model, profile),
+        predicted=None if unknown or level_of(model) is Level.QDQ else predict(estimate or model, profile),
     )
 
 

@@ -15,6 +15,7 @@ from ..ir.level import TRAINED_KEY, Level
 from .analysis.layers import layer_of
 from .base import Context, Pass, option
 from .rounding.auto import choose
+from .rounding.plain import Plain
 from .rounding.setting import Setting
 from .rounding.walk import Walk
 
@@ -123,9 +124,18 @@ class InsertRounding(Pass):
         data: Mapping[str, np.ndarray],
         settings: Mapping[ir.Node, Setting],
         context: Context,
+        plain: Plain | None = None,
     ) -> bool:
-        """Round ``model`` in place with a given setting for each TableLookup."""
-        return Walk(model, data, context, settings, self.mode, self._output_bits(settings)).run()
+        """Round ``model`` in place with a given setting for each TableLookup.
+
+        Args:
+            model: Integer level.
+            data: Calibration inputs.
+            settings: For each TableLookup.
+            context: Range mode and margin.
+            plain: The model without rounding on ``data``, where that was run already.
+        """
+        return Walk(model, data, context, settings, self.mode, self._output_bits(settings), plain).run()
 
     def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
         """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,

@@ -29,7 +29,7 @@ class PipelineResult(PassResult):
     """What a pipeline returns.
 
     Attributes:
-        model: The transformed model, another object than the one given.
+        model: The transformed model, another object than the one given (unless it ran in place).
         modified: Whether any pass changed it.
         context: The context that the passes were given; its ``notes`` are what they want the user to know.
     """
@@ -91,15 +91,21 @@ class PassManager(FunctionalPass):
         return self.run(model)
 
     def run(
-        self, model: ir.Model, context: Context | None = None, instruments: Sequence[Instrument] = ()
+        self,
+        model: ir.Model,
+        context: Context | None = None,
+        instruments: Sequence[Instrument] = (),
+        *,
+        in_place: bool = False,
     ) -> PipelineResult:
         """Run the passes on a clone of ``model``.
 
         Args:
-            model: The model; it is not changed.
+            model: The model; it is not changed, unless ``in_place``.
             context: What the passes may know. Where it has no ``source`` and ``model`` is of the float level,
                 ``source`` becomes a clone of ``model``.
             instruments: Watch this run, inside those of the manager.
+            in_place: Edit ``model`` itself: it is no longer needed as it is.
 
         Raises:
             OnnxFheError: What a pass or an instrument raised, with the pass named; anything else that a pass
@@ -109,7 +115,7 @@ class PassManager(FunctionalPass):
         if context.source is None and (level_of(model) is Level.FLOAT or is_foreign(model)):
             context = dataclasses.replace(context, source=model.clone())
         watching = (*self.instruments, *instruments)
-        model = model.clone()
+        model = model if in_place else model.clone()
         for instrument in watching:
             instrument.start(model, self.passes)
         changed = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -141,7 +142,7 @@ class Quantize(Pass):
         linear = [str(n.name) for n in regions.server if linear_of(n)]
         if self.weights == "auto" and linear:
             free = [n for n in linear if "weights" not in self.layers.get(n, {})]
-            large = sum(w.weight.size for n in regions.server if (w := linear_of(n)) is not None) > LARGE
+            large = sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE
             few = {k: v[:LARGE_SAMPLES] for k, v in data.items()} if large else data
             trial = replace(self, method="nearest", adapt=0.0) if large else self
             search = WidthSearch(

@@ -66,6 +66,7 @@ def bootstrap_complexity(bits: int, demand: float = 8.0, p_error: float = USUAL)
     return bootstrap_of(bits, demand, p_error).complexity
 
 
+@lru_cache(maxsize=1024)
 def _rows(bits: int, p_error: float) -> tuple[list[float], list[Bootstrap]]:
     """From which demand on a bootstrap of that width and error is which."""
     table = _table()

@@ -18,7 +18,7 @@ from .groups import NARROWED, before_rounding, group_widths
 from .layers import layer_of
 from .linear import linear_of
 from .parameters import WORD, Step
-from .regions import find_regions
+from .regions import Regions, find_regions
 from .timing import Timings, default_timings
 
 WORTH = 0.95
@@ -148,7 +148,7 @@ def estimate(model: ir.Model, p_error: float = USUAL) -> CostEstimate:
         elif is_dialect(node, "Decrypt"):
             outputs += elements(node.outputs[0])
         elif (linear := linear_of(node)) is not None:
-            multiplications += elements(node.outputs[0]) * linear.matrix().shape[1]
+            multiplications += elements(node.outputs[0]) * linear.fan_in
     nodes = len(list(model.graph))
     return CostEstimate(tuple(layers), p_error, multiplications, inputs, outputs, nodes)
 
@@ -164,10 +164,19 @@ def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int], p_error: 
     return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand, width.lookups)
 
 
-def estimate_float(model: ir.Model, table_bits: int = 4, p_error: float = USUAL) -> CostEstimate:
-    """Estimate a normalized float model as it will be with ``table_bits`` bits at every table."""
+def estimate_float(
+    model: ir.Model, table_bits: int = 4, p_error: float = USUAL, regions: Regions | None = None
+) -> CostEstimate:
+    """Estimate a normalized float model as it will be with ``table_bits`` bits at every table.
+
+    Args:
+        model: The model.
+        table_bits: The bits.
+        p_error: Tolerated error of one lookup.
+        regions: Of the model, where they are known already.
+    """
     layers = []
-    for value in find_regions(model).quantized:
+    for value in (regions or find_regions(model)).quantized:
         count = elements(value)
         producer = value.producer()
         name = str(producer.name) if producer is not None else str(value.name)
@@ -179,9 +188,15 @@ def estimate_float(model: ir.Model, table_bits: int = 4, p_error: float = USUAL)
     for node in model.graph:
         linear = linear_of(node)
         if linear is not None:
-            multiplications += elements(node.outputs[0]) * linear.matrix().shape[1]
+            multiplications += elements(node.outputs[0]) * linear.fan_in
     nodes = len(list(model.graph))
     return CostEstimate(tuple(layers), p_error, multiplications, inputs, outputs, nodes)
+
+
+def work(model: ir.Model) -> int:
+    """Multiplications of the linear operators for one sample."""
+    found = ((n, linear_of(n)) for n in model.graph)
+    return sum(elements(n.outputs[0]) * linear.fan_in for n, linear in found if linear is not None)
 
 
 def elements(value: ir.Value) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,8 +11,11 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.graph import variable_inputs
+from ...ir.movement import sample_shape
 
 CHUNK = 256
+MOST_RUN = 2**25
+"""Elements that one node's output has in one run; of larger tensors fewer samples are run at once."""
 
 
 class Environment:
@@ -44,9 +48,11 @@ class Environment:
         read = [v for v in dict.fromkeys(v for n in nodes for v in variable_inputs(n)) if v not in produced]
         wanted = [o for n in nodes for o in n.outputs if o.name]
         total = max((len(self.values[v]) for v in read), default=1)
+        widest = max((math.prod(sample_shape(v) or ()) for v in (*read, *wanted)), default=1)
+        size = max(1, min(CHUNK, MOST_RUN // max(1, widest)))
         parts = [
-            runtime.run_nodes(nodes, {v: self.values[v][s : s + CHUNK] for v in read}, wanted, self.opset)
-            for s in range(0, total, CHUNK)
+            runtime.run_nodes(nodes, {v: self.values[v][s : s + size] for v in read}, wanted, self.opset)
+            for s in range(0, total, size)
         ]
         for value, arrays in zip(wanted, zip(*parts, strict=True), strict=True):
             self.values[value] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

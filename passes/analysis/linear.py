@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.graph import LINEAR, constant_of
+from ...ir.graph import LINEAR, constant_of, is_constant
 
 MAX_ROWS = 20_000
 """Rows of the patch matrix kept for statistics: more do not change a second moment that matters."""
@@ -17,19 +19,29 @@ _MOST_PATCHES = 2**25
 """Elements of patches that are made at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Linear:
     """A linear operator in the canonical float form.
 
     Attributes:
         node: The Gemm (transB=1), MatMul (constant on the right) or Conv.
-        weight: As stored: (out, in) for Gemm, (in, out) for MatMul, (out, in/groups, *kernel) for Conv.
+        source: Where its weight comes from: an initializer, or what a DequantizeLinear makes of one.
+        shape: Of the weight as stored: (out, in) for Gemm, (in, out) for MatMul, (out, in/groups, *kernel)
+            for Conv.
         groups: Convolution groups; 1 otherwise.
     """
 
     node: ir.Node
-    weight: np.ndarray
+    source: ir.Value
+    shape: tuple[int, ...]
     groups: int = 1
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """The weight as stored; only made where it is asked for, as a quantized one has to be computed."""
+        found = stored_constant(self.source)
+        assert found is not None
+        return found
 
     @property
     def out_axis(self) -> int:
@@ -44,7 +56,12 @@ class Linear:
     @property
     def channels(self) -> int:
         """Number of output channels."""
-        return int(self.weight.shape[self.out_axis])
+        return self.shape[self.out_axis]
+
+    @property
+    def fan_in(self) -> int:
+        """Number of inputs that one output sees."""
+        return math.prod(self.shape) // max(1, self.channels)
 
     def matrix(self) -> np.ndarray:
         """The weight as (out, inputs that one output sees), float64."""
@@ -55,7 +72,7 @@ class Linear:
         """The inverse of ``matrix``."""
         if self.node.op_type == "MatMul":
             return matrix.T.copy()
-        return matrix.reshape(self.weight.shape)
+        return matrix.reshape(self.shape)
 
     def along_channels(self, vector: np.ndarray, rank: int) -> np.ndarray:
         """A vector over output channels, shaped to broadcast with the output tensor of that rank."""
@@ -88,7 +105,7 @@ class Linear:
         results: list[list[np.ndarray]] = [[] for _ in outputs]
         share = max(16, MAX_ROWS // len(data))
         places = int(np.prod(outputs[0].shape[2:])) if outputs else int(np.prod(data.shape[2:]))
-        size = places * int(data.shape[1]) * int(np.prod(self.weight.shape[2:]))
+        size = places * int(data.shape[1]) * int(np.prod(self.shape[2:]))
         step = max(1, min(_CHUNK, _MOST_PATCHES // max(1, size)))
         for start in range(0, len(data), step):
             chunk = slice(start, start + step)
@@ -102,7 +119,7 @@ class Linear:
 
     def _patches(self, data: np.ndarray) -> np.ndarray:
         """(positions of all samples, groups, inputs that one output sees)."""
-        channels, kernel = int(data.shape[1]), self.weight.shape[2:]
+        channels, kernel = int(data.shape[1]), self.shape[2:]
         size = int(np.prod(kernel))
         one_hot = np.eye(size, dtype=np.float32).reshape(size, 1, *kernel)
         weight = ir.Value(
@@ -126,38 +143,48 @@ def linear_of(node: ir.Node) -> Linear | None:
     """
     if node.domain != "" or node.op_type not in LINEAR or len(node.inputs) < 2:
         return None
-    weight = stored_constant(node.inputs[1])
-    if weight is None:
+    source = node.inputs[1]
+    stored = _stored(source)
+    if source is None or stored is None or stored.const_value is None:
         return None
-    if node.op_type == "MatMul" and weight.ndim != 2:
+    shape = tuple(map(int, stored.const_value.shape.dims))  # type: ignore[arg-type]
+    if node.op_type == "MatMul" and len(shape) != 2:
         return None
     if node.op_type == "Gemm" and not is_canonical_gemm(node):
         return None
     groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
-    return Linear(node, weight, groups or 1)
+    return Linear(node, source, shape, groups or 1)
 
 
 def is_canonical_gemm(node: ir.Node) -> bool:
     """Whether a Gemm is in the form that normalize leaves."""
-    get = node.attributes.get_float
+    found = {a.name: a.value for a in node.attributes.values()}
     return (
-        get("alpha", 1.0) == 1.0
-        and get("beta", 1.0) == 1.0
-        and not node.attributes.get_int("transA", 0)
-        and node.attributes.get_int("transB", 0) == 1
+        found.get("alpha", 1.0) == 1.0
+        and found.get("beta", 1.0) == 1.0
+        and not found.get("transA", 0)
+        and found.get("transB", 0) == 1
     )
 
 
 def stored_constant(value: ir.Value | None) -> np.ndarray | None:
     """The array of an initializer, or what a DequantizeLinear makes of one; else None."""
-    constant = constant_of(value)
-    if constant is not None:
-        return constant
-    producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "DequantizeLinear" or constant_of(producer.inputs[0]) is None:
-        return None
-    (weight,) = runtime.run_nodes([producer], {}, producer.outputs, opset=21)
+    stored = _stored(value)
+    if stored is None or stored is value:
+        return constant_of(stored)
+    assert value is not None
+    (weight,) = runtime.run_nodes([n for n in [value.producer()] if n is not None], {}, [value], opset=21)
     return weight
+
+
+def _stored(value: ir.Value | None) -> ir.Value | None:
+    """The initializer that ``value`` is, or that a DequantizeLinear makes it of."""
+    if is_constant(value):
+        return value
+    producer = value.producer() if value is not None else None
+    if producer is None or producer.op_type != "DequantizeLinear" or not is_constant(producer.inputs[0]):
+        return None
+    return producer.inputs[0]
 
 
 def _choice(random: np.random.Generator, total: int, keep: int) -> np.ndarray | slice:

@@ -83,11 +83,15 @@ class Timings:
             efficiency: Share of the cores' time that is used so.
         """
         total = 1e3 * self.call_seconds if steps else 0.0
+        times: dict[tuple[BootstrapParameters | None, KeyswitchParameters | None], float] = {}
         for step in steps:
+            parameters = step.bootstrap, step.keyswitch
+            if parameters not in times:
+                times[parameters] = self.milliseconds(*parameters)
             rounds = -(-step.count // cores)
             # One core alone has nobody to wait for.
             slower = 1.0 if cores == 1 or step.count == 1 else 1 / efficiency
-            total += rounds * slower * self.milliseconds(step.bootstrap, step.keyswitch)
+            total += rounds * slower * times[parameters]
         return total / 1e3
 
     @cached_property

@@ -48,6 +48,7 @@ class Walk:
         self._sources: dict[ir.Value, list[ir.Value]] = {}
         # Stand-ins for the scales of accumulators, one for each channel, to see which of them get mixed.
         self._units: dict[ir.Value, np.ndarray] = {}
+        self._random = np.random.default_rng(0)
 
     @staticmethod
     def probes(opset: int) -> Probes:
@@ -108,8 +109,7 @@ class Walk:
         linear = linear_of(node)
         if linear is not None:
             self._require(node.inputs[0], node)  # type: ignore[arg-type]
-            random = np.random.default_rng(len(self._units))
-            scales = random.uniform(1, 2, linear.channels)
+            scales = self._random.uniform(1, 2, linear.channels)
             output = node.outputs[0]
             self._units[output] = linear.along_channels(scales, len(output.shape or [0, 0]))
             return None
@@ -238,11 +238,14 @@ class Walk:
 
 
 def _number(value: ir.Value) -> ir.Value:
-    """The float tensor that a condition was made of by Casts."""
-    producer = value.producer()
+    """The float tensor that a condition or a whole number was made of by Casts, and by Round before them."""
+    given, producer = value, value.producer()
     while value.dtype is not ir.DataType.FLOAT and producer is not None and producer.op_type == "Cast":
         assert producer.inputs[0] is not None
         value, producer = producer.inputs[0], producer.inputs[0].producer()
+    if value is not given and producer is not None and producer.op_type == "Round":
+        assert producer.inputs[0] is not None
+        return producer.inputs[0]
     return value
 
 

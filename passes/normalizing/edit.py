@@ -63,7 +63,8 @@ def _taken(graph: ir.Graph) -> _Taken:
 def constant(graph: ir.Graph, array: np.ndarray, stem: str) -> ir.Value:
     """A new initializer named ``stem``, or ``stem_1``, ... where that is taken."""
     name = fresh(stem, _taken(graph).values)
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    # Not ir.tensor: it asks what kind of thing it is given, which takes far longer than the rest.
+    tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
@@ -154,6 +155,15 @@ def substitute(
     graph.remove(old, safe=True)
     new.name = name
     return node
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> None:
+    """Let ``new``, which has a producer of its own, be read and returned in place of ``old``, by its name."""
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    new.type, new.shape = old.type or new.type, old.shape if old.shape is not None else new.shape
+    old.name = f"{name}_before"
+    new.name = name
 
 
 def bypass(node: ir.Node, value: ir.Value) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 SHRINK = np.linspace(0.15, 1.0, 35)
 """Shares of the observed range that are tried as the clipping point (LOWERING: r)."""
 MOST_ROWS = 8000
+MANY = 2**20
+"""Rows from which on some may be chosen twice, as shuffling all takes long."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,10 @@ def fit_quantizer(
         per_channel: A scale for each channel; the zero point is shared.
     """
     columns = values if per_channel else values.reshape(-1, 1)
-    columns = columns.astype(np.float64)
     if method == "percentile":
-        low, high = np.percentile(columns, [100 - percentile, percentile], axis=0)
+        low, high = np.percentile(columns.astype(np.float64), [100 - percentile, percentile], axis=0)
     else:
-        low, high = columns.min(axis=0), columns.max(axis=0)
+        low, high = (a.astype(np.float64) for a in (columns.min(axis=0), columns.max(axis=0)))
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     if method != "mse":
         return _spanning(low, high, bits)
@@ -71,7 +72,7 @@ def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Q
         clips: Whether a scale may be smaller than it was, so that more values are clipped.
     """
     columns = values if len(quantizer.scale) > 1 else values.reshape(-1, 1)
-    sample = np.random.default_rng(0).permutation(columns.astype(np.float64))[:MOST_ROWS]
+    sample = _sample(columns)
     exponent = np.log2(quantizer.scale)
     coarse = Quantizer(2.0 ** np.ceil(exponent - 1e-9), quantizer.zero_point, quantizer.bits)
     if not clips:
@@ -112,15 +113,17 @@ def _zero_points(low: np.ndarray, high: np.ndarray, top: int) -> list[int]:
 
 def _least_squares(columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int) -> Quantizer:
     top = 2**bits - 1
-    # A seeded choice, not a stride: a stride meets the same pixels again and again.
-    sample = np.random.default_rng(0).permutation(columns)[:MOST_ROWS]
+    sample = _sample(columns)
     best: tuple[float, Quantizer] | None = None
+    # Whole numbers (indices, conditions, pixels as they come) stay what they are, where they fit.
+    counts = np.array_equal(columns, np.rint(columns))
     for zero in _zero_points(low, high, top):
         whole = _scale(low, high, zero, top)
         error = np.full(whole.shape, np.inf)
         scale = whole.copy()
-        for share in SHRINK:
-            tried = Quantizer(whole * share, zero, bits)
+        ones = [1 / float(whole.max())] if counts and 0 < whole.max() <= 1 else []
+        for share in (*ones, *SHRINK):
+            tried = Quantizer(np.ones_like(whole) if share in ones else whole * share, zero, bits)
             now = ((tried.apply(sample) - sample) ** 2).mean(axis=0)
             scale = np.where(now < error, tried.scale, scale)
             error = np.minimum(now, error)
@@ -128,3 +131,11 @@ def _least_squares(columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits:
             best = float(error.sum()), Quantizer(scale, zero, bits)
     assert best is not None
     return best[1]
+
+
+def _sample(columns: np.ndarray) -> np.ndarray:
+    """Some rows, in double precision."""
+    # A seeded choice, not a stride: a stride meets the same pixels again and again.
+    random, total = np.random.default_rng(0), len(columns)
+    chosen = random.integers(0, total, MOST_ROWS) if total > MANY else random.permutation(total)[:MOST_ROWS]
+    return columns[chosen].astype(np.float64)

@@ -23,7 +23,7 @@ from .accumulator import fit_within
 from .activations import Quantizer, fit_quantizer, to_powers_of_two
 from .bits import common_bits, is_fresh
 from .observe import observe
-from .solvers import adapt, solve
+from .solvers import Factor, adapt, solve
 
 LIGHTER = 40
 """Most times that scales are made coarser."""
@@ -201,23 +201,26 @@ class Job:
         moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
         matrix, bits = linear.matrix(), options.bits("weights", node)
         if options.adapt and options.refit:
-            matrix = adapt(matrix, rows, targets, options.adapt)
+            wide = matrix.shape[1] > weights.WIDE
+            matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
         reference = units.reference(linear)
         if reference is None:
             candidates = weights.candidate_scales(matrix, bits, options.calibration)
         else:
             candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
+        factors = [Factor.of(m) for m in moments] if options.method != "nearest" else None
         powers = options.scales == "power-of-two"
         if powers:
             candidates = weights.powers_of_two(candidates)
-        quantized = self._rounded(matrix, moments, candidates, bits, reference is None and not powers)
+        free = reference is None and not powers
+        quantized = self._rounded(matrix, moments, candidates, bits, free, factors)
         if options.norm is not None and reference is None and not is_fresh(node.inputs[0], self.regions):
-            quantized = self._light(quantized, matrix, moments, bits, not powers)
+            quantized = self._light(quantized, matrix, moments, bits, not powers, factors)
         if options.accumulator_bits is not None:
             quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
-            [r @ quantized.integers[g * size : (g + 1) * size].T for g, r in enumerate(rows)], axis=1
+            [_products(r, quantized.integers[g * size : (g + 1) * size]) for g, r in enumerate(rows)], axis=1
         )
         scale, offset = quantized.scale, None
         if options.refit:
@@ -237,12 +240,13 @@ class Job:
         candidates: np.ndarray,
         bits: int,
         move_scale: bool,
+        factors: list[Factor] | None,
     ) -> weights.QuantizedWeight:
         """The integers of a layer with the best of the candidate scales."""
         quantized = weights.fit_scales(matrix, moments, candidates, bits)
         if self.options.method == "nearest":
             return quantized
-        return solve(matrix, moments, quantized, bits, self.options.method, move_scale=move_scale)
+        return solve(matrix, moments, quantized, bits, self.options.method, move_scale, factors)
 
     def _light(
         self,
@@ -251,6 +255,7 @@ class Job:
         moments: list[np.ndarray],
         bits: int,
         move_scale: bool,
+        factors: list[Factor] | None,
     ) -> weights.QuantizedWeight:
         """The integers at scales that are coarse enough for the largest norm that the options allow."""
         limit = float(self.options.norm or 0)
@@ -264,8 +269,11 @@ class Job:
             else:
                 growth = np.full(len(norms), 2.0)
             scale = np.where(heavy, quantized.scale * growth, quantized.scale)
-            tried = self._rounded(matrix, moments, scale[None], bits, False)
-            integers = np.where(heavy[:, None], tried.integers, quantized.integers)
+            # Rows are rounded each by itself; in a grouped convolution each group has a moment of its own.
+            again = heavy if len(moments) == 1 else np.ones_like(heavy)
+            tried = self._rounded(matrix[again], moments, scale[None, again], bits, False, factors)
+            integers = quantized.integers.copy()
+            integers[heavy] = tried.integers[heavy[again]]
             quantized = weights.QuantizedWeight(integers, scale)
         return quantized
 
@@ -297,3 +305,10 @@ class Job:
                 )
             )
         return fit_within(fits, matrix, moments, *span, bits)
+
+
+def _products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
+    """Accumulators; in single precision where there are many, as they only serve a fit."""
+    if rows.shape[1] > weights.WIDE:
+        return rows @ integers.T.astype(rows.dtype)
+    return np.asarray(rows @ integers.T)

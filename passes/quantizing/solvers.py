@@ -6,6 +6,8 @@ with H the second moment of the layer's inputs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .weights import QuantizedWeight, largest_code, output_error, round_weights
@@ -26,36 +28,60 @@ def damped(moment: np.ndarray) -> np.ndarray:
     return np.asarray(moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12))
 
 
-def gptq(weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
-    """GPTQ (Frantar et al., 2022, arXiv 2210.17323): round a column, push its error to those to come.
+@dataclass(frozen=True)
+class Factor:
+    """What GPTQ needs to know of a second moment, at any scale of the weights.
 
-    Columns are taken in the order of their inputs' energy (the paper's "act-order").
+    Attributes:
+        order: Columns in the order that they are rounded in, of their inputs' energy (the paper's
+            "act-order").
+        upper: U with ``U^T U`` the inverse of the damped moment, in that order.
+    """
+
+    order: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, moment: np.ndarray) -> Factor:
+        """Of an (in, in) second moment of the inputs."""
+        order = np.argsort(-np.diag(moment), kind="stable")
+        return cls(order, _factor_of_inverse(damped(moment)[np.ix_(order, order)]))
+
+
+def gptq(
+    weights: np.ndarray, moment: np.ndarray, scale: np.ndarray, bits: int, factor: Factor | None = None
+) -> np.ndarray:
+    """GPTQ (Frantar et al., 2022, arXiv 2210.17323): round a column, push its error to those to come.
 
     Args:
         weights: (out, in) float weights.
         moment: (in, in) second moment of the inputs.
         scale: (out) scale of each row.
         bits: Width of the integers.
+        factor: Of ``moment``, where it is known.
 
     Returns:
         Integers (out, in).
     """
-    order = np.argsort(-np.diag(moment), kind="stable")
+    factor = factor or Factor.of(moment)
+    order, upper = factor.order, factor.upper
     left = weights[:, order].astype(np.float64)
-    h = damped(moment)[np.ix_(order, order)]
+    if len(order) > WHOLE:
+        left, upper = left.astype(np.float32), upper.astype(np.float32)
     pruned = left == 0
-    upper = _factor_of_inverse(h)
-    integers = np.zeros_like(left)
+    integers = np.zeros(left.shape)
     columns = left.shape[1]
     step = _block(columns)
     for start in range(0, columns, step):
         end = min(start + step, columns)
-        errors = np.empty((len(left), end - start))
+        errors = np.empty((len(left), end - start), left.dtype)
         for column in range(start, end):
             values = left[:, column]
             rounded = np.where(pruned[:, column], 0.0, round_weights(values[:, None], scale, bits)[:, 0])
             integers[:, column] = rounded
-            errors[:, column - start] = error = (values - rounded * scale) / upper[column, column]
+            errors[:, column - start] = error = ((values - rounded * scale) / upper[column, column]).astype(
+                left.dtype
+            )
             left[:, column:end] -= error[:, None] * upper[column, column:end][None]
         left[:, end:] -= errors @ upper[start:end, end:]
     back = np.empty_like(order)
@@ -159,6 +185,7 @@ def solve(
     bits: int,
     method: str,
     move_scale: bool = True,
+    factors: list[Factor] | None = None,
 ) -> QuantizedWeight:
     """Round a layer's weights with ``gptq`` or ``descent``, group by group.
 
@@ -169,15 +196,16 @@ def solve(
         bits: Width of the integers.
         method: ``gptq`` or ``descent``.
         move_scale: Whether the scales may change.
+        factors: Of ``moments``, where they are known.
     """
     integers, scales = [], []
     rows = np.array_split(np.arange(len(weights)), len(moments))
-    for group, h in zip(rows, moments, strict=True):
+    for group, h, factor in zip(rows, moments, factors or [None] * len(moments), strict=True):
         part = QuantizedWeight(start.integers[group], start.scale[group])
         if method == "gptq":
-            part = QuantizedWeight(gptq(weights[group], h, part.scale, bits), part.scale)
+            part = QuantizedWeight(gptq(weights[group], h, part.scale, bits, factor), part.scale)
         else:
-            pushed = QuantizedWeight(gptq(weights[group], h, part.scale, bits), part.scale)
+            pushed = QuantizedWeight(gptq(weights[group], h, part.scale, bits, factor), part.scale)
             errors = [
                 output_error(q.integers * q.scale[:, None] - weights[group], [h]) for q in (part, pushed)
             ]
@@ -189,7 +217,13 @@ def solve(
     return QuantizedWeight(np.concatenate(integers), np.concatenate(scales))
 
 
-def adapt(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray, ridge: float) -> np.ndarray:
+def adapt(
+    weights: np.ndarray,
+    rows: list[np.ndarray],
+    wanted: np.ndarray,
+    ridge: float,
+    moments: list[np.ndarray] | None = None,
+) -> np.ndarray:
     """Float weights that do on the quantized inputs what the float layer does on the float inputs.
 
     Ridge regression of what is missing: the layer's weights move only as far as calibration data supports it.
@@ -199,16 +233,21 @@ def adapt(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray, ridge
         rows: Quantized inputs, one (rows, in) array for each group.
         wanted: (rows, out) the float model's pre-activations.
         ridge: Penalty, as a share of the mean variance of the inputs.
+        moments: Covariance of each group's inputs, where it is known: computing it takes most of the time.
     """
     adapted = []
     parts = np.array_split(np.arange(len(weights)), len(rows))
-    for group, inputs in zip(parts, rows, strict=True):
+    for group, inputs, known in zip(parts, rows, moments or [None] * len(rows), strict=True):
         a = inputs - inputs.mean(axis=0)
-        missing = wanted[:, group] - inputs @ weights[group].T
-        missing = missing - missing.mean(axis=0)
-        covariance = a.T @ a / len(a)
+        if known is not None:
+            covariance, aims = known, wanted[:, group] - wanted[:, group].mean(axis=0)
+            sides = (a.T @ aims.astype(a.dtype) / len(a)).T - weights[group] @ covariance
+        else:
+            missing = wanted[:, group] - inputs @ weights[group].T
+            missing = missing - missing.mean(axis=0)
+            covariance, sides = a.T @ a / len(a), (a.T @ missing / len(a)).T
         penalty = ridge * float(np.diag(covariance).mean()) + 1e-12
-        system, sides = covariance + penalty * np.eye(len(covariance)), (a.T @ missing / len(a)).T
+        system = covariance + penalty * np.eye(len(covariance))
         adapted.append(weights[group] + _solve_unpruned(system, sides, weights[group] != 0))
     return np.concatenate(adapted)
 

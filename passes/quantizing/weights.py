@@ -14,7 +14,7 @@ WIDE = 1024
 ``COARSE``-th, then those around it."""
 COARSE = 5
 _ROWS = 4096
-"""Rows of wide layers that are converted to double precision at once."""
+"""Rows of wide layers whose products are added up in single precision."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def moment(rows: np.ndarray) -> np.ndarray:
     if rows.shape[1] > WIDE:
         found = np.zeros((rows.shape[1], rows.shape[1]))
         for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS].astype(np.float64)
+            part = rows[start : start + _ROWS].astype(np.float32)
             found += part.T @ part
         return np.asarray(found / max(1, len(rows)))
     rows = rows.astype(np.float64)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.divergence import outputs
+from ..analysis.cost import work
 from ..base import Context
 from .fill import Fill
+from .plain import Plain
 from .raising import Loss, raise_layers
 from .setting import Setting
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 FEWEST, MOST, WIDEST = 2, 6, 8
 """Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
+LARGE = 2**34
+"""Multiplications on the calibration data's way through a network, past which trying every setting takes too
+long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers."""
+SAMPLES, TRIALS = 8, 24
 
 
 def choose(
@@ -48,7 +53,17 @@ def choose(
     Returns:
         A setting for each of ``tables``.
     """
-    loss = Loss.of(model, outputs(model, data))
+    total = len(next(iter(data.values())))
+    few = min(total, max(SAMPLES, LARGE // max(1, work(model))))
+    large = few < total
+    if large:
+        data = {name: array[:few] for name, array in data.items()}
+        context.notes.append(
+            f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
+            f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
+        )
+    plain = Plain.of(model, data)
+    loss = Loss.of(model, plain.outputs)
     names = [t.name for t in tables]
     fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)
     most = MOST if options.most == "auto" else options.most
@@ -63,7 +78,11 @@ def choose(
         tried = model.clone()
         by_name = {n.name: n for n in tried.graph}
         options.round(
-            tried, data, {by_name[n]: s for n, s in zip(names, settings(places), strict=True)}, context
+            tried,
+            data,
+            {by_name[n]: s for n, s in zip(names, settings(places), strict=True)},
+            context,
+            plain,
         )
         return tried
 
@@ -77,32 +96,38 @@ def choose(
         ]
 
     wanted_error, allowed = tolerance
-    error, enough = np.inf, None
-    for place in usual:
-        if enough is not None and ladder[place].bits > context.limits.comfortable_table_bits:
-            (places, error), wanted_error = enough, allowed
-            break
-        places = [place] * len(tables)
-        error = error_of(places)
-        if error <= wanted_error:
-            break
-        if error <= allowed and enough is None:
-            enough = places, error
+    known: dict[int, float] = {}
+
+    def error_at(place: int) -> float:
+        if place not in known:
+            known[place] = error_of([place] * len(tables))
+        return known[place]
+
+    place = _first(usual, lambda p: error_at(p) <= wanted_error, large)
+    if ladder[place].bits > context.limits.comfortable_table_bits and wanted_error < allowed:
+        enough = _first(usual, lambda p: error_at(p) <= allowed, large)
+        if enough < place:
+            place, wanted_error = enough, allowed
+    places, error = [place] * len(tables), error_at(place)
     if error <= wanted_error:
         sizes = [
             int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)]))
             for t in tables
         ]
-        for index in sorted(range(len(tables)), key=lambda i: -sizes[i]):
+        dearest = sorted(range(len(tables)), key=lambda i: -sizes[i])
+        for index in dearest[:TRIALS] if large else dearest:
             while fixed[tables[index]] is None and places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]
                 if (now := error_of(tried)) > wanted_error:
                     break
                 places, error = tried, now
+                if large:
+                    break
     if options.most == "auto":
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
-        places = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
-        error = error_of(places)
+        raised = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
+        if raised != places:
+            places, error = raised, error_of(raised)
     bits = ", ".join(str(s.bits) for s in settings(places))
     note = (
         f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of"
@@ -115,3 +140,14 @@ def choose(
         )
     context.notes.append(note)
     return settings(places)
+
+
+def _first(places: Sequence[int], fits: Callable[[int], bool], halving: bool) -> int:
+    """The first place that fits, or the last; ``halving`` asks few, as if each next one fitted better."""
+    if not halving:
+        return next((p for p in places if fits(p)), places[-1])
+    low, high = 0, len(places) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(places[middle]) else (middle + 1, high)
+    return places[low]

@@ -75,21 +75,16 @@ def gains_within(spans: np.ndarray, width: Width, bound: np.ndarray) -> tuple[Wi
     return best
 
 
-def exact_room(model: ir.Model, source: ir.Value) -> float:
+def exact_room(bounds: intervals.Interval | None) -> float:
     """How much an accumulator can grow until the verifier would no longer find it exact in float32.
 
     That goes by what can happen at all, which may be many times what is declared. A quarter of it is taken:
     products, offsets and rounding need the rest.
+
+    Args:
+        bounds: Of the accumulator, by ``ir.intervals``.
     """
-    ranges: dict[ir.Value, intervals.Interval] = {}
-    for node in model.graph:
-        found = intervals.interval_of(node, ranges) if variable_inputs(node) else None
-        if found is not None:
-            ranges.update(dict.fromkeys(node.outputs, found))
-        if source in node.outputs:
-            break
-    largest = max(map(abs, ranges.get(source, (1.0, 1.0))))
-    return intervals.EXACT / 4 / max(largest, 1.0)
+    return intervals.EXACT / 4 / max(*map(abs, bounds or (1.0, 1.0)), 1.0)
 
 
 def _usage(spans: np.ndarray, width: Width, gains: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -70,6 +71,11 @@ class Channel:
     targets: np.ndarray
     step: int = 1
 
+    @cached_property
+    def differences(self) -> np.ndarray:
+        """By how much the wanted entries differ from what the unrounded table has at the observations."""
+        return np.asarray(self.targets - _at(self, self.inputs))
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -124,14 +130,9 @@ def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> 
     # Where the range is not filled, the free part is shared out on both sides: what exceeds it then still
     # fits.
     base = (slack - reach) // 2 - channel.low * gain
-    best: Placed | None = None
-    for start in starts:
-        offset = int(base + start)
-        table, error = _fill(x + offset, seen, width, noise)
-        if best is None or error < best.error:
-            best = Placed(offset, table, error, gain)
-    assert best is not None
-    return best
+    tables, errors = _fill(x + (base + starts)[:, None], seen, width, noise)
+    best = int(np.argmin(errors))
+    return Placed(int(base + starts[best]), tables[best], float(errors[best]), gain)
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,7 @@ def _observe(channel: Channel, cell: int) -> _Seen:
     place_of = np.clip((channel.inputs - channel.low) // cell, 0, size - 1).astype(int)
     count = np.bincount(place_of, minlength=size).astype(np.float64)
     # The unrounded table's shape is known: only what the observations differ from it by is smoothed.
-    difference = channel.targets - _at(channel, channel.inputs)
-    surplus = np.bincount(place_of, weights=difference, minlength=size)
+    surplus = np.bincount(place_of, weights=channel.differences, minlength=size)
     reach = max(1, size // 48)
     kernel = np.exp(-0.5 * (np.arange(-2 * reach, 2 * reach + 1) / reach) ** 2)
     kernel /= kernel.sum()
@@ -171,25 +171,49 @@ def _at(channel: Channel, x: np.ndarray) -> np.ndarray:
     return np.asarray(channel.table[index], np.float64)
 
 
-def _fill(shifted: np.ndarray, seen: _Seen, width: Width, noise: float) -> tuple[np.ndarray, float]:
+def _fill(shifted: np.ndarray, seen: _Seen, width: Width, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Tables and their errors for several offsets: (offsets, size) and (offsets).
+
+    Args:
+        shifted: (offsets, cells): the cells' accumulators as they come to the rounding.
+        seen: What was observed there.
+        width: The layer's width.
+        noise: As in ``place``.
+    """
     step, size = 2**width.removed, 2 ** (width.bits - width.removed)
     exact = shifted / step + 0.5
-    index = np.clip(np.floor(exact), 0, size - 1).astype(int)
-    above, below = _misread(exact - np.floor(exact), noise)
+    whole = np.floor(exact)
+    index = np.clip(whole, 0, size - 1).astype(int)
+    above, below = _misread(exact - whole, noise)
     reads = [
         (index, seen.weight * (1 - above - below)),
         (np.minimum(index + 1, size - 1), seen.weight * above),
         (np.maximum(index - 1, 0), seen.weight * below),
     ]
-    mass, total = np.zeros(size), np.zeros(size)
+    count = len(shifted)
+    rows = np.arange(count)[:, None]
+    mass, total = np.zeros((count, size)), np.zeros((count, size))
     for entry, weight in reads:
-        mass += np.bincount(entry, weights=weight, minlength=size)
-        total += np.bincount(entry, weights=weight * seen.wanted, minlength=size)
-    used = np.flatnonzero(mass > 1e-12)
-    mean = total / np.where(mass > 1e-12, mass, 1.0)
-    nearest = used[np.abs(np.arange(size)[:, None] - used[None]).argmin(axis=1)]
-    table = np.rint(mean[nearest])
-    return table, float(sum((w * (table[e] - seen.wanted) ** 2).sum() for e, w in reads))
+        # One count for all offsets, each with entries of its own.
+        place = (entry + rows * size).reshape(-1)
+        for sums, weights in ((mass, weight), (total, weight * seen.wanted)):
+            sums += np.bincount(place, weights=weights.reshape(-1), minlength=count * size).reshape(
+                count, size
+            )
+    used = mass > 1e-12
+    mean = total / np.where(used, mass, 1.0)
+    tables = np.rint(np.stack([m[_nearest(u)] for m, u in zip(mean, used, strict=True)]))
+    errors = [(w * (tables[rows, e] - seen.wanted) ** 2).sum(axis=1) for e, w in reads]
+    return tables, np.asarray(sum(errors[1:], errors[0]))
+
+
+def _nearest(used: np.ndarray) -> np.ndarray:
+    """For each entry the nearest one that is used."""
+    entries = np.arange(len(used))
+    if used.all():
+        return entries
+    known = np.flatnonzero(used)
+    return np.asarray(known[np.abs(entries[:, None] - known[None]).argmin(axis=1)])
 
 
 def _misread(place_in_step: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,10 @@ def raise_layers(
         context: For the noise.
     """
     best, now = list(places), rounded(places)
-    excess, price = loss.excess(now, data, tolerance, context), estimate(now).complexity
+    price = estimate(now).complexity
+    if price > AFFORDABLE:
+        return best
+    excess = loss.excess(now, data, tolerance, context)
     while excess > 1:
         found = []
         for index in free:

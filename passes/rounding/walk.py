@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import dialect
-from ...ir.graph import constant_of
+from ...ir import dialect, intervals
+from ...ir.errors import LimitError
+from ...ir.graph import constant_of, is_dialect, variable_inputs
 from ..analysis.environment import Environment
 from ..analysis.noise import noise_steps
 from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
@@ -18,6 +19,7 @@ from ..lowering.outputs import declare_range, restore
 from .coarse import lift, rounding_of
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, place_within, width_for
+from .plain import Plain, columns
 from .setting import Setting
 
 
@@ -31,6 +33,7 @@ class Walk:
         settings: Bits and fill for each TableLookup; 0 bits leave it alone.
         mode: Of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
+        plain: The model without rounding on ``data``; run here where it is not given.
     """
 
     def __init__(
@@ -41,14 +44,18 @@ class Walk:
         settings: Mapping[ir.Node, Setting],
         mode: str,
         output_bits: int,
+        plain: Plain | None = None,
     ) -> None:
         self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
         self.build = Builder(model)
         self.sound = SoundRanges(model)
-        self.plain = Environment(model, data)
+        self.plain = plain or Plain.of(model, data)
         self.rounded = Environment(model, data)
         self.modified = False
+        # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
+        self._bounds: dict[ir.Value, intervals.Interval] = {}
+        self._too_wide: LimitError | None = None
         self._restored: dict[ir.Node, ir.Value] = {}
 
     def run(self) -> bool:
@@ -60,23 +67,37 @@ class Walk:
         for index, node in enumerate(nodes):
             self.build.at(node)
             inputs = list(node.inputs)
-            self.plain.step([node])
             asked = self.settings.get(node)
             if asked is not None and asked.bits and rounding_of(node) is None:
-                self.rounded.step([*self._round(node, asked), node])
+                nodes_of_layer = [*self._round(node, asked), node]
+                self.rounded.step(nodes_of_layer)
+                self._bound(nodes_of_layer)
             else:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
                     self._outputs(node)
                 self.rounded.step([node])
+                self._bound([node])
                 if node in self._restored:
                     self.rounded.step([self._restored[node].producer()])  # type: ignore[list-item]
                     self.rounded.moved(
                         node.outputs[0], self._restored[node], len(list(self._restored[node].uses()))
                     )
-            for env in (self.plain, self.rounded):
-                env.read(inputs)
+            self.rounded.read(inputs)
             self.context.progress("insert rounding", index + 1, len(nodes))
         return self.modified
+
+    def _bound(self, nodes: list[ir.Node]) -> None:
+        for node in nodes:
+            if not variable_inputs(node) or is_dialect(node, "Decrypt"):
+                continue
+            try:
+                found = intervals.interval_of(node, self._bounds)
+            except LimitError as error:
+                # Behind the last table it is the verifier's to say.
+                self._too_wide = self._too_wide or error
+                continue
+            if found is not None:
+                self._bounds.update(dict.fromkeys(node.outputs, found))
 
     def _declared(self, value: ir.Value) -> Interval:
         """Bounds that the circuit promises for an accumulator behind rounded layers."""
@@ -104,10 +125,13 @@ class Walk:
             if step == 1:
                 return []
             width = Width(setting.bits + 1, 1)
-        width, gains = fill_range(source, high - low, width, setting.fill, exact_room(self.model, source))
+        if self._too_wide is not None:
+            raise self._too_wide
+        room = exact_room(self._bounds.get(source))
+        width, gains = fill_range(source, high - low, width, setting.fill, room)
         x, wanted = (
-            np.moveaxis(a, axis, -1).reshape(-1, len(entries) if len(entries) > 1 else 1)
-            for a in (self.rounded[source], self.plain[table.outputs[0]])
+            a if len(entries) > 1 else a.reshape(-1, 1)
+            for a in (columns(self.rounded[source], axis), self.plain.entries[str(table.name)])
         )
         channels = [
             Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c], step)
@@ -129,6 +153,7 @@ class Walk:
         if merge_gains(self.build, source, gains, axis):
             self.rounded.values[source] = self.rounded[source] * gains.reshape(shape).astype(np.float32)
             self.sound.forget(source)
+            self._bound([n for n in [source.producer()] if n is not None])
         else:
             scaled = self.build.scaled(source, gains.reshape(shape), f"{name}_fill")
         shifted = self.build.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
@@ -156,7 +181,9 @@ class Walk:
             return
         rank = len(source.shape or [])
         gone = tuple(i for i in range(rank) if i != 1)
-        shift = np.rint((self.plain[source] - self.rounded[source]).mean(axis=gone, keepdims=True))
+        shift = np.rint(
+            (self.plain.raw[str(decrypt.name)] - self.rounded[source]).mean(axis=gone, keepdims=True)
+        )
         low, high = self._declared(source)
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
@@ -172,12 +199,8 @@ class Walk:
         )
         declare_range(decrypt, 0, 2**width.bits - step)
         self._replace(decrypt, [shifted, rounded])
-        output = decrypt.outputs[0]
-        readers = len(list(output.uses()))
         restored = restore(self.build, decrypt, shift - base)
         self._restored[decrypt] = restored
-        self.plain.values[restored] = self.plain[output]
-        self.plain.moved(output, restored, readers)
 
     def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
         """Compute a chain of new values and let ``decrypt`` read the last."""
