@@ -82,6 +82,8 @@ def may_move(node: ir.Node) -> bool:
     """Whether a node is worth asking: cheap, by its name."""
     if node.domain != "" or node.op_type not in CANDIDATES or len(node.outputs) != 1:
         return False
+    if node.attributes.get_string("reduction", "none") != "none":
+        return False  # scatters what it computes of both
     if node.op_type.startswith("Gather") and constant_of(node.inputs[0]) is not None:
         return False  # picks constants by an encrypted index: a function of it, not a move
     # With one tensor Where is an ordinary function of it.

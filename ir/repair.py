@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import defs, helper, numpy_helper
 
 from . import walk
 from .names import fresh
+from .opsets import target_opset
 
 _VERSIONS = {"com.microsoft": 1, "ai.onnx.ml": 3}
 """Domains that files use without importing them, and the version that is meant."""
 
 _LAST_OPSET_OF_REQUIRED_ROI = 12
 
+_INITIALIZERS_ARE_INPUTS = 3
+"""Up to this IR version every initializer has to be a graph input too."""
+
 
 def repair(proto: onnx.ModelProto) -> None:
     """Mend ``proto`` in place.
 
-    Imports of known domains that are missing or stand twice, and a ``roi`` that is left out of a Resize.
+    Imports of known domains that are missing or stand twice, a ``roi`` that is left out of a Resize, an opset
+    that is newer than any of the operators, and an IR version older than the file's initializers.
 
     QONNX's domains are imported by ``ir.qonnx``.
     """
     _import_domains(proto)
+    _lower_opset(proto)
     _fill_roi(proto)
+    if proto.ir_version == _INITIALIZERS_ARE_INPUTS:
+        given = {i.name for i in proto.graph.input}
+        if any(t.name not in given for t in proto.graph.initializer):
+            proto.ir_version += 1
+
+
+def _lower_opset(proto: onnx.ModelProto) -> None:
+    """Call an opset too new for the installed onnxruntime by the newest that it loads, where all is as there.
+
+    onnx writes the newest opset that it knows where its user names none.
+    """
+    imported = next((o for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    target = target_opset()
+    if imported is None or proto.functions or not target < imported.version <= defs.onnx_opset_version():
+        return
+    for node in walk.nodes(proto):
+        if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, imported.version, ""):
+            continue
+        if defs.get_schema(node.op_type, imported.version, "").since_version > target:
+            return
+    imported.version = target
 
 
 def _import_domains(proto: onnx.ModelProto) -> None:

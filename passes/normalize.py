@@ -22,6 +22,7 @@ from .normalizing import (
     convolutions,
     folding,
     inner,
+    lift,
     linear,
     products,
     reductions,
@@ -34,6 +35,8 @@ from .normalizing.snapshot import Snapshot
 _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     folding.remove_noop,
     folding.make_reshape_constant,
+    folding.make_expand_constant,
+    folding.merge_reshapes,
     affine.spell,
     affine.split_batch_norm,
     linear.normalize_gemm,
@@ -43,6 +46,7 @@ _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     linear.matmul_to_gemm,
     convolutions.lift_one_dimension,
     convolutions.fold_depth,
+    convolutions.average_by_axes,
     convolutions.transposed,
     linear.normalize_window,
     linear.fold_pad,
@@ -73,8 +77,8 @@ class Normalize(Pass):
 
     Raises:
         UnsupportedError: An input has a free axis besides the batch that calibration data does not bind, the
-            samples of a fixed batch depend on each other, an operator is in training mode, or one is linear
-            but too large to be written as a matrix.
+            samples of a fixed batch depend on each other, a tensor has no elements, an operator is in
+            training mode, or one is linear but too large to be written as a matrix.
     """
 
     name: ClassVar[str] = "normalize"
@@ -101,17 +105,28 @@ class Normalize(Pass):
             )
         if before_free != [shapes.dims_of(i) for i in model.graph.inputs]:
             _fold(model, inferred=True)
-        for _ in range(_MOST_SWEEPS):
-            with remembering_names():
-                modified = _sweep(model)
-            if not modified and not inner.rewrite(model):
-                break
+        if folding.freeze_sizes(model):
             _fold(model)
+        shapes.check_not_empty(model)
+        _rewrite(model)
+        if lift.needed(model) and lift.lift(model):
+            _fold(model)
+            _rewrite(model)
         RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", target_opset())
         name_nodes(model)
         model.metadata_props[NORMALIZED_KEY] = "true"
         return Snapshot.of(model) != before
+
+
+def _rewrite(model: ir.Model) -> None:
+    """Apply the rules until none has anything left to do."""
+    for _ in range(_MOST_SWEEPS):
+        with remembering_names():
+            modified = _sweep(model)
+        if not modified and not inner.rewrite(model):
+            return
+        _fold(model)
 
 
 def _sweep(model: ir.Model) -> bool:

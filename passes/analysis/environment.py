@@ -47,11 +47,18 @@ class Environment:
         produced = {o for n in nodes for o in n.outputs}
         read = [v for v in dict.fromkeys(v for n in nodes for v in variable_inputs(n)) if v not in produced]
         wanted = [o for n in nodes for o in n.outputs if o.name]
-        total = max((len(self.values[v]) for v in read), default=1)
+        # What the client computes of sizes alone has no axis of samples.
+        single = {v: self.values[v] for v in read if not self.values[v].ndim}
+        total = max((len(self.values[v]) for v in read if v not in single), default=1)
         widest = max((math.prod(sample_shape(v) or ()) for v in (*read, *wanted)), default=1)
         size = max(1, min(CHUNK, MOST_RUN // max(1, widest)))
         parts = [
-            runtime.run_nodes(nodes, {v: self.values[v][s : s + size] for v in read}, wanted, self.opset)
+            runtime.run_nodes(
+                nodes,
+                single | {v: self.values[v][s : s + size] for v in read if v not in single},
+                wanted,
+                self.opset,
+            )
             for s in range(0, total, size)
         ]
         for value, arrays in zip(wanted, zip(*parts, strict=True), strict=True):

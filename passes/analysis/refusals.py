@@ -61,8 +61,13 @@ REFUSALS: dict[str, Refusal] = {
         ("ArgMax", "ArgMin", "Hardmax"),
         Refusal(
             "the place of the largest element takes a comparison of every pair of elements",
-            "leave it to the client where it comes last (free there), or use ReduceMax for the value",
+            "leave it to the client where it comes last (free there), use it over at most 16 elements, or use"
+            " ReduceMax for the value",
         ),
+    ),
+    "Attention": Refusal(
+        "its masks, caches and Softmax come as one operator",
+        "export with opset 22 or older, which writes it as MatMul and Softmax",
     ),
     "Softmax": _SOFTMAX,
     **dict.fromkeys(

@@ -23,7 +23,9 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
 from ...ir.level import QUANTIZERS
+from ...ir.movement import may_move
 from .linear import linear_of
+from .refusals import unsupported
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 JOINS = frozenset({"Add", "Sub"})
@@ -92,11 +94,47 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
     linear = [n for n in model.graph if linear_of(n) is not None]
     if not linear:
         starts = [n for n in model.graph if n.op_type == "DequantizeLinear" and variable_inputs(n)]
-        reached = _reach(starts or [n for n in model.graph if variable_inputs(n)])
+        prepared = _prepared(model)
+        reached = _reach(starts or [n for n in model.graph if variable_inputs(n) and n not in prepared])
+        reached = (reached - _returned(model)) or reached
         computes = any(n.op_type not in QUANTIZERS | {"Identity"} for n in reached)
         return [n for n in model.graph if n in reached] if computes else []
     after, before = _reach(linear), _reach(linear, backwards=True)
     return [n for n in model.graph if n in after and n in before]
+
+
+def _prepared(model: ir.Model) -> set[ir.Node]:
+    """What is done to inputs of other types before they are floats: quantizers take nothing else.
+
+    And what returns an input as it is.
+    """
+    found: set[ir.Node] = set()
+    for node in model.graph:
+        read = variable_inputs(node)
+        if node.op_type == "Identity" and read and read[0].is_graph_input():
+            found.add(node)
+        if (node.op_type == "Cast" or may_move(node)) and all(
+            v.dtype is not ir.DataType.FLOAT and (v.is_graph_input() or v.producer() in found) for v in read
+        ):
+            found.add(node)
+    return found
+
+
+def _returned(model: ir.Model) -> set[ir.Node]:
+    """What makes a condition or a whole number of a float that is returned: that is decrypted as it is."""
+    found: set[ir.Node] = set()
+    for output in model.graph.outputs:
+        node = output.producer()
+        if node is None or node.op_type != "Cast" or output.uses() or output.dtype is ir.DataType.FLOAT:
+            continue
+        source = node.inputs[0]
+        if source is None or source.dtype is not ir.DataType.FLOAT:
+            continue
+        found.add(node)
+        before = source.producer()
+        if before is not None and before.op_type == "Round" and len(list(source.uses())) == 1:
+            found.add(before)
+    return found
 
 
 def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
@@ -107,6 +145,16 @@ def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
         allowed="at least one operator that depends on an input",
         do="check that the weights are stored in the model and that the file is the trained model",
     )
+
+
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators with weights that no client should be left with, wherever they stand."""
+
+
+def _refuse_recurrent(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type in _RECURRENT and not node.domain and (variable := variable_inputs(node)):
+            raise unsupported(node, variable)
 
 
 def _require_free_batch(model: ir.Model) -> None:
@@ -143,6 +191,7 @@ def find_regions(model: ir.Model) -> Regions:
             adds or multiplies elements, nor works element by element on one or two encrypted tensors; or
             there is no node at all, or an input has no free batch axis.
     """
+    _refuse_recurrent(model)
     _require_free_batch(model)
     from .walk import Walk  # the walk is written in terms of what this file defines
 

@@ -109,6 +109,50 @@ def fold_depth(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
+def average_by_axes(model: ir.Model, node: ir.Node) -> bool:
+    """Averages over blocks are averages over images, and then along the depth.
+
+    What is counted in a window is a product over its axes, so that holds for any padding.
+    """
+    if node.op_type != "AveragePool" or node.domain:
+        return False
+    before, after = shapes.static_of_sample(node.inputs[0]), shapes.static_of_sample(node.outputs[0])
+    kernel, strides = ints_of(node, "kernel_shape"), ints_of(node, "strides")
+    if before is None or after is None or len(before) != 4:
+        return False
+    pads, dilations = ints_of(node, "pads"), ints_of(node, "dilations")
+    if not (kernel and strides and pads and dilations):
+        return False
+    graph, name = model.graph, str(node.name)
+    kept = {k: int_of(node, k, 0) for k in ("ceil_mode", "count_include_pad")}
+    channels, depth = before[:2]
+
+    def reshaped(value: ir.Value | None, part: str, *shape: int) -> ir.Value:
+        return insert(
+            node,
+            "Reshape",
+            [value, constant(graph, np.array([-1, *shape]), f"{name}.shape")],
+            f"{name}/{part}",
+        )
+
+    def averaged(value: ir.Value, part: str, axes: list[int | None]) -> ir.Value:
+        """Over axes of the block, or None for an axis that stays."""
+        window = {
+            "kernel_shape": [1 if a is None else kernel[a] for a in axes],
+            "strides": [1 if a is None else strides[a] for a in axes],
+            "dilations": [1 if a is None else dilations[a] for a in axes],
+            "pads": [0 if a is None else pads[a + end] for end in (0, 3) for a in axes],
+        }
+        return insert(node, "AveragePool", [value], f"{name}/{part}", window | kept)
+
+    images = reshaped(node.inputs[0], "images", channels * depth, *before[2:])
+    small = averaged(images, "over_images", [1, 2])
+    columns = reshaped(small, "columns", channels, depth, after[2] * after[3])
+    value = averaged(columns, "over_depth", [0, None])
+    substitute(node, "Reshape", [value, constant(graph, np.array([-1, *after]), f"{name}.shape")])
+    return True
+
+
 def transposed(model: ir.Model, node: ir.Node) -> bool:
     """A ConvTranspose of two dimensions is a Conv that makes every phase of the stride, and moves.
 

@@ -11,9 +11,9 @@ from onnxscript import optimizer
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
-from ...ir.graph import constant_of, int_of
+from ...ir.graph import constant_of, int_of, variable_inputs
 from . import shapes
-from .edit import bypass, constant, set_constant
+from .edit import bypass, constant, set_constant, substitute
 
 _RANDOM = frozenset(
     {
@@ -35,8 +35,58 @@ def fold_shapes(model: ir.Model) -> bool:
     # Small constants and symbolic shapes are what onnxscript does well; weights are for fold_constants.
     folded = optimizer.fold_constants(model, onnx_shape_inference=False).modified
     lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
+    for node in list(model.graph):
+        value = node.attributes.get_tensor("value") if node.op_type == "Constant" else None
+        if value is not None:  # it is returned: an initializer cannot stand for an output
+            substitute(node, "Identity", [constant(model.graph, value.numpy(), f"{node.name}.value")])
     unused = RemoveUnusedNodesPass()(model).modified
     return bool(folded or lifted or unused)
+
+
+_SIZES = ("Shape", "Size")
+
+
+def sizes(model: ir.Model) -> set[ir.Node]:
+    """The nodes that compute with nothing but constants and the sizes of tensors."""
+    found: set[ir.Node] = set()
+    for node in model.graph:
+        read = variable_inputs(node)
+        if not node.domain and (
+            node.op_type in _SIZES or (read and all(v.producer() in found for v in read))
+        ):
+            found.add(node)
+    return found
+
+
+def freeze_sizes(model: ir.Model) -> bool:
+    """Sizes that do not follow the batch are constants, however they are computed; returns whether any were.
+
+    They are found by running the model on two batch sizes.
+    """
+    values = [
+        o
+        for n in sizes(model)
+        if n.op_type not in _SIZES
+        for o in n.outputs
+        if o.name and not o.is_graph_output()
+    ]
+    modified = False
+    for value, array in shapes.same_for_all_batches(model, values).items():
+        value.replace_all_uses_with(constant(model.graph, array, f"{value.name}_size"))
+        modified = True
+    return modified
+
+
+def merge_reshapes(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+    """A Reshape of a Reshape is the second alone, where its target is written out."""
+    before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type != "Reshape" or node.domain or before is None or before.op_type != "Reshape":
+        return False
+    target = constant_of(node.inputs[1])
+    if before.domain or target is None or 0 in target or before.inputs[0] is None:
+        return False
+    node.replace_input_with(0, before.inputs[0])
+    return True
 
 
 def fold_constants(model: ir.Model) -> bool:
@@ -83,6 +133,20 @@ def make_reshape_constant(model: ir.Model, node: ir.Node) -> bool:
     if not all(isinstance(d, int) or d == shapes.BATCH for d in dims):
         return False
     target = np.array([d if isinstance(d, int) else -1 for d in dims], np.int64)
+    set_constant(model.graph, node, 1, target, f"{node.name}.shape")
+    return True
+
+
+def make_expand_constant(model: ir.Model, node: ir.Node) -> bool:
+    """An Expand to a computed shape with the batch of its input becomes one that leaves the batch alone."""
+    if node.op_type != "Expand" or node.domain or constant_of(node.inputs[1]) is not None:
+        return False
+    before, after = shapes.dims_of(node.inputs[0]), shapes.dims_of(node.outputs[0])
+    if not before or not after or len(before) != len(after) or before[0] != after[0] or 0 in after:
+        return False
+    if not all(isinstance(d, int) for d in after[1:]):
+        return False
+    target = np.array([1, *after[1:]], np.int64)
     set_constant(model.graph, node, 1, target, f"{node.name}.shape")
     return True
 

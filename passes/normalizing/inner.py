@@ -9,7 +9,7 @@ from ...ir.movement import Movements
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import linear_of
 from ..analysis.regions import POOLS, server_nodes
-from . import choices, matrices, reductions
+from . import choices, largest, matrices, reductions
 from .edit import rank_of
 
 _RULES = (
@@ -18,7 +18,9 @@ _RULES = (
     reductions.local_response,
     reductions.softmax,
     reductions.division,
-    choices.conditions_as_numbers,
+    largest.hardmax,
+    largest.place_of_largest,
+    choices.whole_as_numbers,
     choices.choose_by_sum,
     choices.function_before_pool,
     choices.log_softmax,
@@ -46,8 +48,15 @@ def rewrite(model: ir.Model) -> bool:
             modified |= matrices.as_dense(model, node)
     server = server_nodes(model)
     inside = set(server)
+    last = {n for n in server if not any(r in inside for o in n.outputs for r in o.consumers())}
+    if len(last) == len(server):
+        last = set()  # nothing else would run encrypted
+    whole = not any(linear_of(n) is not None for n in server)
     for node in server:
-        if not any(reader in inside for output in node.outputs for reader in output.consumers()):
+        if whole and probe(node, variable_inputs(node)) and choices.result_as_number(model, node):
+            modified = True
+            continue
+        if node in last:
             continue  # what comes last (in a network without a linear layer) may still be left to the client
         if any(rule(model, node) for rule in _RULES):
             modified = True

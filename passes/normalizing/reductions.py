@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of, variable_inputs
 from . import shapes
-from .edit import constant, float_of, insert, ints_of, is_float, rank_of, substitute
+from .edit import constant, float_of, insert, ints_of, is_float, rank_of, stand_in, substitute
 
 _REDUCTIONS: dict[str, tuple[str | None, str | None]] = {
     "ReduceL1": ("Abs", None),
@@ -29,45 +29,74 @@ MOST_IN_SOFTMAX = 16
 """Most elements of a Softmax inside the encrypted part: it takes a table for every pair of them."""
 
 
-class _Parts:
-    """Writes operators in front of ``node``."""
+class Parts:
+    """Writes operators in front of a node.
 
-    def __init__(self, model: ir.Model, node: ir.Node) -> None:
+    Args:
+        model: The model.
+        node: The node.
+        dtype: Of the numbers that operators get; the type of the node's result where it is None.
+    """
+
+    def __init__(self, model: ir.Model, node: ir.Node, dtype: np.dtype | None = None) -> None:
         self.graph, self.node, self.name = model.graph, node, str(node.name)
-        dtype = node.outputs[0].dtype
-        assert dtype is not None
-        self.dtype = dtype.numpy()
+        kind = node.outputs[0].dtype
+        assert kind is not None
+        self.dtype = kind.numpy() if dtype is None else dtype
 
-    def add(self, op: str, *inputs: ir.Value | None, part: str = "", **attributes: int) -> ir.Value:
+    def add(
+        self, op: str, *inputs: ir.Value | None, part: str = "", **attributes: int | list[int]
+    ) -> ir.Value:
+        """The output of a new node."""
         return insert(self.node, op, list(inputs), f"{self.name}/{part or op.lower()}", attributes)
 
     def number(self, value: float) -> ir.Value:
+        """A scalar."""
         return constant(self.graph, np.array(value, self.dtype), f"{self.name}.number")
 
     def array(self, value: np.ndarray) -> ir.Value:
+        """A constant of the type of the numbers."""
         return constant(self.graph, np.asarray(value, self.dtype), f"{self.name}.constant")
 
     def indices(self, values: Sequence[int]) -> ir.Value:
+        """A constant vector of whole numbers."""
         return constant(self.graph, np.array(values, np.int64), f"{self.name}.axes")
 
     def square(self, x: ir.Value | None, part: str = "squares") -> ir.Value:
+        """``x * x``."""
         return self.add("Mul", x, x, part=part)
 
-    def normalized(self, x: ir.Value | None, axes: Sequence[int], epsilon: float, center: bool) -> ir.Value:
-        """``(x - mean) / sqrt(variance + epsilon)``."""
-        where = self.indices(axes)
+    def power(self, x: ir.Value | None, p: int) -> ir.Value:
+        """``|x| ** p``."""
+        if p == 2:
+            return self.square(x)
+        size = self.add("Abs", x)
+        return size if p == 1 else self.add("Pow", size, self.number(p), part="powers")
+
+    def root(self, total: ir.Value, p: int) -> ir.Value:
+        """``total ** (1 / p)``."""
+        if p <= 2:
+            return self.add("Sqrt", total) if p == 2 else total
+        return self.add("Pow", total, self.number(1 / p), part="root")
+
+    def normalized(
+        self, x: ir.Value | None, axes: Sequence[int], epsilon: float, center: bool
+    ) -> tuple[ir.Value, ir.Value | None, ir.Value]:
+        """``(x - mean) / sqrt(variance + epsilon)``, the mean, and what it is multiplied by."""
+        where, mean = self.indices(axes), None
         if center:
-            x = self.add("Sub", x, self.add("ReduceMean", x, where, part="mean"), part="centered")
+            mean = self.add("ReduceMean", x, where, part="mean")
+            x = self.add("Sub", x, mean, part="centered")
         variance = self.add("ReduceMean", self.square(x), where, part="variance")
         shifted = self.add("Add", variance, self.number(epsilon), part="shifted")
-        return self.add("Mul", x, self.add("Reciprocal", self.add("Sqrt", shifted)), part="normalized")
+        factor = self.add("Reciprocal", self.add("Sqrt", shifted))
+        return self.add("Mul", x, factor, part="normalized"), mean, factor
 
 
 def normalization(model: ir.Model, node: ir.Node) -> bool:
     """LayerNormalization, RMSNormalization, Instance-, Group- and MeanVarianceNormalization."""
     rank, dims = rank_of(node.inputs[0]), shapes.dims_of(node.inputs[0])
-    outputs = [o for o in node.outputs[1:] if o.uses() or o.is_graph_output()]
-    if rank is None or dims is None or outputs or not is_float(node.outputs[0]) or node.domain:
+    if rank is None or dims is None or not is_float(node.outputs[0]) or node.domain:
         return False
     if node.op_type not in (
         "LayerNormalization",
@@ -79,19 +108,19 @@ def normalization(model: ir.Model, node: ir.Node) -> bool:
         return False
     if any(v is not None and constant_of(v) is None for v in node.inputs[1:]):
         return False
-    for extra in node.outputs[1:]:
-        extra.name = None
-    node.resize_outputs(1)
-    parts, x, epsilon = _Parts(model, node), node.inputs[0], float_of(node, "epsilon", 1e-5)
+    parts, x, epsilon = Parts(model, node), node.inputs[0], float_of(node, "epsilon", 1e-5)
     scale, bias = (constant_of(v) for v in [*node.inputs, None, None][1:3])
     along = (-1, *[1] * (rank - 2))
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
         axes = list(range(int_of(node, "axis", -1) % rank, rank))
-        value = parts.normalized(x, axes, epsilon, node.op_type == "LayerNormalization")
+        value, mean, factor = parts.normalized(x, axes, epsilon, node.op_type == "LayerNormalization")
+        for extra, found in zip(node.outputs[1:], (mean, factor), strict=False):
+            if found is not None and (extra.uses() or extra.is_graph_output()):
+                stand_in(extra, found)
     elif node.op_type == "MeanVarianceNormalization":
-        value = parts.normalized(x, ints_of(node, "axes") or [0, 2, 3], 1e-9, True)
+        value = parts.normalized(x, ints_of(node, "axes") or [0, 2, 3], 1e-9, True)[0]
     elif node.op_type == "InstanceNormalization":
-        value = parts.normalized(x, list(range(2, rank)), epsilon, True)
+        value = parts.normalized(x, list(range(2, rank)), epsilon, True)[0]
         scale, bias = (None if a is None else a.reshape(along) for a in (scale, bias))
     else:
         sample = shapes.static_of_sample(x)
@@ -99,9 +128,12 @@ def normalization(model: ir.Model, node: ir.Node) -> bool:
             return False
         groups = int_of(node, "num_groups", 1)
         split = parts.add("Reshape", x, parts.indices([-1, groups, int(np.prod(sample)) // groups]))
-        flat = parts.normalized(split, [2], epsilon, True)
+        flat = parts.normalized(split, [2], epsilon, True)[0]
         value = parts.add("Reshape", flat, parts.indices([-1, *sample]), part="joined")
         scale, bias = (None if a is None else a.reshape(along) for a in (scale, bias))
+    for extra in node.outputs[1:]:
+        extra.name = None
+    node.resize_outputs(1)
     one = np.ones(1, parts.dtype)
     product = parts.add("Mul", value, parts.array(one if scale is None else scale), part="scaled")
     substitute(node, "Add", [product, parts.array(0 * one if bias is None else bias)])
@@ -116,7 +148,7 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
     if rank is None:
         return False
     if node.op_type in _REDUCTIONS:
-        parts = _Parts(model, node)
+        parts = Parts(model, node)
         before, after = _REDUCTIONS[node.op_type]
         inner = parts.square(x) if before == "square" else parts.add(before, x) if before else x
         attributes = {
@@ -130,27 +162,46 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
             substitute(node, after, [total])
         return True
     p = int_of(node, "p", 2)
-    if node.op_type == "LpNormalization" and p in (1, 2):
-        parts = _Parts(model, node)
-        inner = parts.square(x) if p == 2 else parts.add("Abs", x)
-        total = parts.add("ReduceSum", inner, parts.indices([int_of(node, "axis", -1)]), part="sum")
-        root = parts.add("Sqrt", total) if p == 2 else total
-        substitute(node, "Mul", [x, parts.add("Reciprocal", root)])
+    if p < 1:
+        return False
+    if node.op_type == "LpNormalization":
+        parts = Parts(model, node)
+        where = parts.indices([int_of(node, "axis", -1)])
+        total = parts.add("ReduceSum", parts.power(x, p), where, part="sum")
+        substitute(node, "Mul", [x, parts.add("Reciprocal", parts.root(total, p))])
         return True
-    if node.op_type == "GlobalLpPool" and p in (1, 2):
-        parts = _Parts(model, node)
-        substitute(node, f"ReduceL{p}", [x, parts.indices(range(2, rank))], {"keepdims": 1})
+    if node.op_type == "GlobalLpPool":
+        parts = Parts(model, node)
+        where = parts.indices(range(2, rank))
+        total = parts.add("ReduceSum", parts.power(x, p), where, part="sum", keepdims=1)
+        substitute(node, "Identity", [parts.root(total, p)])
         return True
-    kernel = ints_of(node, "kernel_shape")
-    if node.op_type == "LpPool" and kernel and p in (1, 2) and not int_of(node, "ceil_mode", 0):
-        parts = _Parts(model, node)
-        inner = parts.square(x) if p == 2 else parts.add("Abs", x)
-        kept = {k: a.value for k, a in node.attributes.items() if k != "p"} | {"count_include_pad": 1}
-        mean = insert(node, "AveragePool", [inner], f"{parts.name}/mean", kept)
-        total = parts.add("Mul", mean, parts.number(float(np.prod(kernel))), part="sum")
-        substitute(node, "Sqrt" if p == 2 else "Identity", [total])
-        return True
-    return False
+    return node.op_type == "LpPool" and _lp_pool(model, node, p)
+
+
+def _lp_pool(model: ir.Model, node: ir.Node, p: int) -> bool:
+    """LpPool is the root of a sum of powers: an average times the size of the window."""
+    kernel, x = ints_of(node, "kernel_shape"), node.inputs[0]
+    kept = {k: a.value for k, a in node.attributes.items() if k not in ("p", "ceil_mode")}
+    if not kernel:
+        return False
+    if int_of(node, "ceil_mode", 0):
+        before, after = shapes.static_of_sample(x), shapes.static_of_sample(node.outputs[0])
+        if before is None or after is None or kept.get("auto_pad", "NOTSET") != "NOTSET":
+            return False
+        rank = len(kernel)
+        strides, dilations = (ints_of(node, k) or [1] * rank for k in ("strides", "dilations"))
+        pads = ints_of(node, "pads") or [0] * 2 * rank
+        for i in range(rank):  # windows that hang over the end see zeros
+            reach = (after[1 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
+            pads[rank + i] = max(pads[rank + i], reach - before[1 + i] - pads[i])
+        kept["pads"] = pads
+    parts = Parts(model, node)
+    attributes = kept | {"count_include_pad": 1}
+    mean = insert(node, "AveragePool", [parts.power(x, p)], f"{parts.name}/mean", attributes)
+    total = parts.add("Mul", mean, parts.number(float(np.prod(kernel))), part="sum")
+    substitute(node, "Identity", [parts.root(total, p)])
+    return True
 
 
 def softmax(model: ir.Model, node: ir.Node) -> bool:
@@ -171,7 +222,7 @@ def softmax(model: ir.Model, node: ir.Node) -> bool:
     axis = int_of(node, "axis", -1) % rank
     if axis == 0 or not 1 < (size := sample[axis - 1]) <= MOST_IN_SOFTMAX:
         return False
-    parts, x = _Parts(model, node), node.inputs[0]
+    parts, x = Parts(model, node), node.inputs[0]
     order = [i for i in range(rank) if i != axis] + [axis]
     moved = [sample[i - 1] for i in order[1:]]
     if axis != rank - 1:
@@ -196,7 +247,7 @@ def local_response(model: ir.Model, node: ir.Node) -> bool:
     sample = shapes.static_of_sample(node.inputs[0])
     if node.op_type != "LRN" or node.domain or sample is None or not is_float(node.outputs[0]):
         return False
-    parts, x, size = _Parts(model, node), node.inputs[0], int_of(node, "size", 1)
+    parts, x, size = Parts(model, node), node.inputs[0], int_of(node, "size", 1)
     before = (size - 1) // 2
     flat = parts.indices([-1, 1, sample[0], int(np.prod(sample[1:]))])
     image = parts.add("Reshape", parts.square(x), flat, part="image")
@@ -216,7 +267,7 @@ def division(model: ir.Model, node: ir.Node) -> bool:
         return False
     if len(variable_inputs(node)) < 2:
         return False
-    parts = _Parts(model, node)
+    parts = Parts(model, node)
     substitute(node, "Mul", [node.inputs[0], parts.add("Reciprocal", node.inputs[1])])
     return True
 
@@ -226,7 +277,7 @@ def sum_of_many(model: ir.Model, node: ir.Node) -> bool:
     if node.op_type not in ("Sum", "Mean") or node.domain or not is_float(node.outputs[0]):
         return False
     inputs = [v for v in node.inputs if v is not None]
-    parts = _Parts(model, node)
+    parts = Parts(model, node)
     total = inputs[0]
     for number, value in enumerate(inputs[1:-1]):
         total = parts.add("Add", total, value, part=f"sum_{number}")

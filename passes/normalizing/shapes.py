@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ...ir.errors import UnsupportedError
+from ...ir.graph import variable_inputs
 from ...ir.runtime import Session, skeleton
 from ...ir.sampling import random_inputs
 
@@ -36,6 +38,28 @@ def infer(model: ir.Model) -> None:
     for output in model.graph.outputs:
         # A graph output must have a shape, however vague.
         output.shape = output.shape if output.shape is not None else declared[id(output)]
+
+
+def check_not_empty(model: ir.Model) -> None:
+    """Refuse tensors without elements that depend on an input.
+
+    Raises:
+        UnsupportedError: There is one.
+    """
+    values = [*model.graph.inputs, *(o for n in model.graph if variable_inputs(n) for o in n.outputs)]
+    for value in values:
+        dims = dims_of(value)
+        if dims is None or 0 not in dims:
+            continue
+        node = value.producer()
+        raise UnsupportedError(
+            "a tensor of the model has no elements",
+            node="" if node is None else str(node.name or ""),
+            op="" if node is None else node.op_type,
+            found=f"{value.name!r} of shape ({', '.join(map(str, dims))})",
+            allowed="axes of one element or more",
+            do="check what the model cuts off or reduces: with no elements there is nothing to encrypt",
+        )
 
 
 def dims_of(value: ir.Value | None) -> list[int | str | None] | None:
@@ -94,6 +118,17 @@ def _observe(model: ir.Model, values: list[ir.Value]) -> None:
         value.dtype = value.dtype or ir.DataType.from_numpy(runs[0][str(value.name)].dtype)
         if len(first) == len(second):
             value.shape = ir.Shape([_axis(a, b) for a, b in zip(first, second, strict=True)])
+
+
+def same_for_all_batches(model: ir.Model, values: list[ir.Value]) -> dict[ir.Value, np.ndarray]:
+    """The content of those values that does not change with the batch, nor with the inputs."""
+    if not values:
+        return {}
+    proto = skeleton(model)
+    session = Session(proto, [str(v.name) for v in values])
+    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
+    found = [[np.asarray(r[str(v.name)]) for r in runs] for v in values]
+    return {v: a for v, (a, b) in zip(values, found, strict=True) if np.array_equal(a, b)}
 
 
 def _axis(first: int, second: int) -> int | str | None:

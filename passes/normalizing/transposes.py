@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import constant_of, variable_inputs
+from ...ir.movement import CANDIDATES
 from ..analysis.elementwise import ElementwiseProbe
 from .edit import constant, insert, ints_of, only_consumer, rank_of, substitute
 
@@ -24,7 +25,8 @@ def merge(_: ir.Model, node: ir.Node) -> bool:
 
 def sink(model: ir.Model, node: ir.Node) -> bool:
     """A Transpose moves behind what works element by element, its constants with it."""
-    if node.domain or node.op_type == "Transpose" or len(node.outputs) != 1 or "axis" in node.attributes:
+    moves = node.op_type in CANDIDATES - {"Where"}
+    if node.domain or moves or len(node.outputs) != 1 or "axis" in node.attributes:
         return False
     variable = variable_inputs(node)
     movers = [_transpose_of(v) for v in variable]
