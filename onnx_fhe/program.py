@@ -24,6 +24,7 @@ from .backends.base import (
 )
 from .backends.reference import ReferenceCircuit, count_overflows
 from .clipping import Prologue
+from .evaluating import encrypted
 from .given import DataLike, as_data
 from .ir.data import calibration_for
 from .ir.errors import ArtifactError, OnnxFheError, UserError
@@ -32,7 +33,7 @@ from .ir.runtime import Arrays, Session
 from .ir.save import serialize
 from .manifest import Manifest
 from .pieces import circuit_of, files_of, model_of
-from .running import MODES, Evaluations, Mode, Result, Stopwatch, encrypted, simulate, warnings
+from .running import MODES, Evaluations, Jobs, Mode, Result, Stopwatch, simulate, warnings
 
 if TYPE_CHECKING:
     from .machine import Profile
@@ -97,7 +98,7 @@ class Program:
         mode: Mode = "clear",
         limit: int | None = None,
         progress: Progress = quiet,
-        jobs: int = 1,
+        jobs: Jobs = 1,
     ) -> Result:
         """Compute the outputs of ``data``.
 
@@ -110,7 +111,8 @@ class Program:
             limit: Run the first so many samples only.
             progress: Called with (what, done, total).
             jobs: For ``encrypted``: samples that are evaluated at the same time, each on one core. With 1
-                they come one after the other, each on all cores: the least latency.
+                they come one after the other, each on all cores: the least latency. ``auto`` measures both on
+                the first samples and goes on with what gives more throughput.
 
         Raises:
             DataError: A name, shape, type or value does not fit the model.
@@ -121,7 +123,7 @@ class Program:
             raise UserError("there is no such mode", found=str(mode), allowed=", ".join(MODES))
         if limit is not None and limit < 1:
             raise UserError("the limit leaves no samples", found=str(limit), allowed="1 or more")
-        if jobs < 1:
+        if jobs != "auto" and jobs < 1:
             raise UserError("nobody would evaluate the samples", found=f"{jobs} jobs", allowed="1 or more")
         arrays = {k: v[:limit] for k, v in calibration_for(self.integer_model, as_data(data)).items()}
         samples = len(next(iter(arrays.values())))
@@ -156,7 +158,7 @@ class Program:
         return self.run(data, "simulate", limit, progress)
 
     def encrypted(
-        self, data: DataLike, limit: int | None = None, progress: Progress = quiet, jobs: int = 1
+        self, data: DataLike, limit: int | None = None, progress: Progress = quiet, jobs: Jobs = 1
     ) -> Result:
         """``run`` on ciphertexts."""
         return self.run(data, "encrypted", limit, progress, jobs)
@@ -247,7 +249,7 @@ class Program:
             return simulate(circuit, values, progress)
 
     def _encrypted(
-        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: int
+        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: Jobs
     ) -> tuple[Arrays, Evaluations]:
         fresh = self._session is None
         with timed("prepare"):

@@ -1,11 +1,9 @@
-"""What a run returns, and the steps of an encrypted one."""
+"""What a run returns, how its steps are timed, and simulation."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -13,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from .backends.base import Ciphertexts, Circuit, EncryptedSession, Progress
+from .backends.base import Circuit, Progress
 from .backends.reference import OverflowReport
 from .clipping import ClipReport
 from .ir.runtime import Arrays
@@ -25,6 +23,10 @@ CHUNK = 16
 """Samples that are simulated between two reports of progress."""
 
 
+Jobs = int | Literal["auto"]
+"""Samples that are evaluated at the same time; ``auto`` measures what is best."""
+
+
 @dataclass(frozen=True)
 class Evaluations:
     """What samples took on ciphertexts.
@@ -32,23 +34,28 @@ class Evaluations:
     Attributes:
         seconds: Of evaluating each sample. The first includes what makes the keys ready, once a session.
         jobs: Samples that were evaluated at the same time, each on one thread; 1: one after the other, each
-            with loops on all cores.
-        wall: Seconds from encrypting the second sample to decrypting the last; of the first if it is alone.
+            with loops on all cores. Where that was to be found out: what was found best.
+        wall: Seconds from encrypting the first of the samples that count to decrypting the last.
+        counted: Samples that count, the last ones: all but the first, if it is not alone, and but those that
+            ran while that was found out.
+        rates: What was measured for that: samples a second by jobs.
     """
 
     seconds: tuple[float, ...]
     jobs: int
     wall: float
+    counted: int
+    rates: dict[int, float] = field(default_factory=dict)
 
     @property
     def latency(self) -> float:
-        """Seconds of one sample: the median, without the first where there are others."""
-        return median(self.seconds[1:] or self.seconds)
+        """Seconds of one sample: the median of those that count."""
+        return median(self.seconds[-self.counted :])
 
     @property
     def throughput(self) -> float:
         """Samples a second."""
-        return (max(1, len(self.seconds) - 1)) / self.wall if self.wall else 0.0
+        return self.counted / self.wall if self.wall else 0.0
 
 
 @dataclass(frozen=True)
@@ -111,66 +118,7 @@ def simulate(circuit: Circuit, values: Mapping[str, np.ndarray], progress: Progr
         progress("simulate", start, total)
         parts.append(circuit.simulate({k: v[start : start + CHUNK] for k, v in values.items()}))
     progress("simulate", total, total)
-    return _joined(parts)
-
-
-def encrypted(
-    session: EncryptedSession,
-    values: Mapping[str, np.ndarray],
-    timed: Stopwatch,
-    progress: Progress,
-    jobs: int = 1,
-) -> tuple[Arrays, Evaluations]:
-    """Encrypt, evaluate and decrypt samples.
-
-    Args:
-        session: Client and server, with keys.
-        values: Integers by Encrypt output name, samples on axis 0.
-        timed: Gets ``encrypt``, ``evaluate`` and ``decrypt``: summed over the samples, so with several jobs
-            more than what passes on the clock.
-        progress: Called with (what, done, total).
-        jobs: Samples that are evaluated at the same time.
-    """
-    total = len(next(iter(values.values())))
-    evaluate = session.evaluate if jobs == 1 else session.evaluate_alone
-    parts: list[Arrays] = []
-    seconds: list[float] = []
-    progress("run encrypted", 0, total)
-
-    def send(index: int) -> Ciphertexts:
-        with timed("encrypt"):
-            return session.encrypt({k: v[index : index + 1] for k, v in values.items()})
-
-    def work(sent: Ciphertexts) -> tuple[Ciphertexts, float]:
-        began = time.perf_counter()
-        return evaluate(sent), time.perf_counter() - began
-
-    def receive(received: Ciphertexts, spent: float) -> None:
-        seconds.append(spent)
-        timed.seconds["evaluate"] = timed.seconds.get("evaluate", 0.0) + spent
-        with timed("decrypt"):
-            parts.append(session.decrypt(received))
-        progress("run encrypted", len(parts), total)
-
-    began = time.perf_counter()
-    # The first alone: it makes the keys ready, which no two threads may do at once.
-    receive(*work(send(0)))
-    if total > 1:
-        began = time.perf_counter()
-    if jobs == 1:
-        for index in range(1, total):
-            receive(*work(send(index)))
-    else:
-        with ThreadPoolExecutor(jobs) as pool:
-            waiting: deque[Future[tuple[Ciphertexts, float]]] = deque()
-            for index in range(1, total):
-                waiting.append(pool.submit(work, send(index)))
-                # A few ahead, so that no thread waits; not all, for ciphertexts are large.
-                if len(waiting) > 2 * jobs:
-                    receive(*waiting.popleft().result())
-            while waiting:
-                receive(*waiting.popleft().result())
-    return _joined(parts), Evaluations(tuple(seconds), jobs, time.perf_counter() - began)
+    return joined(parts)
 
 
 def warnings(overflows: OverflowReport, clip: ClipReport) -> tuple[str, ...]:
@@ -190,5 +138,6 @@ def warnings(overflows: OverflowReport, clip: ClipReport) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def joined(parts: list[Arrays]) -> Arrays:
+    """Outputs of samples, put together."""
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

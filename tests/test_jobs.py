@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 import onnx_fhe
+from onnx_fhe import evaluating
 from onnx_fhe.backends.base import EncryptedSession
 from onnx_fhe.cli.app import main
+from onnx_fhe.evaluating import encrypted
 from onnx_fhe.ir.errors import UserError
-from onnx_fhe.running import Stopwatch, encrypted
+from onnx_fhe.running import Stopwatch
 
 
 class Sleeping(EncryptedSession):
     """Takes longer for the first samples of a batch than for the last, so that they overtake each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: float = 0.0) -> None:
+        self.slow = slow
         self.alone: list[int] = []
         self.together: list[int] = []
         self.busy = self.most = 0
@@ -32,6 +35,7 @@ class Sleeping(EncryptedSession):
 
     def evaluate(self, ciphertexts):
         self.together.append(int(ciphertexts["x"][0, 0]))
+        time.sleep(self.slow)
         return ciphertexts
 
     def evaluate_alone(self, ciphertexts):
@@ -80,6 +84,29 @@ def test_several_at_a_time_keep_their_order_and_the_first_goes_alone():
     assert evaluations.throughput > 1.5 / evaluations.latency
 
 
+@pytest.mark.parametrize(("slow", "best"), [(0.1, 3), (0.0, 1)])
+def test_auto_measures_both_ways_and_goes_on_with_the_better(monkeypatch, slow, best):
+    monkeypatch.setattr(evaluating, "usable_cores", lambda: 3)
+    session, values = Sleeping(slow), {"x": np.arange(20)[:, None]}
+    found, evaluations = encrypted(session, values, Stopwatch(), lambda *_: None, "auto")
+    assert np.array_equal(found["y"], values["x"])
+    assert evaluations.jobs == best
+    assert set(evaluations.rates) == {1, 3}
+    assert max(evaluations.rates, key=evaluations.rates.get) == best
+    # The first, two in loops, one that loads, six in threads: the others count.
+    assert evaluations.counted == 10
+    assert len(session.together if best == 1 else session.alone) >= 10
+    assert len(evaluations.seconds) == 20
+
+
+def test_auto_needs_something_to_go_on_with(monkeypatch):
+    monkeypatch.setattr(evaluating, "usable_cores", lambda: 3)
+    session = Sleeping()
+    _, evaluations = encrypted(session, VALUES, Stopwatch(), lambda *_: None, "auto")
+    assert (evaluations.jobs, evaluations.rates, evaluations.counted) == (1, {}, 8)
+    assert session.together == list(range(9))
+
+
 def test_a_single_sample():
     _, evaluations = encrypted(Sleeping(), {"x": np.zeros((1, 1))}, Stopwatch(), lambda *_: None, 4)
     assert evaluations.latency == evaluations.seconds[0]
@@ -104,6 +131,9 @@ def test_programs_and_the_command_line(digits_mlp, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "2 at a time" in printed
     assert "predicted" in printed
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--jobs", "auto"])
+    assert done.value.code == 0
     for wrong in ("0", "many"):
         with pytest.raises(SystemExit) as done:
             main([*command, "--jobs", wrong])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..program import Program
-    from ..running import Result
+    from ..running import Jobs, Result
 
 
 def run(
@@ -44,8 +44,9 @@ def run(
         typer.Option(
             "--jobs",
             metavar="N",
-            help="Encrypted: samples that are evaluated at the same time, each on one core; auto for as many"
-            " as there are cores. With 1, each sample has all cores: the least latency.",
+            help="Encrypted: samples that are evaluated at the same time, each on one core. With 1, each"
+            " sample has all cores: the least latency. auto measures both on the first samples, and goes on"
+            " with what gives more samples a second.",
         ),
     ] = "1",
     out: Annotated[
@@ -76,12 +77,10 @@ def run(
     output.warn(result.warnings)
 
 
-def _jobs(text: str) -> int:
-    """The number that ``--jobs`` asks for."""
-    from ..machine.predict import usable_cores
-
+def _jobs(text: str) -> Jobs:
+    """What ``--jobs`` asks for."""
     if text == "auto":
-        return usable_cores()
+        return "auto"
     if text.isdigit() and int(text) >= 1:
         return int(text)
     raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 on", param_hint="'--jobs'")
@@ -104,6 +103,7 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
         rate = result.evaluations.throughput
         encrypted = {
             "jobs": result.evaluations.jobs,
+            "measured_rates": {str(k): v for k, v in result.evaluations.rates.items()},
             "latency": result.evaluations.latency,
             "first": result.evaluations.seconds[0],
             "predicted": predict(program.statistics),
@@ -139,13 +139,18 @@ def _speed(found: dict[str, Any]) -> list[tuple[str, str]]:
     predicted, jobs = found["predicted"], found["jobs"]
     alone = predicted.core_seconds if jobs > 1 else predicted.seconds
     rate = predicted.throughput if jobs > 1 else 1 / predicted.seconds if predicted.seconds else 0.0
-    each = "each with all cores" if jobs == 1 else f"{jobs} at a time, each on one core"
+    tried = [f"{float(r):.3g} a second {_way(int(j))}" for j, r in found["measured_rates"].items()]
     return [
-        ("latency", f"{found['latency']:.3f} s a sample, {each} ({alone:.3f} s predicted)"),
+        *([("chosen", f"{_way(jobs)}: measured {', '.join(tried)}")] if tried else []),
+        ("latency", f"{found['latency']:.3f} s a sample, {_way(jobs)} ({alone:.3f} s predicted)"),
         ("first", f"{found['first']:.3f} s, with making the keys ready"),
         ("throughput", f"{found['samples_per_second']:.3g} samples a second ({rate:.3g} predicted)"),
         ("predicted by", predicted.profile),
     ]
+
+
+def _way(jobs: int) -> str:
+    return "each with all cores" if jobs == 1 else f"{jobs} at a time, each on one core"
 
 
 _MEANING = {

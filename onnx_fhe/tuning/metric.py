@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -247,3 +248,30 @@ def _from_file(path: Path) -> object:
 def standard_error(mine: np.ndarray, floats: np.ndarray) -> float:
     """Standard error of the mean difference of two scores of the same samples."""
     return float(np.std(mine - floats) / math.sqrt(len(mine)))
+
+
+def packed(metric: Metric) -> bytes:
+    """A metric that unpickles where the user's module is not.
+
+    Raises:
+        UserError: It is no plain function.
+    """
+    function = getattr(metric.score, "function", None)
+    if function is None:
+        return pickle.dumps(metric)
+    import cloudpickle
+
+    module = sys.modules.get(function.__module__)
+    try:
+        if module is not None and module.__name__ != "__main__":
+            cloudpickle.register_pickle_by_value(module)
+        return bytes(cloudpickle.dumps(metric))
+    except Exception as error:
+        raise UserError(
+            f"the metric {metric.name} cannot be sent to other processes",
+            found=f"{type(error).__name__}: {error}",
+            allowed="a plain function",
+        ) from error
+    finally:
+        if module is not None and module.__name__ in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.unregister_pickle_by_value(module)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +25,7 @@ from .finals import Finals
 from .frontier import Frontier, Point, axes_of, non_dominated
 from .goal import DROP, Goal, check_possible
 from .judge import Judge
-from .metric import Metric, resolve
+from .metric import packed, resolve
 from .pricing import Machine
 from .probing import probe
 from .search import Budget, Search, State, Watch
@@ -151,7 +149,7 @@ def tune(
         calibration_labels=given.calibration_labels,
         data=given.data,
         labels=given.labels,
-        metric=_packed(scored),
+        metric=packed(scored),
         limits=find_backend(backend).limits(),
         machine=Machine(profile, profile.cores if machine is not None else usable_cores()),
         seed=seed,
@@ -266,29 +264,6 @@ def _workers(tester: Tester, jobs: int, dask: str | None) -> Workers:
     if dask is not None:
         return Dask(tester.task, dask)
     return Inline(tester) if jobs == 1 else Processes(tester.task, jobs, tester.folder)
-
-
-def _packed(metric: Metric) -> bytes:
-    """A metric that unpickles where the user's module is not."""
-    function = getattr(metric.score, "function", None)
-    if function is None:
-        return pickle.dumps(metric)
-    import cloudpickle
-
-    module = sys.modules.get(function.__module__)
-    try:
-        if module is not None and module.__name__ != "__main__":
-            cloudpickle.register_pickle_by_value(module)
-        return bytes(cloudpickle.dumps(metric))
-    except Exception as error:
-        raise UserError(
-            f"the metric {metric.name} cannot be sent to other processes",
-            found=f"{type(error).__name__}: {error}",
-            allowed="a plain function",
-        ) from error
-    finally:
-        if module is not None and module.__name__ in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _nothing(search: Search) -> UserError:

@@ -1,0 +1,119 @@
+"""Samples on ciphertexts: one after the other on all cores, or several at a time.
+
+Concrete lets go of Python's lock while it computes, so threads share a set of keys and lose nothing;
+processes would each hold keys of their own, and have no more to give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .backends.base import Ciphertexts, EncryptedSession, Progress
+from .ir.runtime import Arrays
+from .machine.predict import usable_cores
+from .running import Evaluations, Jobs, Stopwatch, joined
+
+LOOPED, EACH = 2, 2
+"""For ``auto``: samples that are measured one after the other, and for each thread."""
+
+
+def encrypted(
+    session: EncryptedSession,
+    values: Mapping[str, np.ndarray],
+    timed: Stopwatch,
+    progress: Progress,
+    jobs: Jobs = 1,
+) -> tuple[Arrays, Evaluations]:
+    """Encrypt, evaluate and decrypt samples.
+
+    Args:
+        session: Client and server, with keys.
+        values: Integers by Encrypt output name, samples on axis 0.
+        timed: Gets ``encrypt``, ``evaluate`` and ``decrypt``: summed over the samples, so with several jobs
+            more than what passes on the clock.
+        progress: Called with (what, done, total).
+        jobs: Samples that are evaluated at the same time. ``auto`` tries one after the other and one for
+            each core on the first samples, and goes on with the faster; with so few samples that none
+            would be left to go on with, they come one after the other.
+    """
+    line = _Line(session, values, timed, progress)
+    progress("run encrypted", 0, line.total)
+    # The first alone: it makes the keys ready, which no two threads may do at once.
+    wall = line.run([0], 1 if jobs == "auto" else jobs, pool=False)
+    rest = range(1, line.total)
+    rates: dict[int, float] = {}
+    if jobs == "auto":
+        jobs, rates, rest = _choose(line, rest)
+    if rest:
+        wall = line.run(rest, jobs)
+    counted = max(1, len(rest))
+    return joined(line.parts), Evaluations(tuple(line.seconds), jobs, wall, counted, rates)
+
+
+def _choose(line: _Line, rest: range) -> tuple[int, dict[int, float], range]:
+    """Measure both ways on the next samples: what is faster, the rates, and the samples that are left."""
+    cores = usable_cores()
+    # One sample loads the circuit for single threads.
+    needed = LOOPED + 1 + EACH * cores
+    if cores == 1 or len(rest) <= needed:
+        return 1, {}, rest
+    looped, warm, several = rest[:LOOPED], rest[LOOPED : LOOPED + 1], rest[LOOPED + 1 : needed]
+    rates = {1: LOOPED / max(line.run(looped, 1), 1e-9)}
+    line.run(warm, cores, pool=False)
+    rates[cores] = EACH * cores / max(line.run(several, cores), 1e-9)
+    return max(rates, key=lambda j: rates[j]), rates, rest[needed:]
+
+
+@dataclass
+class _Line:
+    """Samples in their order."""
+
+    session: EncryptedSession
+    values: Mapping[str, np.ndarray]
+    timed: Stopwatch
+    progress: Progress
+    parts: list[Arrays] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.total = len(next(iter(self.values.values())))
+
+    def run(self, indices: Sequence[int], jobs: int, *, pool: bool = True) -> float:
+        """Evaluate some, in order; returns the seconds that passed. Without ``pool`` in this thread."""
+        began = time.perf_counter()
+        if jobs == 1 or not pool:
+            for index in indices:
+                self._receive(*self._work(self._send(index), jobs))
+            return time.perf_counter() - began
+        with ThreadPoolExecutor(jobs) as threads:
+            waiting: deque[Future[tuple[Ciphertexts, float]]] = deque()
+            for index in indices:
+                waiting.append(threads.submit(self._work, self._send(index), jobs))
+                # A few ahead, so that no thread waits; not all, for ciphertexts are large.
+                if len(waiting) > 2 * jobs:
+                    self._receive(*waiting.popleft().result())
+            while waiting:
+                self._receive(*waiting.popleft().result())
+        return time.perf_counter() - began
+
+    def _send(self, index: int) -> Ciphertexts:
+        with self.timed("encrypt"):
+            return self.session.encrypt({k: v[index : index + 1] for k, v in self.values.items()})
+
+    def _work(self, sent: Ciphertexts, jobs: int) -> tuple[Ciphertexts, float]:
+        evaluate = self.session.evaluate if jobs == 1 else self.session.evaluate_alone
+        began = time.perf_counter()
+        return evaluate(sent), time.perf_counter() - began
+
+    def _receive(self, received: Ciphertexts, spent: float) -> None:
+        self.seconds.append(spent)
+        self.timed.seconds["evaluate"] = self.timed.seconds.get("evaluate", 0.0) + spent
+        with self.timed("decrypt"):
+            self.parts.append(self.session.decrypt(received))
+        self.progress("run encrypted", len(self.parts), self.total)
