@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .duel import Contender
 from .environment import footprint
 from .process import WorkerProcess
 from .settings import AS_IT_COMES, grid
-from .sweep import Limits, Sweep, labels_of
+from .sweep import DRAWS, Limits, Sweep, labels_of
 
 BEST = "best of its sweep"
 SAME = "the same with its default p_error"
@@ -204,8 +205,10 @@ def _circuits(
 def _scores(files: Files, labels: dict[str, np.ndarray], one: Contender, process: WorkerProcess) -> None:
     """Simulated accuracy of a circuit of ours; the peer's stands in its sweep."""
     if one.figures["side"] == "ours":
-        for mode, key in (("clear", "clear_accuracy"), ("simulate", "simulated")):
-            one.figures[key] = {p: _score(process, files, p, mode, labels[p]) for p in labels}
+        for mode, key, draws in (("clear", "clear_accuracy", 1), ("simulate", "simulated", DRAWS)):
+            one.figures[key] = {
+                p: mean(_score(process, files, p, mode, labels[p]) for _ in range(draws)) for p in labels
+            }
 
 
 def _score(process: WorkerProcess, files: Files, part: str, mode: str, labels: np.ndarray) -> float:

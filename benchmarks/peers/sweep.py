@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from .settings import AS_IT_COMES, Setting, grid
 
 FIRST = 60
 """Validation samples that are simulated before the others."""
+
+DRAWS = 5
+"""Simulations whose mean counts: a setting must not be the best by luck."""
 
 COMPILE_SECONDS = 600.0
 """A setting that takes longer to compile counts as refused."""
@@ -122,14 +125,12 @@ class Sweep:
         """Run a chosen setting on ciphertexts, and score it on all samples."""
         entry = self._entries[str(setting)]
         self._run(setting, entry)
-        if "simulated" not in entry:
-            self._make(setting)
-            entry["simulated"] = self._score("validation", "simulate")
-            self._keep(setting, entry)
-        if "test" not in entry and "test" in self._files.scored:
-            self._make(setting)
-            entry["test"] = self._score("test", "simulate")
-            self._keep(setting, entry)
+        for part, key in (("validation", "simulated"), ("test", "test")):
+            if key not in entry and part in self._files.scored:
+                self._make(setting)
+                draws = [self._score(part, "simulate") for _ in range(DRAWS)]
+                entry |= {key: mean(draws), f"{key}_draws": draws}
+                self._keep(setting, entry)
 
     def close(self) -> None:
         """End the peer's process."""
@@ -138,26 +139,36 @@ class Sweep:
         self._peer = self._compiled = None
 
     def _simulate(self, setting: Setting, entry: dict[str, Any], floor: float) -> None:
-        count = len(self._labels["validation"])
-        if hopeless(entry["clear"], floor, count):
-            entry["dropped"] = f"{entry['clear']:.1%} in the clear"
-        else:
-            try:
-                self._make(setting)
-                first = self._score("validation", "simulate", 0, FIRST)
-                if hopeless(first, floor, min(FIRST, count)):
-                    entry["dropped"] = f"{first:.1%} of the first {FIRST} simulated"
-                else:
-                    rest = max(0, count - FIRST)
-                    right = first * min(FIRST, count)
-                    right += rest * self._score("validation", "simulate", FIRST) if rest else 0.0
-                    entry["simulated"] = right / count
-            except WorkerError as error:
-                entry["dropped"] = str(error)[:300]
-                self._compiled = None
+        """Simulate some validation samples, then all, then again: single simulations differ by points."""
+        try:
+            reason = self._hopeless(setting, entry, floor)
+            if reason:
+                entry["dropped"] = reason
+            else:
+                more = [self._score("validation", "simulate") for _ in range(DRAWS - 1)]
+                draws = [*entry["simulated_draws"], *more]
+                entry |= {"simulated": mean(draws), "simulated_draws": draws}
+        except WorkerError as error:
+            entry["dropped"] = str(error)[:300]
+            self._compiled = None
         self._keep(setting, entry)
         result = f"{entry['simulated']:.1%} simulated" if "simulated" in entry else f"no: {entry['dropped']}"
         self._say(f"{setting}: {entry['complexity'] / 1e9:.1f} G, {result}")
+
+    def _hopeless(self, setting: Setting, entry: dict[str, Any], floor: float) -> str:
+        """Why it need not be simulated as often as others; leaves a first simulation where it must be."""
+        count = len(self._labels["validation"])
+        if hopeless(entry["clear"], floor, count):
+            return f"{entry['clear']:.1%} in the clear"
+        self._make(setting)
+        few = self._score("validation", "simulate", 0, FIRST)
+        if hopeless(few, floor, min(FIRST, count)):
+            return f"{few:.1%} of the first {FIRST} simulated"
+        once = self._score("validation", "simulate")
+        if hopeless(once, floor, count):
+            return f"{once:.1%} simulated once"
+        entry["simulated_draws"] = [once]
+        return ""
 
     def _expected(self, entry: dict[str, Any]) -> float:
         """Seconds that a circuit will take, by what others took; 0 where none has been run."""

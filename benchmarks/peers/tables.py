@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .sweep import DRAWS
+
 CIRCUITS = (
     "model",
     "circuit",
@@ -77,10 +79,10 @@ def _reading(report: dict[str, Any]) -> str:
     bootstrap = report["bootstrap"]
     milliseconds = bootstrap["milliseconds"]
     return (
-        "Accuracy is simulated. `encrypted` is the server's work for one sample: the median of samples, by"
-        " turns (in brackets how many). Over the limit: that time over bootstraps times the cheapest one"
-        f" of {bootstrap['bits']} bits ({milliseconds:.1f} ms here, p_error {bootstrap['p_error']:g});"
-        " `predicted` is the same for the time that the cost model predicts."
+        f"Accuracy is simulated, the mean of {DRAWS} simulations. `encrypted` is the server's work for one"
+        " sample: the median of samples, by turns (in brackets how many). Over the limit: that time over"
+        f" bootstraps times the cheapest one of {bootstrap['bits']} bits ({milliseconds:.1f} ms here, p_error"
+        f" {bootstrap['p_error']:g}); `predicted` is the same for the time that the cost model predicts."
     )
 
 
