@@ -16,6 +16,9 @@ HOPELESS = 3.0
 CLOSE = 1.3
 """Complexity misranks circuits at times: those within this factor of the cheapest are measured."""
 
+EQUAL = 1.05
+"""Factor within which two circuits are equally fast: what measuring tells apart."""
+
 
 def hopeless(accuracy: float, wanted: float, samples: int) -> bool:
     """Whether an accuracy on so many samples shows that what is wanted will not be reached."""
@@ -43,8 +46,14 @@ def finalists(figures: Mapping[Setting, Figures], wanted: float) -> list[Setting
 
 
 def best(figures: Mapping[Setting, Figures], candidates: Iterable[Setting]) -> Setting:
-    """The fastest finalist by processor seconds on ciphertexts; where one has none, the cheapest."""
+    """The fastest candidate by processor seconds on ciphertexts; where one has none, by complexity.
+
+    Of those that are as good as equally fast the most accurate one.
+    """
     found = list(candidates)
-    if all(figures[s].get("encrypted") for s in found):
-        return min(found, key=lambda s: figures[s]["encrypted"]["processor_seconds"])
-    return min(found, key=lambda s: figures[s]["complexity"])
+    ran = all(figures[s].get("encrypted") for s in found)
+    costs = {
+        s: figures[s]["encrypted"]["processor_seconds"] if ran else figures[s]["complexity"] for s in found
+    }
+    fastest = [s for s in found if costs[s] <= EQUAL * min(costs.values())]
+    return max(fastest, key=lambda s: figures[s]["simulated"])
