@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import onnx_ir as ir
 
 from .dialect import DOMAIN
+
+T = TypeVar("T")
 
 LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 """Linear operators with a weight."""
@@ -27,6 +32,31 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
 def is_constant(value: ir.Value | None) -> bool:
     """Whether ``constant_of`` has an array; asking for the array copies it where it comes from a file."""
     return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def once(value: ir.Value | None, what: str, compute: Callable[[np.ndarray], T]) -> T | None:
+    """Something about a constant, computed once for its tensor: tensors are replaced, never edited.
+
+    Args:
+        value: The constant.
+        what: A name for it.
+        compute: Makes it of the array.
+
+    Returns:
+        It, or None where ``value`` is no constant.
+    """
+    if value is None or not is_constant(value) or value.const_value is None:
+        return None
+    known, key = value.const_value.meta, f"onnx_fhe.{what}"
+    if key not in known:
+        known[key] = compute(value.const_value.numpy())
+    found: T = known[key]
+    return found
+
+
+def extremes_of(value: ir.Value | None) -> tuple[float, float] | None:
+    """Smallest and largest element of a constant (0 and 0 where it has none), else None."""
+    return once(value, "extremes", lambda a: (float(a.min()), float(a.max())) if a.size else (0.0, 0.0))
 
 
 def variable_inputs(node: ir.Node) -> list[ir.Value]:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import LimitError
-from .graph import LINEAR, MAXIMA, constant_of, int_of, variable_inputs
+from .graph import LINEAR, MAXIMA, constant_of, extremes_of, int_of, variable_inputs
 from .movement import FILLS, ZEROS, may_move
 
 EXACT = 2**24
@@ -21,9 +21,7 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
     if node.domain == DOMAIN and node.op_type == "Encrypt":
         return float(int_of(node, "low", 0)), float(int_of(node, "high", 1))
     if node.domain == DOMAIN and node.op_type in ("TableLookup", "PairLookup"):
-        table = constant_of(node.inputs[1 if node.op_type == "TableLookup" else 2])
-        assert table is not None
-        return float(table.min()), float(table.max())
+        return extremes_of(node.inputs[1 if node.op_type == "TableLookup" else 2])
     if node.domain == "" and (may_move(node) or node.op_type in MAXIMA):
         return _union(node, ranges)
     operands = [_operand(v, ranges) for v in node.inputs if v is not None]
@@ -65,10 +63,7 @@ def _union(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
 
 
 def _operand(value: ir.Value, ranges: dict[ir.Value, Interval]) -> Interval | None:
-    array = constant_of(value)
-    if array is not None:
-        return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    return ranges.get(value)
+    return extremes_of(value) or ranges.get(value)
 
 
 def _within(node: ir.Node, low: float, high: float) -> Interval:

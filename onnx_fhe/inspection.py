@@ -126,9 +126,7 @@ def inspect_model(
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
     # What is said of the file as it is; its model is then normalized in place.
     inputs, outputs = ports(list(given.graph.inputs)), ports(list(given.graph.outputs))
-    parameters = sum(
-        v.const_value.size for v in given.graph.initializers.values() if v.const_value is not None
-    )
+    tensors = [v.const_value for v in given.graph.initializers.values()]
     estimate: CostEstimate | None = None
     try:
         if level is Level.FLOAT or is_foreign(given):
@@ -160,7 +158,7 @@ def inspect_model(
         opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
         inputs=inputs,
         outputs=outputs,
-        parameters=parameters,
+        parameters=sum(t.size for t in tensors if t is not None),
         operators=dict(Counter(_operator(n) for n in proto.graph.node).most_common()),
         nodes=tuple(
             NodeInfo(n.name or "", _operator(n), ports([n.outputs[0]])[0].shape, where.get(n.name or "", ""))

@@ -125,6 +125,7 @@ class InsertRounding(Pass):
         settings: Mapping[ir.Node, Setting],
         context: Context,
         plain: Plain | None = None,
+        searching: bool = False,
     ) -> bool:
         """Round ``model`` in place with a given setting for each TableLookup.
 
@@ -134,8 +135,10 @@ class InsertRounding(Pass):
             settings: For each TableLookup.
             context: Range mode and margin.
             plain: The model without rounding on ``data``, where that was run already.
+            searching: This is only a trial.
         """
-        return Walk(model, data, context, settings, self.mode, self._output_bits(settings), plain).run()
+        bits = self._output_bits(settings)
+        return Walk(model, data, context, settings, self.mode, bits, plain, searching).run()
 
     def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
         """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,

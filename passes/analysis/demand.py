@@ -12,7 +12,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import constant_of, int_of, is_dialect, variable_inputs
+from ...ir.graph import constant_of, int_of, is_dialect, once, variable_inputs
 from ..analyze_bit_widths import table_width
 from .groups import NARROWED, before_rounding, group_widths
 from .linear import linear_of
@@ -85,7 +85,12 @@ def _gain(node: ir.Node) -> float:
     """What an operator with constants makes of a variance."""
     linear = linear_of(node)
     if linear is not None:
-        return float((linear.matrix() ** 2).sum(axis=1).max())
+        found = once(
+            linear.source,
+            f"power of {node.op_type}",
+            lambda _: float((linear.matrix() ** 2).sum(axis=1).max()),
+        )
+        return float((linear.matrix() ** 2).sum(axis=1).max()) if found is None else found
     if node.op_type == "Mul":
         factors = [c for v in node.inputs if (c := constant_of(v)) is not None]
         return math.prod(float((f.astype(np.float64) ** 2).max()) for f in factors if f.size)

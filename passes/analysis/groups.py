@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import onnx_ir as ir
 
-from ...ir.graph import constant_of, int_of, is_dialect, variable_inputs
+from ...ir.graph import extremes_of, int_of, is_dialect, variable_inputs
 from ..analyze_bit_widths import table_width
 
 NARROWED = 8
@@ -28,11 +28,11 @@ def group_widths(model: ir.Model) -> dict[ir.Value, int]:
         elif mark == "Decrypt":
             declared[read[0]] = max(declared.get(read[0], 0), _bits(low, high))
         elif mark == "TableLookup":
-            width, made = table_width(node), constant_of(node.inputs[1])
+            width, made = table_width(node), extremes_of(node.inputs[1])
             source = before_rounding(node)
             declared[source] = max(declared.get(source, 0), width.accumulator_bits)
             if made is not None:
-                declared[node.outputs[0]] = _bits(int(made.min()), int(made.max()))
+                declared[node.outputs[0]] = _bits(int(made[0]), int(made[1]))
         elif mark != "RoundBits":
             joined.add_edges_from((v, o) for v in read for o in node.outputs)
     widths = {}

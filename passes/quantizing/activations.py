@@ -138,4 +138,4 @@ def _sample(columns: np.ndarray) -> np.ndarray:
     # A seeded choice, not a stride: a stride meets the same pixels again and again.
     random, total = np.random.default_rng(0), len(columns)
     chosen = random.integers(0, total, MOST_ROWS) if total > MANY else random.permutation(total)[:MOST_ROWS]
-    return columns[chosen].astype(np.float64)
+    return np.asarray(columns[chosen], np.float64)

@@ -10,7 +10,6 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.errors import LimitError
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
 from ..analysis.environment import Environment
@@ -19,14 +18,11 @@ from ..analysis.regions import Kind, Regions
 from ..base import Context
 from . import graph as edit
 from . import scales, weights
-from .accumulator import fit_within
 from .activations import Quantizer, fit_quantizer, to_powers_of_two
 from .bits import common_bits, is_fresh
 from .observe import observe
-from .solvers import Factor, adapt, solve
-
-LIGHTER = 40
-"""Most times that scales are made coarser."""
+from .rounder import Rounder
+from .solvers import adapt
 
 if TYPE_CHECKING:
     from ..quantize import Quantize
@@ -208,107 +204,32 @@ class Job:
             candidates = weights.candidate_scales(matrix, bits, options.calibration)
         else:
             candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
-        factors = [Factor.of(m) for m in moments] if options.method != "nearest" else None
         powers = options.scales == "power-of-two"
         if powers:
             candidates = weights.powers_of_two(candidates)
         free = reference is None and not powers
-        quantized = self._rounded(matrix, moments, candidates, bits, free, factors)
+        rounder = Rounder(options, node, matrix, moments, bits)
+        quantized = rounder.best(candidates, move_scale=free)
         if options.norm is not None and reference is None and not is_fresh(node.inputs[0], self.regions):
-            quantized = self._light(quantized, matrix, moments, bits, not powers, factors)
+            quantized = rounder.light(quantized, options.norm, any_scale=not powers)
         if options.accumulator_bits is not None:
-            quantized = self._within(quantized, matrix, moments, units.integers(node.inputs[0]), node)
+            quantized = rounder.within(quantized, options.accumulator_bits, units.integers(node.inputs[0]))
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
             [_products(r, quantized.integers[g * size : (g + 1) * size]) for g, r in enumerate(rows)], axis=1
         )
         scale, offset = quantized.scale, None
         if options.refit:
-            scale, offset = weights.refit(
-                accumulators, targets, quantized.scale, gain=reference is None and not powers
-            )
+            scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=free)
         added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
         if offset is not None:
             added += edit.set_bias(self.model, linear, offset)
         units.set(node.outputs[0], scale * units.of(node.inputs[0]), linear.channel_axis)
         env.step([*added[:1], node, *added[1:]])
 
-    def _rounded(
-        self,
-        matrix: np.ndarray,
-        moments: list[np.ndarray],
-        candidates: np.ndarray,
-        bits: int,
-        move_scale: bool,
-        factors: list[Factor] | None,
-    ) -> weights.QuantizedWeight:
-        """The integers of a layer with the best of the candidate scales."""
-        quantized = weights.fit_scales(matrix, moments, candidates, bits)
-        if self.options.method == "nearest":
-            return quantized
-        return solve(matrix, moments, quantized, bits, self.options.method, move_scale, factors)
-
-    def _light(
-        self,
-        quantized: weights.QuantizedWeight,
-        matrix: np.ndarray,
-        moments: list[np.ndarray],
-        bits: int,
-        move_scale: bool,
-        factors: list[Factor] | None,
-    ) -> weights.QuantizedWeight:
-        """The integers at scales that are coarse enough for the largest norm that the options allow."""
-        limit = float(self.options.norm or 0)
-        for _ in range(LIGHTER):
-            norms = np.sqrt((quantized.integers**2).sum(axis=1))
-            heavy = norms > limit
-            if not heavy.any():
-                break
-            if move_scale:
-                growth = np.maximum(1.05, norms / limit)
-            else:
-                growth = np.full(len(norms), 2.0)
-            scale = np.where(heavy, quantized.scale * growth, quantized.scale)
-            # Rows are rounded each by itself; in a grouped convolution each group has a moment of its own.
-            again = heavy if len(moments) == 1 else np.ones_like(heavy)
-            tried = self._rounded(matrix[again], moments, scale[None, again], bits, False, factors)
-            integers = quantized.integers.copy()
-            integers[heavy] = tried.integers[heavy[again]]
-            quantized = weights.QuantizedWeight(integers, scale)
-        return quantized
-
-    def _within(
-        self,
-        quantized: weights.QuantizedWeight,
-        matrix: np.ndarray,
-        moments: list[np.ndarray],
-        span: tuple[int, int] | None,
-        node: ir.Node,
-    ) -> weights.QuantizedWeight:
-        """The integers of a layer, changed so that its accumulator fits, whatever the input."""
-        bits = self.options.accumulator_bits
-        assert bits is not None
-        if span is None:
-            raise LimitError(
-                "the range of what this layer reads is not known, so no accumulator width can be promised",
-                node=node.name or "",
-                op=node.op_type,
-                found="integers that do not come from a quantizer",
-                do="leave accumulator-bits out, or prune by the observed width",
-            )
-        fits = [quantized]
-        for coarser in (1.5, 2.0, 3.0) if self.options.scales == "free" else (2.0, 4.0):
-            scale = quantized.scale * coarser
-            fits.append(
-                weights.QuantizedWeight(
-                    weights.round_weights(matrix, scale, self.options.bits("weights", node)), scale
-                )
-            )
-        return fit_within(fits, matrix, moments, *span, bits)
-
 
 def _products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
     """Accumulators; in single precision where there are many, as they only serve a fit."""
     if rows.shape[1] > weights.WIDE:
-        return rows @ integers.T.astype(rows.dtype)
+        return np.asarray(rows @ integers.T.astype(rows.dtype))
     return np.asarray(rows @ integers.T)

@@ -6,6 +6,7 @@ with H the second moment of the layer's inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,7 +201,8 @@ def solve(
     """
     integers, scales = [], []
     rows = np.array_split(np.arange(len(weights)), len(moments))
-    for group, h, factor in zip(rows, moments, factors or [None] * len(moments), strict=True):
+    made: Sequence[Factor | None] = factors or [None] * len(moments)
+    for group, h, factor in zip(rows, moments, made, strict=True):
         part = QuantizedWeight(start.integers[group], start.scale[group])
         if method == "gptq":
             part = QuantizedWeight(gptq(weights[group], h, part.scale, bits, factor), part.scale)
@@ -237,7 +239,8 @@ def adapt(
     """
     adapted = []
     parts = np.array_split(np.arange(len(weights)), len(rows))
-    for group, inputs, known in zip(parts, rows, moments or [None] * len(rows), strict=True):
+    covariances: Sequence[np.ndarray | None] = moments or [None] * len(rows)
+    for group, inputs, known in zip(parts, rows, covariances, strict=True):
         a = inputs - inputs.mean(axis=0)
         if known is not None:
             covariance, aims = known, wanted[:, group] - wanted[:, group].mean(axis=0)

@@ -22,8 +22,9 @@ FEWEST, MOST, WIDEST = 2, 6, 8
 """Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
 LARGE = 2**34
 """Multiplications on the calibration data's way through a network, past which trying every setting takes too
-long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers."""
-SAMPLES, TRIALS = 8, 24
+long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers (of
+more than ``TABLES`` tables too)."""
+SAMPLES, TRIALS, TABLES = 8, 8, 100
 
 
 def choose(
@@ -55,7 +56,7 @@ def choose(
     """
     total = len(next(iter(data.values())))
     few = min(total, max(SAMPLES, LARGE // max(1, work(model))))
-    large = few < total
+    large = few < total or len(tables) > TABLES
     if large:
         data = {name: array[:few] for name, array in data.items()}
         context.notes.append(
@@ -69,7 +70,7 @@ def choose(
     most = MOST if options.most == "auto" else options.most
     ladder = [Setting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
     usual = [p for p, setting in enumerate(ladder) if setting.bits <= most]
-    steps, done = len(usual) + len(tables), 0
+    steps, done = (len(usual) + len(tables), 0) if not large else (4 + min(TRIALS, len(tables)), 0)
 
     def rounded(places: Sequence[int]) -> ir.Model:
         nonlocal done
@@ -83,6 +84,7 @@ def choose(
             {by_name[n]: s for n, s in zip(names, settings(places), strict=True)},
             context,
             plain,
+            searching=True,
         )
         return tried
 
@@ -123,7 +125,7 @@ def choose(
                 places, error = tried, now
                 if large:
                     break
-    if options.most == "auto":
+    if options.most == "auto" and len(tables) <= TABLES:
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
         raised = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
         if raised != places:

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-PHASES = 32
-"""Offsets that are tried for each channel."""
+PHASES, FEWER = 32, 8
+"""Offsets that are tried for each channel: as a rule, and where there are very many channels."""
 BETTER = 0.9
 """A smaller gain has to bring the error down to this share."""
 PRIOR = 0.25
@@ -94,12 +94,21 @@ class Placed:
     gain: int = 1
 
 
-def place_within(channel: Channel, width: Width, most: int, noise: float = 0.0) -> Placed:
+def place_within(
+    channel: Channel, width: Width, most: int, noise: float = 0.0, rough: bool = False
+) -> Placed:
     """``place`` with the best gain of at most ``most``.
 
     The largest one sees most steps. A smaller one is better where the table has steps of its own, as that of
     a network that was trained with its rounding: then the lattices fall on one another.
+
+    Args:
+        channel, width, noise: As for ``place``.
+        most: The largest gain.
+        rough: Try fewer offsets, and that gain only.
     """
+    if rough:
+        return place(channel, width, most, noise, FEWER)
     best = place(channel, width, most, noise)
     for gain in range(most - 1, max(0, (most - 1) // 2), -1):
         tried = place(channel, width, gain, noise)
@@ -108,7 +117,7 @@ def place_within(channel: Channel, width: Width, most: int, noise: float = 0.0) 
     return best
 
 
-def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> Placed:
+def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0, phases: int = PHASES) -> Placed:
     """Choose the offset whose lattice loses least, and fill the table.
 
     An entry is the weighted mean of what the unrounded network has at the accumulators that fall on it.
@@ -118,15 +127,16 @@ def place(channel: Channel, width: Width, gain: int = 1, noise: float = 0.0) -> 
         width: The layer's width.
         gain: Whole number that the accumulator is multiplied with before offset and rounding.
         noise: Standard deviation of the noise that approximate rounding adds first, in steps of the table.
+        phases: Offsets to try.
     """
     step = 2**width.removed
-    # Phases and observations live on cells of 1/PHASES of a step: no finer than matters, however wide L is.
-    cell = max(1, step // PHASES // gain)
+    # Phases and observations live on cells of 1/phases of a step: no finer than matters, however wide L is.
+    cell = max(1, step // phases // gain)
     seen = _observe(channel, cell)
     x = np.clip((seen.centre * gain).astype(np.int64), channel.low * gain, channel.high * gain)
     slack = max(0, width.top - (channel.high - channel.low) * gain)
     reach = min(slack, step - 1) if width.removed else 0
-    starts = np.unique(np.linspace(0, reach, min(PHASES, reach + 1)).round().astype(int))
+    starts = np.unique(np.linspace(0, reach, min(phases, reach + 1)).round().astype(int))
     # Where the range is not filled, the free part is shared out on both sides: what exceeds it then still
     # fits.
     base = (slack - reach) // 2 - channel.low * gain

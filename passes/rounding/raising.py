@@ -83,7 +83,7 @@ def raise_layers(
         data: Calibration inputs.
         context: For the noise.
     """
-    best, now = list(places), rounded(places)
+    best, now = list(places), rounded(places)  # priced first: what is too dear already stays as it is
     price = estimate(now).complexity
     if price > AFFORDABLE:
         return best

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir import dialect, intervals
 from ...ir.errors import LimitError
@@ -22,6 +23,10 @@ from .lattice import Channel, Placed, Width, place_within, width_for
 from .plain import Plain, columns
 from .setting import Setting
 
+MANY_TO_TRY, MANY = 512, 2048
+"""Channels of all tables together from which on the places of their lattices are chosen among fewer: in a
+search, and in the end."""
+
 
 class Walk:
     """One run of the pass.
@@ -34,6 +39,7 @@ class Walk:
         mode: Of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
         plain: The model without rounding on ``data``; run here where it is not given.
+        searching: This is only a trial.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Walk:
         mode: str,
         output_bits: int,
         plain: Plain | None = None,
+        searching: bool = False,
     ) -> None:
         self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
@@ -53,6 +60,10 @@ class Walk:
         self.plain = plain or Plain.of(model, data)
         self.rounded = Environment(model, data)
         self.modified = False
+        channels = sum(
+            len(a) for t, s in settings.items() if s.bits and (a := constant_of(t.inputs[2])) is not None
+        )
+        self._rough = channels > (MANY_TO_TRY if searching else MANY)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
         self._bounds: dict[ir.Value, intervals.Interval] = {}
         self._too_wide: LimitError | None = None
@@ -84,6 +95,8 @@ class Walk:
                     )
             self.rounded.read(inputs)
             self.context.progress("insert rounding", index + 1, len(nodes))
+        if self.modified:
+            RemoveUnusedNodesPass()(self.model)  # the unrounded tables, which may be a gigabyte
         return self.modified
 
     def _bound(self, nodes: list[ir.Node]) -> None:
@@ -138,7 +151,9 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        placed = [place_within(c, width, int(g), noise) for c, g in zip(channels, gains, strict=True)]
+        placed = [
+            place_within(c, width, int(g), noise, self._rough) for c, g in zip(channels, gains, strict=True)
+        ]
         gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
 

@@ -83,8 +83,9 @@ def improve(
     changed, modified = True, False
     while changed:
         changed = False
-        for name in [str(n.name) for n in candidates(model)]:
-            node = next((n for n in model.graph if n.name == name), None)
+        nodes = {n.name: n for n in model.graph}
+        for name in [n.name for n in candidates(model)]:
+            node = nodes.get(name)
             if node is None or (rewrite := find(node)) is None:
                 continue
             current = current or price(model)
@@ -98,5 +99,5 @@ def improve(
                 current, changed, modified = after, True, True
             else:
                 model.graph = backup.graph
-            find = finder(model, moves)
+            find, nodes = finder(model, moves), {n.name: n for n in model.graph}
     return modified
