@@ -145,6 +145,10 @@ EXAMPLES: dict[str, dict[str, tuple[str, dict[str, np.ndarray]]]] = {
             "b = Clip(h, z, t) i = Cast<to=7>(b) m = Gather(k, i)",
             {"z": np.float32(0), "t": np.float32(2), "k": normal(3)},
         ),
+        "encrypted indices of rows": (
+            "b = Clip(h, z, t) i = Cast<to=7>(b) m = Gather(k, i)",
+            {"z": np.float32(0), "t": np.float32(2), "k": normal(3, 2)},
+        ),
     },
     "ScatterElements": _one(
         "m = ScatterElements<axis=3>(h, i, u)",
@@ -209,7 +213,9 @@ reads small integers itself, so its results are looked up once more.
 - An operator that `normalize` does not know is run on unit vectors; where it turns out affine it becomes a
   dense layer, up to 4 million matrix entries.
 - Softmax inside a network is `1 / sum of exp(x_j - x_i)`, up to 16 elements: a table for every pair. Its
-  error grows with the range of its inputs, as large exponentials leave few levels to small ones.
+  error grows with the range of its inputs, as large exponentials leave few levels to small ones. Of two
+  elements it is a Sigmoid of their difference. Hardmax, ArgMax and ArgMin compare all pairs, up to as many.
+- Whole numbers and conditions are floats that hold them; the client converts those that a model returns.
 """
 HEAD = ("", "| operator | with | how | lookups |", "| --- | --- | --- | --- |")
 

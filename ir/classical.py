@@ -127,8 +127,37 @@ def _scaler(proto: onnx.ModelProto, node: NodeProto, taken: set[str]) -> list[No
     ]
 
 
+_AXES_ARE_INPUTS = 18
+"""From this opset on reductions take their axes as an input."""
+
+
+def _normalizer(proto: onnx.ModelProto, node: NodeProto, taken: set[str]) -> list[NodeProto]:
+    """Each sample over its norm. onnxruntime's own kernel loses signs where it may overwrite its input."""
+    norm = next((a.s for a in node.attribute if a.name == "norm"), b"MAX")
+    reduction = {b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}.get(norm)
+    if reduction is None:
+        return [node]
+    stem = node.name or node.output[0]
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    data, length, safe = (fresh(f"{stem}_{w}", taken) for w in ("float", "norm", "safe"))
+    if opset >= _AXES_ARE_INPUTS:
+        axes = fresh(f"{stem}.axes", taken)
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axes))
+        reduced = helper.make_node(reduction, [data, axes], [length], keepdims=1)
+    else:
+        reduced = helper.make_node(reduction, [data], [length], keepdims=1, axes=[1])
+    nothing = _constant(proto, np.array(1e-37), f"{stem}.nothing", taken)  # zeros stay zeros
+    return [
+        helper.make_node("Cast", [node.input[0]], [data], to=TensorProto.FLOAT),
+        reduced,
+        helper.make_node("Add", [length, nothing], [safe]),
+        helper.make_node("Div", [data, safe], list(node.output), name=node.name),
+    ]
+
+
 _RULES = {
     "LinearClassifier": _linear,
     "LinearRegressor": _linear,
+    "Normalizer": _normalizer,
     "Scaler": _scaler,
 }

@@ -149,9 +149,9 @@ def test_every_element_wise_operator(op):
 @pytest.mark.parametrize("op", ["Hardmax", "ArgMax"])
 def test_what_is_refused_says_why_and_what_to_do(op):
     b = Builder(17, 4)
-    x = b.node("Relu", b.conv("input", 1, 3))
+    x = b.node("Relu", b.conv("input", 1, 17))  # more than all pairs are compared of
     y = b.node("Cast", b.node(op, x, axis=1), to=1)
-    proto = b.model(b.dense(b.node("Flatten", y), (3 if op != "ArgMax" else 1) * 9, 2), [1, 5, 5], [2])
+    proto = b.model(b.dense(b.node("Flatten", y), (17 if op != "ArgMax" else 1) * 9, 2), [1, 5, 5], [2])
     with pytest.raises(UnsupportedError) as refused:
         stages(proto, FINE)
     message = str(refused.value)

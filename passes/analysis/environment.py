@@ -63,6 +63,8 @@ class Environment:
         ]
         for value, arrays in zip(wanted, zip(*parts, strict=True), strict=True):
             self.values[value] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+            if value not in self._uses:  # made on the way, such as the sum with a fitted offset
+                self._uses[value] = len({u.node for u in value.uses()})
 
     def done(self, node: ir.Node) -> None:
         """Say that ``node`` has been walked: values nobody waits for are dropped."""

@@ -85,87 +85,6 @@ def choose_by_sum(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-def whole_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
-    """A condition or whole number that meets another tensor, or is the client's, is a float on its way.
-
-    So it can be quantized, and be rounded to a whole number again behind that.
-    """
-    if node.domain or node.op_type == "Cast":
-        return False
-    several = len(variable_inputs(node)) > 1
-    modified = False
-    for index, value in enumerate(node.inputs):
-        if value is None or constant_of(value) is not None or not _is_whole(value):
-            continue
-        source = value.producer()
-        given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
-        if (given is not None and given.dtype is ir.DataType.FLOAT) or not (
-            several or value.is_graph_input()
-        ):
-            continue
-        back = _same_again(value) or _number_and_back(node, value, f"{node.name}/{index}")
-        node.replace_input_with(index, back)
-        modified = True
-    return modified
-
-
-def result_as_number(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
-    """A condition or whole number that is returned is one again on the client: a float is decrypted."""
-    result = node.outputs[0] if node.outputs else None
-    if result is None or node.domain or node.op_type == "Cast" or len(node.outputs) != 1:
-        return False
-    if not result.is_graph_output() or not _is_whole(result) or not variable_inputs(node):
-        return False
-    graph, name = node.graph, str(result.name)
-    assert isinstance(graph, ir.Graph)
-    following = node
-    for part, op, to in (
-        ("number", "Cast", ir.DataType.FLOAT),
-        ("rounded", "Round", None),
-        ("whole", "Cast", result.dtype),
-    ):
-        if op == "Round" and result.dtype is ir.DataType.BOOL:
-            continue
-        attributes = {} if to is None else {"to": int(to)}
-        made = ir.node(op, [following.outputs[0]], attributes, name=f"{node.name}/{part}")
-        made.outputs[0].type = ir.TensorType(to or ir.DataType.FLOAT)
-        made.outputs[0].shape, made.outputs[0].name = result.shape, f"{name}_{part}"
-        graph.insert_after(following, made)
-        following = made
-    graph.outputs[list(graph.outputs).index(result)] = following.outputs[0]
-    result.name, following.outputs[0].name = f"{name}_computed", name
-    return True
-
-
-def _is_whole(value: ir.Value) -> bool:
-    return value.dtype is not None and (value.dtype is ir.DataType.BOOL or value.dtype.is_integer())
-
-
-def _number_and_back(node: ir.Node, value: ir.Value, name: str) -> ir.Value:
-    assert value.dtype is not None
-    number = insert(node, "Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
-    number.dtype, number.shape = ir.DataType.FLOAT, value.shape
-    if value.dtype is not ir.DataType.BOOL:  # a Cast to whole numbers cuts off
-        number = insert(node, "Round", [number], f"{name}/rounded", like=number)
-    back = insert(node, "Cast", [number], f"{name}/whole", {"to": int(value.dtype)})
-    back.dtype, back.shape = value.dtype, value.shape
-    return back
-
-
-def _same_again(value: ir.Value) -> ir.Value | None:
-    """The value that was made of a number made of this before, so that it is quantized once."""
-    pending = [o for n in value.consumers() if n.op_type == "Cast" for o in n.outputs]
-    while pending:
-        number = pending.pop()
-        if number.dtype is not ir.DataType.FLOAT:
-            continue
-        for reader in number.consumers():
-            if reader.op_type == "Cast" and reader.outputs[0].dtype is value.dtype:
-                return reader.outputs[0]
-            pending += reader.outputs if reader.op_type == "Round" else []
-    return None
-
-
 def function_before_pool(model: ir.Model, node: ir.Node) -> bool:
     """A function that never falls goes in front of max-pooling: then one quantizer serves for both."""
     pool = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
@@ -283,12 +202,16 @@ def one_hot(model: ir.Model, node: ir.Node) -> bool:
 
 
 def embedding(model: ir.Model, node: ir.Node) -> bool:
-    """Gather of constant rows by an encrypted index: a one-hot vector times the rows."""
+    """Gather of constant rows by an encrypted index: a one-hot vector times the rows; of numbers: a table."""
     rows = constant_of(node.inputs[0]) if len(node.inputs) == 2 else None
     index = node.inputs[1] if len(node.inputs) == 2 else None
-    if node.op_type != "Gather" or node.domain or rows is None or rows.ndim != 2 or rows.dtype != np.float32:
+    if node.op_type != "Gather" or node.domain or rows is None or rows.dtype != np.float32:
         return False
     if index is None or constant_of(index) is not None or int_of(node, "axis", 0) != 0:
+        return False
+    if rows.ndim == 1:
+        return _within(model, node, index, len(rows))
+    if rows.ndim != 2:
         return False
     name = str(node.name)
     depth = constant(model.graph, np.array(len(rows), np.int64), f"{name}.depth")
@@ -298,4 +221,17 @@ def embedding(model: ir.Model, node: ir.Node) -> bool:
     if index.shape is not None:
         hot.shape = ir.Shape([*index.shape, len(rows)])
     substitute(node, "MatMul", [hot, node.inputs[0]])
+    return True
+
+
+def _within(model: ir.Model, node: ir.Node, index: ir.Value, count: int) -> bool:
+    """Keep an index inside the rows that there are: tables have entries for a margin, too."""
+    before = index.producer()
+    if index.dtype is None or (before is not None and before.op_type == "Clip"):
+        return False
+    ends = [
+        constant(model.graph, np.array(v, index.dtype.numpy()), f"{node.name}.{what}")
+        for what, v in (("first", -count), ("last", count - 1))
+    ]
+    node.replace_input_with(1, insert(node, "Clip", [index, *ends], f"{node.name}/within", like=index))
     return True

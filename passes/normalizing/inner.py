@@ -9,7 +9,7 @@ from ...ir.movement import Movements
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import linear_of
 from ..analysis.regions import POOLS, server_nodes
-from . import choices, largest, matrices, reductions
+from . import choices, largest, matrices, reductions, whole
 from .edit import rank_of
 
 _RULES = (
@@ -20,7 +20,8 @@ _RULES = (
     reductions.division,
     largest.hardmax,
     largest.place_of_largest,
-    choices.whole_as_numbers,
+    whole.arithmetic_in_floats,
+    whole.read_as_numbers,
     choices.choose_by_sum,
     choices.function_before_pool,
     choices.log_softmax,
@@ -51,9 +52,9 @@ def rewrite(model: ir.Model) -> bool:
     last = {n for n in server if not any(r in inside for o in n.outputs for r in o.consumers())}
     if len(last) == len(server):
         last = set()  # nothing else would run encrypted
-    whole = not any(linear_of(n) is not None for n in server)
+    everything = not any(linear_of(n) is not None for n in server)
     for node in server:
-        if whole and probe(node, variable_inputs(node)) and choices.result_as_number(model, node):
+        if everything and probe(node, variable_inputs(node)) and whole.returned_as_number(model, node):
             modified = True
             continue
         if node in last:

@@ -14,6 +14,9 @@ from . import shapes
 from .edit import insert, is_float, substitute
 from .reductions import MOST_IN_SOFTMAX, Parts
 
+_EQUAL = 1e-6
+"""Elements that are closer than that are taken for equal."""
+
 
 def hardmax(model: ir.Model, node: ir.Node) -> bool:
     """Hardmax is 1 where an element exceeds all before it, and is no less than all behind it."""
@@ -68,9 +71,10 @@ def _winner(
     pairs[first, np.arange(len(first))] = -1.0 if smallest else 1.0
     pairs[second, np.arange(len(first))] += 1.0 if smallest else -1.0
     differences = parts.add("MatMul", x, parts.array(pairs), part="differences")
-    # Of equal elements one wins: against those that it stands in front of no more than 0 is needed.
+    # Of equal elements one wins: against those that it stands in front of no more than 0 is needed, give or
+    # take what a fitted offset may be off.
     strict = (first < second) if last else (first > second)
-    needed = parts.array(np.where(strict, np.finfo(np.float32).tiny, 0.0))
+    needed = parts.array(np.where(strict, _EQUAL, -_EQUAL))
     wins = parts.add(
         "Cast", parts.add("GreaterOrEqual", differences, needed, part="wins"), to=int(ir.DataType.FLOAT)
     )

@@ -207,8 +207,8 @@ def _lp_pool(model: ir.Model, node: ir.Node, p: int) -> bool:
 def softmax(model: ir.Model, node: ir.Node) -> bool:
     """Softmax over few elements: ``1 / sum over j of exp(x_j - x_i)``, all differences by one linear layer.
 
-    That takes a table for each pair, but no product and no quotient of encrypted numbers, and nothing in it
-    overflows: where a difference is large, the quotient is 0 as it should be.
+    Of two elements that is a sigmoid of their difference. For more it takes a table for each pair, but no
+    product and no quotient, and nothing overflows: where a difference is large, the quotient is 0 as it is.
     """
     rank, sample = rank_of(node.inputs[0]), shapes.static_of_sample(node.inputs[0])
     if (
@@ -227,6 +227,13 @@ def softmax(model: ir.Model, node: ir.Node) -> bool:
     moved = [sample[i - 1] for i in order[1:]]
     if axis != rank - 1:
         x = insert(node, "Transpose", [x], f"{parts.name}/last", {"perm": order})
+    if size == 2:
+        difference = parts.add(
+            "MatMul", x, parts.array(np.array([[1.0, -1.0], [-1.0, 1.0]])), part="difference"
+        )
+        order_back = [int(i) for i in np.argsort(order)]
+        substitute(node, "Transpose", [parts.add("Sigmoid", difference)], {"perm": order_back})
+        return True
     eye = np.eye(size)
     pairs = (eye[:, None, :] - eye[:, :, None]).reshape(size, -1)  # column (i, j) is x_j - x_i
     differences = parts.add("MatMul", x, parts.array(pairs), part="differences")
