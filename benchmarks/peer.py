@@ -90,6 +90,11 @@ def _write(report: dict[str, Any], output: Path) -> None:
     plot.draw(report, output.with_suffix(".png"))
 
 
+def _rounding(text: str) -> tuple[str | None, int]:
+    name, _, bits = text.rpartition("=")
+    return name or None, int(bits)
+
+
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
@@ -125,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what the peer's best may lose on the validation samples (%(default)s)",
     )
     parser.add_argument(
-        "--rounding", type=int, action="append", default=[], help="also its best with this rounding"
+        "--rounding",
+        type=_rounding,
+        action="append",
+        default=[],
+        metavar="[MODEL=]BITS",
+        help="also its best setting with this rounding",
     )
     parser.add_argument(
         "--patience", type=float, default=300, help="seconds that one circuit may take (%(default)s)"

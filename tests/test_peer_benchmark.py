@@ -120,7 +120,7 @@ def run(root: Path, peer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_whole_comparison(run):
-    done = run("--ours", "ours=fast", "--rounding", "8")
+    done = run("--ours", "ours=fast", "--rounding", "net=8", "--rounding", "other=7")
     assert done.status == 0, done.stderr
     report = json.loads(done.out.with_suffix(".json").read_text())
     (model,) = report["models"]
@@ -175,7 +175,9 @@ def test_what_is_known_is_not_tried_again(run):
     sweep.write_text(json.dumps(known))
     refused = run("--from-cache")
     assert refused.status == 1
-    assert "3 settings missing" in refused.stderr
+    assert "the sweep of this model is not finished" in refused.stderr
+    assert lost[0] in refused.stderr
+    assert not refused.log
     second = run("--sweep-only")
     assert len(second.log) == 3
     third = run("--from-cache", "--ours", "fast")

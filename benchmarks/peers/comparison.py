@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from measuring import Files
 
-from onnx_fhe.ir.errors import DataError
-
 from . import duel
 from .cache import Cache, key_of
 from .circuits import Ours
@@ -38,7 +36,7 @@ class Options:
         circuits: Of ours.
         cache: File of the sweep.
         limits: Of the sweep.
-        roundings: For each of these the best setting with this rounding is compared as well.
+        roundings: Model (None for all) and rounding: its best setting with this rounding is compared as well.
         cores: That either side may use for one sample.
         nice: Added to the niceness of the sweep.
         samples: Ciphertexts of each circuit.
@@ -51,7 +49,7 @@ class Options:
     circuits: tuple[Ours, ...]
     cache: Path
     limits: Limits = Limits()
-    roundings: tuple[int, ...] = ()
+    roundings: tuple[tuple[str | None, int], ...] = ()
     cores: int = 1
     nice: int = 0
     samples: int = 7
@@ -122,24 +120,19 @@ def _sweep(files: Files, options: Options, about: dict[str, Any], wanted: float,
     packages = about["peer"]["packages"]
     data = [files.model, files.calibration, *(files.scored[p] for p in sorted(files.scored))]
     entries = cache.model(key_of(data, packages), {"model": files.name, "packages": packages})
-    missing = [s for s in [*grid(), AS_IT_COMES] if str(s) not in entries]
-    if options.from_cache and missing:
-        raise DataError(
-            "the sweep of this model is not finished",
-            file=str(options.cache),
-            found=f"{files.name}: {len(missing)} settings missing",
-            do="run the same command without --from-cache",
-        )
     # One core and no more: a sweep may run beside other work.
-    sweep = Sweep(
-        files, partial(options.peer, cores=1, nice=options.nice), entries, cache, wanted, options.limits, say
-    )
+    start = None if options.from_cache else partial(options.peer, cores=1, nice=options.nice)
+    sweep = Sweep(files, start, entries, cache, wanted, options.limits, say)
     try:
         sweep.compile_all()
         groups = {
             BEST: grid(),
             DEFAULT_ERROR: [s for s in grid() if s.p_error is None],
-            **{f"best rounded to {r}": [s for s in grid() if s.rounding == r] for r in options.roundings},
+            **{
+                f"best rounded to {r}": [s for s in grid() if s.rounding == r]
+                for name, r in options.roundings
+                if name in (None, files.name)
+            },
         }
         fastest = {name: sweep.fastest(among) for name, among in groups.items()}
         chosen = {name: s for name, s in fastest.items() if s is not None}

@@ -52,7 +52,7 @@ class Sweep:
 
     Args:
         files: The model and its data.
-        start: Starts the peer.
+        start: Starts the peer; None where everything is to be known already.
         entries: What is known already, by setting; it is added to.
         cache: Written after each step.
         wanted: Accuracy on the validation samples that is good enough.
@@ -63,7 +63,7 @@ class Sweep:
     def __init__(
         self,
         files: Files,
-        start: Callable[[], WorkerProcess],
+        start: Callable[[], WorkerProcess] | None,
         entries: dict[str, Any],
         cache: Cache,
         wanted: float,
@@ -204,6 +204,12 @@ class Sweep:
     def _make(self, setting: Setting) -> dict[str, Any]:
         if self._compiled == setting:
             return {}
+        if self._start is None:
+            raise DataError(
+                "the sweep of this model is not finished",
+                found=f"{self._files.name}, {setting}: not known",
+                do="run the same command without --from-cache",
+            )
         self._compiled = None
         if self._peer is None or not self._peer.alive:
             self.close()

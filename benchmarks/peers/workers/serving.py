@@ -140,6 +140,13 @@ def serve(make: Callable[[], Worker]) -> None:
                 raise ValueError("no such request: " + name)
             answer = {"ok": getattr(worker, name)(**request)}
         except Exception as error:  # noqa: BLE001 - a setting that fails is a result; the asker decides
-            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+            answer = {"error": f"{type(error).__name__}: {_brief(str(error))}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _brief(message: str) -> str:
+    """A message in one line, without the graph and the places that Concrete prints in between."""
+    lines = [line.strip() for line in message.splitlines()]
+    told = [line.strip("^ ") for line in lines if not line.startswith(("%", "return", "Subgraphs", "/"))]
+    return " ".join(" ".join(told).split())
