@@ -23,9 +23,9 @@ from onnx_fhe.passes.analysis.classes import kind_of, scores
 from onnx_fhe.passes.analysis.linear import linear_of
 from onnx_fhe.passes.distill import Distill
 from onnx_fhe.passes.distilling.data import image_sizes, pool, split
-from onnx_fhe.passes.distilling.job import GIVEN, SPARSE
 from onnx_fhe.passes.distilling.losses import Loss, agreement
 from onnx_fhe.passes.distilling.operators import OPERATORS
+from onnx_fhe.passes.distilling.task import GIVEN, SPARSE
 from onnx_fhe.passes.quantizing.graph import initializer
 
 RATES = (0.003, 0.01)

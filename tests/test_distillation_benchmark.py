@@ -88,7 +88,7 @@ def test_it_is_refused(benchmark_module: ModuleType, folder: Path, capsys):
 
 def test_the_control_learns_from_what_distill_learns_from(benchmark_module: ModuleType, folder: Path):
     """The same samples held back, the same made of the others, the same answers, in the same shares."""
-    from onnx_fhe.passes.distilling import job
+    from onnx_fhe.passes.distilling import task
 
     scratch = importlib.import_module("from_scratch")
     teacher = onnx_fhe.load(folder / "tiny.onnx")
@@ -97,7 +97,7 @@ def test_the_control_learns_from_what_distill_learns_from(benchmark_module: Modu
     small = PassManager.parse("normalize,remove-neurons{ratio=0.5}").run(teacher, context).model
     options = Distill(steps=2)
     quantized = PassManager.parse("quantize{weights=4}").run(small, context).model
-    wanted = job._prepare(options, quantized, given, context)
+    wanted = task.prepare(options, quantized, given, context)
     found = scratch.lessons(options, small, teacher, given, seed=3)
     pairs = [
         *zip(found.inputs, wanted.samples.inputs, strict=True),

@@ -22,12 +22,17 @@ NOISE, FEW = 0.1, 4.0
 samples can cover the whole range."""
 
 
+STRONG = 0.2
+"""Noise (standard deviations) from which on a sample may have moved to where another label is right."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """Calibration samples, split.
 
     Attributes:
-        train, held: Indices of samples; ``held`` decides when to stop and is never trained on.
+        train, held: Indices of samples; ``held`` decides when to stop, and is trained on only where no share
+            is held back.
     """
 
     train: np.ndarray
@@ -35,8 +40,13 @@ class Parts:
 
 
 def split(total: int, share: float, random: np.random.Generator) -> Parts:
-    """Hold back a share of the samples (at least 16 where there are 64)."""
+    """Hold back a share of the samples (at least 16 where there are 64).
+
+    With no share at all the samples that are trained on also choose the best state.
+    """
     order = random.permutation(total)
+    if not share:
+        return Parts(np.arange(total), np.arange(total))
     count = min(max(int(total * share), 16), total // 4)
     return Parts(np.sort(order[count:]), np.sort(order[:count]))
 
@@ -69,8 +79,7 @@ def pool(
     often = MIXED[1] + (MIXED[0] - MIXED[1]) * float(np.exp(-sparse / MANY))
     share = np.where(random.random(count) >= often, 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
-    elements = sum(a[0].size for a in data.values())
-    noise = NOISE + (1 - NOISE) * float(np.exp(-(elements - 2) / FEW))
+    noise = _noise(data)
     for name, array in data.items():
         if not np.issubdtype(array.dtype, np.floating):
             made[name] = np.concatenate([array, array[first]])
@@ -93,6 +102,20 @@ def pool(
         np.concatenate([same, second]),
         np.concatenate([np.ones(total), share]),
     )
+
+
+def is_small(data: Mapping[str, np.ndarray]) -> bool:
+    """Whether a sample has few elements.
+
+    Then noise is so strong, to cover the whole range, that made samples need not have the labels of those
+    they were made of.
+    """
+    return _noise(data) > STRONG
+
+
+def _noise(data: Mapping[str, np.ndarray]) -> float:
+    elements = sum(a[0].size for a in data.values())
+    return NOISE + (1 - NOISE) * float(np.exp(-(elements - 2) / FEW))
 
 
 def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,18 +10,22 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ...ir import runtime
 from ...ir.errors import DataError
-from ...ir.graph import constant_of
-from ..analysis.classes import kind_of, scores
+from ..analysis.classes import scores
 from ..analysis.noise import noise_steps
 from ..base import Context
-from .data import image_sizes, pool, split
-from .losses import Loss
+from ..removing.goal import Wish
+from .companion import Companion
+from .grids import Grids
+from .matching import Matching
+from .penalties import Norms, Spread, Widths
 from .ranges import Ranges
-from .reading import weight_nodes
+from .removal import Removal, find_units, shrink_quantized
+from .restrictions import keep_zeros, layers, limit_accumulators, meant_zeros
+from .sparsity import Sparsity, Wanted
 from .student import Student
-from .train import Best, Recipe, Samples, train
+from .task import Task, prepare
+from .train import Best, Recipe, train
 from .write import write_back
 
 if TYPE_CHECKING:
@@ -31,9 +35,8 @@ FEWEST, MANY = 32, 200
 """Calibration samples that training needs; those that make it worth while unasked."""
 AUTO, ENOUGH = (4, 5), 0.95
 """Bits that are tried, and the agreement with the teacher that is enough."""
-GIVEN, SPARSE = 0.5, 20.0
-"""Share of each batch that is calibration samples as they are. With many weights for each sample they would
-be learnt by heart: the share falls to a third with so many."""
+REMOVING, STILL = 0.4, 0.3
+"""Share of the steps in which neurons are removed, and of the rate at their end."""
 
 
 def run(options: Distill, model: ir.Model, context: Context) -> bool:
@@ -42,6 +45,8 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
     Raises:
         DataError: There is too little calibration data.
         UnsupportedError: An operator cannot be differentiated.
+        PipelineError: ``layers`` names a layer that is not there, or what it does not take.
+        LimitError: An accumulator width cannot be kept.
     """
     data = context.require_calibration(options.name)
     total, fewest = len(next(iter(data.values()))), MANY if options.optional else FEWEST
@@ -57,87 +62,116 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
         # Layers of this size are faster on one thread, and give the same bits on every machine then.
         torch.set_num_threads(1)
         try:
-            _train(options, model, _prepare(options, model, data, context), context)
+            task = prepare(options, model, data, context)
+            zeros = meant_zeros(model, context.quantized_from, every=options.keep_zeros)
+            _Job(options, model, task, zeros, context).run()
         finally:
             torch.set_num_threads(threads)
     return True
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every student of a run learns from.
+@dataclass
+class _Job:
+    options: Distill
+    model: ir.Model
+    task: Task
+    zeros: dict[str, np.ndarray]
+    context: Context
 
-    Attributes:
-        samples, held: To train on, and to choose the best state by.
-        calibration: Inputs as they are, all of them.
-        loss: What is imitated.
-        augmented: How many of the samples were made.
-    """
+    def run(self) -> None:
+        """Remove neurons, if asked to; then train for each width until one agrees, else keep the best."""
+        options, widths = self.options, AUTO
+        if options.rounding != "auto":
+            widths = (options.rounding,)
+        until = None if options.seconds is None else time.monotonic() + options.seconds
+        steps = options.steps
+        if options.removes:
+            removing = self._recipe(round(steps * REMOVING), until, STILL)
+            self._remove(widths[0], removing)
+            steps -= removing.steps
+        recipe = self._recipe(steps, until)
+        chosen: tuple[Best, Student, int] | None = None
+        for bits in widths:
+            best, student = self._train(bits, recipe)
+            if chosen is None or best.agreement > chosen[0].agreement:
+                chosen = best, student, bits
+            if best.agreement >= ENOUGH:
+                break
+        assert chosen is not None
+        self._finish(*chosen)
 
-    samples: Samples
-    held: Samples
-    calibration: list[torch.Tensor]
-    loss: Loss
-    augmented: int
+    def _recipe(self, steps: int, until: float | None, final: float = 0.01) -> Recipe:
+        options = self.options
+        return Recipe(max(1, steps), options.batch, options.rate, options.scale_rate, until, final)
 
+    def _remove(self, bits: int, recipe: Recipe) -> None:
+        """Train while neurons go, and make the model smaller."""
+        options, student = self.options, self._student(bits)
+        structure = find_units(self.model)
+        options.check_units(structure)
+        wish = Wish(
+            options.remove,
+            options.balance == "uniform",
+            options.of_layers("remove"),
+            None if options.latency is None else options.latency * 1000,
+        )
+        removal = Removal(student, structure, wish, self.context)
+        self._fit(student, recipe, [*self._penalties(student), removal])
+        if removal.gone:
+            self.context.notes.append(removal.notes())
+        write_back(self.model, student, lattices=False)
+        shrink_quantized(self.model, structure, removal.gone, self.zeros)
 
-def _prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
-    teacher = context.source or model
-    random = np.random.default_rng(context.seed)
-    asked, names = scores(teacher), [str(v.name) for v in model.graph.inputs]
-    parts = split(len(next(iter(data.values()))), options.hold, random)
-    given = {k: np.asarray(v)[parts.train] for k, v in data.items()}
-    sparse = _weights(model) / len(parts.train)
-    inputs, first, second, share = pool(given, options.augment, random, image_sizes(given), sparse)
-    session = runtime.Session(teacher, [str(v.name) for v in asked])
-    answers = list(session.run_batched(inputs).values())
-    kind = options.loss if options.loss != "auto" else kind_of(answers, asked, list(teacher.graph.outputs))
-    targets = None
-    if options.labels and context.labels is not None and kind == "classes":
-        eye = np.eye(answers[0].shape[1], dtype=np.float32)[context.labels[parts.train].astype(int)]
-        mixed = share[:, None] * eye[first] + (1 - share[:, None]) * eye[second]
-        targets = torch.tensor(mixed, dtype=torch.float32)
-    given_share = GIVEN * float(np.exp(-sparse / SPARSE))
-    kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
-    held = list(session.run_batched(kept).values())
-    count = len(parts.train)
-    return Task(
-        Samples(_tensors([inputs[n] for n in names]), _tensors(answers), targets, count, given_share),
-        Samples(_tensors([kept[n] for n in names]), _tensors(held), None, len(parts.held)),
-        _tensors([np.asarray(data[n]) for n in names]),
-        Loss(kind, options.temperature, answers, 0.5 if targets is not None else 0.0),
-        len(first) - count,
-    )
+    def _train(self, bits: int, recipe: Recipe) -> tuple[Best, Student]:
+        """One student; it ends in its best state."""
+        options, student = self.options, self._student(bits)
+        limit_accumulators(student, lambda name: options.of("accumulator_bits", name))
+        wanted = {
+            str(node.name): Wanted(
+                weight,
+                weight.axis,
+                options.of("sparsity", str(node.name)) or 0.0,
+                options.of("nonzeros", str(node.name)),
+            )
+            for node, weight in layers(student)
+        }
+        companions = [
+            *self._penalties(student),
+            Sparsity(wanted, options.scope),
+            *([Grids(student, self.task.samples, self.task.loss)] if self.task.few else []),
+            Matching(student, self.task.matched, self.task.samples, options.match),
+        ]
+        return self._fit(student, recipe, companions), student
 
+    def _student(self, bits: int) -> Student:
+        torch.manual_seed(self.context.seed)
+        student = Student(self.model, bits, noise_steps(self.context.p_error), scores(self.model))
+        self.options.check_layers([str(node.name) for node, _ in layers(student)])
+        keep_zeros(student, self.zeros)
+        return student
 
-def _train(options: Distill, model: ir.Model, task: Task, context: Context) -> None:
-    """Train a student for each width to try, and keep the first that agrees, else the best."""
-    widths = AUTO if options.rounding == "auto" else (options.rounding,)
-    recipe = Recipe(options.steps, options.batch, options.rate, options.seconds, options.spread)
-    chosen: tuple[Best, Student, int] | None = None
-    for bits in widths:
-        torch.manual_seed(context.seed)
-        student = Student(model, bits, noise_steps(context.p_error), scores(model))
-        ranges = Ranges(student, task.calibration, context)
-        best = train(student, task.samples, task.held, ranges, task.loss, recipe, context.progress)
-        if chosen is None or best.agreement > chosen[0].agreement:
-            chosen = best, student, bits
-        if best.agreement >= ENOUGH:
-            break
-    assert chosen is not None
-    best, student, bits = chosen
-    write_back(model, student)
-    context.notes.append(
-        f"distill: trained on {task.samples.given} calibration samples and {task.augmented} made of them, for"
-        f" {f'tables of {bits} bits' if bits else 'unrounded tables'}; {best.agreement:.1%} agreement with"
-        f" the imported model on {len(task.held)} samples held back"
-    )
+    def _penalties(self, student: Student) -> list[Companion]:
+        weights = [w for _, w in layers(student)]
+        found: list[Companion] = [Norms(student), Widths(weights, self.options.narrow)]
+        return [*found, Spread(student, self.options.spread)] if self.options.spread else found
 
+    def _fit(self, student: Student, recipe: Recipe, companions: list[Companion]) -> Best:
+        task = self.task
+        ranges = Ranges(student, task.calibration, self.context)
+        return train(
+            student, task.samples, task.held, ranges, task.loss, recipe, companions, self.context.progress
+        )
 
-def _weights(model: ir.Model) -> int:
-    codes = (constant_of(dq.inputs[0]) for _, dq in weight_nodes(model))
-    return sum(c.size for c in codes if c is not None)
-
-
-def _tensors(arrays: list[np.ndarray]) -> list[torch.Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+    def _finish(self, best: Best, student: Student, bits: int) -> None:
+        task = self.task
+        write_back(self.model, student)
+        whom = "the labels" if task.held.targets is not None else "the imported model"
+        self.context.notes.append(
+            f"distill: trained on {task.samples.given} calibration samples and {task.augmented} made of them,"
+            f" for {f'tables of {bits} bits' if bits else 'unrounded tables'}; {best.agreement:.1%} agreement"
+            f" with {whom} on {len(task.held)} samples held back"
+        )
+        total = sum(w.latent.numel() for w in student.weights.values())
+        zero = sum(int((w.mask == 0).sum()) for w in student.weights.values())
+        if zero:
+            self.context.notes.append(f"distill: {zero} of {total} weights are masked ({zero / total:.0%})")

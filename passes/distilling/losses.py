@@ -30,7 +30,12 @@ class Loss:
         teacher: list[torch.Tensor],
         targets: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss of a batch; ``targets``: probabilities of the classes by label."""
+        """The loss of a batch.
+
+        Args:
+            student, teacher: Their answers.
+            targets: Probabilities of the classes by label; zeros for samples without one.
+        """
         squares = [((s - t) ** 2).mean() / v for s, t, v in zip(student, teacher, self.variance, strict=True)]
         squared = torch.stack(squares).mean()
         if self.kind == "values":
@@ -40,15 +45,21 @@ class Loss:
         soft = f.kl_div(f.log_softmax(student[0] / t, dim=1), wanted, reduction="batchmean") * t * t
         loss = soft + 0.2 * squared
         if targets is not None and self.label_share:
-            hard = -(targets * f.log_softmax(student[0], dim=1)).sum(dim=1).mean()
-            loss = (1 - self.label_share) * loss + self.label_share * hard
+            hard = -(targets * f.log_softmax(student[0], dim=1)).sum()
+            loss = (1 - self.label_share) * loss + self.label_share * hard / targets.sum().clamp(min=1.0)
         return loss
 
 
-def agreement(kind: Kind, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> float:
-    """Share of samples with the teacher's class, or the share of the variance that is explained."""
+def agreement(
+    kind: Kind,
+    student: list[torch.Tensor],
+    teacher: list[torch.Tensor],
+    targets: torch.Tensor | None = None,
+) -> float:
+    """Share of samples with the teacher's class (or the label's), or of the variance that is explained."""
     if kind == "classes":
-        return float((student[0].argmax(dim=1) == teacher[0].argmax(dim=1)).float().mean())
+        wanted = teacher[0] if targets is None else targets
+        return float((student[0].argmax(dim=1) == wanted.argmax(dim=1)).float().mean())
     lost = [
         float(((s - t) ** 2).mean() / (t.var(unbiased=False) + 1e-12))
         for s, t in zip(student, teacher, strict=True)

@@ -10,10 +10,56 @@ import numpy as np
 import torch
 from torch import nn
 
+HALVINGS = 14
+"""Of the interval in which the amount lies that weights are shrunk by."""
+
 
 def straight_through(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
     """The value of ``rounded`` with the gradient of ``exact``."""
     return exact + (rounded - exact).detach()
+
+
+class Budget:
+    """What a neuron's integer weights may sum up to, so that its accumulator fits whatever the input.
+
+    The accumulator of inputs that span ``width`` steps spans ``sum |q| * width``. Weights of a neuron that
+    is over its budget are drawn towards zero all by the same amount, the least that suffices, before they
+    are rounded: the Euclidean projection of A2Q+ (Colbert et al., 2024, arXiv 2401.10432), done on the
+    integers themselves, so that the guarantee of A2Q (2023, arXiv 2308.13504) holds in every step.
+
+    Args:
+        most: Largest sum of a neuron's absolute integers.
+        axis: Of the neurons.
+    """
+
+    def __init__(self, most: int, axis: int) -> None:
+        self.most, self.axis = most, axis
+
+    def sums(self, weights: torch.Tensor) -> torch.Tensor:
+        """The sum of absolute values of each neuron: (neurons)."""
+        return weights.abs().movedim(self.axis, 0).flatten(1).sum(dim=1)
+
+    def shrunk(self, weights: torch.Tensor, top: int) -> torch.Tensor:
+        """``weights``, any shape, drawn towards zero until their integers fit.
+
+        Args:
+            weights: In integer steps.
+            top: Largest integer.
+        """
+        rows = weights.abs().movedim(self.axis, 0).flatten(1)
+        if bool((rows.round().clamp(max=top).sum(dim=1) <= self.most).all()):
+            return weights
+        low = torch.zeros(len(rows), 1)
+        high = rows.amax(dim=1, keepdim=True)
+        first = rows.round().clamp(max=top).sum(dim=1, keepdim=True) <= self.most
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            fits = (rows - middle).relu().round().clamp(max=top).sum(dim=1, keepdim=True) <= self.most
+            low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+        amount = torch.where(first, torch.zeros_like(high), high).reshape(
+            [-1 if i == self.axis else 1 for i in range(weights.ndim)]
+        )
+        return weights.sign() * (weights.abs() - amount).relu()
 
 
 class FakeWeight(nn.Module):
@@ -25,12 +71,16 @@ class FakeWeight(nn.Module):
         codes: Integers that the weight starts from, any shape.
         scale: Broadcastable to ``codes``.
         learn_scale: Whether the scale may change.
+        axis: Of the neurons.
     """
 
     mask: torch.Tensor
+    """Zero where a weight was pruned, and has to stay zero."""
 
-    def __init__(self, codes: np.ndarray, scale: np.ndarray, learn_scale: bool) -> None:
+    def __init__(self, codes: np.ndarray, scale: np.ndarray, learn_scale: bool, axis: int = 0) -> None:
         super().__init__()
+        self.axis = axis
+        self.budget: Budget | None = None
         self.latent = nn.Parameter(torch.tensor(codes, dtype=torch.float32))
         self.log_scale = nn.Parameter(
             torch.tensor(np.log(scale), dtype=torch.float32), requires_grad=learn_scale
@@ -42,7 +92,8 @@ class FakeWeight(nn.Module):
     def codes(self) -> torch.Tensor:
         """The integers, with the gradient of the latent weight."""
         kept = self.latent * self.mask
-        return straight_through(kept, kept.round().clamp(-self.top, self.top))
+        fitting = kept.detach() if self.budget is None else self.budget.shrunk(kept.detach(), self.top)
+        return straight_through(kept, fitting.round().clamp(-self.top, self.top))
 
     def scale(self) -> torch.Tensor:
         """The scale, broadcastable."""
@@ -56,6 +107,22 @@ class FakeWeight(nn.Module):
     def keep_in_range(self) -> None:
         """Latent weights past the last integer would need many steps to come back."""
         self.latent.clamp_(-self.top - 0.45, self.top + 0.45)
+
+
+class Factors(nn.Module):
+    """Positive factors, learned by their logarithms: they differ by orders of magnitude.
+
+    Args:
+        values: Any shape.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(np.log(values), dtype=torch.float32))
+
+    def forward(self) -> torch.Tensor:
+        """The factors."""
+        return self.log_scale.exp()
 
 
 class FakeActivation(nn.Module):

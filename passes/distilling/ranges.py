@@ -80,8 +80,7 @@ def _room(table: Table) -> np.ndarray:
     channels = linear.channels
     if weight is None or table.activation is None or table.fresh:
         return np.full(channels, np.inf)
-    matrix = linear.__class__(linear.node, weight.codes().detach().numpy(), linear.groups).matrix()
-    norms = np.sqrt((matrix**2).sum(axis=1))
+    norms = weight.codes().detach().movedim(weight.axis, 0).flatten(1).double().norm(dim=1).numpy()
     cheap = CHEAP_NORM / CHEAP_FALL ** (table.lattice.bits - 4)
     return np.asarray(cheap / np.maximum(norms, 1e-9) if norms.max() <= cheap else np.full(channels, np.inf))
 

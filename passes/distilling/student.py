@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of, variable_inputs
 from ..analysis.linear import linear_of
 from .operators import OPERATORS
-from .quantizers import FakeActivation, FakeWeight, Lattice
+from .quantizers import Factors, FakeActivation, FakeWeight, Lattice
 from .reading import base_of, feeds_join, quantizers, weight_nodes
 from .table import Table, free_norm
 
@@ -27,6 +27,12 @@ class Student(nn.Module):
         bits: P, bits that reach each table; 0 for no rounding.
         noise: Of a bootstrap, in steps of a table.
         cut: Tensors to return; the graph outputs where it is empty.
+
+    Attributes:
+        weights, activations: By their DequantizeLinear.
+        tables: Places where tables will stand, where there is rounding.
+        capture: Whether ``captured`` is filled: with what tables read, and ``watched`` tensors.
+        gates: Factors of what linear operators read, by channel.
 
     Raises:
         UnsupportedError: An operator cannot be differentiated here.
@@ -43,13 +49,16 @@ class Student(nn.Module):
         self.weights: dict[ir.Node, FakeWeight] = {}
         self.activations: dict[ir.Node, FakeActivation] = {}
         self.constants: dict[ir.Value, torch.Tensor] = {}
+        self.factors: dict[ir.Value, Factors] = {}
         self.captured: dict[ir.Value, torch.Tensor] = {}
+        self.watched: set[ir.Value] = set()
+        self.gates: dict[ir.Node, Callable[[], torch.Tensor]] = {}
         self.capture = False
         linear = {dq: node for node, dq in weight_nodes(model)}
         for dq, node in linear.items():
             self._add_weight(node, dq)
         for quantizer in self.quantizers:
-            free = quantizer.scale != 1.0 and not feeds_join(quantizer.dequantize.outputs[0])
+            free = not feeds_join(quantizer.dequantize.outputs[0])
             self.activations[quantizer.dequantize] = FakeActivation(
                 quantizer.scale, quantizer.zero_point, quantizer.low, quantizer.high, free
             )
@@ -72,7 +81,12 @@ class Student(nn.Module):
     def register_everything(self) -> None:
         """Let torch know the parts."""
         self.parts = nn.ModuleList(
-            [*self.weights.values(), *self.activations.values(), *(t.lattice for t in self.tables)]
+            [
+                *self.weights.values(),
+                *self.activations.values(),
+                *(t.lattice for t in self.tables),
+                *self.factors.values(),
+            ]
         )
         self.free = nn.ParameterList(c for c in self.constants.values() if isinstance(c, nn.Parameter))
 
@@ -84,23 +98,37 @@ class Student(nn.Module):
         shape = [-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)]
         spread = scale.reshape(shape) if scale.size > 1 else scale.reshape([1] * codes.ndim)
         free = not feeds_join(node.outputs[0])
-        self.weights[dq] = FakeWeight(codes.astype(np.float32), spread, free)
+        neurons = 1 if node.op_type == "MatMul" else 0
+        self.weights[dq] = FakeWeight(codes.astype(np.float32), spread, free, neurons)
 
     def _add_constants(self) -> None:
         """Biases, and scales per neuron in front of quantizers, are learned; other constants stay."""
         for node in self.model.graph:
             for index, value in enumerate(node.inputs):
                 array = constant_of(value)
-                if value is None or array is None or value in self.constants or node in self.weights:
+                if value is None or array is None or node in self.weights:
+                    continue
+                if value in self.constants or value in self.factors:
                     continue
                 tensor = torch.from_numpy(np.array(array))
+                if self._is_unit(node, array):
+                    self.factors[value] = Factors(array)
+                    continue
                 bias = node.op_type in {"Gemm", "Conv"} and index == 2
                 bias = bias or (node.op_type == "Add" and self._behind_matmul(node))
-                unit = node.op_type == "Mul" and any(
-                    r.op_type == "QuantizeLinear" for r in node.outputs[0].consumers()
-                )
-                learned = (bias or unit) and tensor.dtype == torch.float32
+                learned = bias and tensor.dtype == torch.float32
                 self.constants[value] = nn.Parameter(tensor) if learned else tensor
+
+    @staticmethod
+    def _is_unit(node: ir.Node, array: np.ndarray) -> bool:
+        """Whether a constant is a scale per neuron in front of a quantizer."""
+        read = [r.op_type for r in node.outputs[0].consumers()]
+        return (
+            node.op_type == "Mul"
+            and "QuantizeLinear" in read
+            and array.dtype == np.float32
+            and (array > 0).all()
+        )
 
     @staticmethod
     def _behind_matmul(node: ir.Node) -> bool:
@@ -111,7 +139,7 @@ class Student(nn.Module):
         found: dict[ir.Value, Table] = {}
         for quantizer in self.quantizers:
             base = base_of(quantizer.source)
-            if base in found or not self._encrypted(base):
+            if base in found or not self.encrypted(base):
                 continue
             producer = base.producer()
             while producer is not None and producer.op_type in LAYOUT and producer.op_type != "Transpose":
@@ -141,7 +169,7 @@ class Student(nn.Module):
         size = shape[axis % len(shape)] if len(shape) > 1 else 1
         return Lattice(bits, noise, size if isinstance(size, int) else 1, axis % max(1, len(shape)))
 
-    def _encrypted(self, value: ir.Value) -> bool:
+    def encrypted(self, value: ir.Value) -> bool:
         """Whether a value comes from behind a quantizer: before it, the client computes."""
         pending, seen = [value], set()
         while pending:
@@ -156,7 +184,7 @@ class Student(nn.Module):
 
     def _behind_table(self, value: ir.Value) -> bool:
         """Whether a quantizer of the encrypted part comes before a value."""
-        inner = {n for n, q in self._at.items() if self._encrypted(q.source)}
+        inner = {n for n, q in self._at.items() if self.encrypted(q.source)}
         pending, seen = [value], set()
         while pending:
             producer = pending.pop().producer()
@@ -258,13 +286,19 @@ class Student(nn.Module):
                     if v is None
                     else self.constants[v]
                     if v in self.constants
+                    else self.factors[v]()
+                    if v in self.factors
                     else rounded[v]
                     if self._reads_rounded(node, v)
                     else env[v]
                     for v in node.inputs
                 ]
+                if node in self.gates and given[0] is not None:
+                    given[0] = given[0] * self.gates[node]()
                 env[node.outputs[0]] = OPERATORS[node.op_type](node, given)
             output = node.outputs[0]
+            if self.capture and output in self.watched:
+                self.captured[output] = env[output]
             if output in self._rounded and output in env:
                 table = self._rounded[output]
                 if self.capture:

@@ -15,16 +15,23 @@ FEWEST = 64
 """Entries that a list of values has at least: what looks at an operator by running it tries small indices."""
 
 
-def write_back(model: ir.Model, student: Student) -> None:
-    """Put what was learned into ``model`` (the one that the student was made from), in place."""
+def write_back(model: ir.Model, student: Student, *, lattices: bool = True) -> None:
+    """Put what was learned into ``model`` (the one that the student was made from), in place.
+
+    Args:
+        model: The model.
+        student: The student.
+        lattices: Whether the cells of rounded tables are written, too; not where another student will follow.
+    """
     with torch.no_grad():
-        for table in student.tables:
+        for table in student.tables if lattices else []:
             if table.lattice.ratio.ndim:
                 _insert_lattice(model, student, table)
         for dq, weight in student.weights.items():
             old = dq.inputs[0]
             assert old is not None
-            codes = weight.codes().round().numpy().astype(np.int8)
+            assert old.dtype is not None
+            codes = weight.codes().round().numpy().astype(old.dtype.numpy())
             _replace(model, dq, 0, codes)
             scale = weight.scale().numpy().reshape(-1).astype(np.float32)
             given = dq.inputs[1]
@@ -39,6 +46,9 @@ def write_back(model: ir.Model, student: Student) -> None:
             if isinstance(tensor, torch.nn.Parameter):
                 new = initializer(model, f"{value.name}_trained", tensor.numpy())
                 ir.convenience.replace_all_uses_with(value, new)
+        for value, factors in student.factors.items():
+            new = initializer(model, f"{value.name}_trained", factors().numpy())
+            ir.convenience.replace_all_uses_with(value, new)
     RemoveUnusedNodesPass()(model)
 
 

@@ -28,7 +28,26 @@ class Criterion(Protocol):
         """Take a removal in; returns the linear nodes whose units cost something else now."""
 
 
-class Fixed:
+class Known:
+    """Costs that something else has found.
+
+    Args:
+        costs: By the units' numbers.
+    """
+
+    def __init__(self, costs: Mapping[int, float]) -> None:
+        self._costs = costs
+
+    def costs(self, units: Sequence[Unit]) -> np.ndarray:
+        """See ``Criterion``."""
+        return np.array([self._costs[u.number] for u in units])
+
+    def remove(self, unit: Unit) -> set[ir.Node]:  # noqa: ARG002
+        """See ``Criterion``."""
+        return set()
+
+
+class Fixed(Known):
     """Costs that do not change: the norm of the weights that produce a unit, relative to the mean of its
     layer.
 
@@ -46,7 +65,7 @@ class Fixed:
         norm: str,
         spread: Mapping[ir.Node, np.ndarray] | None = None,
     ) -> None:
-        self._costs: dict[int, float] = {}
+        known: dict[int, float] = {}
         for units in structure.layers().values():
             found = np.zeros(len(units))
             for index, unit in enumerate(units):
@@ -58,17 +77,8 @@ class Fixed:
                         _outgoing(unit, structure.linears[n], weights[n], spread[n]) for n in unit.readers
                     )
             mean = float(found.mean())
-            self._costs.update(
-                {u.number: float(c) / (mean or 1.0) for u, c in zip(units, found, strict=True)}
-            )
-
-    def costs(self, units: Sequence[Unit]) -> np.ndarray:
-        """See ``Criterion``."""
-        return np.array([self._costs[u.number] for u in units])
-
-    def remove(self, unit: Unit) -> set[ir.Node]:  # noqa: ARG002
-        """See ``Criterion``."""
-        return set()
+            known.update({u.number: float(c) / (mean or 1.0) for u, c in zip(units, found, strict=True)})
+        super().__init__(known)
 
 
 class OutputError:

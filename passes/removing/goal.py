@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -112,18 +112,23 @@ class Goal:
 
 
 def unit_times(
-    model: ir.Model, structure: Structure, timings: Timings | None = None
+    model: ir.Model,
+    structure: Structure,
+    timings: Timings | None = None,
+    tables: Sequence[ir.Value] | None = None,
 ) -> tuple[dict[int, float], float]:
     """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``).
 
     Args:
         model, structure: The model and its units.
         timings: Of the machine; by default those that came with onnx-fhe.
+        tables: What tables will read; found out where it is not given, for float models.
     """
     chosen = bootstrap_of(TABLE_BITS)
     known = timings or default_timings()
     each = known.milliseconds(chosen.parameters, chosen.keyswitch)
-    tables = find_regions(model).quantized
+    if tables is None:
+        tables = list(find_regions(model).quantized)
     sizes = {v: math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in tables}
     times = {}
     for unit in structure.units:

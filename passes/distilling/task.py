@@ -1,0 +1,113 @@
+"""What every student of a run learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from ...ir import runtime
+from ...ir.graph import constant_of
+from ..analysis.classes import kind_of, scores
+from ..base import Context
+from .data import image_sizes, is_small, pool, split
+from .losses import Loss
+from .matching import layer_values, matched_layers
+from .reading import weight_nodes
+from .samples import Samples
+
+if TYPE_CHECKING:
+    from ..distill import Distill
+
+GIVEN, SPARSE = 0.5, 20.0
+"""Share of each batch that is calibration samples as they are. With many weights for each sample they would
+be learnt by heart: the share falls to a third with so many."""
+LABELS = 0.9
+"""Weight of the labels beside the teacher, where they are used."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every student of a run learns from.
+
+    Attributes:
+        samples, held: To train on, and to choose the best state by.
+        calibration: Inputs as they are, all of them.
+        loss: What is imitated.
+        augmented: How many of the samples were made.
+        matched: Layers whose outputs are imitated, too.
+        few: Whether the inputs have few elements.
+    """
+
+    samples: Samples
+    held: Samples
+    calibration: list[torch.Tensor]
+    loss: Loss
+    augmented: int
+    matched: list[str]
+    few: bool
+
+
+def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
+    """Make samples, and ask the teacher.
+
+    Args:
+        options: Of the pass.
+        model: The student, qdq level.
+        data: Calibration inputs.
+        context: The teacher, labels and the seed.
+    """
+    teacher = context.source or model
+    random = np.random.default_rng(context.seed)
+    asked, names = scores(teacher), [str(v.name) for v in model.graph.inputs]
+    parts = split(len(next(iter(data.values()))), options.hold, random)
+    given = {k: np.asarray(v)[parts.train] for k, v in data.items()}
+    kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
+    sparse = _weights(model) / len(parts.train)
+    inputs, first, second, share = pool(given, options.augment, random, image_sizes(given), sparse)
+    matched = matched_layers(model, teacher, len(first)) if options.match else []
+    session = runtime.Session(teacher, [str(v.name) for v in [*asked, *layer_values(teacher, matched)]])
+    answers = list(session.run_batched(inputs).values())
+    held = list(session.run_batched(kept).values())
+    inner, answers, held = answers[len(asked) :], answers[: len(asked)], held[: len(asked)]
+    kind = options.loss if options.loss != "auto" else kind_of(answers, asked, list(teacher.graph.outputs))
+    targets = held_targets = None
+    if options.labels and context.labels is not None and kind == "classes":
+        eye = np.eye(answers[0].shape[1], dtype=np.float32)
+        of_train = eye[context.labels[parts.train].astype(int)]
+        mixed = share[:, None] * of_train[first] + (1 - share[:, None]) * of_train[second]
+        if is_small(given):
+            mixed[len(parts.train) :] = 0.0
+        targets = torch.tensor(mixed, dtype=torch.float32)
+        held_targets = torch.from_numpy(eye[context.labels[parts.held].astype(int)])
+    given_share = GIVEN * float(np.exp(-sparse / SPARSE))
+    count = len(parts.train)
+    return Task(
+        Samples(
+            _tensors([inputs[n] for n in names]),
+            _tensors(answers),
+            targets,
+            count,
+            given_share,
+            _tensors(inner),
+        ),
+        Samples(_tensors([kept[n] for n in names]), _tensors(held), held_targets, len(parts.held)),
+        _tensors([np.asarray(data[n]) for n in names]),
+        Loss(kind, options.temperature, answers, LABELS if targets is not None else 0.0),
+        len(first) - count,
+        matched,
+        is_small(given),
+    )
+
+
+def _weights(model: ir.Model) -> int:
+    codes = (constant_of(dq.inputs[0]) for _, dq in weight_nodes(model))
+    return sum(c.size for c in codes if c is not None)
+
+
+def _tensors(arrays: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
