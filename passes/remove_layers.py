@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ..ir.errors import DataError, PipelineError
 from ..ir.graph import layer_of
 from ..ir.level import Level
+from .analysis.cost import too_large_for_trials
 from .base import Context, Pass, option
 from .removing_layers.search import Search, Trial, bootstraps, greedy
 from .removing_layers.sites import Key
@@ -64,6 +65,13 @@ class RemoveLayers(Pass):
             raise DataError(
                 "a fit needs more than one sample", found="1 or none", allowed="a few hundred typical inputs"
             )
+        size = too_large_for_trials(model, len(next(iter(data.values()))))
+        if size and not self.layers:
+            context.notes.append(
+                f"remove-layers: nothing was tried in a network this large ({size}); name the layers that"
+                " are to go, or give fewer calibration samples if these are many"
+            )
+            return False
         ridge = None if self.ridge == "auto" else self.ridge
         search = Search(model, context, ridge, self.refit)
         best = self._named(search) if self.layers else greedy(search, self.count, self.tolerance)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..ir.errors import PipelineError
 from ..ir.level import Level
+from .analysis.cost import too_large_for_trials
 from .base import Context, Pass, option
 from .removing.adapt import size_at
 from .removing.exact import remove_exactly
@@ -87,23 +88,37 @@ class RemoveNeurons(Pass):
         before = {n: linear.channels for n, linear in structure.linears.items()}
         counts = {names_of(layer): len(units) for layer, units in structure.layers().items()}
         free = chosen = 0
+        too_large = False
         # What went may have held other channels together: look again until nothing is left to find.
         while gone := remove_exactly(model, structure, Weights(model, structure)):
             shrink(model, structure.linears, structure.keep(gone))
             free += len(gone)
             structure = find_structure(model)
         if self.ratio or self.layers or self.latency is not None:
-            plan = self._plan(counts, model, context)
+            too_large = self._is_too_large(model, context)
+            plan = None if too_large else self._plan(counts, model, context)
             gone = [] if plan is None else follow(plan, model, structure, context)
             shrink(model, structure.linears, structure.keep(gone))
             chosen = len(gone)
         context.notes.extend(_notes(structure, before, free, chosen, sum(counts.values())))
         left = unit_times(model, structure, context.timings)[1] / 1000 if self.latency is not None else 0.0
-        if self.latency is not None and left > self.latency:
+        if self.latency is not None and left > self.latency and not too_large:
             context.notes.append(
                 f"remove-neurons: nothing more can go, and one sample still takes about {left:.2g} s"
             )
         return free + chosen > 0
+
+    def _is_too_large(self, model: ir.Model, context: Context) -> bool:
+        """Whether weighing every neuron's part in the outputs would take hours; then nothing is removed."""
+        if self.criterion != "output-error" or context.calibration is None:
+            return False
+        size = too_large_for_trials(model, len(next(iter(context.calibration.values()))))
+        if size:
+            context.notes.append(
+                f"remove-neurons: none were weighed by output error in a network this large ({size});"
+                " criterion=l2 does without"
+            )
+        return bool(size)
 
     def _plan(self, counts: Mapping[tuple[str, ...], int], model: ir.Model, context: Context) -> Plan | None:
         if self.tolerance is None:

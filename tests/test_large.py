@@ -18,8 +18,7 @@ from onnx_fhe.ir.graph import extremes_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis import environment, timing
-from onnx_fhe.passes.analysis.cost import work
+from onnx_fhe.passes.analysis import cost, environment, timing
 from onnx_fhe.passes.manager import PassManager
 from onnx_fhe.passes.quantizing import activations, solvers, weights
 from onnx_fhe.passes.rounding import auto, plain, walk
@@ -89,7 +88,7 @@ def test_the_plain_model_is_what_the_model_computes(integer):
 def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
     usual = PassManager.parse("insert-rounding{bits=auto}").run(integer, Context(calibration=DATA))
     assert not any("a network this large" in n for n in usual.context.notes)
-    monkeypatch.setattr(auto, "LARGE", 20 * work(integer))
+    monkeypatch.setattr(auto, "LARGE", 20 * cost.work(integer))
     seen: list[int] = []
     whole = plain.Plain.of.__func__
 
@@ -192,3 +191,23 @@ def test_equal_steps_are_timed_once(monkeypatch):
     total = known.seconds(steps)
     assert len(asked) == 2
     assert total == pytest.approx(known.call_seconds + 50 * (known.seconds(steps[:2]) - known.call_seconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("remove-layers{tolerance=0.5}", "nothing was tried in a network this large"),
+        ("remove-neurons{ratio=0.5 tolerance=0.5}", "none were weighed"),
+    ],
+)
+def test_what_would_take_hours_is_left_out_and_said(text, said, network, monkeypatch):
+    monkeypatch.setattr(cost, "MOST_WEIGHTS", 100)
+    result = PassManager.parse(f"normalize,{text}").run(network, Context(calibration=DATA))
+    assert any(said in note and "125 weights" in note for note in result.context.notes)
+    assert error(result.model, network) < 1e-9
+    cheaper = PassManager.parse("normalize,remove-neurons{criterion=l2 ratio=0.5 refit=false}")
+    assert len(roads.constant(first_of(cheaper.run(network, Context(calibration=DATA)).model), 1)) < 8
+
+
+def first_of(model: ir.Model) -> ir.Node:
+    return next(n for n in model.graph if n.op_type == "Gemm")

@@ -125,6 +125,9 @@ class CostEstimate:
         return sum(b.complexity * x.lookups for b, x in zip(found, self.layers, strict=True))
 
 
+MOST_WEIGHTS, MOST_PRODUCTS = 2_000_000, 2**37
+"""Of a network, and of its way with all calibration samples, up to which changes can be tried one by one."""
+
 LEVELED = 900
 """Dimension of ciphertexts, about, in a circuit without a bootstrap."""
 
@@ -197,6 +200,20 @@ def work(model: ir.Model) -> int:
     """Multiplications of the linear operators for one sample."""
     found = ((n, linear_of(n)) for n in model.graph)
     return sum(elements(n.outputs[0]) * linear.fan_in for n, linear in found if linear is not None)
+
+
+def too_large_for_trials(model: ir.Model, samples: int) -> str:
+    """Why trying out changes one by one would take hours, in words; empty where it would not.
+
+    Args:
+        model: Float level.
+        samples: Calibration samples.
+    """
+    weights = sum(math.prod(x.shape) for n in model.graph if (x := linear_of(n)) is not None)
+    products = work(model)
+    if weights <= MOST_WEIGHTS and products * samples <= MOST_PRODUCTS:
+        return ""
+    return f"{weights:,} weights, {products:,} multiplications for each of {samples} calibration samples"
 
 
 def elements(value: ir.Value) -> int:
