@@ -1,17 +1,22 @@
-"""Predicted against measured: seconds of one encrypted sample, of making keys, sizes of keys, and throughput.
+"""Predicted against measured: seconds of one encrypted sample, of compiling and of making keys, sizes of keys
+and ciphertexts, memory, and throughput.
 
     python benchmarks/cost_model.py [--folder examples] [--names digits_mlp] [--jobs 2] [-o report.json]
 
 Each model is compiled with several pipelines and errors. ``before`` is predicted from the integer model,
 before it is compiled; ``after`` from the parameters that Concrete chose. Measured is the best of a few calls,
 by the processor's clock on one core, which other programs disturb little; with ``--wall`` by the other clock.
+Memory is the most that a new process takes that loads the circuit, makes keys and evaluates two samples.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import resource
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -32,6 +37,11 @@ PIPELINES = {
     "balanced, p_error 1e-2": ("balanced", 1e-2),
     "fast": ("fast", None),
 }
+
+
+AFTER = ("seconds", "keygen_seconds", "key_bytes", "memory_bytes")
+BEFORE = (*AFTER, "compile_seconds", "input_bytes", "output_bytes")
+"""What is predicted once Concrete has chosen its parameters, and before."""
 
 
 def measured(program: Program, inputs: dict[str, np.ndarray], calls: int, wall: bool) -> dict[str, float]:
@@ -58,6 +68,21 @@ def measured(program: Program, inputs: dict[str, np.ndarray], calls: int, wall: 
     }
 
 
+def memory(path: Path, data: Path) -> float:
+    """In a process of its own: bytes that it takes at most while it computes."""
+    Program.load(path).encrypted(read_npz(data), 2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _memory(program: Program, data: Path) -> float:
+    # A process that has compiled takes more than one that only computes.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "circuit.fhe"
+        program.save(path)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(memory, (path, data))
+
+
 def _values(program: Program, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the client encrypts."""
     return Prologue(program.parts).run(inputs)[0]
@@ -69,16 +94,22 @@ def compare(model: Path, pipeline: str, p_error: float | None, options: argparse
     program = onnx_fhe.compile(model, model.with_suffix(".calibration.npz"), pipeline, p_error=p_error)
     before = predict(program.integer_model, profile, p_error=p_error or 1e-5, cores=1)
     after = predict(program.statistics, profile, cores=1)
-    inputs = read_npz(model.with_suffix(".test.npz")).arrays
-    real = measured(program, inputs, options.calls, options.wall)
+    data = model.with_suffix(".test.npz")
+    inputs = read_npz(data).arrays
+    found_in = program.statistics
+    real = {
+        **measured(program, inputs, options.calls, options.wall),
+        "compile_seconds": program.seconds["circuit"],
+        "memory_bytes": _memory(program, data),
+        # As Concrete counts them, once the circuit is made.
+        "input_bytes": float(found_in.input_bytes),
+        "output_bytes": float(found_in.output_bytes),
+    }
     found = {
         "bootstraps": program.statistics.programmable_bootstraps,
         "measured": real,
-        "before": {
-            k: getattr(before, k) for k in ("seconds", "keygen_seconds", "key_bytes", "compile_seconds")
-        },
-        "after": {k: getattr(after, k) for k in ("seconds", "keygen_seconds", "key_bytes")},
-        "compile_seconds": program.seconds["circuit"],
+        "before": {k: getattr(before, k) for k in BEFORE},
+        "after": {k: getattr(after, k) for k in AFTER},
         "load": os.getloadavg()[0],
     }
     if options.jobs > 1:
@@ -129,9 +160,9 @@ def main() -> None:
     errors = {
         when: {
             what: median(abs(c[when][what] / c["measured"][what] - 1) for c in circuits.values())
-            for what in ("seconds", "keygen_seconds", "key_bytes")
+            for what in whats
         }
-        for when in ("before", "after")
+        for when, whats in (("before", BEFORE), ("after", AFTER))
     }
     report = {"machine": describe(), "median_relative_error": errors, "circuits": circuits}
     print(json.dumps(errors, indent=1))
