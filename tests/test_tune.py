@@ -141,6 +141,64 @@ def test_a_trained_point_is_made_again_bit_for_bit(small):
     assert hashlib.sha256(serialize(whole)).hexdigest() == first.found["sha256"]
 
 
+def test_a_student_serves_all_tolerated_errors_and_other_processes(small, tmp_path, monkeypatch):
+    from onnx_fhe.passes.distill import Distill
+    from onnx_fhe.tuning import stages
+    from onnx_fhe.tuning.trying import Candidate, Tester
+
+    monkeypatch.setattr(stages, "SLOW", 0.0)
+    task = _tester(small).task
+    text = (
+        "normalize,remove-layers{count=1},quantize{weights=3 inputs=3},distill{rounding=3 steps=20},"
+        "lower-to-integer,fuse-tlu,insert-rounding{bits=3}"
+    )
+    other = f"{text},set-p-error{{p-error=0.01}}"
+    whole = [Tester(task).try_out(Candidate(t, 1e-3)).found for t in (text, other)]
+    Tester(task, tmp_path).try_out(Candidate(text, 1e-3))
+
+    def trained(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(Distill, "run", trained)
+    again = Tester(task, tmp_path)
+    found = [again.try_out(Candidate(t, 1e-3)).found for t in (text, other)]
+    assert [f["sha256"] for f in found] == [f["sha256"] for f in whole]
+    assert [f["score"] for f in found] == [f["score"] for f in whole]
+    assert found[0]["sha256"] != found[1]["sha256"]
+    # What passes are told is another student's.
+    assert not again.try_out(Candidate(text, 1e-2)).found
+
+
+def test_what_cannot_be_written_is_made_again(small, tmp_path, monkeypatch):
+    from onnx_fhe.tuning import stages
+    from onnx_fhe.tuning.trying import Candidate, Tester
+
+    monkeypatch.setattr(stages, "SLOW", 0.0)
+    task = _tester(small).task
+    candidate = Candidate("normalize,quantize{weights=3 inputs=3},lower-to-integer,fuse-tlu", 1e-3)
+    nowhere = Tester(task, tmp_path / "not there").try_out(candidate)
+    assert nowhere.found["sha256"] == Tester(task).try_out(candidate).found["sha256"]
+
+
+def test_the_end_of_a_budget_is_kept_for_the_finalists():
+    from dataclasses import replace
+
+    from onnx_fhe.tuning.tune import _reserve
+
+    point = _point()
+    assert _reserve(None, 3, 2)([point]) == 0
+    assert _reserve(600.0, 3, 2)([]) == 0
+    # Three of 20 s on two workers, and measuring each.
+    assert _reserve(600.0, 3, 2)([replace(point, trial_seconds=20.0)] * 5) == 40 + 3 * tune_module.MEASURING
+    assert _reserve(100.0, 3, 1)([replace(point, trial_seconds=90.0)] * 5) == 40
+
+
+def _point():
+    from onnx_fhe.tuning.frontier import Point
+
+    return Point(0, "normalize", 1e-3, 0, "observed", 0.2, 0.9, None, 1.0, 1.0, 1, 1, 1.0, 0, "0")
+
+
 def _tester(files):
     """What a search tries pipelines with."""
 

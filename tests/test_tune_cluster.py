@@ -70,8 +70,12 @@ def same_as(here, found):
 
 
 def test_processes_find_the_same(small, here, tmp_path):
-    found = run(small, jobs=2, journal=tmp_path / "x.journal")
+    found = run(small, jobs=2, finalists=2, journal=tmp_path / "x.journal")
     assert found.best is not None
+    assert len(found.finalists) == 2
+    # Compiled by the processes, from the model on.
+    assert all(found.point(n).measured.compile_seconds > 0 for n in found.finalists)
+    assert not found.notes
     assert len(found.points) + len(found.failures) == QUICK["trials"]
     same_as(here, found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from ..compiling import compile_model
 from ..ir.data import Data
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.guard import FileLimits
+from ..ir.save import serialize
 from ..passes.plugins import load_plugin
 from ..program import Program
 from .frontier import Point
@@ -26,11 +28,13 @@ class Made:
 
     Attributes:
         path: The file.
+        sha256: Of the integer model.
         seconds: Of each step of compiling.
         error: What went wrong.
     """
 
     path: Path
+    sha256: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
@@ -68,21 +72,22 @@ class Compiler:
         for future in self._ahead.values():
             future.exception()
 
-    def compile(self, point: Point) -> Program:
-        """The circuit of a point.
+    def compile(self, point: Point) -> tuple[Program, str]:
+        """The circuit of a point, and the SHA-256 of its integer model.
 
         Raises:
             OnnxFheError: There is none.
         """
         future = self._ahead.pop(point.number, None)
         if future is None or future.exception() is not None:
-            return self.here(point)
+            program = self.here(point)
+            return program, _sha256(program)
         made = future.result()
         if made.error:
             raise UserError(made.error)
         program = Program.load(made.path)
         program.seconds = made.seconds
-        return program
+        return program, made.sha256
 
     def here(self, point: Point) -> Program:
         """The circuit of a point, made by this process."""
@@ -110,4 +115,8 @@ def _make(compiler: Compiler, point: Point) -> Made:
         program.save(path)
     except OnnxFheError as error:
         return Made(path, error=error.what)
-    return Made(path, dict(program.seconds))
+    return Made(path, _sha256(program), dict(program.seconds))
+
+
+def _sha256(program: Program) -> str:
+    return hashlib.sha256(serialize(program.integer_model)).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from ..ir.errors import OnnxFheError
 from ..ir.runtime import Arrays
-from ..ir.save import serialize
 from ..machine import predict
 from ..program import Program
 from ..scoring import agreement
@@ -34,10 +32,12 @@ class Final:
     Attributes:
         point: With what was measured.
         program: The compiled circuit.
+        sha256: Of its integer model.
     """
 
     point: Point
     program: Program
+    sha256: str
 
     @property
     def as_measured(self) -> Point:
@@ -113,7 +113,7 @@ class Finals:
         return min(finals, key=lambda f: self.judge.rank(f.as_measured), default=None)
 
     def _measure(self, point: Point) -> Final:
-        program = self.compiler.compile(point)
+        program, sha256 = self.compiler.compile(point)
         data = self.tester.task.data
         samples = min(SIMULATED, len(next(iter(data.values()))))
         rounds = [program.simulate(data, samples) for _ in range(min(ROUNDS, -(-SIMULATED // samples)))]
@@ -143,7 +143,7 @@ class Finals:
             complexity=statistics.complexity,
             key_bytes=predict(statistics, self.tester.task.machine.profile).key_bytes,
         )
-        return Final(replace(point, measured=measured), program)
+        return Final(replace(point, measured=measured), program, sha256)
 
     def _answers(self, outputs: Arrays, samples: int) -> Answers:
         given = self.tester.answers(outputs)
@@ -153,7 +153,7 @@ class Finals:
 
     def _changed(self, finals: list[Final]) -> Iterator[str]:
         for final in finals:
-            if hashlib.sha256(serialize(final.program.integer_model)).hexdigest() != final.point.sha256:
+            if final.sha256 != final.point.sha256:
                 yield (
                     f"trial {final.point.number} gave another integer model here than where it was tried:"
                     " linear algebra of another machine or number of threads; what was measured counts"
