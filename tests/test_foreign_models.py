@@ -313,3 +313,16 @@ def test_initializers_that_an_old_file_does_not_list_as_inputs(tmp_path):
     proto.ir_version = 3
     onnx.save(proto, path)
     assert ops(load(path)) == ["MatMul"]
+
+
+def test_a_table_does_not_move_behind_a_pool_that_could_not_compare_its_inputs(tmp_path):
+    body = """(float[N,2,6,6] x) => (float[N,3] y) {
+        a = Conv<auto_pad="SAME_UPPER">(x, k) r = Relu(a) c = Conv<auto_pad="SAME_UPPER">(r, l) s = Relu(c)
+        p = MaxPool<kernel_shape=[3,3], strides=[3,3]>(s) f = Flatten(p) y = MatMul(f, w) }"""
+    weights = {"k": normal(6, 2, 5, 5), "l": normal(2, 6, 5, 5, seed=1), "w": normal(8, 3, seed=2)}
+    data = normal(24, 2, 6, 6)
+    pipeline = "quantize{weights=8 activations=8 inputs=8},lower-to-integer,fuse-tlu,move-tables"
+    path = saved(tmp_path, body, **weights)
+    program = onnx_fhe.compile(path, data, pipeline=pipeline, backend="reference", check_samples=4)
+    wanted = run(load(path), {"x": data})["y"]
+    assert np.abs(program.run(data).outputs["y"] - wanted).max() < 0.2 * np.abs(wanted).max()

@@ -133,6 +133,9 @@ def read(model: ir.Model, layer: ir.Node, weight: ir.Value) -> Stored:
     scale = found.scale
     if scale.size > 1:
         scale = moved(np.broadcast_to(scale, found.codes.shape))
+        # Zeros that were put between have the scale of their output.
+        others = scale.max(axis=tuple(range(1, scale.ndim)), keepdims=True)
+        scale = np.where(scale == 0, others, scale)
     codes = moved(found.codes)
     return Stored(codes, scale if scale.size > 1 else scale.reshape([1] * codes.ndim))
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of
+from ..importing.stored import is_static
 from . import shapes
 from .edit import constant, insert, ints_of, is_float, substitute
 
@@ -161,7 +162,7 @@ def transposed(model: ir.Model, node: ir.Node) -> bool:
     """
     if node.op_type != "ConvTranspose" or node.domain or not is_float(node.outputs[0]):
         return False
-    weight, static = constant_of(node.inputs[1]), _sizes(node)
+    weight, static = _numbers(node.inputs[1]), _sizes(node)
     out = shapes.static_of_sample(node.outputs[0])
     if weight is None or weight.ndim != 4 or static is None or out is None or len(out) != 3:
         return False
@@ -191,10 +192,9 @@ def transposed(model: ir.Model, node: ir.Node) -> bool:
         outs * s_y * s_x, weight.shape[0] // group, taps_y, taps_x
     )
     graph, name = model.graph, str(node.name)
-    inputs = [node.inputs[0], constant(graph, np.ascontiguousarray(kernel), f"{name}.weight")]
-    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None:
-        inputs.append(constant(graph, np.repeat(bias, s_y * s_x), f"{name}.bias"))
+    inputs = [node.inputs[0], _picked(model, node, 1, kernel)]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        inputs.append(_picked(model, node, 2, np.repeat(np.arange(outs) + 1, s_y * s_x)))
     attributes = {
         "kernel_shape": [taps_y, taps_x],
         "strides": [1, 1],
@@ -220,6 +220,32 @@ def transposed(model: ir.Model, node: ir.Node) -> bool:
         node, "Slice", [value, *(constant(graph, a, f"{name}.crop_{i}") for i, a in enumerate(limits))]
     )
     return True
+
+
+def _numbers(weight: ir.Value | None) -> np.ndarray | None:
+    """The numbers of the elements of a weight, from 1 on, in its shape; None where it depends on an input."""
+    static = shapes.static_of(weight)
+    if static is None or (constant_of(weight) is None and not is_static(weight)):
+        return None
+    return np.arange(1, math.prod(static) + 1).reshape(static)
+
+
+def _picked(model: ir.Model, node: ir.Node, index: int, numbers: np.ndarray) -> ir.Value:
+    """Elements of an input by their numbers, 0 for a zero; what is quantized is moved as it is."""
+    value, graph, name = node.inputs[index], model.graph, f"{node.name}.{('', 'weight', 'bias')[index]}"
+    array = constant_of(value)
+    if array is not None:
+        return constant(graph, np.append(np.zeros(1, array.dtype), array.ravel())[numbers], name)
+    assert value is not None
+    assert value.dtype is not None
+    flat = insert(node, "Reshape", [value, constant(graph, np.array([-1]), f"{name}.flat")], f"{name}/flat")
+    if not numbers.all():
+        zero = constant(graph, np.zeros(1, value.dtype.numpy()), f"{name}.zero")
+        flat = insert(node, "Concat", [flat, zero], f"{name}/and_zero", {"axis": 0})
+    places = constant(graph, numbers.ravel() - 1, f"{name}.places")  # -1 is the zero at the end
+    picked = insert(node, "Gather", [flat, places], f"{name}/picked", {"axis": 0})
+    shape = constant(graph, np.array(numbers.shape), f"{name}.shape")
+    return insert(node, "Reshape", [picked, shape], f"{name}/shaped")
 
 
 def _sizes(node: ir.Node) -> list[int] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ...ir.errors import LimitError
 from ...ir.graph import is_dialect
 from ..analysis.cost import estimate
 from .moves import Moves
@@ -61,6 +62,14 @@ def price(model: ir.Model) -> Price:
     return Price(found.complexity, found.bootstraps, sum(is_dialect(n, "Encrypt") for n in model.graph))
 
 
+def _price_or_none(model: ir.Model) -> Price | None:
+    """The price; None where a maximum would have to compare what no table takes."""
+    try:
+        return price(model)
+    except LimitError:
+        return None
+
+
 def improve(
     model: ir.Model,
     finder: type[Finder],
@@ -92,9 +101,11 @@ def improve(
             backup = model.clone()
             rewrite()
             RemoveUnusedNodesPass()(model)
-            after = price(model)
-            if current.allows(after) and (
-                not strictly or after.complexity < current.complexity * (1 - TOLERANCE)
+            after = _price_or_none(model)
+            if (
+                after is not None
+                and current.allows(after)
+                and (not strictly or after.complexity < current.complexity * (1 - TOLERANCE))
             ):
                 current, changed, modified = after, True, True
             else:
