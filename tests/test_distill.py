@@ -113,6 +113,34 @@ def test_before_training_the_student_computes_what_onnxruntime_does(tmp_path, ac
     assert np.isclose(found, wanted, atol=1e-4).mean() > 0.97  # ties may be rounded the other way
 
 
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [
+        ("Greater", [np.float32(0.2)], {}),
+        ("GreaterOrEqual", [np.float32(0.2)], {}),
+        ("Less", [np.float32(0.2)], {}),
+        ("LessOrEqual", [np.float32(0.2)], {}),
+        ("Cast", [], {"to": int(ir.DataType.INT64)}),
+        ("Cast", [], {"to": int(ir.DataType.BOOL)}),
+        ("Slice", [np.array([-1]), np.array([-9]), np.array([1]), np.array([-2])], {}),
+        ("Slice", [np.array([1]), np.array([4]), np.array([1]), np.array([2])], {}),
+    ],
+)
+def test_an_operator_computes_what_onnxruntime_does_and_passes_gradients(op, constants, attributes):
+    from onnx_fhe.passes.distilling.operators import OPERATORS
+
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([5, 6]))
+    given = [ir.Value(name=f"c{i}", const_value=ir.tensor(c)) for i, c in enumerate(constants)]
+    node = ir.node(op, [x, *given], attributes)
+    data = np.random.default_rng(0).normal(0, 2, (5, 6)).astype(np.float32)
+    (wanted,) = runtime.run_nodes([node], {x: data}, node.outputs, opset=21)
+    tensor = torch.from_numpy(data).requires_grad_()
+    found = OPERATORS[op](node, [tensor, *(torch.from_numpy(np.asarray(c)) for c in constants)])
+    assert np.array_equal(found.detach().numpy(), wanted.astype(np.float32))
+    found.sum().backward()
+    assert tensor.grad.abs().sum() > 0
+
+
 def test_a_seed_gives_the_same_network_and_another_seed_another(tmp_path):
     teacher, data = network(tmp_path), inputs(50, seed=5)
 

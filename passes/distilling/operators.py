@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch.nn import functional as f
+
+from ..removing.adapt import slice_of
+from .quantizers import straight_through
 
 Tensors = Sequence[torch.Tensor | None]
 Operator = Callable[[ir.Node, Tensors], torch.Tensor]
@@ -143,11 +147,35 @@ def _slice(node: ir.Node, x: Tensors) -> torch.Tensor:
     axes = _axes(node, x, 3) or list(range(len(starts)))
     steps = [int(v) for v in x[4].tolist()] if len(x) > 4 and x[4] is not None else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        place = torch.arange(data.shape[axis])[start:end:step] if step > 0 else None
-        if place is None:
-            raise NotImplementedError
-        data = data.index_select(axis, place)
+        size = data.shape[axis]
+        place = np.arange(size)[slice_of(start, end, step, size)]
+        data = data.index_select(axis, torch.from_numpy(place.copy()))
     return data
+
+
+def _compare(how: Any, sign: float) -> Operator:
+    """A comparison as 0 and 1; the gradient is that of a ramp of width 2 (Hubara et al. 2016, 1602.02830)."""
+
+    def compare(_: ir.Node, x: Tensors) -> torch.Tensor:
+        a, b = _pair(x)
+        ramp = (sign * (a - b) / 2 + 0.5).clamp(0, 1)
+        return straight_through(ramp, how(a, b).to(ramp.dtype))
+
+    return compare
+
+
+def _where(_: ir.Node, x: Tensors) -> torch.Tensor:
+    condition, a, b = (t for t in x if t is not None)
+    return condition * a + (1 - condition) * b
+
+
+def _cast(node: ir.Node, x: Tensors) -> torch.Tensor:
+    data, to = _first(x).float(), ir.DataType(_int(node, "to", 1))
+    if to.is_floating_point():
+        return data
+    if to == ir.DataType.BOOL:
+        return straight_through(data, (data != 0).float())
+    return straight_through(data, data.trunc())
 
 
 def _clip(_: ir.Node, x: Tensors) -> torch.Tensor:
@@ -209,6 +237,18 @@ OPERATORS: dict[str, Operator] = {
             "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
         }.items()
     },
+    **{
+        name: _compare(how, sign)
+        for name, how, sign in (
+            ("Greater", torch.gt, 1.0),
+            ("GreaterOrEqual", torch.ge, 1.0),
+            ("Less", torch.lt, -1.0),
+            ("LessOrEqual", torch.le, -1.0),
+        )
+    },
+    "Where": _where,
+    "Cast": _cast,
+    "Not": lambda _, x: 1 - _first(x),
     "Gemm": _gemm,
     "Conv": _conv,
     "AveragePool": _average_pool,

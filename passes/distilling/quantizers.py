@@ -16,7 +16,8 @@ HALVINGS = 14
 
 def straight_through(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
     """The value of ``rounded`` with the gradient of ``exact``."""
-    return exact + (rounded - exact).detach()
+    # In this order the value is that of ``rounded`` to the last bit.
+    return rounded.detach() + (exact - exact.detach())
 
 
 class Budget:
