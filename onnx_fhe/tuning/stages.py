@@ -89,4 +89,5 @@ def _bytes(model: ir.Model) -> bytes:
 
 
 def _model(content: bytes) -> ir.Model:
-    return ir.from_proto(onnx.ModelProto.FromString(content))
+    model: ir.Model = ir.from_proto(onnx.ModelProto.FromString(content))
+    return model
