@@ -10,8 +10,9 @@ import typer
 
 from . import output, watch
 from .options import (
-    CALIBRATION_HELP,
+    Backend,
     Bind,
+    Calibration,
     Json,
     Limits,
     Machine,
@@ -28,9 +29,7 @@ from .options import (
 
 def compile_(
     model: Model,
-    calibration: Annotated[
-        Path, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP, show_default=False)
-    ],
+    calibration: Calibration,
     out: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT.fhe", help="Where the circuit goes.", show_default=False),
@@ -57,9 +56,7 @@ def compile_(
     ] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = 0.2,
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
-    ] = "concrete",
+    backend: Backend = "concrete",
     page: Annotated[
         Path | None,
         typer.Option("--report", metavar="HTML", help="Write a page about the circuit, too."),

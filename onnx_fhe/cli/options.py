@@ -53,6 +53,10 @@ CALIBRATION_HELP = (
     "An .npz with one array for each model input under its name, samples on axis 0 (one array of any name"
     " will do for a single input)."
 )
+Calibration = Annotated[
+    Path, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP, show_default=False)
+]
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")]
 RangeModes = Annotated[
     RangeMode,
     typer.Option(

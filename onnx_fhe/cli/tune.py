@@ -12,10 +12,12 @@ import typer
 
 from . import frontier, output, watch
 from .options import (
-    CALIBRATION_HELP,
+    Backend,
     Bind,
+    Calibration,
     Json,
     Limits,
+    Machine,
     Margin,
     Model,
     Plugins,
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
 
 def tune_(
     model: Model,
-    calibration: Annotated[
-        Path, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP, show_default=False)
-    ],
+    calibration: Calibration,
     data: Annotated[
         Path,
         typer.Option(
@@ -147,15 +147,8 @@ def tune_(
     ] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = 0.2,
-    machine: Annotated[
-        Path | None,
-        typer.Option(
-            "--machine", metavar="FILE", help="Price with this profile (of `onnx-fhe calibrate-cost`)."
-        ),
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")
-    ] = "concrete",
+    machine: Machine = None,
+    backend: Backend = "concrete",
     page: Annotated[
         Path | None,
         typer.Option("--report", metavar="HTML", help="Write a page about the best circuit and the search."),
