@@ -24,6 +24,18 @@ CIRCUITS = (
     "predicted",
 )
 
+SHORT = (
+    "model",
+    "circuit",
+    "test",
+    "bootstraps",
+    "complexity, G",
+    "encrypted, s",
+    "of the peer's best",
+    "over the limit",
+)
+"""What is told first; the whole follows."""
+
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The whole report: circuits, how the peer's were chosen, and what either side takes to have."""
@@ -33,7 +45,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     parts = [f"`{report['command']}`, {where}"]
     rows = [row for m in report["models"] for row in _rows(m)]
     if rows:
-        parts += [_table(CIRCUITS, rows), _reading(report)]
+        short = [[row[CIRCUITS.index(name)] for name in SHORT] for row in rows]
+        names = tuple("accuracy" if name == "test" else name for name in SHORT)
+        parts += [_table(names, short), _reading(report), _table(CIRCUITS, rows)]
     parts += ["\n".join(f"- {_choice(m, report['max_accuracy_drop'])}" for m in report["models"])]
     if all("import_seconds" in report[side] for side in ("peer", "ours")):
         parts.append(_sides(report))
