@@ -77,7 +77,7 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     classical.drop_zip_maps(proto)
     bind_axes(proto, sizes)
     bind_to(proto, shapes)
-    model = ir.from_proto(convert(proto, limits))
+    model = _deserialized(convert(proto, limits))
     dialect.strip(model)
     RemoveInitializersFromInputsPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -99,6 +99,21 @@ def _unpack(model: ir.Model) -> None:
                 doc_string=tensor.doc_string,
                 metadata_props=dict(tensor.metadata_props),
             )
+
+
+def _deserialized(proto: onnx.ModelProto) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except ir.serde.SerdeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelError(
+            "the model holds something that cannot be read",
+            found=str(cause).split(". ")[0][:300],
+            allowed="tensors of numbers",
+            do="export the model with tensors for inputs and outputs",
+        ) from error
 
 
 def _strip_dialect(proto: onnx.ModelProto) -> None:

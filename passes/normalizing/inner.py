@@ -9,6 +9,7 @@ from ...ir.movement import Movements
 from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import linear_of
 from ..analysis.regions import POOLS, server_nodes
+from ..importing.detect import is_foreign
 from . import choices, largest, matrices, reductions, whole
 from .edit import rank_of
 
@@ -20,14 +21,15 @@ _RULES = (
     reductions.division,
     largest.hardmax,
     largest.place_of_largest,
-    whole.arithmetic_in_floats,
-    whole.read_as_numbers,
     choices.choose_by_sum,
     choices.function_before_pool,
     choices.log_softmax,
     choices.one_hot,
     choices.embedding,
 )
+_WHOLE = (whole.arithmetic_in_floats, whole.read_as_numbers)
+_CONDITIONS = (whole.conditions_as_numbers,)
+"""Of models that another tool has quantized."""
 _IMAGE = 4
 
 
@@ -52,14 +54,16 @@ def rewrite(model: ir.Model) -> bool:
     last = {n for n in server if not any(r in inside for o in n.outputs for r in o.consumers())}
     if len(last) == len(server):
         last = set()  # nothing else would run encrypted
-    everything = not any(linear_of(n) is not None for n in server)
+    foreign = is_foreign(model)
+    everything = not foreign and not any(linear_of(n) is not None for n in server)
+    rules = (*(_CONDITIONS if foreign else _WHOLE), *_RULES)
     for node in server:
         if everything and probe(node, variable_inputs(node)) and whole.returned_as_number(model, node):
             modified = True
             continue
         if node in last:
             continue  # what comes last (in a network without a linear layer) may still be left to the client
-        if any(rule(model, node) for rule in _RULES):
+        if any(rule(model, node) for rule in rules):
             modified = True
         elif not _known(node, moves, probe):
             modified |= matrices.as_dense(model, node)

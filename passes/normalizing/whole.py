@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -14,18 +16,27 @@ def read_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
 
     So it can be quantized, and be rounded to a whole number again behind that.
     """
+    return _as_numbers(node, _is_whole)
+
+
+def conditions_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+    """The same for conditions alone: in models that another tool has quantized, whole numbers are codes."""
+    return _as_numbers(node, lambda value: value.dtype is ir.DataType.BOOL)
+
+
+def _as_numbers(node: ir.Node, wanted: Callable[[ir.Value], bool]) -> bool:
     if node.domain or node.op_type == "Cast":
         return False
     several = len(variable_inputs(node)) > 1
     modified = False
     for index, value in enumerate(node.inputs):
-        if value is None or constant_of(value) is not None or not _is_whole(value):
+        if value is None or constant_of(value) is not None or not wanted(value):
+            continue
+        if not several and not value.is_graph_input():
             continue
         source = value.producer()
         given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
-        if (given is not None and given.dtype is ir.DataType.FLOAT) or not (
-            several or value.is_graph_input()
-        ):
+        if given is not None and given.dtype is ir.DataType.FLOAT:
             continue
         back = _same_again(value) or _number_and_back(node, value, f"{node.name}/{index}")
         node.replace_input_with(index, back)

@@ -598,12 +598,12 @@ def weight_of_complex(_: Path) -> onnx.ModelProto:
     return weight(lambda t: t.CopyFrom(numpy_helper.from_array(np.ones((4, 3), np.complex64), "w")))
 
 
-@case()
+@case(fine=True)
 def weight_of_bfloat16(_: Path) -> onnx.ModelProto:
     return weight(lambda t: t.CopyFrom(helper.make_tensor("w", TensorProto.BFLOAT16, [4, 3], [1.0] * 12)))
 
 
-@case()
+@case(fine=True)
 def weight_of_float16(_: Path) -> onnx.ModelProto:
     return weight(lambda t: t.CopyFrom(numpy_helper.from_array(np.ones((4, 3), np.float16), "w")))
 
