@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, constant_of, variable_inputs
-from ..analysis.linear import linear_of
+from ...ir.graph import constant_of, variable_inputs
 from .operators import OPERATORS
-from .quantizers import Factors, FakeActivation, FakeWeight, Lattice
+from .places import find_tables
+from .quantizers import Factors, FakeActivation, FakeWeight
 from .reading import base_of, feeds_join, quantizers, weight_nodes
 from .table import Table, free_norm
 
@@ -63,7 +63,7 @@ class Student(nn.Module):
                 quantizer.scale, quantizer.zero_point, quantizer.low, quantizer.high, free
             )
         self._add_constants()
-        self.tables = self._find_tables(bits, noise) if bits else []
+        self.tables = find_tables(self, bits, noise) if bits else []
         self._rounded = {t.base: t for t in self.tables}
         self._through = {t.base: self.readers(t) for t in self.tables}
         self.register_everything()
@@ -135,40 +135,6 @@ class Student(nn.Module):
         producers = [v.producer() for v in variable_inputs(node)]
         return any(p is not None and p.op_type == "MatMul" for p in producers)
 
-    def _find_tables(self, bits: int, noise: float) -> list[Table]:
-        found: dict[ir.Value, Table] = {}
-        for quantizer in self.quantizers:
-            base = base_of(quantizer.source)
-            if base in found or not self.encrypted(base):
-                continue
-            producer = base.producer()
-            while producer is not None and producer.op_type in LAYOUT and producer.op_type != "Transpose":
-                before = producer.inputs[0]
-                producer = before.producer() if before is not None else None
-            linear = linear_of(producer) if producer is not None else None
-            direct = base.producer() is producer
-            if linear is None or not direct:
-                found[base] = Table(base, self._lattice(base, 1, bits, noise), None, None, None, quantizer)
-                continue
-            dq = linear.node.inputs[1].producer()  # type: ignore[union-attr]
-            weight = self.weights.get(dq) if dq is not None else None
-            found[base] = Table(
-                base,
-                self._lattice(base, linear.channel_axis, bits, noise),
-                linear,
-                weight,
-                self._feeding(linear.node),
-                quantizer,
-                fresh=not self._behind_table(base),
-            )
-        return list(found.values())
-
-    @staticmethod
-    def _lattice(base: ir.Value, axis: int, bits: int, noise: float) -> Lattice:
-        shape = list(base.shape or [])
-        size = shape[axis % len(shape)] if len(shape) > 1 else 1
-        return Lattice(bits, noise, size if isinstance(size, int) else 1, axis % max(1, len(shape)))
-
     def encrypted(self, value: ir.Value) -> bool:
         """Whether a value comes from behind a quantizer: before it, the client computes."""
         pending, seen = [value], set()
@@ -182,7 +148,7 @@ class Student(nn.Module):
             pending.extend(variable_inputs(producer))
         return False
 
-    def _behind_table(self, value: ir.Value) -> bool:
+    def behind_table(self, value: ir.Value) -> bool:
         """Whether a quantizer of the encrypted part comes before a value."""
         inner = {n for n, q in self._at.items() if self.encrypted(q.source)}
         pending, seen = [value], set()
@@ -195,16 +161,6 @@ class Student(nn.Module):
             seen.add(producer)
             pending.extend(variable_inputs(producer))
         return False
-
-    def _feeding(self, node: ir.Node) -> FakeActivation | None:
-        value = node.inputs[0]
-        while value is not None and (producer := value.producer()) is not None:
-            if producer in self.activations:
-                return self.activations[producer]
-            if producer.op_type not in LAYOUT:
-                return None
-            value = producer.inputs[0]
-        return None
 
     def readers(self, table: Table) -> set[ir.Node]:
         """The element-wise operators that lie between the base and a quantizer."""
@@ -259,7 +215,7 @@ class Student(nn.Module):
         behind = {t.linear.node: t for t in self.tables if t.linear is not None}
         for node, dq in weight_nodes(self.model):
             table = behind.get(node)
-            if not self._behind_table(node.outputs[0]):
+            if not self.behind_table(node.outputs[0]):
                 continue
             codes = self.weights[dq].codes()
             rows = codes.T if node.op_type == "MatMul" else codes.flatten(1)
