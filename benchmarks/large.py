@@ -180,6 +180,13 @@ def resnet() -> onnx.ModelProto:
     return _model(nodes, weights, ["N", 3, 224, 224], ["N", 1000])
 
 
+def images(rng: np.random.Generator) -> np.ndarray:
+    """Patches of colour, dark and bright: of mere noise a network of random weights tells none apart."""
+    patches = rng.normal(size=(IMAGES, 3, 7, 7)) * rng.uniform(0.2, 2.0, (IMAGES, 1, 1, 1))
+    fine = rng.normal(size=(IMAGES, 3, 224, 224)) / 10
+    return (patches.repeat(32, axis=2).repeat(32, axis=3) + fine).astype(np.float32)
+
+
 def _model(nodes: list, weights: list, x: list, y: list) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -264,7 +271,7 @@ def main() -> None:
         if given.resnet:
             print("the size of ResNet-18")
             onnx.save(resnet(), path)
-            data = {"x": rng.normal(size=(IMAGES, 3, 224, 224)).astype(np.float32)}
+            data = {"x": images(rng)}
             records["resnet"] = stages(path, data, given.pipeline)
     if given.plot and found:
         plot(found, given.plot)

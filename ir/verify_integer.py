@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from .dialect import DOMAIN
 from .errors import VerificationError
-from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, int_of, is_dialect
+from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
 from .intervals import EXACT, Interval, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
 from .sides import Side, sides_of
@@ -102,12 +102,13 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         array = constant_of(value)
         if array is None:
             raise _broken(node, "a constant is not an initializer", repr(value.name), "folded constants")
-        if array.dtype.kind == "f" and node.op_type not in SIZES and not _is_integer(array):
+        whole = array.dtype.kind != "f" or once(value, "whole", _is_integer)
+        if node.op_type not in SIZES and not whole:
             raise _broken(
                 node, "a constant of the encrypted part is not an integer", repr(value.name), "integers"
             )
         # Whole numbers are places and sizes: an end at 2^63 - 1 means all the rest.
-        if array.dtype.kind == "f" and array.size and np.abs(array).max() >= EXACT:
+        if array.dtype.kind == "f" and max(map(abs, extremes_of(value) or (0.0,))) >= EXACT:
             raise _broken(node, "a constant is too large to be exact", repr(value.name), "below 2^24")
     for value in (*given, *node.outputs):
         if given.get(value) is not Side.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):

@@ -122,11 +122,13 @@ class Normalize(Pass):
 def _rewrite(model: ir.Model) -> None:
     """Apply the rules until none has anything left to do."""
     for _ in range(_MOST_SWEEPS):
+        nodes = list(model.graph)
         with remembering_names():
             modified = _sweep(model)
         if not modified and not inner.rewrite(model):
             return
-        _fold(model)
+        # Where only constants and attributes changed, every value means what it meant, and has its shape.
+        _fold(model, inferred=nodes == list(model.graph) and shapes.all_known(model))
 
 
 def _sweep(model: ir.Model) -> bool:

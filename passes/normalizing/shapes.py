@@ -75,6 +75,11 @@ def static_of(value: ir.Value | None) -> list[int] | None:
     return None if dims is None or not all(isinstance(d, int) for d in dims) else [int(str(d)) for d in dims]
 
 
+def all_known(model: ir.Model) -> bool:
+    """Whether every value of the graph has a shape without open axes."""
+    return all(_clear(o) for n in model.graph for o in n.outputs if o.name)
+
+
 def _clear(value: ir.Value) -> bool:
     dims = dims_of(value)
     return dims is not None and all(isinstance(d, int) or d == BATCH for d in dims)

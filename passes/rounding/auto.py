@@ -24,7 +24,7 @@ LARGE = 2**34
 """Multiplications on the calibration data's way through a network, past which trying every setting takes too
 long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers (of
 more than ``TABLES`` tables too)."""
-SAMPLES, TRIALS, TABLES = 8, 8, 100
+SAMPLES, TRIALS, TABLES = 8, 8, 32
 
 
 def choose(
