@@ -130,6 +130,11 @@ SINGLE: dict[str, tuple[str, dict[str, np.ndarray], float]] = {
     "layer norm": ("y = LayerNormalization(x, w)", {"w": normal(6)}, 0.1),
     "lp pool": ("y = LpPool<kernel_shape=[2,2], p=3, ceil_mode=1, strides=[2,2]>(x)", {}, 0.25),
     "log softmax": ("y = LogSoftmax<axis=-1>(x)", {}, 0.1),
+    "a larger constant": (
+        "m = Slice(x, zero, one, three) y = Add(c, m)",
+        {"c": normal(1, 2, 5, 4), "zero": np.int64([0]), "one": np.int64([1]), "three": np.int64([3])},
+        0.02,
+    ),
     "cumulative sum": ("y = CumSum(x, a)", {"a": np.int64(2)}, 0.02),
     "hardmax": ("y = Hardmax<axis=-1>(x)", {}, 0.3),
     "average over blocks": (

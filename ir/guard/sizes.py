@@ -237,7 +237,7 @@ def _bound(type_: onnx.TypeProto) -> onnx.TypeProto:
     copy = onnx.TypeProto()
     copy.CopyFrom(type_)
     for axis, dim in enumerate(copy.tensor_type.shape.dim):
-        if not dim.HasField("dim_value"):
+        if not dim.dim_value:  # none of a tensor is little; one of it, of which it may be run, is not
             dim.dim_value = FREE if axis else BATCH
     return copy
 

@@ -15,7 +15,7 @@ from ..analysis.elementwise import ElementwiseProbe
 from . import shapes
 from .edit import constant, insert, ints_of
 
-_PAIRS = frozenset(
+BROADCASTING = frozenset(
     {
         "Add",
         "And",
@@ -118,7 +118,7 @@ class Lifting:
             return self._reduce
         if op in _AXIS:
             return self._along
-        if op in _PAIRS:
+        if op in BROADCASTING:
             return self._pair
         if len(variable) == 1 and len(node.outputs) == 1 and self.probe(node, variable):
             return self._pair

@@ -8,10 +8,32 @@ import onnx_ir as ir
 from ...ir import runtime
 from ...ir.graph import constant_of, int_of, variable_inputs
 from ..analysis.elementwise import ElementwiseProbe
+from . import shapes
+from .axes import BROADCASTING
 from .edit import constant, insert, is_float, rank_of, substitute
 
 _GRID = np.concatenate([np.linspace(-50, 50, 2001), np.linspace(-2, 2, 2001)])
 """Where a function is tried that may stand in front of max-pooling as well as behind."""
+
+
+def spread(model: ir.Model, node: ir.Node) -> bool:
+    """A tensor that a larger constant meets is spread first: tables keep shapes."""
+    variable, result = variable_inputs(node), node.outputs[0] if node.outputs else None
+    if node.op_type not in BROADCASTING or node.domain or len(variable) != 1 or result is None:
+        return False
+    value = variable[0]
+    before, after = shapes.dims_of(value), shapes.dims_of(result)
+    if before is None or after is None or before == after or len(before) != len(after):
+        return False
+    if before[0] != after[0] or not all(isinstance(d, int) for d in after[1:]):
+        return False
+    target = constant(model.graph, np.array([1, *after[1:]], np.int64), f"{node.name}.shape")
+    wide = insert(node, "Expand", [value, target], f"{node.name}/spread")
+    wide.dtype, wide.shape = value.dtype, result.shape
+    for index, given in enumerate(node.inputs):
+        if given is value:
+            node.replace_input_with(index, wide)
+    return True
 
 
 def split_to_slices(model: ir.Model, node: ir.Node) -> bool:

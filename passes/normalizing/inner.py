@@ -14,6 +14,7 @@ from . import choices, largest, matrices, reductions, whole
 from .edit import rank_of
 
 _RULES = (
+    choices.spread,
     reductions.normalization,
     reductions.norm,
     reductions.local_response,

@@ -723,6 +723,11 @@ def input_of_terabytes(_: Path) -> onnx.ModelProto:
 
 
 @case()
+def input_of_no_samples_of_terabytes(_: Path) -> onnx.ModelProto:
+    return model([node("Relu", ["x"])], x=(0, 10**6, 10**6))
+
+
+@case()
 def input_that_overflows(_: Path) -> onnx.ModelProto:
     return model([node("Relu", ["x"])], x=(2**62, 2**62))
 
