@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from .frontier import Point
 from .judge import Judge
-from .space import STEPS, TRAINED, Parameters, Space, untrained
+from .space import STEPS, TRAINED, Parameters, Space, student, untrained
 
 SIXTEENTHS = (14, 12, 10, 8, 4, 0)
 """Shares of the neurons that go, in the order in which they are looked at."""
@@ -54,16 +54,16 @@ class Ladder:
         for bits in WIDTHS:
             for count in [*spread[: MOST_COUNTS - 1], 0] if len(spread) > MOST_COUNTS else spread:
                 for share in SIXTEENTHS if not self.space.quantized else (0,):
-                    rung = {"layers": count, "neurons": share, "rounding": bits, "distill": trained}
-                    self._rungs.append(self.space.complete(rung))
+                    size = {"layers": count, "neurons": share, "rounding": bits}
+                    self._rungs.append(student(self.space, trained, **size))
 
     def first(self) -> list[Parameters]:
         """What comes before all else: something plain; then a student half as large, trained briefly."""
         plain = self.space.complete({})
         if not self.space.trains:
             return [plain]
-        removed = {"layers": len(self.space.layers) - 1, "neurons": 8}
-        return [plain, self.space.complete({**({} if self.space.quantized else removed), "distill": 1})]
+        removed = {} if self.space.quantized else {"layers": len(self.space.layers) - 1, "neurons": 8}
+        return [plain, student(self.space, 1, **removed)]
 
     def next(self, known: Known, elapsed: float) -> Parameters | None:
         """What to try now; None where the ladder is done.

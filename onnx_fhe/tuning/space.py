@@ -171,6 +171,7 @@ class Space:
 
 _PLAIN: Parameters = {"weights": 6, "inputs": 8, "activations": 8, "rounding": 4}
 """Good to any network, and made in seconds. Weights up to ``NORM``, inputs and activations cost nothing."""
+_STUDENT: Parameters = {"weights": 4, "activations": 6}
 TRAINED = 2
 """Of ``STEPS``: in earnest."""
 
@@ -197,8 +198,20 @@ _PRESETS: dict[str, Parameters] = {
 
 
 def untrained(space: Space, chosen: Mapping[str, Any]) -> Parameters:
-    """The same without training: it costs about the same, and is made in seconds."""
-    return space.complete({**chosen, "distill": 0})
+    """The same size without training: it costs about the same, and is made in seconds."""
+    wide = {n: _PLAIN[n] for n in _STUDENT}
+    return space.complete({**chosen, **wide, "distill": 0})
+
+
+def student(space: Space, steps: int, **size: int) -> Parameters:
+    """A trained network: of fewer bits, for steps of training are as large as those of its weights.
+
+    Args:
+        space: What may be chosen.
+        steps: Of ``STEPS``, by number.
+        size: What else is chosen.
+    """
+    return space.complete({**(_STUDENT if steps else {}), **size, "distill": steps})
 
 
 def cheaper(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
