@@ -331,3 +331,15 @@ def test_a_table_does_not_move_behind_a_pool_that_could_not_compare_its_inputs(t
     program = onnx_fhe.compile(path, data, pipeline=pipeline, backend="reference", check_samples=4)
     wanted = run(load(path), {"x": data})["y"]
     assert np.abs(program.run(data).outputs["y"] - wanted).max() < 0.2 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("pipeline", [FINE, "balanced"])
+def test_one_number_for_each_sample(pipeline, tmp_path):
+    path = saved(tmp_path, "(float[3] x) => (float[3] y) { a = Gelu(x) y = Add(a, x) }", opset=20)
+    model = load(path)
+    Normalize()(model)
+    assert not Normalize()(model).modified
+    data = normal(96)
+    program = onnx_fhe.compile(path, data, pipeline=pipeline, backend="reference")
+    wanted = run(model, {"x": data})["y"]
+    assert np.abs(program.run(data).outputs["y"] - wanted).max() < 0.15 * np.abs(wanted).max()

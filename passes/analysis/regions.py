@@ -114,7 +114,9 @@ def _prepared(model: ir.Model) -> set[ir.Node]:
         if node.op_type == "Identity" and read and read[0].is_graph_input():
             found.add(node)
         if (node.op_type == "Cast" or may_move(node)) and all(
-            v.dtype is not ir.DataType.FLOAT and (v.is_graph_input() or v.producer() in found) for v in read
+            (v.dtype is not ir.DataType.FLOAT or (node.op_type == "Reshape" and _is_flat(v)))
+            and (v.is_graph_input() or v.producer() in found)
+            for v in read
         ):
             found.add(node)
     return found
@@ -125,6 +127,8 @@ def _returned(model: ir.Model) -> set[ir.Node]:
     found: set[ir.Node] = set()
     for output in model.graph.outputs:
         node = output.producer()
+        if node is not None and node.op_type == "Reshape" and _is_flat(output) and not output.uses():
+            found.add(node)
         if node is None or node.op_type != "Cast" or output.uses() or output.dtype is ir.DataType.FLOAT:
             continue
         source = node.inputs[0]
@@ -135,6 +139,11 @@ def _returned(model: ir.Model) -> set[ir.Node]:
         if before is not None and before.op_type == "Round" and len(list(source.uses())) == 1:
             found.add(before)
     return found
+
+
+def _is_flat(value: ir.Value) -> bool:
+    """Whether a tensor has samples and no other axis."""
+    return value.shape is not None and len(value.shape) == 1
 
 
 def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:

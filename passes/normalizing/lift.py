@@ -16,7 +16,7 @@ from .edit import constant
 
 
 def needed(model: ir.Model) -> bool:
-    """Whether a float tensor of the encrypted part has its samples elsewhere than on axis 0."""
+    """Whether a float tensor of the encrypted part has samples elsewhere than on axis 0, or no other axis."""
     for value in model.graph.inputs:
         dims = shapes.dims_of(value)
         if not dims or dims[0] != shapes.BATCH:
@@ -24,7 +24,7 @@ def needed(model: ir.Model) -> bool:
     for node in server_nodes(model):
         for output in node.outputs:
             dims = shapes.dims_of(output)
-            if output.dtype is ir.DataType.FLOAT and (not dims or dims[0] != shapes.BATCH):
+            if output.dtype is ir.DataType.FLOAT and (not dims or dims[0] != shapes.BATCH or len(dims) < 2):
                 return True
     return False
 
