@@ -7,6 +7,7 @@ import torch
 from .companion import Companion
 from .quantizers import FakeWeight
 from .samples import Samples
+from .sparsity import BEGIN, END
 from .student import Student
 
 FILLED = 3.0
@@ -52,19 +53,50 @@ class Spread(Companion):
 
 
 class Widths(Companion):
-    """How far neurons exceed the sum of weights with which their accumulator fits.
+    """Narrows budgets (``Budget``) to what accumulators hold, along the cubic of ``Sparsity``.
 
-    What exceeds it is cut off in every step (``Budget``); the penalty draws weights to where little is cut.
+    What exceeds a budget is cut off in every step; the penalty draws weights to where little is cut.
+
+    Args:
+        weights: Those with a budget are narrowed.
+        strength: Weight of the penalty on how far a neuron's sum exceeds its budget.
     """
 
     def __init__(self, weights: list[FakeWeight], strength: float) -> None:
-        self.weights, self.strength = weights, strength
+        self.weights = [w for w in weights if w.budget is not None]
+        self.strength = strength
+        self._first: list[float] = []
+        for weight in self.weights:
+            assert weight.budget is not None
+            largest = float(weight.budget.sums(weight.latent.detach() * weight.mask).max())
+            self._first.append(max(largest, float(weight.budget.most)))
+        self._narrow(1.0 if self._first == [float(w.budget.most) for w in self.weights if w.budget] else 0.0)
+
+    def before(self, step: int, done: float) -> None:  # noqa: ARG002
+        """See ``Companion``."""
+        if not self._done and done >= BEGIN:
+            self._narrow(min(1.0, (done - BEGIN) / (END - BEGIN)))
+
+    def complete(self, done: float) -> bool:  # noqa: ARG002
+        """See ``Companion``."""
+        return self._done
+
+    def finish(self) -> None:
+        """See ``Companion``."""
+        self._narrow(1.0)
 
     def penalty(self, batch: Samples) -> torch.Tensor | None:  # noqa: ARG002
         """See ``Companion``."""
         found = [torch.zeros(())]
         for weight in self.weights:
-            if weight.budget is not None:
-                sums = weight.budget.sums(weight.latent * weight.mask)
-                found.append(torch.relu(sums / weight.budget.most - 1.0).mean())
+            assert weight.budget is not None
+            sums = weight.budget.sums(weight.latent * weight.mask)
+            found.append(torch.relu(sums / weight.budget.now - 1.0).mean())
         return self.strength * torch.stack(found).sum()
+
+    def _narrow(self, progress: float) -> None:
+        for weight, first in zip(self.weights, self._first, strict=True):
+            assert weight.budget is not None
+            most = weight.budget.most
+            weight.budget.now = most + (first - most) * (1.0 - progress) ** 3
+        self._done = progress >= 1.0

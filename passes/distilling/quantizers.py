@@ -31,10 +31,14 @@ class Budget:
     Args:
         most: Largest sum of a neuron's absolute integers.
         axis: Of the neurons.
+
+    Attributes:
+        now: Largest sum at the moment; ``most`` in the end, more while training gets used to it.
     """
 
     def __init__(self, most: int, axis: int) -> None:
         self.most, self.axis = most, axis
+        self.now = float(most)
 
     def sums(self, weights: torch.Tensor) -> torch.Tensor:
         """The sum of absolute values of each neuron: (neurons)."""
@@ -48,14 +52,14 @@ class Budget:
             top: Largest integer.
         """
         rows = weights.abs().movedim(self.axis, 0).flatten(1)
-        if bool((rows.round().clamp(max=top).sum(dim=1) <= self.most).all()):
+        if bool((rows.round().clamp(max=top).sum(dim=1) <= self.now).all()):
             return weights
         low = torch.zeros(len(rows), 1)
         high = rows.amax(dim=1, keepdim=True)
-        first = rows.round().clamp(max=top).sum(dim=1, keepdim=True) <= self.most
+        first = rows.round().clamp(max=top).sum(dim=1, keepdim=True) <= self.now
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            fits = (rows - middle).relu().round().clamp(max=top).sum(dim=1, keepdim=True) <= self.most
+            fits = (rows - middle).relu().round().clamp(max=top).sum(dim=1, keepdim=True) <= self.now
             low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
         amount = torch.where(first, torch.zeros_like(high), high).reshape(
             [-1 if i == self.axis else 1 for i in range(weights.ndim)]
