@@ -343,3 +343,14 @@ def test_one_number_for_each_sample(pipeline, tmp_path):
     program = onnx_fhe.compile(path, data, pipeline=pipeline, backend="reference")
     wanted = run(model, {"x": data})["y"]
     assert np.abs(program.run(data).outputs["y"] - wanted).max() < 0.15 * np.abs(wanted).max()
+
+
+def test_a_resize_to_sizes_that_hold_the_batch(tmp_path):
+    body = """(float[1,2,3,4] x) => (float[1,2,6,8] y) {
+        r = Relu(x) y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric">(r, , , sizes) }"""
+    path = saved(tmp_path, body, sizes=np.int64([1, 2, 6, 8]))
+    model = normalized(path)
+    assert model.graph.inputs[0].shape[0] == "N"
+    data = normal(5, 2, 3, 4)
+    wanted = np.maximum(data, 0).repeat(2, axis=2).repeat(2, axis=3)
+    np.testing.assert_array_equal(run(model, {"x": data})["y"], wanted)

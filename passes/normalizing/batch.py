@@ -22,7 +22,7 @@ def free(model: ir.Model) -> bool:
     """Name axis 0 of every input ``N``, where the model computes each sample of a batch by itself.
 
     The batch may be free, or written into the file (1, or any other size). A batch that is written into the
-    targets of Reshape and Expand is rewritten to -1 or 1. A model that mixes its samples keeps a batch of 1.
+    targets of Reshape, Expand and Resize is rewritten. A model that mixes its samples keeps a batch of 1.
 
     Returns:
         Whether the batch axis is free now.
@@ -60,8 +60,10 @@ def free(model: ir.Model) -> bool:
     if samples is not None and _same_in_batch(model, samples, size):
         shapes.infer(model)
         return True
-    for node, shape in undo:
-        node.replace_input_with(1, shape)
+    for node, index, shape in undo:
+        node.replace_input_with(index, shape)
+        if node.op_type == "Resize":
+            node.attributes.pop("axes")
     _set_batch(inputs, size)
     shapes.infer(model)
     if size > 1:
@@ -174,22 +176,34 @@ def _close(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.allclose(found, expected, rtol=1e-4, atol=1e-5 * scale + 1e-7, equal_nan=True))
 
 
-def _open_targets(model: ir.Model, size: int) -> list[tuple[ir.Node, ir.Value]]:
-    """Rewrite constant targets of the batch's size: of Reshape to (-1, ...), of Expand to (1, ...)."""
-    undo: list[tuple[ir.Node, ir.Value]] = []
+def _open_targets(model: ir.Model, size: int) -> list[tuple[ir.Node, int, ir.Value]]:
+    """Rewrite constant targets of the batch's size: of Reshape to (-1, ...), of Expand to (1, ...).
+
+    Those of Resize are for the other axes then. Returns the inputs that they were.
+    """
+    undo: list[tuple[ir.Node, int, ir.Value]] = []
     for node in list(model.graph):
-        if node.op_type not in ("Reshape", "Expand") or node.domain:
+        index = 3 if node.op_type == "Resize" else 1
+        if node.op_type not in ("Reshape", "Expand", "Resize") or node.domain or len(node.inputs) <= index:
             continue
         target, before, after = (
-            constant_of(node.inputs[1]),
+            constant_of(node.inputs[index]),
             *map(shapes.static_of, (node.inputs[0], node.outputs[0])),
         )
         if target is None or not before or not after or 0 in after or before[0] != size:
             continue
-        if len(target) == len(after) and int(target[0]) == size:
-            old = node.inputs[1]
-            assert old is not None
-            undo.append((node, old))
+        if len(target) != len(after) or int(target[0]) != size:
+            continue
+        if node.op_type == "Resize":
+            roi = constant_of(node.inputs[1])
+            if "axes" in node.attributes or (roi is not None and roi.size):
+                continue
+            node.attributes.add(ir.AttrInt64s("axes", list(range(1, len(after)))))
+            opened = np.array(after[1:], np.int64)
+        else:
             opened = np.array([-1 if node.op_type == "Reshape" else 1, *after[1:]], np.int64)
-            node.replace_input_with(1, constant(model.graph, opened, f"{old.name}_batched"))
+        old = node.inputs[index]
+        assert old is not None
+        undo.append((node, index, old))
+        node.replace_input_with(index, constant(model.graph, opened, f"{old.name}_batched"))
     return undo
