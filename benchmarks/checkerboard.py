@@ -145,7 +145,9 @@ def _row(neurons: int, kept: int | None, given: argparse.Namespace) -> dict[str,
         began = time.perf_counter()
         runs.append(_one(neurons, kept, seed, given))
         took = time.perf_counter() - began
-        print(f"{label(neurons, kept)}, seed {seed}: {took:.1f} s", file=sys.stderr)
+        last = list(runs[-1]["pipelines"].values())[-1]
+        found = f"{100 * last['accuracy']:.1f} %, {last['bits']} bits"
+        print(f"{label(neurons, kept)}, seed {seed}: {found}, {took:.1f} s", file=sys.stderr)
     names = list(runs[0]["pipelines"])
     return {
         "neurons": neurons,
