@@ -6,7 +6,6 @@ with H the second moment of the layer's inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,7 +200,7 @@ def solve(
     """
     integers, scales = [], []
     rows = np.array_split(np.arange(len(weights)), len(moments))
-    made: Sequence[Factor | None] = factors or [None] * len(moments)
+    made: list[Factor | None] = [*factors] if factors else [None] * len(moments)
     for group, h, factor in zip(rows, moments, made, strict=True):
         part = QuantizedWeight(start.integers[group], start.scale[group])
         if method == "gptq":
@@ -239,7 +238,7 @@ def adapt(
     """
     adapted = []
     parts = np.array_split(np.arange(len(weights)), len(rows))
-    covariances: Sequence[np.ndarray | None] = moments or [None] * len(rows)
+    covariances: list[np.ndarray | None] = [*moments] if moments else [None] * len(rows)
     for group, inputs, known in zip(parts, rows, covariances, strict=True):
         a = inputs - inputs.mean(axis=0)
         if known is not None:
