@@ -78,3 +78,25 @@ def test_a_run(root, tmp_path):
             if "8-bit" in name:
                 assert found["bits"] <= 8
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trained_run(root, tmp_path):
+    options = ["--trained", "--seeds", "1", "--epochs", "2", "--steps", "60", "--pruned", "4"]
+    options += ["--pruned-neurons", "10", "--backend", "reference"]
+    files = ["--json", tmp_path / "out.json", "--plot", tmp_path / "out.png"]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "checkerboard.py", *options, *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    (row,) = report["rows"]
+    ((name, found),) = row["pipelines"].items()
+    assert (row["neurons"], row["non_zero"]) == (10, 4)
+    assert "nonzeros=4" in report["pipelines"][name]
+    assert found["bits"] <= 8
+    assert row["seeds"][0]["pipelines"][name]["overflows"] == 0
+    assert 0.4 < found["accuracy"] < 1
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
