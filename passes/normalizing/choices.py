@@ -29,7 +29,7 @@ def spread(model: ir.Model, node: ir.Node) -> bool:
         return False
     target = constant(model.graph, np.array([1, *after[1:]], np.int64), f"{node.name}.shape")
     wide = insert(node, "Expand", [value, target], f"{node.name}/spread")
-    wide.dtype, wide.shape = value.dtype, result.shape
+    wide.type, wide.shape = value.type, result.shape
     for index, given in enumerate(node.inputs):
         if given is value:
             node.replace_input_with(index, wide)
