@@ -80,9 +80,8 @@ class _Job:
 
     def run(self) -> None:
         """Remove neurons, if asked to; then train for each width until one agrees, else keep the best."""
-        options, widths = self.options, AUTO
-        if options.rounding != "auto":
-            widths = (options.rounding,)
+        options = self.options
+        widths: tuple[int, ...] = AUTO if options.rounding == "auto" else (options.rounding,)
         until = None if options.seconds is None else time.monotonic() + options.seconds
         steps = options.steps
         if options.removes:

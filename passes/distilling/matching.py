@@ -25,7 +25,7 @@ def matched_layers(student: ir.Model, teacher: ir.Model, samples: int) -> list[s
     outputs = {*teacher.graph.outputs}
     found, left = [], MOST_BYTES
     for node in student.graph:
-        theirs = known.get(node.name)
+        theirs = known.get(node.name or "")
         if theirs is None or node.op_type not in LINEAR or theirs in outputs:
             continue
         sizes = [_size(v) for v in (node.outputs[0], theirs)]
