@@ -88,6 +88,7 @@ def check_operators(proto: onnx.ModelProto) -> None:
         # Others may have registered schemas for their domains: onnxruntime still has nothing to run.
         standard = domain in imported and functions.is_standard(domain)
         if standard and defs.has(node.op_type, domain=domain, max_inclusive_version=imported[domain]):
+            _check_inputs(node, defs.get_schema(node.op_type, imported[domain], domain))
             continue
         version = f"version {imported[domain]}" if domain in imported else "not imported by the model"
         raise ModelError(
@@ -98,6 +99,23 @@ def check_operators(proto: onnx.ModelProto) -> None:
             allowed="operators of ONNX itself, functions that the file defines, and what plug-ins declare",
             do="export the model with standard ONNX operators, or give its body with a plug-in (--plugin)",
         )
+
+
+def _check_inputs(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
+    """Refuse a gap among inputs of any number: onnx.checker passes it, onnxruntime crashes."""
+    last = schema.inputs[-1] if schema.inputs else None
+    if last is None or last.option is not defs.OpSchema.FormalParameterOption.Variadic:
+        return
+    if all(node.input[len(schema.inputs) - 1 :]):
+        return
+    raise ModelError(
+        "an operator of any number of inputs lacks one of them",
+        node=_name(node),
+        op=node.op_type,
+        found=f"{list(node.input).count('')} of {len(node.input)} without a name",
+        allowed="a value for each",
+        do="export the model again",
+    )
 
 
 def check_onnx(proto: onnx.ModelProto) -> None:

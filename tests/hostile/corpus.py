@@ -375,6 +375,11 @@ def too_many_inputs(_: Path) -> onnx.ModelProto:
 
 
 @case()
+def gap_among_inputs_of_any_number(_: Path) -> onnx.ModelProto:
+    return model([node("Sum", ["x", "", "x"])])
+
+
+@case()
 def empty_names(_: Path) -> onnx.ModelProto:
     return model([node("Gemm", ["", "", ""])])
 
