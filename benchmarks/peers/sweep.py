@@ -190,7 +190,7 @@ class Sweep:
                 self._make(setting)
                 keys = self._ask("keygen")
                 found = [self._ask("evaluate", data=data, index=0)]
-                if found[0]["seconds"] <= self._limits.patience * DEAR:
+                if found[0]["processor_seconds"] <= self._limits.patience * DEAR:
                     found = [self._ask("evaluate", data=data, index=i + 1) for i in range(SAMPLES)]
                 medians = {k: median(f[k] for f in found) for k in ("seconds", "processor_seconds")}
                 entry["encrypted"] = {**keys, **medians, "samples": len(found)}
