@@ -75,5 +75,5 @@ def _kinds(rows: np.ndarray) -> np.ndarray:
     """(rows): a number for each different row; rows of a million entries take too long to sort."""
     seen: dict[bytes, int] = {}
     # Zero has two signs.
-    digests = (hashlib.sha256(np.ascontiguousarray(row + 0.0)).digest() for row in rows)
+    digests = (hashlib.sha256(np.ascontiguousarray(row + 0.0).data).digest() for row in rows)
     return np.array([seen.setdefault(digest, len(seen)) for digest in digests], np.int64)
