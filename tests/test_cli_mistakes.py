@@ -84,13 +84,13 @@ def test_a_model_that_is_not_there(refuse, tmp_path):
 def test_an_operator_that_cannot_be_lowered(compile_, tmp_path):
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
-    net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}>
-    { [one] a = Gemm (x, w) [soft] b = Hardmax (a) [two] y = Gemm (b, w) }
+    net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}, int64[1] k = {2}>
+    { [one] a = Gemm (x, w) [most] b, i = TopK (a, k) [two] y = Gemm (b, w) }
     """
     path = tmp_path / "m.onnx"
     onnx.save(onnx.parser.parse_model(text), path)
     message = compile_(model=path, calibration=npz(tmp_path / "c.npz", x=np.zeros((9, 2), np.float32)))
-    assert "'soft' (Hardmax)" in message
+    assert "'most' (TopK)" in message
     assert "comparison of every pair" in message
     assert "do:" in message
 
