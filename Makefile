@@ -65,11 +65,20 @@ types: $(STAMP) ## Check the types of the whole package (mypy --strict)
 docs: $(STAMP) ## Write docs/operators.md anew: how each operator of ONNX runs encrypted
 	@$(BIN)/python docs/make_operators.py
 
-# Each script writes the files beside it. Tools that only make files are no dependencies of the project: where one is
-# missing, the script says so and leaves its files as they are. `make models TOOLS=/folder` looks for tools there too
-# (`pip install --target /folder --no-deps skl2onnx`).
-models: $(STAMP) ## Remake the small models of tests/models with the tools that exporters are
-	@for script in tests/models/*/make_*.py; do PYTHONPATH="$(TOOLS)" $(BIN)/python "$$script" || exit 1; done
+# Each script writes the files beside it. The tools are no dependencies of the project and get an environment of their
+# own: 2 GB, made anew when tests/models/tools.txt changes.
+TOOLS := build/tools
+
+models: $(TOOLS)/.installed ## Remake the small models of tests/models with the tools that wrote them (TensorFlow, Brevitas, ...)
+	@for script in tests/models/*/make_*.py; do \
+	    PYTHONPATH=tests/models $(TOOLS)/bin/python -W ignore "$$script" || exit 1; done
+
+$(TOOLS)/.installed: tests/models/tools.txt | $(STAMP)
+	@echo "installing the tools into $(TOOLS) (a few minutes)"
+	@$(BIN)/python -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_FLAGS) \
+	    -r tests/models/tools.txt
+	@touch $@
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

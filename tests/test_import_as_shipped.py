@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from onnx_fhe.passes.normalize import Normalize
 
 FILES = sorted((Path(__file__).parent / "models" / "exporters").glob("*.onnx"))
 REFUSED = {"sklearn_tree": "branches", "sklearn_svc": "kernel"}
+# What Keras itself predicts, with the inputs of each network.
+KERAS = np.load(FILES[0].parent / "keras.npz")
 PIPELINE = "quantize{weights=7 activations=6 inputs=7},lower-to-integer,fuse-tlu"
 
 
@@ -46,7 +49,10 @@ def original(path: Path, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def samples(path: Path, count: int = 32) -> dict[str, np.ndarray]:
-    """Random inputs of the shape that the model takes."""
+    """Random inputs of the shape that the model takes, or those that Keras was given."""
+    if f"{path.stem}.y" in KERAS:
+        (value,) = load(path).graph.inputs
+        return {str(value.name): KERAS[f"{path.stem.rsplit('_', 1)[1]}.x"]}
     random = np.random.default_rng(0)
     found = {}
     for value in load(path).graph.inputs:
@@ -66,6 +72,10 @@ def agrees(found: np.ndarray, expected: np.ndarray, tolerance: float, equal: flo
 def test_models_of_exporters_keep_their_outputs_and_compile(path):
     data = samples(path)
     expected = original(path, data)
+    if f"{path.stem}.y" in KERAS:
+        (name,) = expected
+        np.testing.assert_allclose(expected[name], KERAS[f"{path.stem}.y"], rtol=1e-4, atol=1e-5)
+        expected[name] = KERAS[f"{path.stem}.y"]
     model = load(path)
     Normalize()(model)
     for name, array in run(model, data).items():
@@ -85,7 +95,7 @@ def test_models_that_are_not_linear_are_refused_with_the_reason(name):
     assert caught.value.where.op
 
 
-@pytest.mark.parametrize("name", ["sklearn_mlp_names", "keras_mlp"])
+@pytest.mark.parametrize("name", ["sklearn_mlp_names", "tf2onnx_mlp"])
 def test_on_concrete(name, tmp_path):
     path = next(f for f in FILES if f.stem == name)
     data = samples(path)
@@ -98,12 +108,32 @@ def test_on_concrete(name, tmp_path):
         np.testing.assert_array_equal(array, program.run(few, mode="clear").outputs[key])
 
 
+@pytest.mark.parametrize("name", ["tf2onnx_cnn", "keras_torch_cnn"])
+def test_keras_models_simulated_on_concrete(name):
+    path = next(f for f in FILES if f.stem == name)
+    data = samples(path)
+    text = "quantize{weights=4 activations=4 inputs=4},lower-to-integer,fuse-tlu"
+    program = onnx_fhe.compile(path, data, text)
+    few = {k: v[:8] for k, v in data.items()}
+    (found,) = program.run(few, mode="simulate").outputs.values()
+    assert np.abs(found - KERAS[f"{name}.y"][:8]).mean() < 0.05
+
+
 def test_every_file_names_its_maker():
-    assert len(FILES) > 20
-    for path in FILES:
+    makers = {
+        "torchscript": "torch",
+        "dynamo": "torch",
+        "keras": "keras",
+        "tf2onnx": "tf2onnx",
+        "cntk": "by hand",
+    }
+    makers |= {"sklearn": "skl2onnx", "brevitas": "brevitas", "onnxruntime": "onnxruntime", "torch": "torch"}
+    paths = [*FILES, *(FILES[0].parents[1] / "qat").glob("*.onnx")]
+    assert len(paths) > 50
+    for path in paths:
         made = {p.key: p.value for p in onnx.load(path).metadata_props}["made"]
-        assert made == "by hand" or any(c.isdigit() for c in made)
-        assert path.stat().st_size < 8192
+        assert re.search(rf"\b{makers[path.stem.split('_')[0]]}( \d|$)", made), (path.name, made)
+        assert path.stat().st_size < 12288
 
 
 CONV = """

@@ -1,24 +1,25 @@
 """Small models as the tools write them; run by ``make models``.
 
 Written by the tool itself: PyTorch (``torch.onnx.export``, TorchScript and dynamo) and scikit-learn
-(skl2onnx, which the tests do without). ``keras_*`` and ``cntk_*`` are written here, node by node, as
-tf2onnx and CNTK write them: neither tool installs beside the rest of the project.
+(skl2onnx). ``cntk_*`` is written here, node by node, as CNTK wrote: it installs on no Python of today.
 
-    python tests/models/exporters/make_exporters.py [torch] [sklearn] [keras] [cntk]
+    PYTHONPATH=tests/models python tests/models/exporters/make_exporters.py [torch] [sklearn] [cntk]
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from signature import sign
 
 HERE = Path(__file__).parent
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
@@ -31,12 +32,7 @@ def save(name: str, proto: onnx.ModelProto, *tools: str) -> None:
     for node in proto.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    made = ", ".join(f"{t} {version(t)}" for t in tools) or "by hand"
-    helper.set_model_props(proto, {"made": made})
-    content = proto.SerializeToString()
-    (HERE / f"{name}.onnx").write_bytes(content)
-    opset = max(o.version for o in proto.opset_import if not o.domain)
-    print(f"{name}: opset {opset}, {len(content)} bytes, {made}")
+    (HERE / f"{name}.onnx").write_bytes(sign(name, proto, *tools))
 
 
 def torch_models() -> None:
@@ -156,69 +152,6 @@ def _model(nodes: list[onnx.NodeProto], x: list, y: list, weights: dict, opset: 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
 
 
-def keras_models() -> None:
-    """As tf2onnx writes Keras: channels last, Transposes around each Conv, biases and statistics behind."""
-    random = np.random.default_rng(0)
-
-    def normal(*size: int) -> np.ndarray:
-        return (random.normal(size=size) / np.sqrt(max(np.prod(size[1:]), 1))).astype(np.float32)
-
-    node = helper.make_node
-    weights = {
-        "kernel": normal(4, 1, 3, 3),
-        "bias": normal(4),
-        "kernel_2": normal(6, 4, 3, 3),
-        "scale": random.uniform(0.5, 1.5, 6).astype(np.float32),
-        "shift": normal(6),
-        "new_shape": np.int64([-1, 24]),
-        "dense": normal(24, 3),
-        "dense_bias": normal(3),
-    }
-    to_channels, to_last = {"perm": [0, 3, 1, 2]}, {"perm": [0, 2, 3, 1]}
-    nodes = [
-        node("Transpose", ["input"], ["t1"], **to_channels),
-        node("Conv", ["t1", "kernel"], ["c1"], strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
-        node("Transpose", ["c1"], ["l1"], **to_last),
-        node("Add", ["l1", "bias"], ["b1"]),
-        node("Relu", ["b1"], ["r1"]),
-        node("Transpose", ["r1"], ["t2"], **to_channels),
-        node("Conv", ["t2", "kernel_2"], ["c2"], auto_pad="SAME_UPPER", kernel_shape=[3, 3]),
-        node("Transpose", ["c2"], ["l2"], **to_last),
-        node("Mul", ["l2", "scale"], ["m2"]),
-        node("Add", ["m2", "shift"], ["b2"]),
-        node("Relu", ["b2"], ["r2"]),
-        node("Transpose", ["r2"], ["t3"], **to_channels),
-        node("AveragePool", ["t3"], ["p3"], kernel_shape=[2, 2], strides=[2, 2]),
-        node("Transpose", ["p3"], ["l3"], **to_last),
-        node("Reshape", ["l3", "new_shape"], ["flat"]),
-        node("MatMul", ["flat", "dense"], ["d"]),
-        node("Add", ["d", "dense_bias"], ["logits"]),
-        node("Softmax", ["logits"], ["output"], axis=1),
-    ]
-    save("keras_cnn", _model(nodes, ["unk__1", 8, 8, 1], ["unk__1", 3], weights, 13))
-    nodes = [
-        node("Shape", ["input"], ["s"]),
-        node("Slice", ["s", "zero", "one", "zero"], ["n"]),
-        node("Concat", ["n", "rest"], ["shape"], axis=0),
-        node("Reshape", ["input", "shape"], ["flat"]),
-        node("MatMul", ["flat", "dense"], ["d"]),
-        node("Add", ["d", "bias"], ["b"]),
-        node("Relu", ["b"], ["r"]),
-        node("MatMul", ["r", "dense_2"], ["e"]),
-        node("Add", ["e", "bias_2"], ["output"]),
-    ]
-    weights = {
-        "zero": np.int64([0]),
-        "one": np.int64([1]),
-        "rest": np.int64([16]),
-        "dense": normal(16, 6),
-        "bias": normal(6),
-        "dense_2": normal(6, 2),
-        "bias_2": normal(2),
-    }
-    save("keras_mlp", _model(nodes, ["unk__1", 4, 4], ["unk__1", 2], weights, 12))
-
-
 def cntk_models() -> None:
     """As CNTK wrote MNIST: weights of four axes reshaped, biases of three, a batch of 1, opset 8, IR 3."""
     random = np.random.default_rng(0)
@@ -261,12 +194,13 @@ def cntk_models() -> None:
     save("cntk_cnn", proto)
 
 
-MAKERS = {"torch": torch_models, "sklearn": sklearn_models, "keras": keras_models, "cntk": cntk_models}
+MAKERS = {"torch": torch_models, "sklearn": sklearn_models, "cntk": cntk_models}
 
 
 def main(wanted: list[str]) -> None:
     """Make the files of the tools named, of all by default."""
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     for name in wanted or list(MAKERS):
         try:
             MAKERS[name]()

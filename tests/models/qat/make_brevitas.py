@@ -1,8 +1,8 @@
 """Writes the Brevitas models of this folder: QONNX and QCDQ exports of small networks, untrained.
 
-``python make_brevitas.py [folder]``; Brevitas, which the project does not depend on, has to be there
-(``pip install brevitas onnxoptimizer``). Without it the files stay as they are. Made with brevitas 0.13,
-torch 2.12. ``brevitas.npz`` holds inputs (``NAME.x``) and what Brevitas itself makes of them (``NAME.y``).
+Run by ``make models``, or ``PYTHONPATH=tests/models python make_brevitas.py [folder]``. Without Brevitas,
+which the project does not depend on, the files stay as they are. ``brevitas.npz`` holds inputs (``NAME.x``)
+and what Brevitas itself makes of them (``NAME.y``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+from signature import sign
 
 try:
     import torch
@@ -121,6 +123,7 @@ def main(folder: Path) -> None:
             try:
                 with torch.no_grad():
                     export(network, x, str(path), opset_version=13, dynamo=False)
+                path.write_bytes(sign(path.stem, onnx.load(path), "brevitas", "torch"))
             except Exception as error:  # noqa: BLE001 - Brevitas says itself what it cannot export as QCDQ
                 path.unlink(missing_ok=True)
                 print(f"{path.name}: not exported: {str(error).splitlines()[0][:100]}")

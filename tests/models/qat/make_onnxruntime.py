@@ -1,7 +1,7 @@
 """Writes the onnxruntime models of this folder: static quantization of small networks, untrained.
 
-``python make_onnxruntime.py [folder]`` with the project's own environment: the quantizer comes with
-onnxruntime.
+Run by ``make models``, or ``PYTHONPATH=tests/models python make_onnxruntime.py [folder]``; the quantizer
+comes with onnxruntime.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+from signature import sign
 
 
 def _constant(name: str, array: np.ndarray) -> onnx.TensorProto:
@@ -136,6 +137,8 @@ def main(folder: Path) -> None:
         given = Path(scratch) / "mlp.onnx"
         onnx.save(networks["mlp"][0], given)
         quantize_dynamic(given, folder / "onnxruntime_mlp_dynamic.onnx")
+    for path in sorted(folder.glob("onnxruntime_*.onnx")):
+        path.write_bytes(sign(path.stem, onnx.load(path), "onnxruntime"))
 
 
 if __name__ == "__main__":

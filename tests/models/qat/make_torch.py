@@ -1,12 +1,16 @@
 """Writes the PyTorch models of this folder: quantization-aware training's fake-quantize, exported as QDQ.
 
-``python make_torch.py [folder]``; without torch the file stays as it is. Made with torch 2.12.
+Run by ``make models``, or ``PYTHONPATH=tests/models python make_torch.py [folder]``; without torch the file
+stays as it is.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import onnx
+from signature import sign
 
 try:
     import torch
@@ -73,17 +77,19 @@ def main(folder: Path) -> None:
     for _ in range(20):
         made(torch.randn(16, 1, 8, 8))
     made = made.eval().apply(disable_observer)
+    path = folder / "torch_fake_quantize.onnx"
     # The dynamo exporter does not take FakeQuantize modules.
     torch.onnx.export(
         made,
         (torch.randn(2, 1, 8, 8),),
-        str(folder / "torch_fake_quantize.onnx"),
+        str(path),
         opset_version=13,
         dynamo=False,
         input_names=["x"],
         output_names=["y"],
         dynamic_axes={"x": {0: "N"}, "y": {0: "N"}},
     )
+    path.write_bytes(sign(path.stem, onnx.load(path), "torch"))
 
 
 if __name__ == "__main__":
