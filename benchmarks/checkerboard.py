@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +69,8 @@ MARGIN = 0.05
 def trained(kept: int, steps: int) -> str:
     """The pipeline that prunes to ``kept`` weights a neuron while it trains ``steps`` batches with labels."""
     learn = (
-        f"distill{{rounding=0 labels=true steps={steps} batch=1000 rate=0.05 scale-rate=0.5 augment=1"
-        f" hold=0.05 nonzeros={kept} accumulator-bits=8}}"
+        f"distill{{rounding=0 labels=true steps={steps} batch=500 rate=0.02 scale-rate=0.1 augment=1"
+        f" hold=0 nonzeros={kept} accumulator-bits=8 narrow=0.1}}"
     )
     return f"normalize,{QUANTIZE},{learn},{LOWER}"
 
@@ -101,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="checkerboard.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10, help="networks of each kind (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks made at a time (%(default)s)")
     parser.add_argument("--epochs", type=int, default=60, help="of training (%(default)s)")
     parser.add_argument("--neurons", default="10,30,100", help="widths of unpruned networks (%(default)s)")
     parser.add_argument(
@@ -141,13 +145,12 @@ def _pipelines(given: argparse.Namespace, kept: int | None) -> dict[str, str]:
 def _row(neurons: int, kept: int | None, given: argparse.Namespace) -> dict[str, Any]:
     """All figures of one kind of network, as they go into the JSON file."""
     runs: list[dict[str, Any]] = []
-    for seed in range(given.seeds):
-        began = time.perf_counter()
-        runs.append(_one(neurons, kept, seed, given))
-        took = time.perf_counter() - began
-        last = list(runs[-1]["pipelines"].values())[-1]
+    for run_ in _runs(neurons, kept, given):
+        runs.append(run_)
+        last = list(run_["pipelines"].values())[-1]
         found = f"{100 * last['accuracy']:.1f} %, {last['bits']} bits"
-        print(f"{label(neurons, kept)}, seed {seed}: {found}, {took:.1f} s", file=sys.stderr)
+        said = f"{label(neurons, kept)}, seed {run_['seed']}: {found}, {run_['seconds']:.1f} s"
+        print(said, file=sys.stderr, flush=True)
     names = list(runs[0]["pipelines"])
     return {
         "neurons": neurons,
@@ -164,8 +167,20 @@ def _row(neurons: int, kept: int | None, given: argparse.Namespace) -> dict[str,
     }
 
 
+def _runs(neurons: int, kept: int | None, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What ``_one`` finds for each seed, in order."""
+    seeds = range(given.seeds)
+    if given.jobs == 1:
+        yield from (_one(neurons, kept, seed, given) for seed in seeds)
+        return
+    # Spawned: a forked child with inherited onnxruntime sessions hangs.
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(partial(_one, neurons, kept, given=given), seeds)
+
+
 def _one(neurons: int, kept: int | None, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Train one network and compile it by every pipeline."""
+    started = time.perf_counter()
     train, test = networks.board(seed)
     found: dict[str, Any] = {"seed": seed, "pipelines": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +215,7 @@ def _one(neurons: int, kept: int | None, seed: int, given: argparse.Namespace) -
                 "seconds": round(time.perf_counter() - began, 1),
                 "programmable_bootstraps": program.statistics.programmable_bootstraps,
             }
+    found["seconds"] = round(time.perf_counter() - started, 1)
     return found
 
 

@@ -137,10 +137,13 @@ class _Job:
         companions = [
             *self._penalties(student),
             Sparsity(wanted, options.scope),
-            *([Grids(student, self.task.samples, self.task.loss)] if self.task.few else []),
+            *([self._grids(student)] if self.task.few else []),
             Matching(student, self.task.matched, self.task.samples, options.match),
         ]
         return self._fit(student, recipe, companions), student
+
+    def _grids(self, student: Student) -> Grids:
+        return Grids(student, self.task.samples, self.task.loss, self.task.teacher)
 
     def _student(self, bits: int) -> Student:
         torch.manual_seed(self.context.seed)

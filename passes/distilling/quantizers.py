@@ -138,11 +138,15 @@ class FakeActivation(nn.Module):
         zero_point: Integer that stands for 0.
         low, high: Smallest and largest integer.
         learn_scale: Whether the scale may change.
+
+    Attributes:
+        free: Whether the scale may change, by training or (``Grids``) by looking.
     """
 
     def __init__(self, scale: float, zero_point: int, low: int, high: int, learn_scale: bool) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(float(np.log(scale))), requires_grad=learn_scale)
+        self.free = learn_scale
         self.zero_point, self.low, self.high = zero_point, low, high
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

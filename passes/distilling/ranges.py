@@ -37,6 +37,8 @@ class Ranges:
             keep: Leave lattices that hold their range, however large.
         """
         student = self.student
+        if not student.tables:
+            return
         student.capture = True
         noisy = [t.lattice.noisy for t in student.tables]
         for table in student.tables:

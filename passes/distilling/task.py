@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Task:
         augmented: How many of the samples were made.
         matched: Layers whose outputs are imitated, too.
         few: Whether the inputs have few elements.
+        teacher: Its answers for inputs in graph order.
     """
 
     samples: Samples
@@ -50,6 +51,7 @@ class Task:
     augmented: int
     matched: list[str]
     few: bool
+    teacher: Callable[[list[torch.Tensor]], list[torch.Tensor]]
 
 
 def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
@@ -84,6 +86,11 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
             mixed[len(parts.train) :] = 0.0
         targets = torch.tensor(mixed, dtype=torch.float32)
         held_targets = torch.from_numpy(eye[context.labels[parts.held].astype(int)])
+
+    def ask(given: list[torch.Tensor]) -> list[torch.Tensor]:
+        found = session.run_batched({n: x.numpy() for n, x in zip(names, given, strict=True)})
+        return _tensors(list(found.values())[: len(asked)])
+
     given_share = GIVEN * float(np.exp(-sparse / SPARSE))
     count = len(parts.train)
     return Task(
@@ -101,6 +108,7 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
         len(first) - count,
         matched,
         is_small(given),
+        ask,
     )
 
 

@@ -38,8 +38,9 @@ def write_back(model: ir.Model, student: Student, *, lattices: bool = True) -> N
             assert given is not None
             _replace(model, dq, 1, scale.reshape(given.const_value.shape.numpy()))  # type: ignore[union-attr]
         for quantizer in student.quantizers:
-            if student.activations[quantizer.dequantize].log_scale.requires_grad:
-                scale = student.activations[quantizer.dequantize].log_scale.exp().numpy().astype(np.float32)
+            activation = student.activations[quantizer.dequantize]
+            if activation.free:
+                scale = activation.log_scale.exp().numpy().astype(np.float32)
                 for place in (quantizer.quantize, quantizer.dequantize):
                     _replace(model, place, 1, scale)
         for value, tensor in student.constants.items():
