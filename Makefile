@@ -66,12 +66,12 @@ docs: $(STAMP) ## Write docs/operators.md anew: how each operator of ONNX runs e
 	@$(BIN)/python docs/make_operators.py
 
 # Each script writes the files beside it. The tools are no dependencies of the project and get an environment of their
-# own: 2 GB, made anew when tests/models/tools.txt changes.
+# own: 3 GB, made anew when tests/models/tools.txt changes. Some walk through sets, whose order PYTHONHASHSEED settles.
 TOOLS := build/tools
 
-models: $(TOOLS)/.installed ## Remake the small models of tests/models with the tools that wrote them (TensorFlow, Brevitas, ...)
+models: $(TOOLS)/.installed ## Remake the files of tests/models with the tools that wrote them (3 GB)
 	@for script in tests/models/*/make_*.py; do \
-	    PYTHONPATH=tests/models $(TOOLS)/bin/python -W ignore "$$script" || exit 1; done
+	    PYTHONHASHSEED=0 PYTHONPATH=tests/models $(TOOLS)/bin/python -W ignore "$$script" || exit 1; done
 
 $(TOOLS)/.installed: tests/models/tools.txt | $(STAMP)
 	@echo "installing the tools into $(TOOLS) (a few minutes)"

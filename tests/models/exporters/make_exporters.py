@@ -2,6 +2,8 @@
 
 Written by the tool itself: PyTorch (``torch.onnx.export``, TorchScript and dynamo) and scikit-learn
 (skl2onnx). ``cntk_*`` is written here, node by node, as CNTK wrote: it installs on no Python of today.
+``torch.npz`` and ``sklearn.npz`` hold inputs (``.x``) and what the tool itself makes of them (``.y``, and
+``.scores`` of a classifier).
 
     PYTHONPATH=tests/models python tests/models/exporters/make_exporters.py [torch] [sklearn] [cntk]
 """
@@ -79,7 +81,12 @@ def torch_models() -> None:
         ("residual", *trained(Residual(), 1, 8, 8)),
         ("reshaping", *trained(Reshaping(), 2, 10)),
     ]
+    stored = {}
     for name, net, example in cases:
+        random = np.random.default_rng(0)
+        x = random.normal(0, 16, (32, *example.shape[1:])).round().astype(np.float32) / 16
+        with torch.no_grad():
+            stored |= {f"{name}.x": x, f"{name}.y": net(torch.from_numpy(x)).numpy()}
         for opset in (11, 17):
             buffer = io.BytesIO()
             torch.onnx.export(
@@ -100,6 +107,7 @@ def torch_models() -> None:
                 )
             assert program is not None
             save(f"dynamo_{name}{kind}", program.model_proto, "torch", "onnxscript")
+    np.savez_compressed(HERE / "torch.npz", **stored)
 
 
 def sklearn_models() -> None:
@@ -133,10 +141,17 @@ def sklearn_models() -> None:
         "tree": (DecisionTreeClassifier(max_depth=2), y, {}),
         "svc": (SVC(), y == 0, {}),
     }
+    stored = {"sklearn.x": x[::3]}
     for name, (model, labels, options) in cases.items():
         model.fit(x, labels)
+        stored[f"sklearn_{name}.y"] = model.predict(x[::3])
+        for method in ("predict_proba", "decision_function"):
+            if hasattr(model, method):
+                stored[f"sklearn_{name}.scores"] = getattr(model, method)(x[::3]).astype(np.float32)
+                break
         proto = to_onnx(model, x[:1], target_opset={"": 17, "ai.onnx.ml": 3}, **options)
         save(f"sklearn_{name}", proto, "scikit-learn", "skl2onnx")
+    np.savez_compressed(HERE / "sklearn.npz", **stored)
 
 
 def _model(nodes: list[onnx.NodeProto], x: list, y: list, weights: dict, opset: int) -> onnx.ModelProto:
