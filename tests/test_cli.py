@@ -146,19 +146,19 @@ def test_inspect_says_what_is_in_a_model(cli, digits_cnn):
 def test_inspect_lists_what_is_not_supported(cli, tmp_path):
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
-    net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}>
-    { [one] a = Gemm (x, w) [soft] b = Hardmax (a) [two] y = Gemm (b, w) }
+    net (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}, int64[1] k = {2}>
+    { [one] a = Gemm (x, w) [most] b, i = TopK (a, k) [two] y = Gemm (b, w) }
     """
     path = tmp_path / "m.onnx"
     onnx.save(onnx.parser.parse_model(text), path)
     status, out, _ = cli("inspect", path)
     assert status == 0
     assert "supported: no" in out
-    assert "'soft' (Hardmax)" in out
+    assert "'most' (TopK)" in out
     assert "do:" in out
     found = json.loads(cli("inspect", path, "--json")[1])
     assert not found["supported"]
-    assert found["findings"][0]["node"] == "soft"
+    assert found["findings"][0]["node"] == "most"
 
 
 def test_inspect_takes_an_artifact(cli, quick):
