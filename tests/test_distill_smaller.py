@@ -245,7 +245,8 @@ def test_accumulators_fit_whatever_the_input(tmp_path, convolution):
 def test_a_budget_is_kept_and_takes_no_more_than_it_must(seed, most, top, axis):
     from onnx_fhe.passes.distilling.quantizers import Budget, FakeWeight
 
-    latent = np.random.default_rng(seed).normal(0, 2, (6, 9)).clip(-top - 0.4, top + 0.4)
+    # Spread evenly, not clipped: of weights of one size all give way, however many they are.
+    latent = np.random.default_rng(seed).uniform(-top - 0.4, top + 0.4, (6, 9))
     weight = FakeWeight(np.rint(latent).clip(-top, top), np.ones((1, 1)), True, axis)
     weight.top = top
     with torch.no_grad():

@@ -47,6 +47,8 @@ class Budget:
     def shrunk(self, weights: torch.Tensor, top: int) -> torch.Tensor:
         """``weights``, any shape, drawn towards zero until their integers fit.
 
+        Weights of one size give way together, so that ties may leave some of the budget unused.
+
         Args:
             weights: In integer steps.
             top: Largest integer.
