@@ -128,7 +128,7 @@ def compare(model: Path, pipeline: str, p_error: float | None, options: argparse
 
 
 def throughput(
-    program: Program, inputs: dict[str, np.ndarray], jobs: int, samples: int = 9
+    program: Program, inputs: dict[str, np.ndarray], jobs: int, samples: int = 33
 ) -> dict[str, Any]:
     """Samples a second: one core, all loops on all cores, and one sample on each core."""
     some = {k: v[:samples] for k, v in inputs.items()}
