@@ -46,6 +46,19 @@ def test_a_mask_stands_through_training(networks):
     assert (np.count_nonzero(third, axis=1) == 5).all()
 
 
+def run(root, folder, options):
+    """The benchmark in a process of its own: what it prints, and its report."""
+    files = ["--json", folder / "out.json", "--plot", folder / "out.png"]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "checkerboard.py", *options, *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((folder / "out.json").read_text())
+
+
 def test_a_run(root, tmp_path):
     options = [
         "--seeds",
@@ -61,16 +74,8 @@ def test_a_run(root, tmp_path):
         "--backend",
         "reference",
     ]
-    files = ["--json", tmp_path / "out.json", "--plot", tmp_path / "out.png"]
-    done = subprocess.run(
-        [sys.executable, root / "benchmarks" / "checkerboard.py", *options, *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "| | 16 neurons | 12 neurons, 6 non-zero |" in done.stdout
-    report = json.loads((tmp_path / "out.json").read_text())
+    printed, report = run(root, tmp_path, options)
+    assert "| | 16 neurons | 12 neurons, 6 non-zero |" in printed
     for row in report["rows"]:
         assert 0.4 < row["float_accuracy"] < 1
         for name, found in row["pipelines"].items():
@@ -83,15 +88,7 @@ def test_a_run(root, tmp_path):
 def test_a_trained_run(root, tmp_path):
     options = ["--trained", "--seeds", "1", "--epochs", "2", "--steps", "60", "--pruned", "4"]
     options += ["--pruned-neurons", "10", "--backend", "reference"]
-    files = ["--json", tmp_path / "out.json", "--plot", tmp_path / "out.png"]
-    done = subprocess.run(
-        [sys.executable, root / "benchmarks" / "checkerboard.py", *options, *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "out.json").read_text())
+    _, report = run(root, tmp_path, options)
     (row,) = report["rows"]
     ((name, found),) = row["pipelines"].items()
     assert (row["neurons"], row["non_zero"]) == (10, 4)
