@@ -21,8 +21,10 @@ LAYER_OPTIONS: dict[str, tuple[float, float, bool]] = {
     "remove": (0, 1, False),
     "nonzeros": (1, 2**31, True),
     "accumulator_bits": (2, 20, True),
+    "rounding": (0, 8, True),
 }
 """What ``layers`` takes: lowest, highest, and whether it has to be whole."""
+_NEEDED = {"rounding": "a table behind it", "weights": "weights"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Distill(Pass):
     )
     narrow: float = option(1.0, help="Penalty on weights that accumulator-bits has to cut off.", low=0)
     layers: Mapping[str, Mapping[str, Any]] = option(
-        {}, help="sparsity, nonzeros, remove and accumulator-bits of single layers, by node name."
+        {}, help="rounding, sparsity, nonzeros, remove and accumulator-bits of single layers, by node name."
     )
 
     @property
@@ -124,20 +126,26 @@ class Distill(Pass):
         """The values of an option that are given for single layers."""
         return {name: self.of(what, name) for name, given in self.layers.items() if what in given}
 
-    def check_layers(self, names: list[str]) -> None:
-        """See that ``layers`` names layers with weights, and what they take.
+    def check_layers(self, linear: set[str], tables: set[str]) -> None:
+        """See that ``layers`` names layers, and what they take.
+
+        Args:
+            linear: Names of layers with weights.
+            tables: Of layers behind which tables will stand: they may be given ``rounding``.
 
         Raises:
             PipelineError: It does not.
         """
         for layer, given in self.layers.items():
-            if layer not in names:
-                raise PipelineError(
-                    f"distill: there is no layer with weights called {layer!r}",
-                    pass_name=self.name,
-                    allowed=", ".join(sorted(names)),
-                    do="use the node names that `onnx-fhe inspect` prints",
-                )
+            needed = {"rounding" if k == "rounding" else "weights" for k in given}
+            for what, names in (("rounding", tables), ("weights", linear)):
+                if what in needed and layer not in names:
+                    raise PipelineError(
+                        f"distill: there is no layer with {_NEEDED[what]} called {layer!r}",
+                        pass_name=self.name,
+                        allowed=", ".join(sorted(names)) or "none in this model",
+                        do="use the node names that `onnx-fhe inspect` prints",
+                    )
             for key, value in given.items():
                 low, high, whole = LAYER_OPTIONS.get(key.replace("-", "_"), (0, -1, False))
                 number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
@@ -145,7 +153,8 @@ class Distill(Pass):
                     raise PipelineError(
                         f"distill: layer {layer!r} takes no {key}={value}",
                         pass_name=self.name,
-                        allowed="sparsity and remove to 1, nonzeros from 1, accumulator-bits 2 to 20",
+                        allowed="sparsity and remove to 1, nonzeros from 1, accumulator-bits 2 to 20,"
+                        " rounding 0 to 8",
                     )
 
     def check_units(self, structure: Structure) -> None:

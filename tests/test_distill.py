@@ -105,7 +105,7 @@ def test_before_training_the_student_computes_what_onnxruntime_does(tmp_path, ac
     from onnx_fhe.passes.distilling.student import Student
 
     model = run(network(tmp_path, activation=activation), QUANTIZE).model
-    student = Student(model, 0, noise_steps(1e-5), [])
+    student = Student(model, lambda _: 0, noise_steps(1e-5), [])
     data = inputs(100, seed=3)
     with torch.no_grad():
         found = student([torch.from_numpy(data)])[0].numpy()

@@ -278,11 +278,34 @@ def test_an_impossible_width_names_the_layer(tmp_path):
         ("{fc1={sparsity=2}}", "sparsity=2"),
         ("{fc1={weights=3}}", "weights=3"),
         ("{fc3={remove=0.5}}", "can be removed"),
+        ("{fc3={rounding=4}}", "a table behind it called 'fc3'"),
+        ("{fc1={rounding=9}}", "rounding=9"),
     ],
 )
 def test_layers_are_checked(tmp_path, layers, what):
     with pytest.raises(PipelineError, match=what):
         run(network(tmp_path), f"normalize,{QUANTIZE},distill{{{QUICK} layers={layers}}}")
+
+
+@pytest.mark.parametrize("convolution", [False, True])
+def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
+    from onnx_fhe.ir.graph import is_dialect
+    from onnx_fhe.passes.analysis.layers import layer_of
+
+    bits = {"c1": 5, "sum": 0} if convolution else {"fc1": 3, "fc2": 5}
+    own = " ".join(f"{k}={{rounding={b}}}" for k, b in bits.items())
+    again = " ".join(f"{k}={b}" for k, b in bits.items())
+    model = network(tmp_path, convolution=convolution)
+    text = f"normalize,{QUANTIZE},distill{{rounding=4 steps=40 augment=2 layers={{{own}}}}}"
+    result = run(model, f"{text},lower-to-integer,fuse-tlu,insert-rounding{{bits=4 layers={{{again}}}}}")
+    assert any("tables of 5 bits" in n or "tables of 3 and 5 bits" in n for n in result.context.notes)
+    # insert-rounding calls the layers by the same names, and finds the widths that training had.
+    tables = [n for n in result.model.graph if is_dialect(n, "TableLookup")]
+    assert {layer_of(t)[0] for t in tables} == set(bits)
+    for table in tables:
+        before = table.inputs[0].producer()
+        wanted = bits[layer_of(table)[0]]
+        assert is_dialect(before, "RoundBits") == bool(wanted)
 
 
 def test_layers_of_the_same_name_are_matched(tmp_path):

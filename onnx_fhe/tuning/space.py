@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..passes.distill import Distill
 from ..passes.insert_rounding import InsertRounding
 from ..passes.presets import PRESETS, TO_TABLES
 from ..passes.quantize import Quantize
@@ -112,7 +113,7 @@ class Space:
                 passes.append(f"prune{{sparsity={chosen['sparsity'] / 5:g} method=obs}}")
             passes.append(self._quantize(chosen))
         if steps := STEPS[chosen.get("distill", 0)]:
-            passes.append(f"distill{{rounding={chosen['rounding']} steps={steps}}}")
+            passes.append(self._distill(chosen, steps))
         passes += [TO_TABLES, self._round(chosen), "remove-constant-tables", "analyze-bit-widths"]
         if (p_error := self.p_error(chosen)) != self.assumed:
             passes.append(SetPError(p_error=p_error).to_text())
@@ -155,14 +156,16 @@ class Space:
         names = self.layers[chosen.get("layers", 0)]
         if not self.quantized:
             yield from (f"weights@{n}" for n in names.linear[:MOST_LAYERS])
-        # distill rounds all tables alike.
-        if not chosen.get("distill"):
-            yield from (f"rounding@{n}" for n in names.tables[:MOST_LAYERS])
+        yield from (f"rounding@{n}" for n in names.tables[:MOST_LAYERS])
 
     def _quantize(self, chosen: Mapping[str, Any]) -> str:
         widths = {n: chosen[n] for n in ("weights", "activations", "inputs")}
         own = {n: {"weights": w} for n, w in _own(chosen, "weights", 1, 8)}
         return Quantize(calibration=chosen["calibration"], norm=NORM, layers=own, **widths).to_text()
+
+    def _distill(self, chosen: Mapping[str, Any], steps: int) -> str:
+        own = {n: {"rounding": w} for n, w in _own(chosen, "rounding", 2, 8)}
+        return Distill(rounding=chosen["rounding"], steps=steps, layers=own).to_text()
 
     def _round(self, chosen: Mapping[str, Any]) -> str:
         own = dict(_own(chosen, "rounding", 2, 8))

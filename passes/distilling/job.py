@@ -89,11 +89,11 @@ class _Job:
             self._remove(widths[0], removing)
             steps -= removing.steps
         recipe = self._recipe(steps, until)
-        chosen: tuple[Best, Student, int] | None = None
+        chosen: tuple[Best, Student] | None = None
         for bits in widths:
             best, student = self._train(bits, recipe)
             if chosen is None or best.agreement > chosen[0].agreement:
-                chosen = best, student, bits
+                chosen = best, student
             if best.agreement >= ENOUGH:
                 break
         assert chosen is not None
@@ -147,8 +147,10 @@ class _Job:
 
     def _student(self, bits: int) -> Student:
         torch.manual_seed(self.context.seed)
-        student = Student(self.model, bits, noise_steps(self.context.p_error), scores(self.model))
-        self.options.check_layers([str(node.name) for node, _ in layers(student)])
+        own = self.options.of_layers("rounding")
+        noise = noise_steps(self.context.p_error)
+        student = Student(self.model, lambda layer: own.get(layer, bits), noise, scores(self.model))
+        self.options.check_layers({str(n.name) for n, _ in layers(student)}, student.layers)
         keep_zeros(student, self.zeros)
         return student
 
@@ -164,16 +166,21 @@ class _Job:
             student, task.samples, task.held, ranges, task.loss, recipe, companions, self.context.progress
         )
 
-    def _finish(self, best: Best, student: Student, bits: int) -> None:
+    def _finish(self, best: Best, student: Student) -> None:
         task = self.task
         write_back(self.model, student)
         whom = "the labels" if task.held.targets is not None else "the imported model"
         self.context.notes.append(
             f"distill: trained on {task.samples.given} calibration samples and {task.augmented} made of them,"
-            f" for {f'tables of {bits} bits' if bits else 'unrounded tables'}; {best.agreement:.1%} agreement"
+            f" for {_widths(student)}; {best.agreement:.1%} agreement"
             f" with {whom} on {len(task.held)} samples held back"
         )
         total = sum(w.latent.numel() for w in student.weights.values())
         zero = sum(int((w.mask == 0).sum()) for w in student.weights.values())
         if zero:
             self.context.notes.append(f"distill: {zero} of {total} weights are masked ({zero / total:.0%})")
+
+
+def _widths(student: Student) -> str:
+    found = sorted({t.lattice.bits for t in student.tables})
+    return f"tables of {' and '.join(map(str, found))} bits" if found else "unrounded tables"

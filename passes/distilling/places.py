@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ...ir.graph import LAYOUT
+from ...ir.graph import LAYOUT, layer_of, title_of
 from ..analysis.linear import linear_of
 from .quantizers import FakeActivation, Lattice
 from .reading import base_of
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from .student import Student
 
 
-def find_tables(student: Student, bits: int, noise: float) -> list[Table]:
-    """The places where tables will stand, in order.
+Bits = Callable[[str], int]
+"""P, bits that reach the table behind a layer of this name; 0 for no rounding."""
+
+
+def find_tables(student: Student, bits: Bits, noise: float) -> list[Table]:
+    """The places where tables will stand, in order; in front of those of 0 bits is no rounding.
 
     Args:
         student: Its weights and activations are known.
-        bits: P, bits that reach each table.
+        bits: That reach them.
         noise: Of a bootstrap, in steps of a table.
     """
     found: dict[ir.Value, Table] = {}
@@ -35,14 +40,17 @@ def find_tables(student: Student, bits: int, noise: float) -> list[Table]:
             producer = before.producer() if before is not None else None
         linear = linear_of(producer) if producer is not None else None
         direct = base.producer() is producer
+        layer = _layer(base) if linear is None else str(linear.node.name)
         if linear is None or not direct:
-            found[base] = Table(base, _lattice(base, 1, bits, noise), None, None, None, quantizer)
+            lattice = _lattice(base, 1, bits(layer), noise)
+            found[base] = Table(layer, base, lattice, None, None, None, quantizer)
             continue
         dq = linear.node.inputs[1].producer()  # type: ignore[union-attr]
         weight = student.weights.get(dq) if dq is not None else None
         found[base] = Table(
+            layer,
             base,
-            _lattice(base, linear.channel_axis, bits, noise),
+            _lattice(base, linear.channel_axis, bits(layer), noise),
             linear,
             weight,
             _feeding(student, linear.node),
@@ -50,6 +58,11 @@ def find_tables(student: Student, bits: int, noise: float) -> list[Table]:
             fresh=not student.behind_table(base),
         )
     return list(found.values())
+
+
+def _layer(base: ir.Value) -> str:
+    node = layer_of(base) or base.producer()
+    return str(base.name) if node is None else title_of(node)[0]
 
 
 def _lattice(base: ir.Value, axis: int, bits: int, noise: float) -> Lattice:

@@ -13,7 +13,7 @@ from torch import nn
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
 from .operators import OPERATORS
-from .places import find_tables
+from .places import Bits, find_tables
 from .quantizers import Factors, FakeActivation, FakeWeight
 from .reading import base_of, feeds_join, quantizers, weight_nodes
 from .table import Table, free_norm
@@ -24,13 +24,14 @@ class Student(nn.Module):
 
     Args:
         model: Of the qdq level.
-        bits: P, bits that reach each table; 0 for no rounding.
+        bits: P, bits that reach the table behind a layer; 0 for no rounding.
         noise: Of a bootstrap, in steps of a table.
         cut: Tensors to return; the graph outputs where it is empty.
 
     Attributes:
         weights, activations: By their DequantizeLinear.
-        tables: Places where tables will stand, where there is rounding.
+        layers: Names of those behind which tables will stand.
+        tables: Those places, where there is rounding.
         capture: Whether ``captured`` is filled: with what tables read, and ``watched`` tensors.
         gates: Factors of what linear operators read, by channel.
 
@@ -38,7 +39,7 @@ class Student(nn.Module):
         UnsupportedError: An operator cannot be differentiated here.
     """
 
-    def __init__(self, model: ir.Model, bits: int, noise: float, cut: list[ir.Value]) -> None:
+    def __init__(self, model: ir.Model, bits: Bits, noise: float, cut: list[ir.Value]) -> None:
         super().__init__()
         self.model = model
         self.inputs = [str(v.name) for v in model.graph.inputs]
@@ -63,7 +64,9 @@ class Student(nn.Module):
                 quantizer.scale, quantizer.zero_point, quantizer.low, quantizer.high, free
             )
         self._add_constants()
-        self.tables = find_tables(self, bits, noise) if bits else []
+        places = find_tables(self, bits, noise)
+        self.layers = {t.layer for t in places}
+        self.tables = [t for t in places if t.lattice.bits]
         self._rounded = {t.base: t for t in self.tables}
         self._through = {t.base: self.readers(t) for t in self.tables}
         self.register_everything()
@@ -211,7 +214,7 @@ class Student(nn.Module):
         """
         if not self.tables:
             return
-        bits = self.tables[0].lattice.bits
+        most = max(t.lattice.bits for t in self.tables)
         behind = {t.linear.node: t for t in self.tables if t.linear is not None}
         for node, dq in weight_nodes(self.model):
             table = behind.get(node)
@@ -219,7 +222,7 @@ class Student(nn.Module):
                 continue
             codes = self.weights[dq].codes()
             rows = codes.T if node.op_type == "MatMul" else codes.flatten(1)
-            yield rows, free_norm(bits, raw=table is None)
+            yield rows, free_norm(most if table is None else table.lattice.bits, raw=table is None)
 
     def forward(self, data: list[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors of ``cut`` for a batch of the graph inputs."""

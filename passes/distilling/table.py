@@ -37,6 +37,7 @@ class Table:
     """A place where a table will stand.
 
     Attributes:
+        layer: Name of the node that makes what it reads, as users know it.
         base: What it reads.
         lattice: The rounding in front of it.
         linear: The linear operator that makes ``base``; None for sums and the like.
@@ -46,6 +47,7 @@ class Table:
         fresh: Whether the linear operator reads what the client encrypted.
     """
 
+    layer: str
     base: ir.Value
     lattice: Lattice
     linear: Linear | None
