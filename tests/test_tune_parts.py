@@ -27,6 +27,7 @@ from onnx_fhe.tuning.frontier import (
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.judge import Judge
 from onnx_fhe.tuning.ladder import Known, Ladder, is_within
+from onnx_fhe.tuning.luck import Correction, Luck
 from onnx_fhe.tuning.metric import Answers, resolve, standard_error
 from onnx_fhe.tuning.space import (
     ASSUMED,
@@ -34,6 +35,7 @@ from onnx_fhe.tuning.space import (
     STEPS,
     Layers,
     Space,
+    alike,
     cheaper,
     exacter,
     presets,
@@ -364,3 +366,74 @@ def test_sure_points_go_before_barely_holding_ones():
     errors = Judge(Goal(min_accuracy=0.1), 0.05, False, confidence=1.0)
     assert errors.is_sure(replace(point(score=0.08), score_error=0.01))
     assert not errors.is_sure(replace(point(score=0.095), score_error=0.01))
+
+
+def like(number, score, neurons=8, error=0.01, **parameters):
+    """A student of so many sixteenths less neurons."""
+    chosen = {"layers": 1, "neurons": neurons, "rounding": 4, "distill": 4000, "p_error": 0.001, **parameters}
+    return replace(point(number, score), score_error=error, parameters=chosen)
+
+
+def test_the_luckiest_of_equals_is_worth_what_they_are_worth():
+    judge = Judge(Goal(max_accuracy_drop=0.01), 0.95, True, confidence=1.0)
+    scores = [0.936, 0.944, 0.952, 0.94]
+    points = [like(i, s, weights=i) for i, s in enumerate(scores)]
+    # One and the same network under another error is no other network.
+    points.append(like(9, 0.951, weights=2, p_error=0.01))
+    assert judge.is_sure(points[2])
+    judge.luck.learn(points)
+    mean = np.mean([0.936, 0.944, 0.9515, 0.94])
+    assert judge.expected(points[2]) == pytest.approx(0.952 - (0.9515 - mean))
+    assert not judge.is_sure(points[2])
+    assert judge.miss(points[2]) == 0
+    # Of another size, and alone: nothing is known.
+    other = like(7, 0.95, neurons=4)
+    assert judge.expected(other) == 0.95
+    assert judge.luck.is_alone(other)
+    assert not judge.luck.is_alone(points[2])
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0.5, 1.0), min_size=3, max_size=9), st.floats(1e-4, 0.1))
+def test_scores_are_drawn_to_their_mean_and_never_past_it(scores, error):
+    luck = Luck()
+    points = [like(i, s, error=error, weights=i) for i, s in enumerate(scores)]
+    luck.learn(points)
+    mean = np.mean(scores)
+    for one in points:
+        found = luck.correction(one)
+        moved = one.score + found.shift
+        assert min(one.score, mean) - 1e-9 <= moved <= max(one.score, mean) + 1e-9
+        assert 0 < found.error <= error * (1 + 1e-9)
+
+
+def test_differences_far_beyond_chance_stay_and_metrics_without_errors_are_left_alone():
+    luck = Luck()
+    points = [like(i, s, error=0.001, weights=i) for i, s in enumerate([0.7, 0.8, 0.9])]
+    luck.learn(points)
+    assert luck.correction(points[2]).shift == pytest.approx(0.0, abs=1e-4)
+    points = [like(i, s, error=None, weights=i) for i, s in enumerate([0.7, 0.8, 0.9])]
+    luck.learn(points)
+    assert luck.correction(points[2]) == Correction(0.0, None)
+    assert not luck.is_alone(like(5, 0.9, error=None))
+
+
+def test_others_of_a_size_cost_the_same():
+    student = SPACE.complete({"layers": 1, "neurons": 8, "distill": 2, "weights": 4, "activations": 6})
+    found = list(alike(SPACE, student))
+    assert len(found) >= 3
+    same = ("layers", "neurons", "rounding", "distill", "error", "sparsity")
+    assert all(c != student and all(c[n] == student[n] for n in same) for c in found)
+
+
+def test_nothing_dear_is_given_up_for_a_point_that_is_not_sure():
+    climb = Climb(Goal(max_accuracy_drop=0.01))
+    climb.judge = replace(climb.judge, confidence=1.0)
+    climb.ladder.judge = climb.judge
+    small = SPACE.complete({"layers": 1, "neurons": 14, "distill": 2})
+    climb.choices[0] = small
+    climb.points.append(replace(point(0, 0.945, 0.1), score_error=0.01))
+    assert climb.judge.surest(climb.points) is None
+    assert climb.ladder._limit(climb.known()) == float("inf")
+    climb.points[0] = replace(climb.points[0], score=0.96)
+    assert climb.ladder._limit(climb.known()) == 0.1

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..tuning.frontier import Frontier, Point
     from ..tuning.search import State
 
+NOTABLE = 5e-5
+"""A difference of scores that is seen in print."""
 SHOWN = 8
 """Points of the frontier that are shown while the search runs."""
 
@@ -75,6 +77,13 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
         if real := best.measured:
             took = "" if real.seconds is None else f", {real.seconds:.3f} s a sample on ciphertexts"
             rows.append(("measured", f"{frontier.metric} {real.score:.4f} in simulation{took}"))
+        if best.expected is not None and abs(best.expected - best.score) >= NOTABLE:
+            rows.append(
+                (
+                    "expected",
+                    f"{frontier.metric} {best.expected:.4f}, as others of its size scored: some is luck",
+                )
+            )
         if test := frontier.test:
             error = "" if test.score_error is None else f" +- {test.score_error:.4f}"
             rows.append(

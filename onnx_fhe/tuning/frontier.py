@@ -73,6 +73,8 @@ class Point:
         parameters: What the search chose.
         trial_seconds: What the trial took.
         measured: What was measured of the compiled circuit, where it was a finalist.
+        expected: The score that other samples will probably give, what others of its size scored being known
+            (``luck``); None where nothing is known of it.
     """
 
     number: int
@@ -93,6 +95,7 @@ class Point:
     parameters: dict[str, Any] = field(default_factory=dict)
     trial_seconds: float = 0.0
     measured: Measured | None = None
+    expected: float | None = None
 
     @property
     def tolerated(self) -> float:

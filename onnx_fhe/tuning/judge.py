@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .frontier import Axis, Point, axes_of
 from .goal import Goal, better, option_of
+from .luck import Luck
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Judge:
         higher_is_better: Of the metric.
         confidence: Standard errors by which points should clear a limit on accuracy, if any do: the best of
             many trials is a little lucky.
+        luck: How lucky.
     """
 
     goal: Goal
     float_score: float
     higher_is_better: bool
     confidence: float = 0.0
+    luck: Luck = field(default_factory=Luck, compare=False)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -45,6 +48,13 @@ class Judge:
         """How far all constraints together are missed; 0 where they are held."""
         return sum(max(0.0, v) for v in self.violations(point).values())
 
+    def expected(self, point: Point) -> float:
+        """The score of a point that other samples will probably give."""
+        return point.score + self.luck.correction(point).shift
+
+    def _error(self, point: Point) -> float:
+        return self.luck.correction(point).error or 0.0
+
     def is_sure(self, point: Point) -> bool:
         """Whether a point clears the limits on accuracy by as many standard errors as were asked for."""
         return not self._misses_accuracy(point, self.confidence)
@@ -55,8 +65,9 @@ class Judge:
 
     def _misses_accuracy(self, point: Point, errors: float) -> bool:
         sign = 1.0 if self.higher_is_better else -1.0
-        lower = replace(point, score=point.score - sign * errors * (point.score_error or 0.0))
-        found = self.violations(lower)
+        found = self.violations(
+            replace(point, score=self.expected(point) - sign * errors * self._error(point))
+        )
         return any(found.get(name, 0.0) > 0 for name in ("max_accuracy_drop", "min_accuracy"))
 
     def rank(self, point: Point) -> tuple[float, ...]:
@@ -67,6 +78,10 @@ class Judge:
     def best(self, points: list[Point]) -> list[Point]:
         """The points that hold the constraints, the best first."""
         return sorted((p for p in points if self.miss(p) == 0), key=self.rank)
+
+    def surest(self, points: list[Point]) -> Point | None:
+        """The best of those that surely hold the constraints: nothing dearer is worth trying."""
+        return next((p for p in self.best(points)[:1] if self.is_sure(p)), None)
 
     def unmet(self, point: Point, metric: str) -> tuple[str, ...]:
         """The constraints that a point misses, in words."""

@@ -112,8 +112,8 @@ class Ladder:
     def _limit(self, known: Known) -> float:
         """Seconds that something worth training may take."""
         if self.judge.goal.names_accuracy:
-            best = self.judge.best(known.points)
-            return best[0].seconds if best else float("inf")
+            best = self.judge.surest(known.points)
+            return best.seconds if best is not None else float("inf")
         return float("inf")
 
     def _price(self, known: Known, rung: Parameters) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .frontier import Failure, Point, non_dominated
 from .judge import Judge
 from .ladder import GAIN, Known, Ladder
-from .space import Parameters, Space, cheaper, exacter, presets, untrained
+from .space import Parameters, Space, alike, cheaper, exacter, presets, untrained
 from .study import Study
 from .trying import Candidate, Outcome
 from .workers import Workers
@@ -188,6 +188,7 @@ class Search:
             return None
         point = Point(number=number, parameters=readable, **outcome.found)
         self.points.append(point)
+        self.judge.luck.learn(self.points)
         return point
 
     def _propose(self) -> None:
@@ -200,6 +201,10 @@ class Search:
         if rung is not None and self._fits(rung):
             self.study.queue(rung)
             return
+        for chosen in self._like_best():
+            if self._candidate(chosen) not in self._tried and self._fits(chosen):
+                self.study.queue(chosen)
+                return
         # Steps from the best and from what nearly holds, a preset, and a guess of the sampler, in turns.
         self._turn += 1
         turn = self._turn % 4
@@ -235,13 +240,13 @@ class Search:
 
     def _is_useless(self, chosen: Parameters) -> bool:
         """Whether a student would cost more than the best, by what it comes from, which costs the same."""
-        best = self.judge.best(self.points)
-        if not best or not chosen.get("distill") or not self.judge.goal.names_accuracy:
+        best = self.judge.surest(self.points)
+        if best is None or not chosen.get("distill") or not self.judge.goal.names_accuracy:
             return False
         if self._student(chosen) is not None:
             return False
         like = self._known().point(untrained(self.space, chosen))
-        return like is not None and like.seconds >= GAIN * best[0].seconds
+        return like is not None and like.seconds >= GAIN * best.seconds
 
     def _student(self, chosen: Mapping[str, object]) -> Point | None:
         """A point with the same student: only another error is tolerated."""
@@ -251,6 +256,12 @@ class Search:
                 return point
         return None
 
+    def _like_best(self) -> Iterator[Parameters]:
+        """Others of the size of the best, where too few were tried to tell how lucky it is."""
+        best = self.judge.best(self.points)[:1]
+        if self.judge.goal.names_accuracy and best and self.judge.luck.is_alone(best[0]):
+            yield from alike(self.space, self._choices.get(best[0].number, {}))
+
     def _steps_from_best(self) -> Iterator[Parameters]:
         for point in self.judge.best(self.points)[:NEAR]:
             step = cheaper if self.judge.goal.names_accuracy else exacter
@@ -259,8 +270,8 @@ class Search:
 
     def _steps_to_hold(self) -> Iterator[Parameters]:
         """From points that miss a constraint by little, and would be better than the best if they held it."""
-        found = self.judge.best(self.points)
-        limit = found[0].seconds if found and self.judge.goal.names_accuracy else float("inf")
+        found = self.judge.surest(self.points) if self.judge.goal.names_accuracy else None
+        limit = float("inf") if found is None else found.seconds
         missing = [
             p
             for p in self.points

@@ -257,6 +257,12 @@ def exacter(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
     yield from _of_one_layer(space, given, 1)
 
 
+def alike(space: Space, given: Mapping[str, Any]) -> Iterator[Parameters]:
+    """Choices that cost what one costs, and train other numbers: they show what is owed to chance."""
+    steps = (("activations", 1), ("inputs", -1), ("weights", 1), ("inputs", -2), ("weights", -1))
+    yield from _steps(space, given, *steps)
+
+
 def _steps(space: Space, given: Mapping[str, Any], *steps: tuple[str, int]) -> Iterator[Parameters]:
     for name, change in steps:
         if name in given:

@@ -192,7 +192,10 @@ def tune(
                 study.close()
     chosen = best or finals.nearest(finished)
     measured = {f.point.number: f.point for f in finished}
-    points = tuple(measured.get(p.number, p) for p in sorted(search.points, key=lambda p: p.number))
+    points = tuple(
+        replace(measured.get(p.number, p), expected=judge.expected(p))
+        for p in sorted(search.points, key=lambda p: p.number)
+    )
     nearest = None
     unmet: tuple[str, ...] = ()
     if best is None:

@@ -1,0 +1,91 @@
+"""What scores are worth on other samples: the best of many is a little lucky.
+
+Networks of one size that were trained a little differently score like draws around one mean. As far as they
+differ no more than the validation samples explain, the best of them is no better than the others, and its
+score is drawn towards their mean (empirical Bayes: Efron & Morris 1975, "Data analysis using Stein's
+estimator"). What all of them owe to the choice of the validation samples stays: no comparison shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import fmean, variance
+
+from .frontier import Point
+
+FEW = 3
+"""Networks of a size that show how much scores of that size vary by chance."""
+
+Size = tuple[object, ...]
+Kin = dict[str, list[Point]]
+"""Points of one size by network: they differ in the tolerated error alone."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is to be made of a score.
+
+    Attributes:
+        shift: To add to it.
+        error: What it may still be off by (a standard error); None where the metric has none.
+    """
+
+    shift: float
+    error: float | None
+
+
+@dataclass
+class Luck:
+    """Knows the points so far."""
+
+    _corrections: dict[int, Correction] = field(default_factory=dict)
+    _networks: dict[Size, int] = field(default_factory=dict)
+
+    def learn(self, points: Iterable[Point]) -> None:
+        """Look at all points again."""
+        kin: dict[Size, Kin] = defaultdict(lambda: defaultdict(list))
+        for point in points:
+            kin[_size(point)][_network(point)].append(point)
+        self._networks = {size: len(found) for size, found in kin.items()}
+        self._corrections = {n: c for found in kin.values() for n, c in _corrections(found).items()}
+
+    def correction(self, point: Point) -> Correction:
+        """For the score of a point; nothing is known of one that was not learned."""
+        return self._corrections.get(point.number, Correction(0.0, point.score_error))
+
+    def is_alone(self, point: Point) -> bool:
+        """Whether too few networks of this size were tried to tell luck from worth."""
+        return point.score_error is not None and self._networks.get(_size(point), 0) < FEW
+
+
+def _corrections(found: Kin) -> dict[int, Correction]:
+    errors = [p.score_error for points in found.values() for p in points if p.score_error is not None]
+    if len(found) < FEW or not errors:
+        return {}
+    scores = {network: fmean(p.score for p in points) for network, points in found.items()}
+    mean, chance = fmean(scores.values()), fmean(e * e for e in errors)
+    spread = max(0.0, variance(scores.values()) - chance)
+    # Share of the differences between networks that is theirs.
+    worth = spread / (spread + chance) if chance else 1.0
+    return {
+        p.number: Correction(
+            (1 - worth) * (mean - scores[network]),
+            None
+            if p.score_error is None
+            else math.sqrt(worth * p.score_error**2 + (1 - worth) ** 2 * chance / len(scores)),
+        )
+        for network, points in found.items()
+        for p in points
+    }
+
+
+def _size(point: Point) -> Size:
+    chosen = point.parameters
+    return (*(chosen.get(n) for n in ("layers", "neurons", "rounding")), bool(chosen.get("distill")))
+
+
+def _network(point: Point) -> str:
+    return repr(sorted((k, v) for k, v in point.parameters.items() if k != "p_error"))
