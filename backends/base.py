@@ -18,7 +18,7 @@ from ..passes.analysis.parameters import Step
 
 Progress = Callable[[str, int, int], None]
 Ciphertexts = dict[str, Any]
-"""Ciphertexts of one sample by name; what they are is the backend's own affair."""
+"""Ciphertexts of one call by name; what they are is the backend's own affair."""
 ParameterStrategy = Literal["auto", "mono", "multi", "multi-norm2"]
 
 
@@ -126,8 +126,13 @@ class CircuitStatistics:
 class EncryptedSession(ABC):
     """One client and one server in this process; the caller times each step.
 
-    Values and ciphertexts are those of ONE sample: arrays have a first axis of 1.
+    Values and ciphertexts are those of ``batch`` samples: arrays have a first axis of so many.
+
+    Attributes:
+        batch: Samples of one call.
     """
+
+    batch: int = 1
 
     @abstractmethod
     def keygen(self) -> None:
@@ -135,7 +140,7 @@ class EncryptedSession(ABC):
 
     @abstractmethod
     def encrypt(self, values: Mapping[str, np.ndarray]) -> Ciphertexts:
-        """Encrypt one sample.
+        """Encrypt the samples of one call.
 
         Raises:
             DataError: A name, shape or value that the circuit was not made for.
@@ -181,8 +186,16 @@ class Circuit(ABC):
         """What one sample costs."""
 
     @abstractmethod
-    def session(self) -> EncryptedSession:
-        """A client and a server."""
+    def session(self, batch: int = 1) -> EncryptedSession:
+        """A client and a server.
+
+        Args:
+            batch: Samples that the server takes in one call. What is done once a call is then done for all of
+                them, and loops over cores have more to share out.
+
+        Raises:
+            UnsupportedError: This circuit takes one sample at a time.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -157,9 +157,9 @@ class ReferenceCircuit(Circuit):
         """Lookups and declared widths of one sample; there are no keys and no complexity."""
         return _statistics(self.server, self._options)
 
-    def session(self) -> EncryptedSession:
+    def session(self, batch: int = 1) -> EncryptedSession:
         """A session that does no cryptography at all: what it calls ciphertexts are the values."""
-        return ReferenceSession(self)
+        return ReferenceSession(self, batch)
 
     def save(self, folder: Path) -> None:
         """Nothing to save: the integer model is the circuit."""
@@ -168,8 +168,8 @@ class ReferenceCircuit(Circuit):
 class ReferenceSession(EncryptedSession):
     """The steps of an encrypted run without cryptography."""
 
-    def __init__(self, circuit: ReferenceCircuit) -> None:
-        self._circuit = circuit
+    def __init__(self, circuit: ReferenceCircuit, batch: int = 1) -> None:
+        self._circuit, self.batch = circuit, batch
 
     def keygen(self) -> None:
         """There are no keys."""

@@ -17,6 +17,9 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -123,31 +126,55 @@ def compare(model: Path, pipeline: str, p_error: float | None, options: argparse
         "load": os.getloadavg()[0],
     }
     if options.jobs > 1:
-        found["throughput"] = throughput(program, inputs, options.jobs)
+        found["throughput"] = throughput(program, inputs, options)
     return found
 
 
 def throughput(
-    program: Program, inputs: dict[str, np.ndarray], jobs: int, samples: int = 33
+    program: Program, inputs: dict[str, np.ndarray], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Samples a second: one core, all loops on all cores, and one sample on each core."""
-    some = {k: v[:samples] for k, v in inputs.items()}
-    rates: dict[str, list[float]] = {"one core": [], "loops": [], "jobs": []}
-    for _ in range(2):
-        session = program.circuit.session()
+    """Samples a second, by turns: one core; all loops on all cores; a call on each core.
+
+    Each with one sample a call, and with several. Medians; of two ways, the median of their ratio in a round.
+    """
+    jobs, each = options.jobs, {}
+    for batch in (1, options.batch):
+        session = program.circuit.session(batch)
         session.keygen()
-        values = _values(program, {k: v[:1] for k, v in some.items()})
-        sent = session.encrypt(values)
+        sent = session.encrypt(_values(program, {k: v[:batch] for k, v in inputs.items()}))
+        calls = max(jobs, options.batch // batch)
+        ways: dict[str, Callable[[], Any]] = {
+            "one core": partial(_often, session.evaluate_alone, sent, calls),
+            "loops": partial(_often, session.evaluate, sent, calls),
+            "jobs": partial(_shared, session.evaluate_alone, sent, calls, jobs),
+        }
         session.evaluate_alone(sent)
-        began = time.perf_counter()
-        for _ in range(3):
-            session.evaluate_alone(sent)
-        rates["one core"].append(3 / (time.perf_counter() - began))
-        rates["loops"].append(program.encrypted(some).evaluations.throughput)  # type: ignore[union-attr]
-        found = program.encrypted(some, jobs=jobs).evaluations
-        rates["jobs"].append(found.throughput)  # type: ignore[union-attr]
-    best = {k: max(v) for k, v in rates.items()}
-    return {**best, "speedup": {k: best[k] / best["one core"] for k in ("loops", "jobs")}}
+        session.evaluate(sent)
+        each |= {f"{k}, {batch} a call": (run, calls * batch) for k, run in ways.items()}
+    rates: dict[str, list[float]] = {k: [] for k in each}
+    for _ in range(options.rounds):
+        for way, (run, samples) in each.items():
+            began = time.perf_counter()
+            run()
+            rates[way].append(samples / (time.perf_counter() - began))
+    found: dict[str, Any] = {k: median(v) for k, v in rates.items()}
+    found["speedup"] = {
+        f"{k} / {one}": median(x / y for x, y in zip(rates[k], rates[one], strict=True))
+        for k in each
+        for one in dict.fromkeys((f"one core, {k.split(', ')[1]}", "one core, 1 a call"))
+        if k != one
+    }
+    return found
+
+
+def _often(call: Callable[[Any], Any], sent: Any, times: int) -> None:
+    for _ in range(times):
+        call(sent)
+
+
+def _shared(call: Callable[[Any], Any], sent: Any, times: int, jobs: int) -> None:
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(call, [sent] * times))
 
 
 def main() -> None:
@@ -158,6 +185,8 @@ def main() -> None:
     parser.add_argument("--pipelines", nargs="*", choices=list(PIPELINES), default=list(PIPELINES))
     parser.add_argument("--calls", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=1, help="measure the throughput of so many cores, too")
+    parser.add_argument("--batch", type=int, default=8, help="and with so many samples a call (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="of measuring it, by turns (%(default)s)")
     parser.add_argument("--machine", type=Path, help="a profile; by default this machine's")
     parser.add_argument("--wall", action="store_true", help="by the clock on the wall: on a quiet machine")
     parser.add_argument("-o", "--output", type=Path)

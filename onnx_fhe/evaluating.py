@@ -1,4 +1,4 @@
-"""Samples on ciphertexts: one after the other on all cores, or several at a time.
+"""Samples on ciphertexts: one after the other on all cores, or several at a time, in one call or in several.
 
 Concrete lets go of Python's lock while it computes, so threads share a set of keys and lose nothing;
 processes would each hold keys of their own, and have no more to give.
@@ -20,7 +20,7 @@ from .machine.predict import usable_cores
 from .running import Evaluations, Jobs, Stopwatch, joined
 
 LOOPED, EACH = 2, 2
-"""For ``auto``: samples that are measured one after the other, and for each thread."""
+"""For ``auto``: calls that are measured one after the other, and for each thread."""
 
 
 def encrypted(
@@ -33,46 +33,50 @@ def encrypted(
     """Encrypt, evaluate and decrypt samples.
 
     Args:
-        session: Client and server, with keys.
+        session: Client and server, with keys; it says how many samples a call takes.
         values: Integers by Encrypt output name, samples on axis 0.
         timed: Gets ``encrypt``, ``evaluate`` and ``decrypt``: summed over the samples, so with several jobs
             more than what passes on the clock.
         progress: Called with (what, done, total).
-        jobs: Samples that are evaluated at the same time. ``auto`` tries one after the other and one for
-            each core on the first samples, and goes on with the faster; with so few samples that none
-            would be left to go on with, they come one after the other.
+        jobs: Calls that are evaluated at the same time. ``auto`` tries one after the other and one for each
+            core on the first samples, and goes on with the faster; with so few samples that none would be
+            left to go on with, they come one after the other.
     """
     line = _Line(session, values, timed, progress)
-    progress("run encrypted", 0, line.total)
+    progress("run encrypted", 0, line.samples)
     # The first alone: it makes the keys ready, which no two threads may do at once.
     wall = line.run([0], 1 if jobs == "auto" else jobs, pool=False)
-    rest = range(1, line.total)
+    rest = range(1, line.calls)
     rates: dict[int, float] = {}
     if jobs == "auto":
         jobs, rates, rest = _choose(line, rest)
     if rest:
         wall = line.run(rest, jobs)
     counted = max(1, len(rest))
-    return joined(line.parts), Evaluations(tuple(line.seconds), jobs, wall, counted, rates)
+    samples = line.samples - (line.calls - counted) * session.batch
+    return joined(line.parts), Evaluations(
+        tuple(line.seconds), jobs, wall, counted, rates, session.batch, samples
+    )
 
 
 def _choose(line: _Line, rest: range) -> tuple[int, dict[int, float], range]:
-    """Measure both ways on the next samples: what is faster, the rates, and the samples that are left."""
+    """Measure both ways on the next calls: what is faster, samples a second, and the calls that are left."""
     cores = usable_cores()
-    # One sample loads the circuit for single threads.
+    # One call loads the circuit for single threads.
     needed = LOOPED + 1 + EACH * cores
     if cores == 1 or len(rest) <= needed:
         return 1, {}, rest
     looped, warm, several = rest[:LOOPED], rest[LOOPED : LOOPED + 1], rest[LOOPED + 1 : needed]
-    rates = {1: LOOPED / max(line.run(looped, 1), 1e-9)}
+    batch = line.session.batch
+    rates = {1: batch * LOOPED / max(line.run(looped, 1), 1e-9)}
     line.run(warm, cores, pool=False)
-    rates[cores] = EACH * cores / max(line.run(several, cores), 1e-9)
+    rates[cores] = batch * EACH * cores / max(line.run(several, cores), 1e-9)
     return max(rates, key=lambda j: rates[j]), rates, rest[needed:]
 
 
 @dataclass
 class _Line:
-    """Samples in their order."""
+    """Samples in their order, as many in each call as the session takes."""
 
     session: EncryptedSession
     values: Mapping[str, np.ndarray]
@@ -82,10 +86,11 @@ class _Line:
     seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.total = len(next(iter(self.values.values())))
+        self.samples = len(next(iter(self.values.values())))
+        self.calls = -(-self.samples // self.session.batch)
 
     def run(self, indices: Sequence[int], jobs: int, *, pool: bool = True) -> float:
-        """Evaluate some, in order; returns the seconds that passed. Without ``pool`` in this thread."""
+        """Evaluate some calls, in order; returns the seconds that passed. Without ``pool`` in this thread."""
         began = time.perf_counter()
         if jobs == 1 or not pool:
             for index in indices:
@@ -103,8 +108,11 @@ class _Line:
         return time.perf_counter() - began
 
     def _send(self, index: int) -> Ciphertexts:
+        batch = self.session.batch
+        # The last call is filled up with its last sample.
+        chosen = np.minimum(np.arange(index * batch, (index + 1) * batch), self.samples - 1)
         with self.timed("encrypt"):
-            return self.session.encrypt({k: v[index : index + 1] for k, v in self.values.items()})
+            return self.session.encrypt({k: v[chosen] for k, v in self.values.items()})
 
     def _work(self, sent: Ciphertexts, jobs: int) -> tuple[Ciphertexts, float]:
         evaluate = self.session.evaluate if jobs == 1 else self.session.evaluate_alone
@@ -115,5 +123,7 @@ class _Line:
         self.seconds.append(spent)
         self.timed.seconds["evaluate"] = self.timed.seconds.get("evaluate", 0.0) + spent
         with self.timed("decrypt"):
-            self.parts.append(self.session.decrypt(received))
-        self.progress("run encrypted", len(self.parts), self.total)
+            found = self.session.decrypt(received)
+        done = len(self.parts) * self.session.batch
+        self.parts.append({k: v[: self.samples - done] for k, v in found.items()})
+        self.progress("run encrypted", min(done + self.session.batch, self.samples), self.samples)

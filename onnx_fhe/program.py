@@ -99,6 +99,7 @@ class Program:
         limit: int | None = None,
         progress: Progress = quiet,
         jobs: Jobs = 1,
+        batch: int = 1,
     ) -> Result:
         """Compute the outputs of ``data``.
 
@@ -113,18 +114,22 @@ class Program:
             jobs: For ``encrypted``: samples that are evaluated at the same time, each on one core. With 1
                 they come one after the other, each on all cores: the least latency. ``auto`` measures both on
                 the first samples and goes on with what gives more throughput.
+            batch: For ``encrypted``: samples in one call of the circuit, which is compiled again for so many.
+                What a call does to its keys is then done for all of them, and loops are longer.
 
         Raises:
             DataError: A name, shape, type or value does not fit the model.
-            UserError: There is no such mode, or the limit or the number of jobs is below 1.
+            UserError: There is no such mode, or the limit, the number of jobs or the batch is below 1.
+            UnsupportedError: The circuit takes one sample a call only.
             ArtifactError: The loaded circuit does not fit the installed backend.
         """
         if mode not in MODES:
             raise UserError("there is no such mode", found=str(mode), allowed=", ".join(MODES))
         if limit is not None and limit < 1:
             raise UserError("the limit leaves no samples", found=str(limit), allowed="1 or more")
-        if jobs != "auto" and jobs < 1:
-            raise UserError("nobody would evaluate the samples", found=f"{jobs} jobs", allowed="1 or more")
+        if (jobs != "auto" and jobs < 1) or batch < 1:
+            found = f"{jobs} jobs, {batch} samples a call"
+            raise UserError("nobody would evaluate the samples", found=found, allowed="1 or more of each")
         arrays = {k: v[:limit] for k, v in calibration_for(self.integer_model, as_data(data)).items()}
         samples = len(next(iter(arrays.values())))
         timed = Stopwatch()
@@ -138,7 +143,7 @@ class Program:
         if mode == "simulate":
             found = self._simulate(values, timed, progress)
         elif mode == "encrypted":
-            found, evaluations = self._encrypted(values, timed, progress, jobs)
+            found, evaluations = self._encrypted(values, timed, progress, jobs, batch)
         with timed("epilogue"):
             outputs = self._finish(found, arrays)
         return Result(
@@ -158,10 +163,15 @@ class Program:
         return self.run(data, "simulate", limit, progress)
 
     def encrypted(
-        self, data: DataLike, limit: int | None = None, progress: Progress = quiet, jobs: Jobs = 1
+        self,
+        data: DataLike,
+        limit: int | None = None,
+        progress: Progress = quiet,
+        jobs: Jobs = 1,
+        batch: int = 1,
     ) -> Result:
         """``run`` on ciphertexts."""
-        return self.run(data, "encrypted", limit, progress, jobs)
+        return self.run(data, "encrypted", limit, progress, jobs, batch)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact in one step; the same program gives the same bytes.
@@ -249,11 +259,13 @@ class Program:
             return simulate(circuit, values, progress)
 
     def _encrypted(
-        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: Jobs
+        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: Jobs, batch: int
     ) -> tuple[Arrays, Evaluations]:
-        fresh = self._session is None
+        known = self._session if self._session is not None and self._session.batch == batch else None
+        fresh = known is None
         with timed("prepare"):
-            session = self._session or self.circuit.session()
+            # Backends of plug-ins need not know of batches.
+            session = known or (self.circuit.session(batch) if batch > 1 else self.circuit.session())
         with timed("keygen"):
             if fresh:
                 progress("make keys", 0, 1)

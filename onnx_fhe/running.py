@@ -29,16 +29,18 @@ Jobs = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What samples took on ciphertexts.
+    """What calls of the circuit took on ciphertexts, each with one sample unless said otherwise.
 
     Attributes:
-        seconds: Of evaluating each sample. The first includes what makes the keys ready, once a session.
-        jobs: Samples that were evaluated at the same time, each on one thread; 1: one after the other, each
+        seconds: Of evaluating each call. The first includes what makes the keys ready, once a session.
+        jobs: Calls that were evaluated at the same time, each on one thread; 1: one after the other, each
             with loops on all cores. Where that was to be found out: what was found best.
-        wall: Seconds from encrypting the first of the samples that count to decrypting the last.
-        counted: Samples that count, the last ones: all but the first, if it is not alone, and but those that
+        wall: Seconds from encrypting the first of the calls that count to decrypting the last.
+        counted: Calls that count, the last ones: all but the first, if it is not alone, and but those that
             ran while that was found out.
         rates: What was measured for that: samples a second by jobs.
+        batch: Samples of each call.
+        samples: Of the calls that count; the last call may be filled up.
     """
 
     seconds: tuple[float, ...]
@@ -46,16 +48,18 @@ class Evaluations:
     wall: float
     counted: int
     rates: dict[int, float] = field(default_factory=dict)
+    batch: int = 1
+    samples: int = 0
 
     @property
     def latency(self) -> float:
-        """Seconds of one sample: the median of those that count."""
+        """Seconds until a sample is done, with all others of its call: the median of those that count."""
         return median(self.seconds[-self.counted :])
 
     @property
     def throughput(self) -> float:
         """Samples a second."""
-        return self.counted / self.wall if self.wall else 0.0
+        return (self.samples or self.counted) / self.wall if self.wall else 0.0
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,18 @@ def test_auto_needs_something_to_go_on_with(monkeypatch):
     assert session.together == list(range(9))
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_several_samples_a_call_keep_their_order(jobs):
+    session, told = Sleeping(), []
+    session.batch = 4
+    found, evaluations = encrypted(session, VALUES, Stopwatch(), lambda *a: told.append(a), jobs)
+    assert np.array_equal(found["y"], VALUES["x"])
+    assert [done for _, done, _ in told] == [0, 4, 8, 9]
+    # The first call does not count; the last holds one sample.
+    assert (evaluations.counted, evaluations.samples, evaluations.batch) == (2, 5, 4)
+    assert evaluations.throughput == pytest.approx(5 / evaluations.wall)
+
+
 def test_a_single_sample():
     _, evaluations = encrypted(Sleeping(), {"x": np.zeros((1, 1))}, Stopwatch(), lambda *_: None, 4)
     assert evaluations.latency == evaluations.seconds[0]
@@ -134,6 +146,10 @@ def test_programs_and_the_command_line(digits_mlp, tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         main([*command, "--jobs", "auto"])
     assert done.value.code == 0
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--batch", "2"])
+    assert done.value.code == 0
+    assert "calls of 2 samples" in capsys.readouterr().out
     for wrong in ("0", "many"):
         with pytest.raises(SystemExit) as done:
             main([*command, "--jobs", wrong])

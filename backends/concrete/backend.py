@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +15,7 @@ from ...ir.tolerance import tolerated
 from ...passes.expanding.expand import expanded
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
-from .compiling import Compiled, compile_plan
+from .compiling import compile_plan
 from .measure import statistics
 from .plan import Plan, make_plan
 from .requirements import check
@@ -32,9 +33,24 @@ class ConcreteBackend(Backend):
 
     def lower(self, model: ir.Model, options: LowerOptions = DEFAULTS) -> ConcreteCircuit:
         """Compile the server part of ``model``; see ``Backend.lower``."""
-        plan = self._plan(model)
         p_error, global_p_error = tolerated(model, options.p_error, options.global_p_error)
         options = replace(options, p_error=p_error, global_p_error=global_p_error)
+        return self._circuit(model, options, 1)
+
+    def load(self, folder: Path, model: ir.Model | None = None) -> ConcreteCircuit:
+        """Read a circuit; see ``Backend.load``. Without ``model`` all but ``clear`` and batches work."""
+        stored = read(folder)
+        if model is None:
+            return ConcreteCircuit(stored, None)
+        options = options_of(stored.program.settings)
+        return ConcreteCircuit(
+            stored,
+            lambda: compile_plan(self._plan(model), options),
+            batched=partial(self._circuit, model, options),
+        )
+
+    def _circuit(self, model: ir.Model, options: LowerOptions, batch: int) -> ConcreteCircuit:
+        plan = self._plan(model, batch)
         compiled = compile_plan(plan, options)
         settings = Settings(
             cast("ParameterStrategy", compiled.strategy),
@@ -50,19 +66,10 @@ class ConcreteBackend(Backend):
             Ports(plan.inputs, plan.outputs),
             specs_of(compiled.circuit.server),
         )
-        return ConcreteCircuit(stored, lambda: compiled, options.progress)
+        batched = partial(self._circuit, model, options_of(settings))
+        return ConcreteCircuit(stored, lambda: compiled, options.progress, batched)
 
-    def load(self, folder: Path, model: ir.Model | None = None) -> ConcreteCircuit:
-        """Read a circuit; see ``Backend.load``. Without ``model`` all but ``clear`` works."""
-        stored = read(folder)
-
-        def lowered() -> Compiled:
-            assert model is not None
-            return compile_plan(self._plan(model), options_of(stored.program.settings))
-
-        return ConcreteCircuit(stored, lowered if model is not None else None)
-
-    def _plan(self, model: ir.Model) -> Plan:
-        plan = make_plan(partition(expanded(model)).server)
+    def _plan(self, model: ir.Model, batch: int = 1) -> Plan:
+        plan = make_plan(partition(expanded(model)).server, batch)
         check(plan, self.limits())
         return plan

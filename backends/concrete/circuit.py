@@ -28,14 +28,20 @@ class ConcreteCircuit(Circuit):
         stored: What is kept of it in files.
         lowered: Returns what was compiled from the integer model; needed for ``clear``.
         progress: Called with (what, done, total).
+        batched: Returns this circuit for so many samples a call; needed for sessions of several.
     """
 
     def __init__(
-        self, stored: Stored, lowered: Callable[[], Compiled] | None, progress: Progress = quiet
+        self,
+        stored: Stored,
+        lowered: Callable[[], Compiled] | None,
+        progress: Progress = quiet,
+        batched: Callable[[int], ConcreteCircuit] | None = None,
     ) -> None:
         self._stored = stored
         self._lowered = lowered
         self._progress = progress
+        self._batched = batched
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -78,10 +84,23 @@ class ConcreteCircuit(Circuit):
         """As measured when it was compiled from the model."""
         return self._stored.program.statistics
 
-    def session(self) -> EncryptedSession:
-        """A client with its own keys, and this circuit's server."""
+    def session(self, batch: int = 1) -> EncryptedSession:
+        """A client with its own keys, and this circuit's server; see ``Circuit.session``."""
+        if batch > 1:
+            return self.of(batch).session()
         specs = fhe.ClientSpecs.deserialize(self._stored.specs)
         return ConcreteSession(specs, self._server, lambda: self._alone, self.inputs, self.outputs)
+
+    def of(self, batch: int) -> ConcreteCircuit:
+        """This circuit for so many samples a call, compiled anew.
+
+        Raises:
+            ArtifactError: The circuit was loaded without its integer model.
+            UnsupportedError: Samples of this network cannot be computed together.
+        """
+        if self._batched is None:
+            raise _without_model()
+        return self._batched(batch)
 
     def save(self, folder: Path) -> None:
         """Write ``server/`` and ``client/``."""
@@ -90,10 +109,7 @@ class ConcreteCircuit(Circuit):
     @cached_property
     def _compiled(self) -> Compiled:
         if self._lowered is None:
-            raise ArtifactError(
-                "this circuit was loaded without its integer model",
-                do="load it with the model, or run it encrypted or simulated",
-            )
+            raise _without_model()
         return self._lowered()
 
     @cached_property
@@ -121,16 +137,25 @@ class ConcreteCircuit(Circuit):
     def _each(
         self, what: str, values: Mapping[str, np.ndarray], run: Callable[[list[np.ndarray]], list[Any]]
     ) -> Arrays:
-        """Run one sample after the other."""
-        total = _samples(values, self.inputs)
+        """Run one call after the other; the last is filled up with its last sample."""
+        total, batch = _samples(values, self.inputs), self.inputs[0].shape[0]
         results = {p.name: np.zeros((total, *p.shape[1:]), np.int64) for p in self.outputs}
         self._progress(what, 0, total)
-        for i in range(total):
-            sample = {p.name: np.asarray(values[p.name])[i : i + 1] for p in self.inputs}
-            for port, found in zip(self.outputs, run(checked(self.inputs, sample)), strict=True):
-                results[port.name][i] = np.asarray(found).reshape(port.shape)[0]
-            self._progress(what, i + 1, total)
+        for first in range(0, total, batch):
+            chosen = np.minimum(np.arange(first, first + batch), total - 1)
+            given = {p.name: np.asarray(values[p.name])[chosen] for p in self.inputs}
+            for port, found in zip(self.outputs, run(checked(self.inputs, given)), strict=True):
+                kept = np.asarray(found).reshape(port.shape)[: total - first]
+                results[port.name][first : first + batch] = kept
+            self._progress(what, min(first + batch, total), total)
         return results
+
+
+def _without_model() -> ArtifactError:
+    return ArtifactError(
+        "this circuit was loaded without its integer model",
+        do="load it with the model, or run it encrypted or simulated, one sample a call",
+    )
 
 
 def _samples(values: Mapping[str, np.ndarray], ports: tuple[Port, ...]) -> int:

@@ -30,14 +30,14 @@ def _move(scope: Scope, node: ir.Node) -> Traced:
     movement = scope.plan.movements[node]
     if movement is None:
         raise refuse(node, "this operator computes, or mixes samples", allowed="copies of elements")
-    places, shape = movement.places, scope.shape(node.outputs[0])
-    parts = [scope.values[v].reshape((places_of,)) for v, places_of in _sizes(scope, movement.sources)]
+    shape, sizes = scope.shape(node.outputs[0]), _sizes(scope, movement.sources)
+    parts = [scope.values[v].reshape((size,)) for v, size in sizes]
+    places = _of_batch(movement.places.ravel(), [size for _, size in sizes], scope.plan.batch)
     if movement.filled.any():
         # Each constant once.
         constants, numbers = np.unique(movement.constants[movement.filled], return_inverse=True)
-        total = sum(size for _, size in _sizes(scope, movement.sources))
-        places = places.copy()
-        places[movement.filled] = total + numbers.ravel()
+        total = sum(size for _, size in sizes)
+        places[:, movement.filled.ravel()] = total + numbers.ravel()
         parts.append(fhe.zeros(constants.shape) + np.asarray(np.rint(constants), np.int64))
     if len(parts) > 1:
         # Copies of their own: what is laid end to end must agree on being signed.
@@ -45,6 +45,22 @@ def _move(scope: Scope, node: ir.Node) -> Traced:
     else:
         flat = parts[0]
     return _pick(scope, flat, places.ravel()).reshape(shape)
+
+
+def _of_batch(places: np.ndarray, sizes: list[int], batch: int) -> np.ndarray:
+    """Where the elements of every sample (batch, places) lie in all samples of all sources, laid end to end.
+
+    Args:
+        places: Where those of one sample lie in one sample of all sources, laid end to end.
+        sizes: Elements of the sources, in all samples.
+        batch: Samples.
+    """
+    each = np.array(sizes) // batch
+    ends = np.cumsum(each)
+    source = np.searchsorted(ends, places, side="right").clip(0, len(sizes) - 1)
+    inside = places - (ends - each)[source]
+    first = batch * (ends - each)[source] + inside
+    return np.asarray(first + np.arange(batch)[:, np.newaxis] * each[source])
 
 
 def _pick(scope: Scope, flat: Traced, places: np.ndarray) -> Traced:

@@ -1,4 +1,4 @@
-"""What there is to emit: the server part of a model for one sample, with its shapes, ranges and tags."""
+"""What there is to emit: the server part of a model for some samples, with its shapes, ranges and tags."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WIDE = 8
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the circuit: one sample, with its first axis of 1.
+    """An input or output of the circuit.
 
     Attributes:
         name: Name of the Encrypt or Decrypt output.
-        shape: Shape of one sample.
+        shape: Shape of the samples of a call; there is one of them unless asked for more.
         low, high: Declared range (inclusive).
         unit: What Concrete decrypts is a multiple of this; 1 but behind a rounding.
     """
@@ -43,9 +43,10 @@ class Plan:
     Attributes:
         server: The model.
         inputs, outputs: Its ports, in order.
-        shapes: Shape of every value, for one sample.
+        shapes: Shape of every value, for the samples of a call.
         lookups: The lookup of each TableLookup node.
         movements: What each node that may copy elements moves, but for the simplest; None where it computes.
+        batch: Samples of a call.
     """
 
     server: ir.Model
@@ -54,6 +55,7 @@ class Plan:
     shapes: dict[ir.Value, tuple[int, ...]]
     lookups: dict[ir.Node, Lookup]
     movements: dict[ir.Node, Movement | None]
+    batch: int = 1
 
     @property
     def wide(self) -> bool:
@@ -69,14 +71,14 @@ class Plan:
         return {n: i for i, n in enumerate(self.server.graph)}
 
 
-def make_plan(server: ir.Model) -> Plan:
-    """Plan the emission of a server part.
+def make_plan(server: ir.Model, batch: int = 1) -> Plan:
+    """Plan the emission of a server part for so many samples a call.
 
     Raises:
-        UnsupportedError: The batch axis is fixed.
+        UnsupportedError: The batch axis is fixed, or samples lie on another axis on the way.
         VerificationError: A constant or a table breaks a rule of the integer level.
     """
-    shapes = _shapes(server)
+    shapes = _shapes(server, batch)
     inputs: list[Port] = []
     outputs: list[Port] = []
     for ports, values, mark in (
@@ -90,21 +92,38 @@ def make_plan(server: ir.Model) -> Plan:
     for value, shape in shapes.items():
         value.shape = ir.Shape(["N", *shape[1:]]) if shape else value.shape
     movements = {n: ask(n) for n in server.graph if n.domain == "" and n.op_type in CANDIDATES - LAYOUT}
-    return Plan(
-        server, tuple(inputs), tuple(outputs), shapes, {x.node: x for x in lookups(server)}, movements
-    )
+    found = {x.node: x for x in lookups(server)}
+    return Plan(server, tuple(inputs), tuple(outputs), shapes, found, movements, batch)
 
 
-def _shapes(server: ir.Model) -> dict[ir.Value, tuple[int, ...]]:
-    """Shapes as onnxruntime finds them on one sample: shape inference does not know every Reshape."""
-    sample = {v: _sample_shape(v) for v in server.graph.inputs}
+def _shapes(server: ir.Model, batch: int) -> dict[ir.Value, tuple[int, ...]]:
+    """Shapes as onnxruntime finds them on some samples: shape inference does not know every Reshape."""
+    sample = {v: (batch, *_sample_shape(v)) for v in server.graph.inputs}
     computed = [v for n in server.graph for v in n.outputs if v.name]
     session = Session(server, [v.name or "" for v in computed])
     found = session.run({v.name or "": np.zeros(s, np.float32) for v, s in sample.items()})
-    return sample | {v: found[v.name or ""].shape for v in computed}
+    shapes = sample | {v: found[v.name or ""].shape for v in computed}
+    if batch > 1:
+        _check_batch(server, shapes, batch)
+    return shapes
+
+
+def _check_batch(server: ir.Model, shapes: dict[ir.Value, tuple[int, ...]], batch: int) -> None:
+    for node in server.graph:
+        for value in node.outputs:
+            if (shapes.get(value) or (batch,))[0] != batch:
+                raise UnsupportedError(
+                    "samples of this network cannot be computed together",
+                    node=node.name or "",
+                    op=node.op_type,
+                    found=f"shape {shapes[value]} for {batch} samples",
+                    allowed="samples on the first axis throughout",
+                    do="run it without --batch",
+                )
 
 
 def _sample_shape(value: ir.Value) -> tuple[int, ...]:
+    """Without the batch axis."""
     dims = list(value.shape) if value.shape is not None else []
     fixed = [d for d in dims[1:] if isinstance(d, int)]
     if not dims or len(fixed) != len(dims) - 1:
@@ -121,4 +140,4 @@ def _sample_shape(value: ir.Value) -> tuple[int, ...]:
             allowed="a free batch axis, or 1",
             do="export the model with a dynamic batch axis",
         )
-    return (1, *fixed)
+    return tuple(fixed)

@@ -37,7 +37,7 @@ class Scope:
         return self.values[value] if value in self.values else integers(value, node)
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...]:
-        """Shape of a computed value for one sample."""
+        """Shape of a computed value, for the samples of a call."""
         assert value is not None
         return self.plan.shapes[value]
 

@@ -15,7 +15,7 @@ from .plan import Port
 
 
 def checked(ports: Sequence[Port], values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """One sample as int64 arrays in the circuit's order; Concrete itself accepts what does not fit.
+    """Samples of a call as int64 arrays in the circuit's order; Concrete itself accepts what does not fit.
 
     Raises:
         DataError: A name, shape or value that the circuit was not made for.
@@ -31,7 +31,7 @@ def _checked(port: Port, values: Mapping[str, np.ndarray]) -> np.ndarray:
         raise DataError(
             f"{port.name!r} has another shape than the circuit takes",
             found=str(array.shape),
-            allowed=f"{port.shape} (one sample)",
+            allowed=f"{port.shape} (a sample for each of the first axis)",
         )
     whole = np.rint(array)
     if array.dtype.kind not in "iufb" or not np.array_equal(array, whole):
@@ -84,13 +84,14 @@ class ConcreteSession(EncryptedSession):
         self._client = fhe.Client(specs)
         self._server, self._alone = server, alone
         self._inputs, self._outputs = inputs, outputs
+        self.batch = inputs[0].shape[0] if inputs else 1
 
     def keygen(self) -> None:
         """Make fresh keys from the operating system's randomness."""
         self._client.keygen(force=True)
 
     def encrypt(self, values: Mapping[str, np.ndarray]) -> Ciphertexts:
-        """Encrypt one sample; keys are made first where there are none."""
+        """Encrypt the samples of a call; keys are made first where there are none."""
         found = self._client.encrypt(*checked(self._inputs, values))
         return _named(self._inputs, listed(found, self._inputs))
 

@@ -49,6 +49,16 @@ def run(
             " with what gives more samples a second.",
         ),
     ] = "1",
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            help="Encrypted: samples in one call of the circuit, which is compiled again for so many. They"
+            " are all done at the end of it; small circuits do more samples a second so.",
+        ),
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Write the outputs.")
     ] = None,
@@ -66,7 +76,7 @@ def run(
         wanted = _jobs(jobs)
         program = Program.load(circuit)
         given = read_npz(data)
-        result = program.run(given, mode.value, limit, progress, wanted)
+        result = program.run(given, mode.value, limit, progress, wanted, batch)
         if out is not None:
             output.write_arrays(out, result.outputs)
         found = report(program, result, given.labels)
@@ -103,10 +113,11 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
         rate = result.evaluations.throughput
         encrypted = {
             "jobs": result.evaluations.jobs,
+            "batch": result.evaluations.batch,
             "measured_rates": {str(k): v for k, v in result.evaluations.rates.items()},
             "latency": result.evaluations.latency,
             "first": result.evaluations.seconds[0],
-            "predicted": predict(program.statistics),
+            "predicted": predict(program.statistics, batch=result.evaluations.batch),
         }
         each = {
             # Keys are made once, not for each sample.
@@ -136,13 +147,15 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
 
 def _speed(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Latency and throughput, measured and predicted."""
-    predicted, jobs = found["predicted"], found["jobs"]
+    predicted, jobs, batch = found["predicted"], found["jobs"], found["batch"]
     alone = predicted.core_seconds if jobs > 1 else predicted.seconds
-    rate = predicted.throughput if jobs > 1 else 1 / predicted.seconds if predicted.seconds else 0.0
+    rate = predicted.throughput if jobs > 1 else batch / predicted.seconds if predicted.seconds else 0.0
+    way = _way(jobs) if batch == 1 else f"calls of {batch} samples, {_way(jobs)}"
     tried = [f"{float(r):.3g} a second {_way(int(j))}" for j, r in found["measured_rates"].items()]
+    what = "a sample" if batch == 1 else "a call"
     return [
         *([("chosen", f"{_way(jobs)}: measured {', '.join(tried)}")] if tried else []),
-        ("latency", f"{found['latency']:.3f} s a sample, {_way(jobs)} ({alone:.3f} s predicted)"),
+        ("latency", f"{found['latency']:.3f} s {what}, {way} ({alone:.3f} s predicted)"),
         ("first", f"{found['first']:.3f} s, with making the keys ready"),
         ("throughput", f"{found['samples_per_second']:.3g} samples a second ({rate:.3g} predicted)"),
         ("predicted by", predicted.profile),

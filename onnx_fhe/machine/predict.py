@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -59,8 +59,9 @@ def predict(
     *,
     p_error: float = 1e-5,
     cores: int | None = None,
+    batch: int = 1,
 ) -> Prediction:
-    """Predict what one sample takes.
+    """Predict what one sample takes; or one call, where it takes several.
 
     Args:
         of: A model of the integer level, a normalized float model (taken to have 4 bits at every table), what
@@ -68,11 +69,13 @@ def predict(
         profile: Of the machine; by default what was measured here, or else the default.
         p_error: Tolerated error of one lookup, where ``of`` is a model that does not say.
         cores: By default those of the profile, and of this machine where the profile is of this one.
+        batch: Samples of a call, of a circuit. Bootstraps, complexity, seconds and ciphertexts are then those
+            of a call; throughput still counts samples.
     """
     known = profile or Profile.here()
     used = cores or (known.cores if profile is not None else usable_cores())
     if isinstance(of, CircuitStatistics):
-        return _of_circuit(of, known, used)
+        return _of_circuit(of, known, used, batch)
     if isinstance(of, ir.Model):
         of = estimate(of, p_error) if level_of(of) is Level.INTEGER else estimate_float(of, p_error=p_error)
     return _predicted(
@@ -96,8 +99,18 @@ def usable_cores() -> int:
     return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
-def _of_circuit(found: CircuitStatistics, profile: Profile, cores: int) -> Prediction:
+def _of_circuit(found: CircuitStatistics, profile: Profile, cores: int, batch: int) -> Prediction:
     other = 0.0
+    if batch > 1:
+        found = replace(
+            found,
+            programmable_bootstraps=batch * found.programmable_bootstraps,
+            complexity=batch * found.complexity,
+            input_bytes=batch * found.input_bytes,
+            output_bytes=batch * found.output_bytes,
+            steps=tuple(replace(s, count=batch * s.count) for s in found.steps),
+            linear_products=batch * found.linear_products,
+        )
     if not found.steps and found.programmable_bootstraps:
         # Tables of many bits, or a backend that tells no more: only the whole is known.
         each = found.complexity / found.programmable_bootstraps
@@ -114,6 +127,7 @@ def _of_circuit(found: CircuitStatistics, profile: Profile, cores: int) -> Predi
         compile_seconds=0.0,
         basis="circuit",
         whole=found.evaluation_key_bytes,
+        batch=batch,
     )
 
 
@@ -130,6 +144,7 @@ def _predicted(
     compile_seconds: float,
     basis: Literal["model", "circuit"],
     whole: int = 0,
+    batch: int = 1,
 ) -> Prediction:
     linear = products * profile.nanoseconds_per_product / 1e9
     efficiency = profile.loop_efficiency if cores > 1 else 1.0
@@ -140,7 +155,7 @@ def _predicted(
     return Prediction(
         seconds=together,
         core_seconds=alone,
-        throughput=cores * jobs / alone if alone else 0.0,
+        throughput=batch * cores * jobs / alone if alone else 0.0,
         bootstraps=bootstraps,
         complexity=complexity,
         key_bytes=sum(key_bytes(steps, sent=True)) or whole,
