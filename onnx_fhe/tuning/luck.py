@@ -3,7 +3,8 @@
 Networks of one size that were trained a little differently score like draws around one mean. As far as they
 differ no more than the validation samples explain, the best of them is no better than the others, and its
 score is drawn towards their mean (empirical Bayes: Efron & Morris 1975, "Data analysis using Stein's
-estimator"). What all of them owe to the choice of the validation samples stays: no comparison shows it.
+estimator"). Where they differ even less than that, they owe something to these samples together, and no mean
+does away with it: it stays in the error.
 """
 
 from __future__ import annotations
@@ -62,23 +63,21 @@ class Luck:
 
 
 def _corrections(found: Kin) -> dict[int, Correction]:
-    errors = [p.score_error for points in found.values() for p in points if p.score_error is not None]
-    if len(found) < FEW or not errors:
+    points = [p for kin in found.values() for p in kin]
+    errors = [p.score_error for p in points if p.score_error is not None]
+    if len(found) < FEW or not any(errors):
         return {}
-    scores = {network: fmean(p.score for p in points) for network, points in found.items()}
-    mean, chance = fmean(scores.values()), fmean(e * e for e in errors)
-    spread = max(0.0, variance(scores.values()) - chance)
-    # Share of the differences between networks that is theirs.
-    worth = spread / (spread + chance) if chance else 1.0
+    chance = fmean(e * e for e in errors)
+    scores = {network: fmean(p.score for p in kin) for network, kin in found.items()}
+    mean, seen = fmean(scores.values()), variance(scores.values())
+    # What is seen of differences is chance, and their worth if it is more; if it is less, the rest is shared.
+    worth, shared = max(0.0, 1 - chance / max(seen, chance)), max(0.0, chance - seen)
+    own = min(seen, chance)
+    error = math.sqrt(shared + worth * own + (1 - worth) ** 2 * own / len(scores))
     return {
-        p.number: Correction(
-            (1 - worth) * (mean - scores[network]),
-            None
-            if p.score_error is None
-            else math.sqrt(worth * p.score_error**2 + (1 - worth) ** 2 * chance / len(scores)),
-        )
-        for network, points in found.items()
-        for p in points
+        p.number: Correction((1 - worth) * (mean - scores[network]), error)
+        for network, kin in found.items()
+        for p in kin
     }
 
 
