@@ -135,8 +135,8 @@ def tune_(
         typer.Option(
             "--confidence",
             metavar="F",
-            help="Prefer circuits that clear a limit on accuracy by so many standard errors: the best of many"
-            " trials is a little lucky.",
+            help="Prefer circuits that clear a limit on accuracy by so many standard errors, as others of"
+            " their size scored: the best of many trials is a little lucky.",
         ),
     ] = 1.0,
     p_error: Annotated[
