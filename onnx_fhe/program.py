@@ -128,8 +128,8 @@ class Program:
         if limit is not None and limit < 1:
             raise UserError("the limit leaves no samples", found=str(limit), allowed="1 or more")
         if (jobs != "auto" and jobs < 1) or batch < 1:
-            found = f"{jobs} jobs, {batch} samples a call"
-            raise UserError("nobody would evaluate the samples", found=found, allowed="1 or more of each")
+            asked = f"{jobs} jobs, {batch} samples a call"
+            raise UserError("nobody would evaluate the samples", found=asked, allowed="1 or more of each")
         arrays = {k: v[:limit] for k, v in calibration_for(self.integer_model, as_data(data)).items()}
         samples = len(next(iter(arrays.values())))
         timed = Stopwatch()
