@@ -194,6 +194,17 @@ def test_the_end_of_a_budget_is_kept_for_the_finalists():
     assert _reserve(100.0, 3, 1)([replace(point, trial_seconds=90.0)] * 5) == 40
 
 
+def test_a_search_that_has_nothing_left_to_try_says_so(small, tuned, monkeypatch):
+    from onnx_fhe.tuning.search import Search
+
+    assert not any("before its time" in n for n in tuned.frontier.notes)
+    start, calls = Search._start, iter(range(10))
+    monkeypatch.setattr(Search, "_start", lambda self: next(calls) < 2 and start(self))
+    found = run(small, trials=50)
+    assert any("before its time" in n for n in found.frontier.notes)
+    assert len(found.frontier.points) == 2
+
+
 def _point():
     from onnx_fhe.tuning.frontier import Point
 

@@ -75,6 +75,7 @@ class Search:
         budget: When it ends.
         watch: Told of every change.
         points, failures: What came of the trials.
+        exhausted: It ended before its time: nothing was left to try that could be better.
     """
 
     space: Space
@@ -85,6 +86,7 @@ class Search:
     watch: Watch
     points: list[Point] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    exhausted: bool = False
     _choices: dict[int, Parameters] = field(default_factory=dict)
     _tried: set[Candidate] = field(default_factory=set)
     _running: dict[int, tuple[Parameters, Candidate]] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class Search:
                 if not self._start():
                     break
             if not self._running:
+                self.exhausted = self._has_budget()
                 break
             number, outcome = self.workers.finished()
             chosen, _ = self._running.pop(number)

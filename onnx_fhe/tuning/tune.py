@@ -185,6 +185,8 @@ def tune(
             held = judge.best(search.points)
             candidates = held or [min(search.points, key=judge.rank)]
             finished, best, notes = finals.run(candidates, finalists, workers)
+            if search.exhausted:
+                notes.append("the search ended before its time: nothing was left to try that could be better")
         finally:
             if workers is not None:
                 workers.close()
