@@ -41,6 +41,7 @@ from onnx_fhe.tuning.space import (
     presets,
     untrained,
 )
+from onnx_fhe.tuning.steps import Steps
 
 SPACE = Space((Layers(("/fc1/Gemm", "/fc2/Gemm"), ("/fc1/Gemm",)), Layers(("/fc1/Gemm",), ())))
 
@@ -440,3 +441,21 @@ def test_nothing_dear_is_given_up_for_a_point_that_is_not_sure():
     assert climb.ladder._limit(climb.known()) == float("inf")
     climb.points[0] = replace(climb.points[0], score=0.96)
     assert climb.ladder._limit(climb.known()) == 0.1
+
+
+def test_guesses_that_are_too_dear_come_at_the_size_of_the_best():
+    climb = Climb(Goal(max_accuracy_drop=0.01))
+    small = SPACE.complete({"layers": 1, "neurons": 12, "distill": 2, "weights": 4, "activations": 6})
+    large = SPACE.complete({"layers": 1, "neurons": 2, "distill": 1, "weights": 3, "inputs": 5})
+    for chosen in (small, untrained(SPACE, large)):
+        climb.try_out(chosen)
+    climb.points[0] = replace(climb.points[0], score=0.96)
+    steps = Steps(SPACE, climb.judge, climb.known(), climb.points)
+    assert steps.is_useless(large)
+    assert not steps.is_useless(small)
+    found = steps.resized(large)
+    assert (found["neurons"], found["distill"]) == (12, 2)
+    assert (found["weights"], found["inputs"]) == (3, 5)
+    # Its own size is what others like it have, and they are no waste: they show how lucky it is.
+    assert all(c["neurons"] == 12 for c in steps.like_best())
+    assert list(steps.like_best())

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .frontier import Failure, Point, non_dominated
 from .judge import Judge
-from .ladder import GAIN, Known, Ladder
-from .space import Parameters, Space, alike, cheaper, exacter, presets, untrained
+from .ladder import Known, Ladder
+from .space import Parameters, Space, presets
+from .steps import Steps
 from .study import Study
 from .trying import Candidate, Outcome
 from .workers import Workers
 
 MOST_REPEATS = 60
 """So many choices in a row that were tried before, and there is nothing left to try."""
-NEAR = 3
-"""Points from which steps are taken: the best, and those that barely miss the constraints."""
-PATIENCE = 4
-"""Networks of one size that miss the constraints so often are not mended any more."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,7 @@ class Search:
 
     def _fits(self, chosen: Parameters) -> bool:
         """Whether a trial would probably end in time."""
-        if self._student(chosen) is not None:
+        if self._steps().student(chosen) is not None:
             return True
         grade = chosen.get("distill")
         like = [p.trial_seconds for p, c in self._known().pairs() if c.get("distill") == grade]
@@ -157,11 +153,16 @@ class Search:
         for _ in range(MOST_REPEATS):
             if not self.study.waiting():
                 self._propose()
+            queued = self.study.waiting()
             trial, text = self.study.ask()
             chosen = self.space.suggest(trial)
             candidate = Candidate(text or self.space.pipeline(chosen), self.space.assumed)
-            if candidate in self._tried or (text is None and self._is_useless(chosen)):
+            if candidate in self._tried:
                 self.study.drop(trial.number)
+                continue
+            if not queued and (steps := self._steps()).is_useless(chosen):
+                self.study.drop(trial.number)
+                self.study.queue(steps.resized(chosen))
                 continue
             self._tried.add(candidate)
             known = self.study.known.get((candidate.pipeline, candidate.p_error))
@@ -204,7 +205,8 @@ class Search:
         if rung is not None and self._fits(rung):
             self.study.queue(rung)
             return
-        for chosen in self._like_best():
+        steps = self._steps()
+        for chosen in steps.like_best():
             if self._candidate(chosen) not in self._tried and self._fits(chosen):
                 self.study.queue(chosen)
                 return
@@ -216,11 +218,11 @@ class Search:
         if turn == 3 and self._presets and not self._is_settled():
             self.study.queue(*self._presets.pop(0))
             return
-        for chosen in self._steps_to_hold() if turn == 2 else self._steps_from_best():
+        for chosen in steps.to_hold() if turn == 2 else steps.from_best():
             if self._candidate(chosen) in self._tried or not self._fits(chosen):
                 continue
-            if not self._is_useless(chosen):
-                self.study.queue(self._looked_at(chosen))
+            if not steps.is_useless(chosen):
+                self.study.queue(steps.looked_at(chosen))
                 return
 
     def _known(self) -> Known:
@@ -234,65 +236,11 @@ class Search:
         """Presets know no limits: they are for where nothing else holds them."""
         return self.judge.goal.names_accuracy and bool(self.judge.best(self.points))
 
-    def _looked_at(self, chosen: Parameters) -> Parameters:
-        """What says in seconds what training a choice would give: itself untrained, if that is news."""
-        plain = untrained(self.space, chosen)
-        if self._student(chosen) is not None or self._candidate(plain) in self._tried:
-            return chosen
-        return plain
-
-    def _is_useless(self, chosen: Parameters) -> bool:
-        """Whether a student would cost more than the best, by what it comes from, which costs the same."""
-        best = self.judge.surest(self.points)
-        if best is None or not chosen.get("distill") or not self.judge.goal.names_accuracy:
-            return False
-        if self._student(chosen) is not None:
-            return False
-        like = self._known().point(untrained(self.space, chosen))
-        return like is not None and like.seconds >= GAIN * best.seconds
-
-    def _student(self, chosen: Mapping[str, object]) -> Point | None:
-        """A point with the same student: only another error is tolerated."""
-        same = {k: v for k, v in chosen.items() if k != "error"}
-        for point, other in self._known().pairs():
-            if same == {k: v for k, v in other.items() if k != "error"}:
-                return point
-        return None
-
-    def _like_best(self) -> Iterator[Parameters]:
-        """Others of the size of the best, where too few were tried to tell how lucky it is."""
-        best = self.judge.best(self.points)[:1]
-        if self.judge.goal.names_accuracy and best and self.judge.luck.is_alone(best[0]):
-            yield from alike(self.space, self._choices.get(best[0].number, {}))
-
-    def _steps_from_best(self) -> Iterator[Parameters]:
-        for point in self.judge.best(self.points)[:NEAR]:
-            step = cheaper if self.judge.goal.names_accuracy else exacter
-            if point.number in self._choices:
-                yield from step(self.space, self._choices[point.number])
-
-    def _steps_to_hold(self) -> Iterator[Parameters]:
-        """From points that miss a constraint by little, and would be better than the best if they held it."""
-        found = self.judge.surest(self.points) if self.judge.goal.names_accuracy else None
-        limit = float("inf") if found is None else found.seconds
-        missing = [
-            p
-            for p in self.points
-            if p.number in self._choices and not (self.judge.miss(p) == 0 and self.judge.is_sure(p))
-        ]
-        sizes = Counter(_size(self._choices[p.number]) for p in missing)
-        near = [p for p in missing if p.seconds < limit and sizes[_size(self._choices[p.number])] < PATIENCE]
-        for point in sorted(near, key=self.judge.rank)[:NEAR]:
-            missed = {n for n, v in self.judge.violations(point).items() if v > 0}
-            step = cheaper if missed - {"max_accuracy_drop", "min_accuracy"} else exacter
-            yield from step(self.space, self._choices[point.number])
+    def _steps(self) -> Steps:
+        return Steps(self.space, self.judge, self._known(), self.points)
 
     def _candidate(self, chosen: Parameters) -> Candidate:
         return Candidate(self.space.pipeline(chosen), self.space.assumed)
 
     def _tell(self) -> None:
         self.watch(self.state())
-
-
-def _size(chosen: Parameters) -> tuple[int, int, int]:
-    return (chosen.get("layers", 0), chosen.get("neurons", 0), chosen["rounding"])
