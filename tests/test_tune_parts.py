@@ -459,3 +459,18 @@ def test_guesses_that_are_too_dear_come_at_the_size_of_the_best():
     # Its own size is what others like it have, and they are no waste: they show how lucky it is.
     assert all(c["neurons"] == 12 for c in steps.like_best())
     assert list(steps.like_best())
+
+
+def test_of_points_as_fast_as_the_fastest_the_most_accurate_is_preferred():
+    judge = Judge(Goal(max_accuracy_drop=0.01), 0.95, True)
+    fast, alike, slow = point(0, 0.945, 1.0), point(1, 0.955, 1.14), point(2, 0.99, 1.2)
+    missing = point(3, 0.93, 0.1)
+    assert [p.number for p in judge.preferred([fast, slow, missing, alike])] == [1, 0, 2]
+    assert [p.number for p in judge.best([fast, slow, missing, alike])] == [0, 1, 2]
+    # One that is not sure does not go before one that is.
+    sure = replace(judge, confidence=1.0)
+    doubtful = replace(alike, score_error=0.1)
+    assert [p.number for p in sure.preferred([replace(fast, score_error=0.001), doubtful])] == [0, 1]
+    assert judge.preferred([missing]) == []
+    cheap = Judge(Goal(max_latency=2.0), 0.95, True)
+    assert cheap.preferred([fast, slow, alike]) == cheap.best([fast, slow, alike])

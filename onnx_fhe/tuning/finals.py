@@ -105,8 +105,9 @@ class Finals:
 
     def best(self, finals: list[Final]) -> Final | None:
         """The best of those that hold the constraints as measured."""
-        held = [f for f in finals if self.judge.miss(f.as_measured) == 0]
-        return min(held, key=lambda f: self.judge.rank(f.as_measured), default=None)
+        order = self.judge.preferred([f.as_measured for f in finals])
+        by_number = {f.point.number: f for f in finals}
+        return by_number[order[0].number] if order else None
 
     def nearest(self, finals: list[Final]) -> Final | None:
         """What misses the constraints least, as measured."""

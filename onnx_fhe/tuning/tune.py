@@ -182,7 +182,7 @@ def tune(
             if not search.points:
                 raise _nothing(search)
             finals = Finals(compiler, tester, judge, encrypted, lambda what: told(search.state(what)))
-            held = judge.best(search.points)
+            held = judge.preferred(search.points)
             candidates = held or [min(search.points, key=judge.rank)]
             finished, best, notes = finals.run(candidates, finalists, workers)
             if search.exhausted:
