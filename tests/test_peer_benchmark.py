@@ -153,10 +153,10 @@ def test_the_whole_comparison(run):
     assert circuits["onnx-fhe, ours"]["predicted_over_limit"] == pytest.approx(5.0)
     assert circuits["Concrete ML, best of its sweep"]["simulated"]["test"] == 79 / 80
     assert (
-        "| Concrete ML, best of its sweep | 7 bits, round to 5, p_error 0.01 | 99.0 % | 98.8 % |"
+        "| Concrete ML, best of its sweep | 7 bits, round to 5, p_error 0.01 | 99.0 % | 98.8 ± 1.2 % |"
         in done.stdout
     )
-    assert "| Concrete ML, best of its sweep | 98.8 % | 10 | 2.56 |" in done.stdout
+    assert "| Concrete ML, best of its sweep | 98.8 ± 1.2 % | 10 | 2.56 |" in done.stdout
     assert "As it comes (8 bits, no rounding, default p_error): refused" in done.stdout
     assert done.out.with_suffix(".md").read_text() == done.stdout
     assert done.out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

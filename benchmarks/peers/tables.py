@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .sweep import DRAWS
@@ -59,8 +60,8 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _rows(model: dict[str, Any]) -> list[list[str]]:
     """A row for each circuit; the float model's accuracy stands in front."""
-    floats = model["float"]
-    accuracies = [_percent(floats.get("validation")), _percent(floats.get("test"))]
+    floats, samples = model["float"], model["samples"].get("test")
+    accuracies = [_percent(floats.get("validation")), _percent(floats.get("test"), samples)]
     if not model["circuits"]:
         return []
     rows = [[model["model"], "float", "", *accuracies, *([""] * (len(CIRCUITS) - 5))]]
@@ -73,7 +74,7 @@ def _rows(model: dict[str, Any]) -> list[list[str]]:
                 one["name"],
                 one["setting"] if one["side"] == "peer" else f"`{one['setting']}`",
                 _percent(simulated.get("validation")),
-                _percent(simulated.get("test")),
+                _percent(simulated.get("test"), samples),
                 str(one.get("bootstraps", "-")),
                 _number(one.get("complexity"), 1e9),
                 _number(one.get("compile_seconds")),
@@ -93,8 +94,9 @@ def _reading(report: dict[str, Any]) -> str:
     bootstrap = report["bootstrap"]
     milliseconds = bootstrap["milliseconds"]
     return (
-        f"Accuracy is simulated, the mean of {DRAWS} simulations. `encrypted` is the server's work for one"
-        " sample: the median of samples, by turns (in brackets how many). Over the limit: that time over"
+        f"Accuracy is simulated, the mean of {DRAWS} simulations, with the standard error that the number of"
+        " samples leaves (up to 1.4 times that for a difference of two). `encrypted` is the server's work for"
+        " one sample: the median of samples, by turns (in brackets how many). Over the limit: that time over"
         f" bootstraps times the cheapest one of {bootstrap['bits']} bits ({milliseconds:.1f} ms here, p_error"
         f" {bootstrap['p_error']:g}); `predicted` is the same for the time that the cost model predicts."
     )
@@ -152,8 +154,12 @@ def _ratio(one: dict[str, Any], best: dict[str, Any] | None) -> str:
     return f"1/{1 / share:.1f}" if share < 0.95 else f"{share:.1f}"
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+def _percent(share: float | None, samples: int | None = None) -> str:
+    """With the standard error of a share of so many samples, where their number is given."""
+    if share is None:
+        return "-"
+    error = f" ± {100 * math.sqrt(share * (1 - share) / samples):.1f}" if samples else ""
+    return f"{100 * share:.1f}{error} %"
 
 
 def _number(value: float | None, unit: float = 1.0) -> str:
