@@ -390,6 +390,8 @@ def test_the_luckiest_of_equals_is_worth_what_they_are_worth():
     # Of another size, and alone: nothing is known.
     other = like(7, 0.95, neurons=4)
     assert judge.expected(other) == 0.95
+    assert judge.expected(like(8, 0.97, neurons=4)) == 0.95  # of what it imitates
+    assert replace(judge, higher_is_better=False).expected(like(8, 0.9, neurons=4)) == 0.95
     assert judge.luck.is_alone(other)
     assert not judge.luck.is_alone(points[2])
 
@@ -463,7 +465,7 @@ def test_guesses_that_are_too_dear_come_at_the_size_of_the_best():
 
 def test_of_points_as_fast_as_the_fastest_the_most_accurate_is_preferred():
     judge = Judge(Goal(max_accuracy_drop=0.01), 0.95, True)
-    fast, alike, slow = point(0, 0.945, 1.0), point(1, 0.955, 1.14), point(2, 0.99, 1.2)
+    fast, alike, slow = point(0, 0.945, 1.0), point(1, 0.949, 1.14), point(2, 0.99, 1.2)
     missing = point(3, 0.93, 0.1)
     assert [p.number for p in judge.preferred([fast, slow, missing, alike])] == [1, 0, 2]
     assert [p.number for p in judge.best([fast, slow, missing, alike])] == [0, 1, 2]

@@ -52,11 +52,15 @@ class Judge:
         return sum(max(0.0, v) for v in self.violations(point).values())
 
     def expected(self, point: Point) -> float:
-        """The score of a point that other samples will probably give."""
-        return point.score + self.luck.correction(point).shift
+        """The score that other samples will probably give: none is better than what it imitates."""
+        found = point.score + self.luck.correction(point).shift
+        # A network that was made to answer like another and answers better than it was lucky.
+        return min(found, self.float_score) if self.higher_is_better else max(found, self.float_score)
 
-    def _error(self, point: Point) -> float:
-        return self.luck.correction(point).error or 0.0
+    def _bound(self, point: Point, errors: float) -> float:
+        """What a score will hardly fall behind: so many standard errors from what is expected."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        return self.expected(point) - sign * errors * (self.luck.correction(point).error or 0.0)
 
     def is_sure(self, point: Point) -> bool:
         """Whether a point clears the limits on accuracy by as many standard errors as were asked for."""
@@ -67,10 +71,7 @@ class Judge:
         return self._misses_accuracy(point, -errors)
 
     def _misses_accuracy(self, point: Point, errors: float) -> bool:
-        sign = 1.0 if self.higher_is_better else -1.0
-        found = self.violations(
-            replace(point, score=self.expected(point) - sign * errors * self._error(point))
-        )
+        found = self.violations(replace(point, score=self._bound(point, errors)))
         return any(found.get(name, 0.0) > 0 for name in ("max_accuracy_drop", "min_accuracy"))
 
     def rank(self, point: Point) -> tuple[float, ...]:
@@ -93,7 +94,7 @@ class Judge:
         limit = ALIKE * found[0].seconds
         alike = [p for p in found if p.seconds <= limit and self.is_sure(p) == self.is_sure(found[0])]
         sign = -1.0 if self.higher_is_better else 1.0
-        alike.sort(key=lambda p: (sign * self.expected(p), *self.rank(p)))
+        alike.sort(key=lambda p: (sign * self._bound(p, self.confidence), *self.rank(p)))
         return [*alike, *(p for p in found if p not in alike)]
 
     def surest(self, points: list[Point]) -> Point | None:
