@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from onnx_fhe.backends.base import CircuitStatistics
 from onnx_fhe.cli.app import main
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.machine import Profile, cache_file, predict, this_machine
@@ -133,6 +134,25 @@ def test_more_bits_cost_more_of_everything():
     for name in ("seconds", "complexity", "keygen_seconds"):
         values = [getattr(p, name) for p in found]
         assert values == sorted(values), name
+
+
+def test_a_circuit_of_one_table_is_compiled_once():
+    one, two = (predict(e, Profile.default()).compile_seconds for e in (layers(10), layers(5, 5)))
+    assert two == pytest.approx(2 * one)
+
+
+def test_samples_of_one_call_share_what_a_call_takes():
+    known = bootstrap_of(4)
+    found = CircuitStatistics(
+        10, 1e9, 4, 8, 8.0, 1e-5, None, (), 1000, 100, 50, 20, 1,
+        (Step(known.parameters, known.keyswitch, 10),), 640,
+    )  # fmt: skip
+    profile = dataclasses.replace(Profile.default(), call_seconds=0.05)
+    one, eight = (predict(found, profile, cores=1, batch=b) for b in (1, 8))
+    assert eight.seconds == pytest.approx(8 * one.seconds - 7 * 0.05)
+    assert eight.throughput == pytest.approx(8 / eight.seconds)
+    assert (eight.bootstraps, eight.input_bytes) == (80, 400)
+    assert eight.key_bytes == one.key_bytes
 
 
 def test_command_line_shows_and_refuses(capsys, tmp_path):
