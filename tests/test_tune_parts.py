@@ -476,3 +476,19 @@ def test_of_points_as_fast_as_the_fastest_the_most_accurate_is_preferred():
     assert judge.preferred([missing]) == []
     cheap = Judge(Goal(max_latency=2.0), 0.95, True)
     assert cheap.preferred([fast, slow, alike]) == cheap.best([fast, slow, alike])
+
+
+def test_a_best_point_off_the_frontier_says_why():
+    def frontier(best):
+        found = [point(0, 0.95, 1.0), point(1, 0.94, 2.0)]
+        axes = axes_of(Goal(max_accuracy_drop=0.1))
+        return Frontier(
+            model="m.onnx", metric="accuracy", higher_is_better=True, float_score=0.95, samples=100,
+            goal=Goal(max_accuracy_drop=0.1), confidence=1.28, axes=axes, points=tuple(found), failures=(),
+            front=non_dominated(found, axes, True), finalists=(), best=best, nearest=None, unmet=(),
+            backend="concrete", seed=0, priced_with="", test=None, notes=(), packages={},
+        )  # fmt: skip
+
+    assert frontier(0).front == (0,)
+    assert frontier(0).why == frontier(None).why == ""
+    assert "1.28" in frontier(1).why

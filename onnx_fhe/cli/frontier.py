@@ -84,6 +84,8 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
                     f"{frontier.metric} {best.expected:.4f}, as others of its size scored: some is luck",
                 )
             )
+        if frontier.why:
+            rows.append(("why", frontier.why))
         if test := frontier.test:
             error = "" if test.score_error is None else f" +- {test.score_error:.4f}"
             rows.append(

@@ -208,6 +208,16 @@ class Frontier:
         number = self.best if self.best is not None else self.nearest
         return None if number is None else self.point(number)
 
+    @property
+    def why(self) -> str:
+        """Why the best point is none of the frontier of scores as they are; empty where it is one."""
+        if self.best is None or self.best in self.front:
+            return ""
+        return (
+            "points of the frontier score as well or better on these samples for less, but are less sure"
+            f" to on others (--confidence {self.confidence:g})"
+        )
+
     def to_json(self) -> bytes:
         """The content of the JSON file."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False).encode() + b"\n"
