@@ -81,7 +81,7 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
             rows.append(
                 (
                     "expected",
-                    f"{frontier.metric} {best.expected:.4f}, as others of its size scored: some is luck",
+                    f"{frontier.metric} {best.expected:.4f} on other samples: some of the score is luck",
                 )
             )
         if frontier.why:

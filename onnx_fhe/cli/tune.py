@@ -136,7 +136,8 @@ def tune_(
             "--confidence",
             metavar="F",
             help="Prefer circuits that clear a limit on accuracy by so many standard errors, as others of"
-            " their size scored: the best of many trials is a little lucky. 1.28 holds nine times in ten.",
+            " their size scored: the best of many trials is a little lucky. With 1.28 it should hold nine"
+            " times in ten.",
         ),
     ] = 1.28,
     p_error: Annotated[

@@ -37,7 +37,7 @@ from .workers import Dask, Inline, Processes, Workers
 SECONDS = 600.0
 """Of search and finalists together, where no budget is given."""
 CONFIDENCE = 1.28
-"""Standard errors by which points should clear a limit on accuracy, if any do: it holds nine times in ten."""
+"""Standard errors by which points should clear a limit on accuracy, if any do: nine in ten should hold."""
 MEASURING, MOST_MEASURING = 8.0, 0.4
 """Seconds that compiling and measuring a finalist takes besides its passes, and the share of the budget that
 is kept back for all of them at most."""
@@ -116,7 +116,8 @@ def tune(
         encrypted: Samples that each finalist runs on ciphertexts; with 0 latency is only predicted.
         distill: Whether students may be trained (with PyTorch).
         confidence: Standard errors (of the difference to the float model on ``data``) by which points should
-            clear a limit on accuracy (1.28: nine times in ten); where none does, those that hold it do.
+            clear a limit on accuracy (with 1.28 nine in ten should hold it); where none does, those that
+            hold it are taken.
         p_error: Tolerated error of one lookup; None to search it.
         range_mode, range_margin, backend, limits, bind: As for ``compile``.
         machine: A profile of another machine, as ``calibrate-cost`` writes it.
