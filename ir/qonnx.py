@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
+from .qonnx_types import parameters_to_float
 
 if TYPE_CHECKING:
     import onnx
@@ -33,7 +34,8 @@ def spell(proto: onnx.ModelProto) -> None:
     """Bring the operators of QONNX in ``proto`` to one spelling, in place.
 
     ``IntQuant`` is ``Quant``; the ``Trunc`` of version 2, which names the scale of its output, is ``TruncTo``
-    here, since a body has a fixed number of inputs; names of rounding modes are in capitals.
+    here, since a body has a fixed number of inputs; names of rounding modes are in capitals; parameters are
+    float32.
 
     Raises:
         ModelError: A rounding mode that QONNX does not have.
@@ -52,6 +54,7 @@ def spell(proto: onnx.ModelProto) -> None:
             if node.op_type == "Trunc" and len(node.input) == 6:
                 node.op_type = "TruncTo"
             _spell_rounding(node)
+    parameters_to_float(proto, DOMAINS)
 
 
 def _spell_rounding(node: onnx.NodeProto) -> None:
