@@ -25,7 +25,8 @@ class ImportQat(Pass):
     Reads QONNX (``Quant``, ``BipolarQuant``, ``Trunc``), QCDQ and QDQ, and onnxruntime's QOperator format,
     which ``normalize`` has spelled as QDQ. Weights keep their integers (zero point taken off) and scales, and
     move past Transpose and Reshape; activation quantizers become QuantizeLinear, Clip and DequantizeLinear.
-    The integers that come out are those of the source; with calibration data that is counted.
+    The integers that come out are those of the source; with calibration data that is counted. Inputs that
+    have no quantizer get one that is calibrated: many tools leave it out.
     """
 
     name: ClassVar[str] = "import-qat"
@@ -34,8 +35,8 @@ class ImportQat(Pass):
 
     calibrate_missing: bool = option(
         False,
-        help="Calibrate quantizers that are missing, fix dynamic ones and round float weights, instead of"
-        " refusing the model.",
+        help="Calibrate quantizers that are missing inside the network too, fix dynamic ones and round float"
+        " weights, instead of refusing the model. What the client quantizes (inputs) is always calibrated.",
     )
     bits: int = option(8, help="Bits of quantizers that are calibrated.", low=1, high=8)
 
@@ -44,7 +45,7 @@ class ImportQat(Pass):
 
         Raises:
             UnsupportedError: A width above 8 bits, scales that depend on the data or that a layer mixes, or a
-                tensor that reaches a quantized layer without a quantizer.
+                tensor inside the network that reaches a quantized layer without a quantizer.
             DataError: There is no calibration data for what is to be calibrated.
         """
         if not is_foreign(model):
@@ -58,7 +59,7 @@ class ImportQat(Pass):
         RemoveUnusedNodesPass()(model)
         shapes.infer(model)
         rounded = self._round_floats(model) if layers or count else []
-        added = self._add_missing(model, [*layers, *rounded], context)
+        missed = self._add_missing(model, [*layers, *rounded], context)
         client.quantize_again([*layers, *rounded], build)
         RemoveUnusedOpsetsPass()(model)
         name_nodes(model)
@@ -69,8 +70,8 @@ class ImportQat(Pass):
         context.notes.append(
             f"import-qat: kept {len(layers)} layers' weights and {count} quantizers of the trained model"
             + (f"; rounded the weights of {', '.join(str(n.name) for n in rounded)}" if rounded else "")
-            + (f"; calibrated {', '.join(added)}" if added else "")
-            + _agreement(model, context)
+            + (f"; calibrated {', '.join(missed)}" if missed else "")
+            + _agreement(model, context, calibrated=bool(missed))
         )
         return True
 
@@ -93,10 +94,17 @@ class ImportQat(Pass):
         found = missing.unquantized(layers)
         if not found:
             return []
-        if not self.calibrate_missing:
-            raise missing.refuse(found)
+        inside = {v: readers for v, readers in found.items() if not client.computes(v)}
+        if inside and not self.calibrate_missing:
+            raise missing.refuse(inside)
         missing.calibrate(model, found, context.require_calibration(self.name), self.bits)
         shapes.infer(model)
+        if given := [repr(str(v.name)) for v in found if v not in inside]:
+            verb = "reaches" if len(given) == 1 else "reach"
+            context.notes.append(
+                f"import-qat: {', '.join(given)} {verb} the first layers without a quantizer;"
+                f" the client quantizes to {self.bits} bits there, calibrated on your data"
+            )
         return [repr(str(v.name)) for v in found]
 
 
@@ -120,7 +128,7 @@ def _fold_constants(model: ir.Model, layers: list[ir.Node]) -> None:
         model.graph.remove(node, safe=True)
 
 
-def _agreement(model: ir.Model, context: Context) -> str:
+def _agreement(model: ir.Model, context: Context, calibrated: bool) -> str:
     if context.calibration is None or context.source is None or level_of(model) is not Level.QDQ:
         return ""
     found = agreement.compare(model, context.source, context.calibration)
@@ -130,7 +138,7 @@ def _agreement(model: ir.Model, context: Context) -> str:
     if found.different:
         text = (
             f"; {found.different} of {found.values} quantized values on calibration data are not the source's"
-            " (ties of float rounding)"
+            f" ({'they come of what was calibrated' if calibrated else 'ties of float rounding'})"
         )
     if found.ties:
         text += (

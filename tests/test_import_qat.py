@@ -414,9 +414,12 @@ def test_dynamic_quantization_is_refused_or_fixed_on_calibration_data() -> None:
 
 
 def test_a_missing_quantizer_is_named_or_calibrated() -> None:
-    nodes = [node("Relu", "x", "activated"), WEIGHT, node("Gemm", "activated wd", "y", transB=1)]
-    constants = {k: v for k, v in layer().items() if k in "wsz"}
-    model = qdq_model(nodes, [4], **constants)
+    nodes = [
+        *IN, WEIGHT, node("Gemm", "xd wd", "h", transB=1), node("Relu", "h", "activated"),
+        node("DequantizeLinear", "v t", "vd"), node("MatMul", "activated vd", "y"),
+    ]  # fmt: skip
+    second = np.random.default_rng(3).integers(-99, 99, (6, 3)).astype(np.int8)
+    model = qdq_model(nodes, [4], v=second, t=np.float32(0.01), **layer())
     error = refused(model)
     assert "'activated'" in error.found
     assert error.where.node == "y"

@@ -57,9 +57,13 @@ def network(
         ]
         nodes.append(
             helper.make_node(
-                "Quant", [x, *given], [f"{x}_q"], f"quant_{x}", domain="finn.custom_op.general",
+                "Quant",
+                [x, *given],
+                [f"{x}_q"],
+                f"quant_{x}",
+                domain="finn.custom_op.general",
                 **(QUANT | changes),
-            )  # fmt: skip
+            )
         )
         return f"{x}_q"
 

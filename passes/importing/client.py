@@ -30,6 +30,12 @@ def quantize_again(layers: list[ir.Node], build: Builder) -> None:
         layer.replace_input_with(0, _copy(first, value, build))
 
 
+def computes(value: ir.Value) -> bool:
+    """Whether the client has a value: no linear operator comes before it."""
+    node = value.producer()
+    return node is None or not _encrypted(node)
+
+
 def _path(value: ir.Value) -> tuple[list[ir.Node], list[ir.Node] | None]:
     """Operators between ``value`` and the quantizers of the client; None where it is not the client's."""
     between: list[ir.Node] = []
