@@ -8,11 +8,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from onnx import TensorProto
 
 from . import dialect
 from .errors import ModelError
+from .exact import exact
+
+# Who imported onnxruntime before onnx_fhe, which switches this off, at least sends nothing from here on.
+onnxruntime.disable_telemetry_events()
 
 Arrays = dict[str, np.ndarray]
+_ELEMENTS = {"tensor(int8)": TensorProto.INT8, "tensor(uint8)": TensorProto.UINT8}
 _LARGE = 1024
 _MANY = 512
 """Inputs of a session from which on they are bound one by one."""
@@ -74,19 +80,7 @@ class Session:
         proto = to_proto(model) if isinstance(model, ir.Model) else model
         if outputs is not None:
             proto = _with_outputs(proto, list(outputs))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        # Two cores at most are useful here, and results must not depend on the machine.
-        options.intra_op_num_threads = 0
-        # Fusions keep the meaning but not every bit, and tables are made from these results. Constant folding
-        # on the large tables of the integer level takes a thousand times longer than running them.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
+        self._session = _session(exact(proto, _types))
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 
@@ -141,6 +135,29 @@ class Session:
                 progress(min(start + size, total), total)
         joined = {k: np.concatenate([p[k] for p in parts]) for k in self.outputs}
         return {k: v[:total] for k, v in joined.items()}
+
+
+def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Two cores at most are useful here, and results must not depend on the machine.
+    options.intra_op_num_threads = 0
+    # Fusions keep the meaning but not every bit, and tables are made from these results; what is quantized is
+    # fused to kernels that saturate on some processors. Constant folding on the large tables of the integer
+    # level takes a thousand times longer than running them.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
+
+
+def _types(proto: onnx.ModelProto, names: list[str]) -> dict[str, int]:
+    """Element types of values that nodes compute, as onnxruntime infers them."""
+    found = _session(_with_outputs(proto, names)).get_outputs()
+    return {o.name: _ELEMENTS.get(o.type, TensorProto.UNDEFINED) for o in found}
 
 
 def _array(result: object) -> np.ndarray:

@@ -6,14 +6,21 @@
     program.simulate({"input": images}).outputs
 
 Importing this package imports nothing that takes time; each name is imported when it is asked for.
+
+It switches onnxruntime's telemetry off, for this process and those that it starts.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .ir import functions
+
+# onnxruntime reads this when it is imported; without, it writes an identifier of the device into the user's
+# cache, and looks for a host to send to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from .compiling import compile_model as compile  # noqa: A004 - what users write is onnx_fhe.compile

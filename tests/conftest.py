@@ -13,6 +13,9 @@ import onnx
 import pytest
 from hypothesis import settings
 
+# Before a test imports onnxruntime: it switches the telemetry off.
+import onnx_fhe  # noqa: F401
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # On two busy cores a deadline for each example would fail by chance. CI tries the same examples each time.
