@@ -26,12 +26,12 @@ roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 FEW = settings(max_examples=25, deadline=None)
 
 
-def encrypted(body: str, low: int, high: int, *shapes: str, **weights: object) -> ir.Model:
-    """A circuit of ``x`` (and ``z``) to ``y``, all within declared ranges."""
+def encrypted(body: str, low: int, high: int, *shapes: str, most: int = 4096, **weights: object) -> ir.Model:
+    """A circuit of ``x`` (and ``z``) to ``y`` of at most ``most``, all within declared ranges."""
     names = "xz"[: len(shapes)]
     inputs = ", ".join(f"float[N,{s}] {n}" for n, s in zip(names, shapes, strict=True))
     starts = " ".join(f"{n}e = {DOMAIN}.Encrypt<low = {low}, high = {high}>({n})" for n in names)
-    text = f"({inputs}) => (y) {{ {starts} {body} y = {DOMAIN}.Decrypt<low = -4096, high = 4096>(r) }}"
+    text = f"({inputs}) => (y) {{ {starts} {body} y = {DOMAIN}.Decrypt<low = {-most}, high = {most}>(r) }}"
     return roads["model"](text, **weights)
 
 
@@ -187,7 +187,7 @@ def test_what_is_too_wide_is_refused() -> None:
 def test_dominant_max_pooling_is_worth_a_note() -> None:
     table = {"t": np.float32([[0, 1, 1, 2]]), "f": np.float32([0])}
     body = f"l = {DOMAIN}.TableLookup<step = 1, axis = 1>(xe, t, f) r = MaxPool<kernel_shape = [2, 2]>(l)"
-    (note,) = advice(encrypted(body, 0, 3, "1,4,4", **table))
+    (note,) = advice(encrypted(body, 0, 3, "1,4,4", most=4, **table))
     assert "average pooling takes none" in note
     assert "21 of 37 bootstraps" in note
     assert advice(encrypted("r = Neg(xe)", 0, 3, "4")) == []

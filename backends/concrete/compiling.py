@@ -9,12 +9,12 @@ import numpy as np
 from concrete import fhe
 from concrete.fhe.compilation.configuration import SecurityLevel
 
-from ...ir.errors import OnnxFheError, UserError
+from ...ir.errors import UserError
 from ..base import LowerOptions
 from .bounds import DeclaredRanges, RoundedOutputs
 from .emit import Emitter
 from .plan import Plan, Port
-from .requirements import no_parameters
+from .requirements import refused
 
 WORTH = 0.95
 """More parameter sets mean larger keys: they must bring the complexity below this share."""
@@ -81,8 +81,8 @@ def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
     """Compile ``plan``.
 
     Raises:
-        LimitError: Concrete finds no parameters.
-        OnnxFheError: Concrete refuses the circuit for another reason: a defect of the checks before it.
+        LimitError: Concrete finds no parameters, or a value too wide.
+        OnnxFheError: Concrete fails in another way.
     """
     strategy = "mono" if aborts_with_several_sets(plan) else options.parameter_strategy
     if strategy != "auto":
@@ -119,10 +119,7 @@ def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
     try:
         circuit = compiler.compile(_samples(plan.inputs), settings)
     except RuntimeError as error:
-        if "NoParametersFound" in str(error):
-            raise no_parameters(plan, options.p_error) from error
-        reason = str(error).strip().splitlines()[-1:]
-        raise OnnxFheError("Concrete refuses this circuit", found="".join(reason)) from error
+        raise refused(plan, str(error), options.p_error) from error
     return Compiled(circuit, emitter, strategy)
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from ...ir.errors import LimitError
-from ...ir.graph import layer_of, title_of
+import re
+from itertools import pairwise
+
+import onnx_ir as ir
+
+from ...ir.errors import LimitError, OnnxFheError
+from ...ir.graph import is_dialect, layer_of, title_of
 from ...ir.limits import TargetLimits
+from ...passes.analysis.groups import Group, groups
 from ...passes.analysis.layers import layer_of as titled
 from ..lookups import Lookup, bits_of, declared_range, marks
 from .emit import emission_of
 from .plan import Plan
+
+LESS = "use fewer weight or activation bits, or prune"
+MOST_WORDS = 200
+"""Of Concrete's own words that are passed on."""
 
 
 def check(plan: Plan, limits: TargetLimits) -> None:
@@ -35,6 +45,36 @@ def check(plan: Plan, limits: TargetLimits) -> None:
                 node=name,
                 op=op,
             )
+    for group in groups(plan.server):
+        _check_group(plan, group, limits)
+
+
+def _check_group(plan: Plan, group: Group, limits: TargetLimits) -> None:
+    """Refuse a table whose input Concrete makes too wide because of what it meets."""
+    if group.bits <= limits.table_bits:
+        return
+    for lookup in plan.lookups.values():
+        if lookup.source in group.values and not lookup.lsbs_to_remove:
+            name, op = titled(lookup.node)
+            raise LimitError(
+                "a table shares its width with wider values",
+                found=f"{group.bits} bits instead of {lookup.accumulator_bits}, the width of"
+                f" {_asks(group.widest)}: values that meet between two tables are all as wide as the widest",
+                allowed=f"{limits.table_bits} bits",
+                do=LESS,
+                node=name,
+                op=op,
+            )
+
+
+def _asks(node: ir.Node | None) -> str:
+    """Who asks for the width of a group, in words."""
+    if node is None:
+        return "another value"
+    if is_dialect(node, "Encrypt"):
+        return f"the input {(node.inputs[0] or node.outputs[0]).name!r}"
+    name, op = titled(node) if node.op_type == "TableLookup" else title_of(layer_of(node.inputs[0]) or node)
+    return f"{name!r} ({op})"
 
 
 def _check_lookup(lookup: Lookup, limits: TargetLimits) -> None:
@@ -67,20 +107,59 @@ def _check_lookup(lookup: Lookup, limits: TargetLimits) -> None:
         )
 
 
-def no_parameters(plan: Plan, p_error: float | None) -> LimitError:
-    """The error for a circuit that Concrete finds no secure parameters for; it names the widest table."""
-    widest = max(plan.lookups.values(), key=lambda x: (x.table_bits, x.accumulator_bits), default=None)
-    if widest is None:
+def refused(plan: Plan, message: str, p_error: float | None) -> OnnxFheError:
+    """The error for a circuit that Concrete refuses, in a few lines that name a node.
+
+    Args:
+        plan: What was to be compiled.
+        message: Concrete's own words: a name of an error, or a page of graph with notes in it.
+        p_error: Tolerated error of one lookup.
+    """
+    if "NoParametersFound" in message:
+        name, op, found = _widest(plan)
         return LimitError(
-            "Concrete finds no parameters for this circuit", do="use fewer weight or input bits, or prune"
+            "Concrete finds no parameters for this circuit",
+            found=f"{found}, with p_error {p_error}",
+            do=f"give insert-rounding fewer bits, {LESS}, or allow a larger p_error",
+            node=name,
+            op=op,
         )
-    name, op = titled(widest.node)
-    return LimitError(
-        "Concrete finds no parameters for this circuit",
-        found=f"the widest table takes {widest.table_bits} bits "
-        f"of an accumulator of {widest.accumulator_bits}, with p_error {p_error}",
-        do="give insert-rounding fewer bits, use fewer weight or activation bits, prune, "
-        "or allow a larger p_error",
+    notes = [re.sub(r"^.*\^\^+\s*", "", x) for x in message.splitlines() if "^^^" in x]
+    if notes:
+        name, op = _named(plan, message) or _widest(plan)[:2]
+        return LimitError(
+            "Concrete does not compute this node", found="; ".join(notes), do=LESS, node=name, op=op
+        )
+    name, op, found = _widest(plan)
+    first = next((x.strip() for x in message.splitlines() if x.strip()), "no reason given")
+    return OnnxFheError(
+        "Concrete fails on this circuit",
+        found=f"{first[:MOST_WORDS]} ({found})",
+        do=f"give insert-rounding fewer bits, or {LESS}; if that does not help, report this",
         node=name,
         op=op,
     )
+
+
+def _named(plan: Plan, message: str) -> tuple[str, str] | None:
+    """The node that Concrete's notes stand under, by the tags of the lines above them."""
+    lines, tags = message.splitlines(), {plan.tag(n): n for n in plan.server.graph}
+    for above, below in pairwise(lines):
+        tag = re.search(r"@ (n\d+)", above)
+        if "^^^" in below and tag is not None and tag[1] in tags:
+            node = tags[tag[1]]
+            return titled(node) if is_dialect(node, "TableLookup") else title_of(node)
+    return None
+
+
+def _widest(plan: Plan) -> tuple[str, str, str]:
+    """The layer with the widest table, or output: its name and operator, and how wide that is."""
+    widest = max(plan.lookups.values(), key=lambda x: (x.table_bits, x.accumulator_bits), default=None)
+    if widest is not None:
+        bits = (
+            f"the widest table takes {widest.table_bits} bits of an accumulator of {widest.accumulator_bits}"
+        )
+        return *titled(widest.node), f"the widest table takes {bits}"
+    output = max(marks(plan.server, "Decrypt"), key=lambda n: bits_of(*declared_range(n)))
+    name, op = title_of(layer_of(output.inputs[0]) or output)
+    return name, op, f"the widest output takes {bits_of(*declared_range(output))} bits"

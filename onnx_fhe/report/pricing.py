@@ -14,8 +14,9 @@ from ..ir.graph import is_dialect
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
 from ..passes.analysis.bootstrap import USUAL
-from ..passes.analysis.cost import CostEstimate, LayerCost, estimate
+from ..passes.analysis.cost import CostEstimate, estimate
 from ..passes.analysis.layers import layer_of
+from ..passes.analysis.lookup_cost import LayerCost
 
 
 class Pricing:

@@ -10,41 +10,16 @@ import onnx_ir as ir
 
 from ...ir.graph import is_dialect
 from ...ir.tolerance import circuit_p_error
-from ..analyze_bit_widths import table_width
 from ..expanding.expand import expanded
-from .bootstrap import EXTRACTED, USUAL, WIDEST, Bootstrap, bootstrap_of
-from .demand import demands
-from .groups import NARROWED, before_rounding, group_widths
-from .layers import layer_of
+from .bootstrap import USUAL, WIDEST, Bootstrap, bootstrap_of
 from .linear import linear_of
+from .lookup_cost import LayerCost, lookup_costs
 from .parameters import WORD, Step
 from .regions import Regions, find_regions
 from .timing import Timings, default_timings
 
 WORTH = 0.95
 """The backend has parameters chosen for each weight norm too where the complexity falls below this share."""
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One table lookup of the model.
-
-    Attributes:
-        name: The layer that feeds it.
-        table_bits: Bits that reach the table: more than it declares where that are many and something wider
-            meets its accumulator.
-        bootstraps: For one sample.
-        complexity: Operations, all bootstraps of the layer.
-        demand: How exact its result has to be, in bits.
-        lookups: For one sample: bootstraps without those of exact rounding.
-    """
-
-    name: str
-    table_bits: int
-    bootstraps: int
-    complexity: float
-    demand: float
-    lookups: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,30 +116,16 @@ def estimate(model: ir.Model, p_error: float = USUAL) -> CostEstimate:
     """
     p_error = circuit_p_error(model, p_error)
     model = expanded(model)
-    asked, widths = demands(model), group_widths(model)
-    layers, multiplications, inputs, outputs = [], 0, 0, 0
+    layers, multiplications, inputs, outputs = lookup_costs(model, p_error), 0, 0, 0
     for node in model.graph:
-        if is_dialect(node, "TableLookup"):
-            layers.append(_lookup(node, asked.get(node.outputs[0], 0.0), widths, p_error))
-        elif is_dialect(node, "Encrypt"):
+        if is_dialect(node, "Encrypt"):
             inputs += elements(node.outputs[0])
         elif is_dialect(node, "Decrypt"):
             outputs += elements(node.outputs[0])
         elif (linear := linear_of(node)) is not None:
             multiplications += elements(node.outputs[0]) * linear.fan_in
     nodes = len(list(model.graph))
-    return CostEstimate(tuple(layers), p_error, multiplications, inputs, outputs, nodes)
-
-
-def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
-    width = table_width(node)
-    bits = width.table_bits
-    if width.accumulator_bits == bits > NARROWED:
-        bits = max(bits, widths[before_rounding(node)])
-    extra = width.bootstraps - width.lookups
-    each = bootstrap_of(bits, demand, p_error).complexity
-    complexity = width.lookups * each + 1e6 * EXTRACTED * extra
-    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand, width.lookups)
+    return CostEstimate(layers, p_error, multiplications, inputs, outputs, nodes)
 
 
 def estimate_float(

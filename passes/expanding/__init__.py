@@ -1,1 +1,1 @@
-"""Operators on several encrypted elements as sums and lookups; see ``lower-to-lookups``."""
+"""Operators on several encrypted elements as sums and lookups, apart from what is wider."""

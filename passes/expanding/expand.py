@@ -9,6 +9,7 @@ from ...ir.graph import MAXIMA, variable_inputs
 from ...ir.movement import sample_shape
 from . import maxima, pairs, products
 from .editing import Editor, is_pair_lookup
+from .parting import meets_wider, part
 
 
 def combines(node: ir.Node) -> bool:
@@ -26,19 +27,21 @@ def _all_encrypted(node: ir.Node) -> bool:
     return all(v in variable_inputs(node) for v in node.inputs)
 
 
-def expand(model: ir.Model) -> bool:
+def expand(model: ir.Model, edit: Editor | None = None) -> bool:
     """Replace what combines encrypted elements by sums and lookups, in place; returns whether there was any.
 
     Values keep their names. Nodes outside the encrypted part stay as they are.
 
+    Args:
+        model: Integer level.
+        edit: Of this model, if there is one already; it learns bounds of what it makes.
+
     Raises:
         LimitError: Operands are too wide for a table.
     """
-    edit: Editor | None = None
-    for node in _encrypted(model):
-        if not combines(node):
-            continue
-        edit = edit or Editor(model)
+    nodes = [n for n in _encrypted(model) if combines(n)]
+    edit = edit or Editor(model)
+    for node in nodes:
         edit.at(node)
         if is_pair_lookup(node):
             made = pairs.expand(node, edit)
@@ -49,18 +52,26 @@ def expand(model: ir.Model) -> bool:
         output = node.outputs[0]
         ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
         edit.ranges.forget(output)
-    if edit is not None:
+    if nodes:
         RemoveUnusedNodesPass()(model)
-    return edit is not None
+    return bool(nodes)
 
 
 def expanded(model: ir.Model) -> ir.Model:
-    """``model`` itself where nothing is to replace, else a copy."""
-    if not any(combines(n) for n in _encrypted(model)):
+    """The model as a backend takes it: sums and lookups only, narrow ones apart from what is wide.
+
+    Returns:
+        ``model`` itself where nothing is to replace, else a copy.
+    """
+    combining = any(combines(n) for n in _encrypted(model))
+    if not combining and not meets_wider(model):
         return model
     copy = model.clone()
-    expand(copy)
-    return copy
+    edit = Editor(copy)
+    if expand(copy, edit) | part(copy, edit):
+        RemoveUnusedNodesPass()(copy)
+        return copy
+    return model
 
 
 def _encrypted(model: ir.Model) -> list[ir.Node]:
