@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto
 
-from . import dialect
+from . import dialect, samples
 from .errors import ModelError
 from .exact import exact
 
@@ -119,22 +119,45 @@ class Session:
     ) -> Arrays:
         """Run any number of samples, in batches of ``batch`` or of the model's static batch size.
 
-        A static batch size that does not divide the number of samples is filled up by repeating the last one.
+        A static batch size that does not divide the number of samples is filled up by repeating the last
+        one. With a static size of one, a result that has no axis for it comes back with one in front. What
+        does not depend on the samples is returned once.
+
+        Raises:
+            UnsupportedError: The samples of an output cannot be told apart.
         """
         total = len(next(iter(data.values())))
         static = self.batch_size()
-        size = static or batch
-        parts: list[Arrays] = []
+        if static:
+            return self._run_filled(data, total, static, progress)
+        chosen, runs = samples.parts(total, batch), []
+        for part in chosen:
+            runs.append(self.run({k: data[k][part] for k in self.inputs}))
+            if progress:
+                progress(part.stop, total)
+        if len(runs) == 1:
+            return runs[0]
+        sizes = [p.stop - p.start for p in chosen]
+        axes = {k: samples.following([r[k].shape for r in runs], sizes, k) for k in self.outputs}
+        return {k: samples.joined([r[k] for r in runs], axis, k) for k, axis in axes.items()}
+
+    def _run_filled(
+        self,
+        data: Mapping[str, np.ndarray],
+        total: int,
+        size: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> Arrays:
+        """Batches of the one size that the model takes."""
+        runs: list[Arrays] = []
         for start in range(0, total, size):
-            chunk = {k: data[k][start : start + size] for k in self.inputs}
-            missing = size - len(next(iter(chunk.values()))) if static else 0
-            if missing:
-                chunk = {k: np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for k, v in chunk.items()}
-            parts.append(self.run(chunk))
+            chosen = np.minimum(np.arange(start, start + size), total - 1)
+            runs.append(self.run({k: data[k][chosen] for k in self.inputs}))
             if progress:
                 progress(min(start + size, total), total)
-        joined = {k: np.concatenate([p[k] for p in parts]) for k in self.outputs}
-        return {k: v[:total] for k, v in joined.items()}
+        if size == 1:
+            return {k: samples.stacked([r[k] for r in runs]) for k in self.outputs}
+        return {k: np.concatenate([r[k] for r in runs])[:total] for k in self.outputs}
 
 
 def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:

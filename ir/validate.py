@@ -141,10 +141,10 @@ def check_finite(proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: There is one; the tensor is named.
     """
-    readers: dict[str, set[str]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in walk.nodes(proto):
         for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
+            readers.setdefault(name, []).append(node)
     for node in walk.nodes(proto):
         if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
@@ -156,11 +156,16 @@ def check_finite(proto: onnx.ModelProto) -> None:
         if array is None or np.isfinite(array).all():
             continue
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-        if not nans and array.size == 1 and readers.get(tensor.name, set()) <= _TAKES_INFINITY:
+        nodes = readers.get(tensor.name, [])
+        if not nans and array.size == 1 and {n.op_type for n in nodes} <= _TAKES_INFINITY:
             continue
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ModelError(
             "the model's weights hold values that are no numbers",
-            found=f"tensor {tensor.name!r}: {nans} NaN, {infinite} infinite of {array.size} values",
+            node=_name(nodes[0]) if nodes else "",
+            op=nodes[0].op_type if nodes else "",
+            found=f"tensor {tensor.name!r}: {nans} NaN, {infinite} infinite of {array.size} values,"
+            f" the first at {first}: {array[first]}",
             allowed="finite weights",
             do="train or export the model again; a training run that diverged leaves NaN behind",
         )

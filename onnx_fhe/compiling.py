@@ -127,7 +127,7 @@ def compile_model(
     )
     recorder = Recorder()
     with timed("passes"):
-        result = manager.run(given, context, [Verify(), recorder, *instruments])
+        result = manager.run(given, context, [Verify(arrays), recorder, *instruments])
         _require_integer(result.model, manager)
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
-from ..ir.errors import OutputError
+from ..ir.errors import OutputError, VerificationError
 from ..ir.level import Level, level_of
+
+if TYPE_CHECKING:
+    from ..ir.finite import Watch
+    from ..ir.interface import Interface
 
 __all__ = ["Dump", "Instrument", "Print", "Time", "Verify"]
 
@@ -38,25 +43,60 @@ class Instrument:
 
 
 class Verify(Instrument):
-    """Checks the rules of the model's level at the start and after each pass.
+    """Checks after each pass, ours or of a plug-in, what must hold between passes.
+
+    The rules of the model's level; that inputs and outputs keep their names, order, types and axes; and that
+    constants, and outputs on the data, stay finite numbers where the model that came had such.
+
+    Args:
+        data: Arrays by input name, samples on axis 0, of which a few are run; None for none.
 
     Raises:
-        ModelError: The model comes with a broken one (loading has checked those of the float level).
+        ModelError: The model comes with a broken rule (loading has checked those of the float level), or a
+            number stops being finite.
         VerificationError: A pass broke one.
     """
 
+    def __init__(self, data: Mapping[str, np.ndarray] | None = None) -> None:
+        self._data = data
+        self._watch: Watch | None = None
+        self._interface: Interface | None = None
+        self._constants: Mapping[str, np.ndarray] = {}
+
     @override
     def start(self, model: ir.Model, passes: Sequence[PassBase]) -> None:
+        from ..ir import finite
+        from ..ir.interface import Interface
+
         if level_of(model) is not Level.FLOAT:
             from ..ir.verify import verify_given
 
             verify_given(model)
+        self._interface = Interface.of(model)
+        self._constants = finite.constants(model)
+        self._watch = None if self._data is None else finite.Watch(model, self._data)
 
     @override
     def after_pass(self, pass_: PassBase, model: ir.Model, modified: bool) -> None:
+        from ..ir.finite import check_constants
+        from ..ir.interface import Interface
         from ..ir.verify import verify
 
+        assert self._interface is not None
+        check_constants(model, self._constants)
         verify(model)
+        after = Interface.of(model)
+        if (found := self._interface.difference(after)) is not None:
+            raise VerificationError(
+                "a pass changed what the model looks like from outside",
+                found=found[1],
+                allowed=found[0],
+                do="a pass keeps names, order, types and axes of inputs and outputs; report this with the"
+                " stages before and after it (--dump-dir)",
+            )
+        self._interface = after
+        if self._watch is not None and modified:
+            self._watch.check(model)
 
 
 class Dump(Instrument):

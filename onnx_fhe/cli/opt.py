@@ -119,7 +119,7 @@ def opt(
             progress=progress,
         )
         # Outermost: it looks last, when a model that it refuses has been dumped and printed.
-        result = manager.run(given, context, [Verify(), *instruments, timed])
+        result = manager.run(given, context, [Verify(arrays), *instruments, timed])
         save(result.model, out)
         level = str(level_of(result.model))
     if json:

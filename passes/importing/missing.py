@@ -106,6 +106,10 @@ def make_static(model: ir.Model, nodes: list[ir.Node], data: Mapping[str, np.nda
         codes = build.add("QuantizeLinear", [x, s, z], x, build.take_name(node))
         codes.type = ir.TensorType(ir.DataType.UINT8)
         for old, new in zip(node.outputs, (codes, s, z), strict=True):
+            if old.is_graph_output():  # outputs keep their names, and no initializer is one
+                new = build.add("Identity", [new], old, f"{name}_returned")
+                new.type, new.shape = old.type, old.shape
+                new.name, old.name = old.name, f"{old.name}_before"
             old.replace_all_uses_with(new, replace_graph_outputs=True)
         assert node.graph is not None
         node.graph.remove(node, safe=True)

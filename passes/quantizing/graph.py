@@ -115,6 +115,10 @@ def set_bias(model: ir.Model, linear: Linear, offset: np.ndarray) -> list[ir.Nod
             return []
     constant = initializer(model, f"{target.name}_bias", offset.astype(np.float32))
     add = node("Add", [output, constant], output, f"{target.name}_refit")
+    if output.is_graph_output():  # outputs keep their names
+        name = str(output.name)
+        output.name = f"{name}_product"
+        add.outputs[0].name = name
     ir.convenience.replace_all_uses_with(output, add.outputs[0], replace_graph_outputs=True)
     add.replace_input_with(0, output)
     model.graph.insert_after(target, [add])

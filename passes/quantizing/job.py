@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.finite import check_network
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
 from ..analysis.environment import Environment
@@ -63,14 +64,15 @@ class Job:
                 self._insert(value, env, units)
         for index, node in enumerate(nodes):
             linear = linear_of(node) if node in server else None
+            results = list(node.outputs)
             if linear is not None:
-                self._linear(linear, env, units)
+                results = [self._linear(linear, env, units)]
             else:
                 if node in server:
                     self._snap(node, units)
                 env.step([node])
             units.visit(node, linear)
-            for output in node.outputs:
+            for output in results:
                 if output in self.quantizers:
                     self._insert(output, env, units)
             env.done(node)
@@ -108,6 +110,8 @@ class Job:
     def _finite(self, value: ir.Value, array: np.ndarray) -> np.ndarray:
         """What is not a number (the logarithm of a negative) teaches nothing."""
         node, wrong = value.producer(), ~np.isfinite(array)
+        if wrong.all(axis=0).any():
+            check_network(self.model, self.data)
         note = (
             f"quantize: {node.name if node else value.name} is not a finite number for"
             f" {int(wrong.reshape(len(array), -1).any(axis=1).sum())} of {len(array)} calibration samples"
@@ -186,8 +190,8 @@ class Job:
             if output is value:
                 outputs[index] = quantized
 
-    def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> None:
-        """Quantize the weights of one layer and refit its gain and offset."""
+    def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> ir.Value:
+        """Quantize the weights of one layer and refit its gain and offset; returns what the layer gives."""
         options, node = self.options, linear.node
         linear = linear_of(node) or linear  # scales may have been absorbed since
         wanted = self.float_values.pop(node.outputs[0])
@@ -222,10 +226,21 @@ class Job:
         if options.refit:
             scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=free)
         added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
-        if offset is not None:
-            added += edit.set_bias(self.model, linear, offset)
-        units.set(node.outputs[0], scale * units.of(node.inputs[0]), linear.channel_axis)
-        env.step([*added[:1], node, *added[1:]])
+        biased = edit.set_bias(self.model, linear, offset) if offset is not None else []
+        result = biased[0].outputs[0] if biased else node.outputs[0]
+        if biased:
+            self._follow(node.outputs[0], result)
+        for value in dict.fromkeys((node.outputs[0], result)):
+            units.set(value, scale * units.of(node.inputs[0]), linear.channel_axis)
+        env.step([*added, node, *biased])
+        return result
+
+    def _follow(self, product: ir.Value, result: ir.Value) -> None:
+        """A bias behind a product is part of the layer: what was to be done to the product is done behind."""
+        if product in self.quantizers:
+            self.quantizers[result] = self.quantizers.pop(product)
+        if product in self.regions.tensors:
+            self.regions.tensors[result] = self.regions.tensors.pop(product)
 
 
 def _products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
