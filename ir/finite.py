@@ -61,7 +61,7 @@ def check_constants(model: ir.Model, known: Mapping[str, np.ndarray]) -> None:
 
 def _is_finite(array: np.ndarray) -> np.ndarray:
     # Short floats that numpy does not know (bfloat16) are compared as longer ones.
-    return np.isfinite(array if array.dtype.kind == "f" else array.astype(np.float32))
+    return np.asarray(np.isfinite(array if array.dtype.kind == "f" else array.astype(np.float32)))
 
 
 def cell(array: np.ndarray) -> str:
