@@ -34,16 +34,17 @@ demo: $(STAMP) ## Compile the digits network and classify three encrypted images
 test: $(STAMP) ## Run the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(PYTEST_FLAGS)
 
-# Seconds for each of the two targets of `make fuzz`.
+# Seconds for each of the three targets of `make fuzz`.
 FUZZ_SECONDS ?= 600
 
-fuzz: $(STAMP) ## Fuzz what reads models and pipelines, FUZZ_SECONDS each (atheris; finds end up in build/fuzz)
+fuzz: $(STAMP) ## Fuzz reading and compiling, FUZZ_SECONDS each (finds end up in build/fuzz)
 	@$(PIP) --no-build-isolation -e '.[fuzz]'
 	@mkdir -p build/fuzz/model build/fuzz/pipeline
 	$(BIN)/python tests/hostile/fuzz.py model build/fuzz/model -artifact_prefix=build/fuzz/ \
 	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -timeout=60
 	$(BIN)/python tests/hostile/fuzz.py pipeline build/fuzz/pipeline -artifact_prefix=build/fuzz/ \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=60
+	$(BIN)/python benchmarks/soak.py build/fuzz/networks --seconds $(FUZZ_SECONDS)
 
 lint: $(STAMP) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -9,12 +9,14 @@ it, in opsets 11 to 17. ``NETWORKS`` has them by name and ``samples`` makes inpu
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
+
+from onnx_fhe.testing.builder import Builder
 
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {}
 
@@ -23,87 +25,6 @@ def network(make: Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto
     """List a network in ``NETWORKS``."""
     NETWORKS[make.__name__] = make
     return make
-
-
-class Builder:
-    """Collects nodes and random weights; every method returns the name of the value it made.
-
-    Args:
-        opset: ai.onnx opset of the model.
-        seed: Seeds the weights.
-    """
-
-    def __init__(self, opset: int, seed: int) -> None:
-        self.opset = opset
-        self.random = np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def constant(self, array: object, dtype: type = np.float32) -> str:
-        name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(array, dtype), name))
-        return name
-
-    def normal(self, *shape: int, scale: float = 1.0) -> str:
-        return self.constant(self.random.normal(0, scale, shape))
-
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
-        output = f"v{len(self.nodes)}"
-        # Named as exporters do, /OP_3; every fifth stays without a name, as in many files.
-        name = "" if len(self.nodes) % 5 == 4 else f"/{op}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=name, **attributes))
-        return output
-
-    def dense(self, x: str, inputs: int, outputs: int) -> str:
-        weight = self.normal(outputs, inputs, scale=inputs**-0.5)
-        return self.node("Gemm", x, weight, self.normal(outputs, scale=0.2), transB=1)
-
-    def conv(
-        self,
-        x: str,
-        inputs: int,
-        outputs: int,
-        kernel: int = 3,
-        bias: bool = True,
-        group: int = 1,
-        **attributes: object,
-    ) -> str:
-        shape = (outputs, inputs // group, kernel, kernel)
-        operands = [x, self.normal(*shape, scale=(shape[1] * kernel**2) ** -0.5)]
-        if bias:
-            operands.append(self.normal(outputs, scale=0.2))
-        if group > 1:
-            attributes["group"] = group
-        return self.node("Conv", *operands, kernel_shape=[kernel, kernel], **attributes)
-
-    def batch_norm(self, x: str, channels: int) -> str:
-        statistics = [
-            self.constant(self.random.uniform(0.5, 1.5, channels)),
-            self.normal(channels, scale=0.3),
-            self.normal(channels, scale=0.3),
-            self.constant(self.random.uniform(0.5, 1.5, channels)),
-        ]
-        return self.node("BatchNormalization", x, *statistics, epsilon=1e-5)
-
-    def model(
-        self,
-        result: str,
-        given: Sequence[int],
-        returned: Sequence[int],
-        *,
-        batch: str | int = "N",
-        dtype: int = TensorProto.FLOAT,
-        inputs: Sequence[str] = ("input",),
-    ) -> onnx.ModelProto:
-        """The model from ``inputs`` (one sample: ``given``) to ``result`` (one sample: ``returned``)."""
-        graph = helper.make_graph(
-            self.nodes,
-            "zoo",
-            [helper.make_tensor_value_info(i, TensorProto.FLOAT, [batch, *given]) for i in inputs],
-            [helper.make_tensor_value_info(result, dtype, [batch, *returned])],
-            self.weights,
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
 
 def samples(model: onnx.ModelProto, count: int = 64, seed: int = 0) -> dict[str, np.ndarray]:

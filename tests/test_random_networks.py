@@ -1,0 +1,147 @@
+"""``onnx_fhe.testing``: networks that repeat, comparisons that see what is wrong, and a short run of both."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_fhe.ir.runtime import run
+from onnx_fhe.testing import STEPS, agreement, check_network, checking, random_network
+from onnx_fhe.testing.agreement import beyond_chance, r_squared
+
+SEEDS = range(60)
+
+
+def test_a_seed_is_a_network():
+    one, other, third = random_network(3), random_network(3), random_network(4)
+    assert one.model.SerializeToString(deterministic=True) == other.model.SerializeToString(
+        deterministic=True
+    )
+    for name, array in one.calibration.items():
+        np.testing.assert_array_equal(array, other.calibration[name])
+    assert one.model != third.model
+
+
+def test_networks_are_valid_and_hold_every_step():
+    told: set[str] = set()
+    inputs, outputs = set(), set()
+    for seed in SEEDS:
+        network = random_network(seed)
+        told |= set(network.steps)
+        inputs.add(len(network.model.graph.input))
+        outputs.add(len(network.model.graph.output))
+        onnx.checker.check_model(network.model, full_check=True)
+        for array in run(network.model, network.test).values():
+            assert np.isfinite(array).all(), seed
+    # What stands alone is rare; what the rest of the networks needs is there.
+    assert len(told & set(STEPS)) >= len(STEPS) - 2
+    assert {"awkward", "stray cell"} <= told
+    assert inputs == {1, 2, 3}
+    assert outputs >= {1, 2}
+
+
+def test_outputs_vary_as_those_of_trained_networks():
+    varying = total = 0
+    for seed in SEEDS:
+        network = random_network(seed)
+        for array in run(network.model, network.test).values():
+            if array.dtype.kind == "f":
+                total += 1
+                varying += 0.05 < array.std(axis=0).max() < 30
+    assert varying >= 0.9 * total
+
+
+def outputs(*columns: np.ndarray) -> dict[str, np.ndarray]:
+    return {"y": np.stack(columns, axis=1).astype(np.float32)}
+
+
+@pytest.fixture
+def numbers() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(200, 2))
+
+
+def test_equal_outputs_agree(numbers):
+    found = agreement(outputs(*numbers.T), outputs(*numbers.T))
+    assert found.worst == 1
+    assert not found.lost
+
+
+def test_one_lost_channel_is_found(numbers):
+    a, b = numbers.T
+    found = agreement(outputs(a, b), outputs(a, 0 * b))
+    assert found.output == "y[1]"
+    assert abs(found.worst) < 0.01
+    assert found.lost
+
+
+def test_a_constant_that_is_off_is_found(numbers):
+    a = numbers[:, 0]
+    constant = np.full_like(a, 7.0)
+    assert agreement(outputs(a, constant), outputs(a, constant + 129)).constants == ("y[1]",)
+    assert not agreement(outputs(a, constant), outputs(a, constant + 0.01)).lost
+
+
+def test_a_channel_that_hardly_varies_is_no_measure(numbers):
+    a, b = numbers.T
+    assert not agreement(outputs(a, 7 + 1e-5 * b), outputs(a, 7 + 0 * b)).lost
+    # Alone, however little it is, it is all that the output says.
+    assert agreement(outputs(1e-3 * b), outputs(0 * b)).lost
+
+
+def test_classes_are_measured_beyond_chance():
+    wanted = np.arange(300) % 3
+    assert beyond_chance(wanted, wanted) == 1
+    assert abs(beyond_chance(wanted, np.zeros(300, int))) < 1e-9
+    assert agreement({"c": wanted}, {"c": (wanted + (np.arange(300) % 2)) % 3}).lost
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"z": np.zeros((4, 1), np.float32)}, "outputs"),
+        ({"y": np.zeros((4, 2), np.float32)}, "instead of float32"),
+        ({"y": np.zeros((4, 1), np.float64)}, "float64"),
+        ({"y": np.full((4, 1), np.nan, np.float32)}, "no number"),
+    ],
+)
+def test_what_is_no_answer_is_told(found, told):
+    with pytest.raises(ValueError, match=told):
+        agreement({"y": np.zeros((4, 1), np.float32)}, found)
+
+
+def test_r_squared_of_the_mean_is_nothing(numbers):
+    a = numbers[:, :1]
+    assert abs(r_squared(a, np.full_like(a, a.mean()))) < 1e-9
+
+
+EASY = "normalize,quantize{weights=8 activations=8},lower-to-integer,fuse-tlu"
+ONE_BIT = "normalize,quantize{weights=1 activations=1 inputs=1 adapt=0},lower-to-integer,fuse-tlu"
+PLAIN = ("layer", "join")
+
+
+def test_a_network_is_good_lost_refused_or_a_defect(monkeypatch):
+    network = random_network(11, steps=PLAIN)
+    good = check_network(network, EASY)
+    assert good.category == "good", good
+    assert good.worst > 0.9
+    assert good.bootstraps > 0
+    refused = check_network(network, "quantize{weights=99}")
+    assert refused.category == "refused"
+    assert "weights" in refused.what
+
+    def broken(*_: object) -> None:
+        raise KeyError("y")
+
+    monkeypatch.setattr(checking, "compile_model", broken)
+    defect = check_network(network, EASY)
+    assert defect.category == "defect"
+    assert "broken" in defect.trace
+
+
+def test_what_is_lost_without_a_word_is_wrong(monkeypatch):
+    network = random_network(11, steps=PLAIN)
+    monkeypatch.setattr(checking, "warning", lambda _: "")
+    assert check_network(network, ONE_BIT).category in {"wrong", "refused"}
+    monkeypatch.setattr(checking, "warning", lambda _: "collapse")
+    assert check_network(network, ONE_BIT).category in {"warned", "refused"}
