@@ -131,6 +131,13 @@ def _info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
 
+def spread_of(x: Tensor) -> np.ndarray:
+    """Standard deviation of each channel: (channels); 1 where nothing varies but float rounding."""
+    axes = (0, *range(2, x.array.ndim))
+    spread, level = x.array.std(axis=axes, dtype=np.float64), np.abs(x.array).max(axis=axes)
+    return np.asarray(np.where(spread > 1e-5 * level, spread, 1.0))
+
+
 def channel_constant(g: Grower, x: Tensor, array: Sequence[float] | np.ndarray) -> str:
     """A constant with a number for each channel, shaped so that it broadcasts."""
     return g.constant(np.asarray(array).reshape(x.channels, *[1] * (len(x.shape) - 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .growing import Grower, Tensor
+from .growing import Grower, Tensor, spread_of
 
 
 def linear(g: Grower, x: Tensor, channels: int | None = None) -> Tensor:
@@ -64,10 +64,11 @@ def convolution(g: Grower, x: Tensor, channels: int | None = None) -> Tensor:
 def batch_norm(g: Grower, x: Tensor) -> Tensor:
     """BatchNormalization with the statistics of what it reads."""
     axes = (0, *range(2, x.array.ndim))
-    spread = np.maximum(x.array.std(axis=axes), 1e-3)
     scale = g.constant(g.random.uniform(0.5, 1.5, x.channels))
     shift, mean = g.normal(x.channels, scale=0.3), g.constant(x.array.mean(axis=axes))
-    return g.apply("BatchNormalization", x, scale, shift, mean, g.constant(spread**2), epsilon=1e-5)
+    return g.apply(
+        "BatchNormalization", x, scale, shift, mean, g.constant(x.array.var(axis=axes)), epsilon=1e-5
+    )
 
 
 def chain(g: Grower, x: Tensor) -> Tensor:
@@ -78,11 +79,9 @@ def chain(g: Grower, x: Tensor) -> Tensor:
 def _normal(g: Grower, shape: tuple[int, ...], x: Tensor | None) -> np.ndarray:
     """Weights of He's scale; a feature of wild scale meets weights as small as it is large."""
     weight = g.random.normal(0, np.prod(shape[1:]) ** -0.5, shape)
-    if x is None:
+    if x is None or not x.name.startswith("input"):
         return weight
-    spread = x.array.std(axis=(0, *range(2, x.array.ndim)))
-    wild = spread.max() > 30 * max(spread.min(), 1e-30)
-    return weight / np.where(spread > 0, spread, 1.0).reshape(-1, *[1] * (len(shape) - 2)) if wild else weight
+    return weight / spread_of(x).reshape(-1, *[1] * (len(shape) - 2))
 
 
 def _bias(g: Grower, channels: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from .choices import Choices, Seeded
 from .features import features, with_stray_cell
 from .forms import layout, max_pool, pool, reduce
 from .functions import activation, element_wise
-from .growing import Grower, Tensor
+from .growing import Grower, Tensor, spread_of
 from .joins import attention, concatenation, extreme, parts, product, residual
 from .layers import batch_norm, chain, linear
 
@@ -145,8 +145,7 @@ def _step(g: Grower, x: Tensor, name: str, told: list[str]) -> Tensor:
 def _stem(g: Grower, x: Tensor, told: list[str]) -> Tensor:
     """The first layer of an input, with or without the standardisation spelled out."""
     axes = (0, *range(2, x.array.ndim))
-    mean, spread = x.array.mean(axis=axes), x.array.std(axis=axes)
-    spread = np.where(spread > 0, spread, 1)
+    mean, spread = x.array.mean(axis=axes, dtype=np.float64), spread_of(x)
     shaped = [g.constant(a.reshape(-1, *[1] * (x.array.ndim - 2))) for a in (mean, spread)]
     kind = g.choices.pick(("folded", "folded", "Sub and Div", "batch norm"))
     if kind == "Sub and Div":
