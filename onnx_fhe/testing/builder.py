@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,11 +38,11 @@ class Builder:
         """An initializer of normally distributed numbers with that standard deviation."""
         return self.constant(self.random.normal(0, scale, shape))
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
         return self.split(op, *inputs, outputs=1, **attributes)[0]
 
-    def split(self, op: str, *inputs: str, outputs: int, **attributes: object) -> list[str]:
+    def split(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
         """A node with several outputs."""
         made = [f"v{len(self.nodes)}" if i == 0 else f"v{len(self.nodes)}_{i}" for i in range(outputs)]
         # Named as exporters do, /OP_3; every fifth stays without a name, as in many files.
@@ -62,7 +63,7 @@ class Builder:
         kernel: int = 3,
         bias: bool = True,
         group: int = 1,
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """A Conv with a square kernel."""
         shape = (outputs, inputs // group, kernel, kernel)

@@ -112,7 +112,7 @@ def differing(wanted: Arrays, found: Arrays) -> np.ndarray:
 
 
 def _distance(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    return np.abs(wanted.astype(np.float64) - found.astype(np.float64))
+    return np.asarray(np.abs(wanted.astype(np.float64) - found.astype(np.float64)))
 
 
 def _unit(array: np.ndarray) -> float:

@@ -53,11 +53,11 @@ def with_stray_cell(choices: Choices, array: np.ndarray) -> np.ndarray:
 
 def _as(kind: str, x: np.ndarray, choices: Choices, random: np.random.Generator) -> np.ndarray:
     if kind == "shifted":
-        return x + choices.pick((20.0, -300.0, 1000.0))
+        return np.asarray(x + choices.pick((20.0, -300.0, 1000.0)))
     if kind == "large":
-        return x * choices.pick((50.0, 3000.0, 2e5))
+        return np.asarray(x * choices.pick((50.0, 3000.0, 2e5)))
     if kind == "small":
-        return x * choices.pick((0.02, 1e-4))
+        return np.asarray(x * choices.pick((0.02, 1e-4)))
     if kind == "constant":
         return np.full_like(x, choices.pick((0.0, 1.0, 273.15)))
     if kind == "binary":
@@ -65,5 +65,5 @@ def _as(kind: str, x: np.ndarray, choices: Choices, random: np.random.Generator)
     if kind == "sparse":
         return np.where(random.random(x.shape) < 0.85, 0.0, np.abs(x))
     if kind == "skewed":
-        return np.exp(1.2 * x)
-    return np.clip(np.rint(3 * x + 5), 0, 20)
+        return np.asarray(np.exp(1.2 * x))
+    return np.asarray(np.clip(np.rint(3 * x + 5), 0, 20))

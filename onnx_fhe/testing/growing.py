@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,19 +50,19 @@ class Grower(Builder):
         choices: Makes the decisions.
         seed: Seeds the weights.
         opset: ai.onnx opset of the model.
+        spoiled: Share of the layers with a dead, repeated or tiny channel.
     """
 
-    def __init__(self, choices: Choices, seed: int, opset: int = 17) -> None:
+    def __init__(self, choices: Choices, seed: int, opset: int = 17, spoiled: float = 0.2) -> None:
         super().__init__(opset, seed)
         self.choices = choices
+        self.spoiled = spoiled
 
-    def apply(self, op: str, *operands: Tensor | str, **attributes: object) -> Tensor:
+    def apply(self, op: str, *operands: Tensor | str, **attributes: Any) -> Tensor:
         """A node with one output; operands are tensors, or names of constants."""
         return self.apply_many(op, *operands, outputs=1, **attributes)[0]
 
-    def apply_many(
-        self, op: str, *operands: Tensor | str, outputs: int, **attributes: object
-    ) -> list[Tensor]:
+    def apply_many(self, op: str, *operands: Tensor | str, outputs: int, **attributes: Any) -> list[Tensor]:
         """A node with several outputs."""
         names = [o.name if isinstance(o, Tensor) else o for o in operands]
         made = self.split(op, *names, outputs=outputs, **attributes)
@@ -70,7 +71,7 @@ class Grower(Builder):
         return [Tensor(name, found[name]) for name in made]
 
     def layer(
-        self, op: str, x: Tensor, weight: np.ndarray, bias: np.ndarray | None, **attributes: object
+        self, op: str, x: Tensor, weight: np.ndarray, bias: np.ndarray | None, **attributes: Any
     ) -> Tensor:
         """A linear operator whose weights are scaled so that its outputs have unit variance.
 

@@ -81,7 +81,7 @@ def _normal(g: Grower, shape: tuple[int, ...], x: Tensor | None) -> np.ndarray:
     weight = g.random.normal(0, np.prod(shape[1:]) ** -0.5, shape)
     if x is None or not x.name.startswith("input"):
         return weight
-    return weight / spread_of(x).reshape(-1, *[1] * (len(shape) - 2))
+    return np.asarray(weight / spread_of(x).reshape(-1, *[1] * (len(shape) - 2)))
 
 
 def _bias(g: Grower, channels: int) -> np.ndarray:
@@ -89,8 +89,8 @@ def _bias(g: Grower, channels: int) -> np.ndarray:
 
 
 def _spoiled(g: Grower, weight: np.ndarray) -> np.ndarray:
-    """The weights, some of them as training leaves them: in one of five layers."""
-    if not g.choices.chance(0.2):
+    """The weights, now and then some of them as training leaves them."""
+    if not g.choices.chance(g.spoiled):
         return weight
     kind = g.choices.pick(("dead output", "dead input", "repeated", "tiny", "sparse"))
     row, column = g.choices.whole(0, len(weight) - 1), g.choices.whole(0, weight.shape[1] - 1)

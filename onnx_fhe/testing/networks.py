@@ -107,14 +107,14 @@ def random_network(seed: int, longest: int = 4, steps: Sequence[str] = MANY) -> 
 
 
 def grown(choices: Choices, steps: Sequence[str], longest: int) -> onnx.ModelProto:
-    """A network from ``input`` to one output of three numbers, for inputs of about unit scale.
+    """A network from ``input`` to one output of three numbers; no feature is wild and no channel is dead.
 
     Args:
         choices: Makes the decisions; where it is hypothesis, failures shrink.
         steps: Names of ``STEPS`` to draw from.
         longest: Most steps between the first layer and the last.
     """
-    g = Grower(choices, choices.whole(0, 2**16))
+    g = Grower(choices, choices.whole(0, 2**16), spoiled=0.0)
     shape = choices.pick([s for s in SHAPES if len(s) != 2])
     x = given = Tensor("input", features(choices, g.random, shape, 64, awkward=False))
     told: list[str] = []
