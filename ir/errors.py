@@ -114,6 +114,10 @@ class PluginError(UserError):
     """A plug-in that cannot be loaded, or that takes a name that is taken."""
 
 
+class FidelityError(UserError):
+    """A circuit that computes something else than the network that it was made from: too much is lost."""
+
+
 class OutputError(UserError):
     """An output file that cannot be written."""
 

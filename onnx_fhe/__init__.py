@@ -24,6 +24,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from .compiling import compile_model as compile  # noqa: A004 - what users write is onnx_fhe.compile
+    from .fidelity.figures import FidelityWarning
     from .ir.data import read_npz as load_data
     from .ir.load import load
     from .passes.base import Context, Pass, option
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "FidelityWarning",
     "Frontier",
     "Pass",
     "PassManager",
@@ -67,6 +69,7 @@ _HOMES = {
     "Program": ("program", "Program"),
     "Result": ("running", "Result"),
     "compile": ("compiling", "compile_model"),
+    "FidelityWarning": ("fidelity.figures", "FidelityWarning"),
     "Frontier": ("tuning.frontier", "Frontier"),
     "Tuned": ("tuning.tune", "Tuned"),
     "load": ("ir.load", "load"),

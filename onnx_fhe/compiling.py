@@ -1,10 +1,10 @@
-"""From a trained model to a program: run the pipeline, make the circuit, compare the two."""
+"""From a trained model to a program: run the pipeline, make the circuit, measure it against the network."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,28 +13,26 @@ import numpy as np
 import onnx_ir as ir
 
 from .backends.base import Circuit, LowerOptions, Progress, quiet
-from .backends.checking import check_against
-from .clipping import Prologue
+from .comparing import compare
+from .completing import complete, require_integer
+from .fidelity.causes import Steps
+from .fidelity.check import measured_fidelity, require_faithful
+from .fidelity.ciphertexts import Wanted, tried
+from .fidelity.figures import FidelityWarning
+from .fidelity.samples import data_warnings, label_warnings
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import Data, calibration_for
-from .ir.errors import PipelineError
 from .ir.guard import FileLimits
-from .ir.level import Level, level_of
 from .ir.load import FILE_KEY, load
-from .ir.partition import partition
-from .ir.runtime import Arrays, to_proto
+from .ir.runtime import to_proto
 from .ir.tolerance import notes as tolerance_notes
 from .ir.tolerance import tolerated
-from .ir.verify import verify, verify_given
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
-from .passes.analysis import islands
 from .passes.analysis.advice import advice
 from .passes.base import Context
-from .passes.importing.detect import is_foreign
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
-from .passes.pipeline import parse_passes, pass_name
 from .passes.presets import DEFAULT
 from .program import Program, find_backend
 from .record import Measurements
@@ -44,14 +42,6 @@ from .running import Stopwatch
 
 P_ERROR = 1e-5
 """Tolerated error of one table lookup where none is given."""
-
-COMPARE_SECONDS = 20.0
-"""Comparing circuit and model stops after this long, at whatever sample it is."""
-
-_TO_INTEGER = {
-    Level.FLOAT: "quantize,lower-to-integer,fuse-tlu",
-    Level.QDQ: "lower-to-integer,fuse-tlu",
-}
 
 
 def compile_model(
@@ -66,6 +56,8 @@ def compile_model(
     range_margin: float = 0.2,
     seed: int = 0,
     check_samples: int = 200,
+    accept_loss: bool = False,
+    self_test: Wanted = 0,
     progress: Progress = quiet,
     instruments: Sequence[Instrument] = (),
     limits: FileLimits | None = None,
@@ -74,7 +66,9 @@ def compile_model(
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
-    The circuit's own evaluation in the clear is compared with the integer model on calibration samples.
+    On calibration samples the circuit's own evaluation in the clear is compared with the integer model, and
+    the circuit with the errors of encryption with the network as it was given. What was found of the second
+    is ``program.manifest.fidelity``; what is wrong there, or with the data, is a ``FidelityWarning``.
 
     Args:
         model: An ONNX file, or what ``load`` returned; of any level.
@@ -89,7 +83,11 @@ def compile_model(
         range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound``.
         range_margin: Share of an observed range that is added on each side.
         seed: Seeds every random choice of passes; keys and encryption never use it.
-        check_samples: Compare circuit and model on this many calibration samples (fewer where it takes long).
+        check_samples: Compare circuit and integer model on this many calibration samples (fewer where it
+            takes long).
+        accept_loss: Return a circuit also where it has nothing more to do with the network.
+        self_test: Calibration samples that are encrypted, evaluated and compared with the integer model;
+            ``auto`` for three where making keys and all takes up to 20 s by prediction.
         progress: Called with (what, done, total).
         instruments: Watch the passes.
         limits: How much the model file may hold.
@@ -98,6 +96,7 @@ def compile_model(
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
+        FidelityError: The circuit computes something else than the network.
         LoweringMismatchError: Circuit and integer model disagree: a defect.
     """
     check_error("p_error", p_error)
@@ -112,11 +111,14 @@ def compile_model(
         given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
         source = _source(model)
         arrays = None if data is None else calibration_for(given, data)
-        manager = _complete(manager, given)
+        manager = complete(manager, given)
         target = find_backend(backend)
+        labels = None if data is None else data.labels
+        unusable = label_warnings(given, labels)
+        told = [*([] if arrays is None else data_warnings(arrays)), *unusable]
     context = Context(
         calibration=arrays,
-        labels=None if data is None else data.labels,
+        labels=labels,
         limits=target.limits(),
         seed=seed,
         range_mode=range_mode,
@@ -125,20 +127,32 @@ def compile_model(
         timings=None if machine is None else machine.timings,
         progress=progress,
     )
-    recorder = Recorder()
+    recorder, steps = Recorder(), Steps()
     with timed("passes"):
-        result = manager.run(given, context, [Verify(arrays), recorder, *instruments])
-        _require_integer(result.model, manager)
+        result = manager.run(given, context, [Verify(arrays), recorder, steps, *instruments])
+        require_integer(result.model, manager)
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
         circuit = target.lower(result.model, options)
+    statistics = circuit.statistics()
     notes = [*result.context.notes, *tolerance_notes(result.model), *advice(result.model)]
     if arrays is not None and check_samples > 0:
         with timed("compare"):
-            notes += _compare(result.model, circuit, arrays, check_samples, progress)
+            notes += compare(result.model, circuit, arrays, check_samples, progress)
+    usable = None if unusable else labels
+    with timed("fidelity"):
+        fidelity, problem = measured_fidelity(
+            given, result.model, circuit, arrays, labels=usable, kept=steps.kept, progress=progress
+        )
+    require_faithful(fidelity, accepted=accept_loss)
+    with timed("self-test"):
+        test = tried(result.model, circuit, backend, arrays, self_test, p_error, progress, machine)
     with timed("record"):
-        record = recorder.record(_measure(result, p_error, data), bind or {})
+        record = recorder.record(_measure(result, p_error, data, usable), bind or {})
+    lost = problem if fidelity is None else list(fidelity.sentences)
+    for text in [*told, *(["; ".join(lost)] if lost else [])]:
+        warnings.warn(text, FidelityWarning, stacklevel=2)
     manifest = Manifest(
         backend=backend,
         source=source,
@@ -152,15 +166,20 @@ def compile_model(
         range_mode=range_mode,
         range_margin=range_margin,
         seed=seed,
-        statistics=circuit.statistics(),
+        statistics=statistics,
         notes=tuple(notes),
+        warnings=(*told, *lost),
+        fidelity=fidelity,
+        self_test=test,
         record=record,
         packages=packages(),
     )
     return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
 
 
-def _measure(result: PipelineResult, p_error: float | None, data: Data | None) -> Measurements | None:
+def _measure(
+    result: PipelineResult, p_error: float | None, data: Data | None, labels: np.ndarray | None
+) -> Measurements | None:
     context = result.context
     if context.calibration is None:
         return None
@@ -169,7 +188,7 @@ def _measure(result: PipelineResult, p_error: float | None, data: Data | None) -
         context.calibration,
         source=context.source,
         reduced=context.quantized_from,
-        labels=context.labels,
+        labels=labels,
         p_error=p_error if p_error is not None else context.p_error,
         file="" if data is None else data.file,
     )
@@ -186,67 +205,3 @@ def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
         return Source(name, hashlib.sha256(content).hexdigest())
     content = Path(model).read_bytes()
     return Source(Path(model).name, hashlib.sha256(content).hexdigest())
-
-
-def _complete(manager: PassManager, model: ir.Model) -> PassManager:
-    """The pipeline with ``normalize`` and ``import-qat`` in front, where the model would go without."""
-    names = [pass_name(p) for p in manager.passes]
-    passes = list(manager.passes)
-    if is_foreign(model) and "import-qat" not in names:
-        place = names.index("normalize") + 1 if "normalize" in names else 0
-        passes[place:place] = parse_passes("import-qat")
-    if "normalize" not in names and (level_of(model) is Level.FLOAT or is_foreign(model)):
-        passes = [*parse_passes("normalize"), *passes]
-    return PassManager(passes, manager.instruments)
-
-
-def _require_integer(model: ir.Model, manager: PassManager) -> None:
-    """Refuse a pipeline that stops before there is a circuit to make, and a model that breaks a rule."""
-    level, text = level_of(model), manager.to_text()
-    if level is not Level.INTEGER:
-        raise PipelineError(
-            "the pipeline does not reach the integer level",
-            found=f"{text}, which ends at the {level} level",
-            allowed="a pipeline that ends at the integer level",
-            do=f"add {_TO_INTEGER[level]} at its end, or use a preset (`onnx-fhe passes` lists them)",
-        )
-    names = [pass_name(p) for p in manager.passes]
-    if left := islands.find(model):
-        node = left[0].nodes[0]
-        raise PipelineError(
-            "the pipeline leaves operators in the encrypted part that are no tables yet",
-            found=text,
-            do="add fuse-tlu behind lower-to-integer",
-            node=node.name or "",
-            op=node.op_type,
-        )
-    # Where nobody here made it an integer model, the file came so.
-    (verify if "lower-to-integer" in names else verify_given)(model)
-
-
-def _compare(model: ir.Model, circuit: Circuit, data: Arrays, samples: int, progress: Progress) -> list[str]:
-    """Compare circuit and model on up to ``samples`` samples, as many as there is time for; notes about it.
-
-    Raises:
-        LoweringMismatchError: They differ.
-    """
-    given = {k: v[:samples] for k, v in data.items()}
-    values: dict[str, np.ndarray] = Prologue(partition(model)).run(given)[0]
-    total = len(next(iter(values.values())))
-    began, done, skipped, size = time.perf_counter(), 0, 0, 4
-    while done < total and size:
-        progress("compare circuit and model", done, total)
-        found = check_against(model, circuit, {k: v[done : done + size] for k, v in values.items()})
-        done, skipped = min(done + size, total), skipped + found.skipped
-        spent = time.perf_counter() - began
-        # As many more as there is time for, but with a look at the clock on the way.
-        size = min(4 * size, int(done * max(COMPARE_SECONDS - spent, 0) / spent))
-    progress("compare circuit and model", total, total)
-    notes = []
-    if done < total:
-        notes.append(
-            f"circuit and integer model were compared on {done} of {total} samples, for it takes long"
-        )
-    if skipped:
-        notes.append(f"{skipped} of {done} calibration samples overflow in the integer model")
-    return notes

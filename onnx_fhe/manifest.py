@@ -13,6 +13,7 @@ import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
 
 from .backends.base import CircuitStatistics
+from .fidelity.figures import Fidelity, SelfTest
 from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
 from .ir.graph import int_of
@@ -64,6 +65,10 @@ class Manifest:
         range_mode, range_margin, seed: As in ``passes.base.Context``.
         statistics: What the circuit costs, per layer too.
         notes: What passes wanted the user to know.
+        warnings: What is wrong with the circuit, the data or the labels.
+        fidelity: The circuit against the network; None where there was nothing to compare on, and in
+            artifacts from before it was kept.
+        self_test: Samples that were tried on ciphertexts; None where that was not asked for.
         record: What the report tells besides; None in artifacts from before it was kept.
         packages: Versions of the packages that made it, Python among them.
         parts: SHA-256 of each other file of the artifact.
@@ -84,6 +89,9 @@ class Manifest:
     seed: int
     statistics: CircuitStatistics
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fidelity: Fidelity | None = None
+    self_test: SelfTest | None = None
     record: Record | None = None
     packages: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)

@@ -34,6 +34,8 @@ PIPELINE = f"{TO_INTEGER},insert-rounding{{bits=4}}"
 
 
 def compiled(model, data, pipeline=PIPELINE, **options):
+    # Three bits lose a lot of networks with random weights; what is tested is something else.
+    options.setdefault("accept_loss", True)
     return onnx_fhe.compile(model, data, pipeline, options.pop("backend", "reference"), **options)
 
 

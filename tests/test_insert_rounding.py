@@ -202,7 +202,8 @@ def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
     notes: list[str] = []
     after = rounded(integer, "bits=auto tolerance=0 most=3", notes=notes)
     assert [table_width(n).table_bits for n in lookups(after)] == [3, 3]
-    assert "more than the tolerance" in notes[0]
+    assert "3, 3 bits reach the tables" in notes[0]
+    assert "more than `tolerance` asks for" in notes[0]
 
 
 def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):

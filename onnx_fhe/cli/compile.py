@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -57,6 +60,22 @@ def compile_(
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = 0.2,
     backend: Backend = "concrete",
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Write the circuit also where it computes something else than the network.",
+        ),
+    ] = False,
+    self_test: Annotated[
+        str,
+        typer.Option(
+            "--self-test",
+            metavar="N",
+            help="Encrypt so many calibration samples, compute and decrypt them, and compare; 0 for none."
+            " auto: three, or as many as take up to 20 s with making the keys.",
+        ),
+    ] = "auto",
     page: Annotated[
         Path | None,
         typer.Option("--report", metavar="HTML", help="Write a page about the circuit, too."),
@@ -71,7 +90,8 @@ def compile_(
     """Make a circuit of a model."""
     if pipeline is not None and preset is not None:
         raise typer.BadParameter("give a pipeline or a preset, not both", param_hint="'-p' / '--preset'")
-    with output.working() as progress, watch.contact(model, [calibration]):
+    wanted = _self_test(self_test)
+    with output.working() as progress, _told_at_the_end(), watch.contact(model, [calibration]):
         from ..compiling import compile_model
         from ..ir.bind import parse_bindings
         from ..ir.guard import FileLimits
@@ -95,6 +115,8 @@ def compile_(
             range_mode=range_mode.value,
             range_margin=range_margin,
             seed=seed,
+            accept_loss=accept_loss,
+            self_test=wanted,
             progress=progress,
             instruments=[watch.until_normalized()],
             limits=FileLimits().raised(limits or []),
@@ -106,14 +128,32 @@ def compile_(
         if page is not None:
             program.report(page)
         seconds = {**program.seconds, "save": time.perf_counter() - began}
-    from .summary import report, show_manifest
+    from .summary import report, show_manifest, show_promise
 
     if json:
         output.print_json({**report(program.manifest, str(out), profile), "seconds": seconds})
-        return
-    output.say(f"{out}: {program.statistics.programmable_bootstraps} programmable bootstraps for one sample")
-    show_manifest(program.manifest, profile)
-    output.say(f"\ncompiled in {sum(seconds.values()):.1f} s")
+    else:
+        show_promise(program.manifest, profile)
+        output.say(f"Written to {out} after {sum(seconds.values()):.1f} s.\n")
+        show_manifest(program.manifest, profile)
+    output.warn(program.manifest.warnings)
+
+
+def _self_test(text: str) -> int | Literal["auto"]:
+    """What ``--self-test`` asks for."""
+    if text == "auto":
+        return "auto"
+    if text.isdigit():
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is neither auto nor a number from 0 on", param_hint="'--self-test'")
+
+
+@contextlib.contextmanager
+def _told_at_the_end() -> Iterator[None]:
+    """Warnings that the manifest holds are printed with the rest, not by Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _require_preset(name: str) -> None:

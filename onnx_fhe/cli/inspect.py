@@ -52,7 +52,7 @@ def inspect_(
 
 def _artifact(path: Path, json: bool, machine: Path | None) -> None:
     from ..artifact import read_manifest
-    from .summary import profile_of, report, show_manifest
+    from .summary import profile_of, report, show_manifest, show_promise
 
     manifest, profile = read_manifest(path), profile_of(machine)
     if json:
@@ -60,9 +60,8 @@ def _artifact(path: Path, json: bool, machine: Path | None) -> None:
             {"level": "artifact", **report(manifest, str(path), profile), "packages": manifest.packages}
         )
         return
-    output.say(
-        f"{path}: {manifest.statistics.programmable_bootstraps} programmable bootstraps for one sample"
-    )
+    output.say(f"{path}: a circuit of {manifest.source.file or 'a model in memory'}")
+    show_promise(manifest, profile)
     output.facts(
         [("made from", manifest.source.file or "a model in memory"), ("with", _packages(manifest.packages))]
     )

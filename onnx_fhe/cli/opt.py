@@ -66,6 +66,13 @@ def opt(
     check: Annotated[
         bool, typer.Option("--check", help="Run the model after each pass and compare its outputs.")
     ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Save the model also where --check finds that it computes something else than the network.",
+        ),
+    ] = False,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = 0.2,
     seed: Seed = 0,
@@ -76,11 +83,13 @@ def opt(
 ) -> None:
     """Run passes on a model and save what comes out, at whatever level that is."""
     with output.working() as progress, watch.contact(model, [calibration]):
+        from ..fidelity.check import check_model, require_faithful
+        from ..fidelity.samples import usable_labels
         from ..given import check_ranges, check_seed
         from ..ir.bind import parse_bindings
         from ..ir.data import calibration_for, read_npz
         from ..ir.guard import FileLimits
-        from ..ir.level import level_of
+        from ..ir.level import Level, level_of
         from ..ir.load import load
         from ..ir.save import save
         from ..passes.base import Context
@@ -120,8 +129,12 @@ def opt(
         )
         # Outermost: it looks last, when a model that it refuses has been dumped and printed.
         result = manager.run(given, context, [Verify(arrays), *instruments, timed])
-        save(result.model, out)
         level = str(level_of(result.model))
+        fidelity = None
+        if check and arrays is not None and level != Level.FLOAT:
+            fidelity = check_model(given, result.model, arrays, usable_labels(given, context.labels))
+            require_faithful(fidelity, accepted=accept_loss)
+        save(result.model, out)
     if json:
         found: dict[str, Any] = {
             "file": str(out),
@@ -130,16 +143,21 @@ def opt(
             "pipeline": manager.to_text(),
             "passes": [{"name": name, "seconds": seconds} for name, seconds in timed.seconds],
             "differences": None if compared is None else compared.differences,
+            "fidelity": fidelity,
             "notes": result.context.notes,
         }
         output.print_json(found)
         return
+    if fidelity is not None:
+        output.say(f"{fidelity.headline[0].upper()}{fidelity.headline[1:]}.")
     output.say(f"{out}: {level} level, {len(result.model.graph)} nodes")
     if time_passes:
         output.say("\n" + timed.to_text())
     if compared is not None:
         output.say("\n" + compared.to_text())
     output.notes(result.context.notes)
+    if fidelity is not None:
+        output.warn(fidelity.sentences)
 
 
 def _random(model: ir.Model) -> dict[str, np.ndarray]:

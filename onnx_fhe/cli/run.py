@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,15 @@ def run(
             show_default=False,
         ),
     ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="ONNX",
+            help="The model that was compiled: its own accuracy on the data, and how far the circuit agrees"
+            " with it.",
+        ),
+    ] = None,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -67,6 +77,8 @@ def run(
 ) -> None:
     """Run a circuit on data."""
     with output.working() as progress:
+        from ..fidelity.running import against, network_of
+        from ..fidelity.samples import label_warnings
         from ..ir.data import read_npz
         from ..program import Program
 
@@ -76,15 +88,20 @@ def run(
         wanted = _jobs(jobs)
         program = Program.load(circuit)
         given = read_npz(data)
+        network = None if model is None else network_of(program.manifest, model, given)
         result = program.run(given, mode.value, limit, progress, wanted, batch)
         if out is not None:
             output.write_arrays(out, result.outputs)
-        found = report(program, result, given.labels)
+        told = label_warnings(program.integer_model, given.labels)
+        labels = None if told else given.labels
+        found = report(program, result, labels, told)
+        if network is not None:
+            found["network"] = against(network, program, result, given, labels)
     if json:
         output.print_json(found)
     else:
         _show(found)
-    output.warn(result.warnings)
+    output.warn(found["warnings"])
 
 
 def _jobs(text: str) -> Jobs:
@@ -96,8 +113,11 @@ def _jobs(text: str) -> Jobs:
     raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 on", param_hint="'--jobs'")
 
 
-def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[str, Any]:
-    """What ``--json`` prints."""
+def report(
+    program: Program, result: Result, labels: np.ndarray | None, told: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What ``--json`` prints; ``agreement`` is with the integer model, and ``told`` is about the labels."""
+    from ..fidelity.running import values_against_labels
     from ..scoring import accuracy, agreement
 
     model, count = program.integer_model, result.samples
@@ -130,6 +150,8 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
         "accuracy": accuracy(result.outputs, labels, model),
         "accuracy_of_integer_model": accuracy(result.expected, labels, model),
         "agreement": agreement(result.outputs, result.expected, model),
+        "agreement_with": "integer model",
+        "values": values_against_labels(result, labels, model),
         "overflows": {
             "values": result.overflows.values,
             "samples": result.overflows.samples,
@@ -141,7 +163,7 @@ def report(program: Program, result: Result, labels: np.ndarray | None) -> dict[
         "seconds_per_sample": each,
         "seconds": result.seconds,
         **encrypted,
-        "warnings": result.warnings,
+        "warnings": [*told, *result.warnings],
     }
 
 
@@ -166,6 +188,18 @@ def _way(jobs: int) -> str:
     return "each with all cores" if jobs == 1 else f"{jobs} at a time, each on one core"
 
 
+def _fit(found: dict[str, float]) -> str:
+    return f"R^2 {found['r2']:.4f}, mean error {found['mean_error']:.4g}"
+
+
+def _network(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The network itself, on the same samples."""
+    rows = [("network", found["headline"])]
+    if found["values"] is not None:
+        rows.append(("network's fit", f"{_fit(found['values'])} against the labels"))
+    return rows
+
+
 _MEANING = {
     "clear": "the integer model, in the clear",
     "simulate": "the circuit, with the errors of encryption simulated",
@@ -181,8 +215,18 @@ def _show(found: dict[str, Any]) -> None:
         rows.append(
             ("accuracy", f"{found['accuracy']:.1%} (integer model {found['accuracy_of_integer_model']:.1%})")
         )
+    if found["values"] is not None:
+        rows.append(("labels", _fit(found["values"])))
     if found["agreement"] is not None and found["mode"] != "clear":
-        rows.append(("agreement", f"{found['agreement']:.1%} of the predictions equal the integer model's"))
+        rows.append(
+            (
+                "agreement",
+                f"{found['agreement']:.1%} of the predictions equal those of the integer model (which says"
+                " that the circuit is computed right, and nothing of the network)",
+            )
+        )
+    if "network" in found:
+        rows += _network(found["network"])
     rows += [
         ("overflows", f"{found['overflows']['values']} values in {found['overflows']['samples']} samples"),
         ("clipped", f"{found['clipped']} input values in {found['clipped_samples']} samples"),

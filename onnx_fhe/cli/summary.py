@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.base import CircuitStatistics
+from ..fidelity.words import with_seconds, worst_output
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
 from . import output
@@ -30,6 +31,8 @@ def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dic
         "file": file,
         "source": manifest.source,
         "backend": manifest.backend,
+        "fidelity": manifest.fidelity,
+        "self_test": manifest.self_test,
         "programmable_bootstraps": found.programmable_bootstraps,
         "complexity": found.complexity,
         "max_table_bits": found.max_table_bits,
@@ -56,6 +59,7 @@ def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dic
         "inputs": manifest.inputs,
         "outputs": manifest.outputs,
         "notes": manifest.notes,
+        "warnings": manifest.warnings,
     }
 
 
@@ -70,6 +74,21 @@ def expected(found: Prediction) -> list[tuple[str, str]]:
         ),
         ("timed by", found.profile),
     ]
+
+
+def show_promise(manifest: Manifest, profile: Profile | None = None) -> None:
+    """Print what somebody who knows no cryptography wants to know first, one sentence a line."""
+    price = predict(manifest.statistics, profile)
+    lines = []
+    if manifest.fidelity is not None:
+        lines += [
+            with_seconds(manifest.fidelity, price.seconds if manifest.statistics.complexity else 0.0),
+            worst_output(manifest.fidelity),
+        ]
+    if manifest.self_test is not None:
+        lines.append(manifest.self_test.sentence)
+    for line in filter(None, lines):
+        output.say(f"{line[0].upper()}{line[1:]}.")
 
 
 def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
@@ -87,6 +106,7 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
     margin = f", margin {manifest.range_margin:g}" if manifest.range_mode == "observed" else ""
     output.facts(
         [
+            ("bootstraps", f"{found.programmable_bootstraps} for one sample"),
             ("pipeline", manifest.pipeline),
             ("backend", f"{manifest.backend}, {manifest.security_level} bits of security"),
             ("p_error", ", ".join(t for t in (each, wanted) if t) + whole),

@@ -197,6 +197,7 @@ def _environment() -> Environment:
         "at": lambda value: f"{value:.2f}",
         "score": text.score,
         "shape": text.shape,
+        "first_upper": lambda text: text[:1].upper() + text[1:],
         "g": lambda value: f"{value:g}",
     }
     return found

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import onnx_ir as ir
 
 from ..compiling import compile_model
+from ..fidelity.figures import FidelityWarning
 from ..ir.data import Data
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.guard import FileLimits
@@ -91,6 +93,12 @@ class Compiler:
 
     def here(self, point: Point) -> Program:
         """The circuit of a point, made by this process."""
+        # What is wrong with a finalist stands in its manifest.
+        with catch_warnings():
+            simplefilter("ignore", FidelityWarning)
+            return self._compiled(point)
+
+    def _compiled(self, point: Point) -> Program:
         return compile_model(
             self.model,
             self.calibration,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir.errors import OnnxFheError
+from ..ir.errors import FidelityError, OnnxFheError
 from ..ir.runtime import Arrays
 from ..machine import predict
 from ..program import Program
@@ -99,7 +99,8 @@ class Finals:
             try:
                 finals.append(self._measure(point))
             except OnnxFheError as error:
-                notes.append(f"trial {point.number} was no finalist: {error.what}")
+                why = error.what if not isinstance(error, FidelityError) else f"{error.what} ({error.found})"
+                notes.append(f"trial {point.number} was no finalist: {why}")
         notes.extend(self._changed(finals))
         return finals, self.best(finals), notes
 

@@ -204,6 +204,9 @@ def tune(
     if best is None:
         near = chosen.as_measured if chosen is not None else min(search.points, key=judge.rank)
         nearest, unmet = near.number, judge.unmet(near, scored.name)
+        if not finished:
+            # What none of them could be compiled for, such as circuits that compute something else.
+            unmet = (*unmet, *notes[:1])
     axes = axes_of(goal)
     frontier = Frontier(
         model=given.model.metadata_props.get(FILE_KEY, ""),

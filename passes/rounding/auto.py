@@ -110,8 +110,8 @@ def choose(
         enough = _first(usual, lambda p: error_at(p) <= allowed, large)
         if enough < place:
             place, wanted_error = enough, allowed
-    places, error = [place] * len(tables), error_at(place)
-    if error <= wanted_error:
+    places = [place] * len(tables)
+    if error_at(place) <= wanted_error:
         sizes = [
             int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)]))
             for t in tables
@@ -120,27 +120,19 @@ def choose(
         for index in dearest[:TRIALS] if large else dearest:
             while fixed[tables[index]] is None and places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]
-                if (now := error_of(tried)) > wanted_error:
+                if error_of(tried) > wanted_error:
                     break
-                places, error = tried, now
+                places = tried
                 if large:
                     break
+    missed = error_at(place) > wanted_error
     if options.most == "auto" and len(tables) <= TABLES:
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
         raised = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
-        if raised != places:
-            places, error = raised, error_of(raised)
+        missed, places = missed and raised == places, raised
     bits = ", ".join(str(s.bits) for s in settings(places))
-    note = (
-        f"insert-rounding: {bits} bits reach the tables; rounding leaves an output error of"
-        f" {error:.2%} of the variance"
-    )
-    if error > wanted_error:
-        note += (
-            f", more than the tolerance of {wanted_error:.2%}; raise `most` if accuracy suffers (tables then"
-            " cost several times more)"
-        )
-    context.notes.append(note)
+    told = "; rounding and noise alone move the outputs by more than `tolerance` asks for" if missed else ""
+    context.notes.append(f"insert-rounding: {bits} bits reach the tables{told}")
     return settings(places)
 
 

@@ -1,0 +1,177 @@
+"""A finished circuit, the errors of encryption included, against the network as it was imported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ..backends.base import Circuit, Progress, quiet
+from ..backends.reference import ReferenceCircuit, count_overflows
+from ..clipping import Prologue
+from ..ir.errors import FidelityError, ModelError
+from ..ir.partition import Parts, partition
+from ..ir.runtime import Arrays, Session
+from .causes import steps_of
+from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
+from .measure import Comparison, compare
+from .verdict import Finding, judge, worst
+from .words import advice, headline, sentences
+
+SECONDS, MOST = 8.0, 500
+"""Simulation stops after this long, or after so many samples."""
+
+
+def measured_fidelity(
+    source: ir.Model,
+    model: ir.Model,
+    circuit: Circuit,
+    data: Mapping[str, np.ndarray] | None,
+    *,
+    labels: np.ndarray | None,
+    kept: Mapping[Step, ir.Model],
+    progress: Progress,
+) -> tuple[Fidelity | None, list[str]]:
+    """``check_circuit``, or why there is nothing to compare."""
+    if data is None:
+        return None, ["without calibration data the circuit was not compared with the network; give some"]
+    try:
+        return check_circuit(source, model, circuit, data, labels=labels, kept=kept, progress=progress), []
+    except ModelError as error:
+        found = error.found or error.what
+        return None, [
+            f"the network as it was given does not run, so the circuit was not compared with it: {found}"
+        ]
+
+
+def check_circuit(
+    source: ir.Model,
+    model: ir.Model,
+    circuit: Circuit,
+    data: Mapping[str, np.ndarray],
+    *,
+    labels: np.ndarray | None = None,
+    kept: Mapping[Step, ir.Model] | None = None,
+    seconds: float = SECONDS,
+    progress: Progress = quiet,
+) -> Fidelity:
+    """Compare a circuit with its network on calibration data.
+
+    Args:
+        source: The network as it was imported.
+        model: The integer-level model of the circuit.
+        circuit: The circuit.
+        data: Calibration data by input name, samples on axis 0.
+        labels: (samples) classes, where known.
+        kept: The network after steps on the way, to find out which of them lost most.
+        seconds: Of simulating; as many samples as that allows are compared.
+        progress: Called with (what, done, total).
+    """
+    given = len(next(iter(data.values())))
+    part = {k: v[:MOST] for k, v in data.items()}
+    parts = partition(model)
+    values: Arrays = Prologue(parts).run(part)[0]
+    decrypted = _simulated(circuit, values, seconds, progress)
+    samples = len(next(iter(decrypted.values())))
+    part = {k: v[:samples] for k, v in part.items()}
+    wanted = Session(source).run_batched(part)
+    found = compare(
+        wanted, _finished(parts, decrypted, part), model, None if labels is None else labels[:samples]
+    )
+    findings = judge(found, samples)
+    fidelity = fidelity_of(found, findings, samples, given, noise=not isinstance(circuit, ReferenceCircuit))
+    if not findings:
+        return fidelity
+    overflows = count_overflows(parts.server, {k: v[:samples] for k, v in values.items()}).samples
+    cause, steps = steps_of(kept or {}, model, part, wanted, found, overflows)
+    told = [*fidelity.sentences, *([advice(cause)] if cause else [])]
+    return replace(fidelity, cause=cause, steps=steps, sentences=tuple(told))
+
+
+def check_model(
+    source: ir.Model, model: ir.Model, data: Mapping[str, np.ndarray], labels: np.ndarray | None = None
+) -> Fidelity:
+    """Compare a model of any level, as it runs, with the network that it was made from."""
+    given = len(next(iter(data.values())))
+    wanted, mine = (Session(m).run_batched(data) for m in (source, model))
+    found = compare(wanted, mine, source, labels)
+    return fidelity_of(found, judge(found, given), given, given, noise=False)
+
+
+def fidelity_of(
+    found: Comparison, findings: list[Finding], samples: int, given: int, *, noise: bool
+) -> Fidelity:
+    """What was measured, with its verdict and its words."""
+    return Fidelity(
+        samples,
+        given,
+        noise,
+        _shown(found.outputs),
+        max(0, len(found.outputs) - MOST_OUTPUTS),
+        worst(found.outputs),
+        found.classes,
+        found.median_sample_error,
+        found.far,
+        found.far_count,
+        findings[0].verdict if findings else "good",
+        headline(found, samples, given),
+        sentences(findings),
+    )
+
+
+def require_faithful(found: Fidelity | None, *, accepted: bool) -> None:
+    """Refuse what has collapsed.
+
+    Args:
+        found: What was measured, if anything was.
+        accepted: Whether the user wants it all the same.
+
+    Raises:
+        FidelityError: The circuit has collapsed.
+    """
+    if found is None or found.verdict != "collapse" or accepted:
+        return
+    helps = advice(found.cause)
+    wrong = [s for s in found.sentences if s != helps]
+    raise FidelityError(
+        "the circuit computes something else than the network; it was not written",
+        found="; ".join([found.headline, *wrong[:2]]),
+        allowed="outputs that follow the network with an R^2 of 0.5 or more, and predictions that are better"
+        " than guessing",
+        do="; ".join(
+            [*([helps] if helps else []), "--accept-loss writes it all the same (accept_loss=True in Python)"]
+        ),
+    )
+
+
+def _simulated(circuit: Circuit, values: Arrays, seconds: float, progress: Progress) -> Arrays:
+    """As many samples as there is time for."""
+    total, done, size = len(next(iter(values.values()))), 0, 4
+    parts: list[Arrays] = []
+    began = time.perf_counter()
+    while done < total and size:
+        progress("compare with the network", done, total)
+        parts.append(circuit.simulate({k: v[done : done + size] for k, v in values.items()}))
+        done = min(done + size, total)
+        spent = time.perf_counter() - began
+        size = min(2 * size, int(done * max(seconds - spent, 0) / max(spent, 1e-9)))
+    progress("compare with the network", total, total)
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def _finished(parts: Parts, decrypted: Arrays, data: Mapping[str, np.ndarray]) -> Arrays:
+    """The outputs that a client makes of what was decrypted."""
+    epilogue = Session(parts.epilogue)
+    given = {**data, **{k: v.astype(np.float32) for k, v in decrypted.items()}}
+    return epilogue.run_batched({k: given[k] for k in epilogue.inputs})
+
+
+def _shown(outputs: tuple[OutputFigures, ...]) -> tuple[OutputFigures, ...]:
+    if len(outputs) <= MOST_OUTPUTS:
+        return outputs
+    least = worst(outputs)
+    first = [o for o in outputs if o is not least][: MOST_OUTPUTS - 1]
+    return tuple(first) if least is None else (least, *first)

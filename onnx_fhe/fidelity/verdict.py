@@ -1,0 +1,175 @@
+"""What figures are worth: good, a warning, or a collapse (docs/design/fidelity.md says why these limits)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .figures import Classes, OutputFigures, Verdict
+from .measure import Comparison
+
+LEAST_R2, COLLAPSED_R2 = 0.9, 0.5
+"""Of an output that varies: below the first it is a warning, below the second a collapse."""
+LEAST_AGREEMENT = 0.95
+"""Share of equal predictions below which it is a warning, unless labels show that nothing is lost."""
+MOST_LOST = 0.02
+"""Accuracy that may be lost without a warning."""
+CHANCE = 0.25
+"""Cohen's kappa that counts as near chance, where even two standard errors more do not leave it."""
+ENOUGH, OTHERS = 8, 10
+"""Samples that a collapse takes, and for classes those that are not of the most common class."""
+TWENTIETH = 0.05
+"""Share of the samples, up to which those that are far off are named."""
+OFF, FAR_OFF = 0.1, 0.5
+"""Error of a value that does not vary, in spreads of its output: a warning, and a collapse."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        verdict: What it is worth.
+        sentence: What it is.
+        weight: The larger the worse, among findings of one verdict.
+    """
+
+    verdict: Verdict
+    sentence: str
+    weight: float
+
+
+def judge(found: Comparison, samples: int) -> list[Finding]:
+    """All that is wrong, the worst first.
+
+    Args:
+        found: What was measured.
+        samples: On how many.
+    """
+    findings = [f for o in found.outputs for f in _of_output(o, samples)]
+    if found.far_count and found.far_count <= TWENTIETH * samples and findings:
+        findings.append(Finding("warning", _far(found), -1.0))
+    if found.classes is not None:
+        findings += _of_classes(found.classes, samples)
+    return sorted(findings, key=lambda f: (f.verdict != "collapse", -f.weight))
+
+
+def worst(outputs: tuple[OutputFigures, ...]) -> OutputFigures | None:
+    """The output that is followed least, of those that matter; None where nothing varies and all is right."""
+    judged = [o for o in outputs if (o.varies and not o.minor) or (not o.varies and left_of(o) < 1 - OFF)]
+    return min(judged or [o for o in outputs if o.varies], key=left_of, default=None)
+
+
+def left_of(output: OutputFigures) -> float:
+    """What is left of an output in the circuit: 1 is all; robust R^2, or the share of equal classes.
+
+    For a value that does not vary it is 1 minus its error in spreads of the other values of its output.
+    """
+    if output.same is not None:
+        return output.same
+    if not output.varies:
+        return 1 - output.median_error / output.scale if output.scale else 1.0
+    found = output.robust_r2 if output.robust_r2 is not None else output.r2
+    return found if found is not None else 1.0
+
+
+def percent(share: float) -> str:
+    """A share; what is not all is never 100 %."""
+    shown = f"{100 * share:.1f}"
+    if shown == "100.0":
+        shown = "100" if share == 1 else "99.9"
+    return f"{shown} %"
+
+
+def title(output: OutputFigures) -> str:
+    """How a sentence names an output."""
+    return repr(output.name) if output.index is None else f"{output.name!r}[{output.index}]"
+
+
+def _of_output(output: OutputFigures, samples: int) -> Iterator[Finding]:
+    name = title(output)
+    if output.same is not None:
+        if output.varies and output.constant and samples >= ENOUGH:
+            yield Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
+        return
+    if not output.varies:
+        if output.median_error > OFF * output.scale:
+            collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
+            yield Finding(
+                "collapse" if collapsed else "warning",
+                f"output {name} is the same for every sample in the network, and {output.median_error:.3g}"
+                f" off in the circuit (the outputs spread over {output.scale:.3g})",
+                output.median_error / max(output.scale, 1e-30),
+            )
+        return
+    if output.minor:
+        if left_of(output) < COLLAPSED_R2 or output.median_error > OFF * output.scale:
+            collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
+            yield Finding(
+                "collapse" if collapsed else "warning",
+                f"output {name} varies little beside the others, and the circuit does not follow it"
+                f" ({_r2(output)})",
+                output.median_error / max(output.scale, 1e-30),
+            )
+        return
+    measured = left_of(output)
+    certain = output.robust_r2 is not None and samples >= ENOUGH
+    if measured < COLLAPSED_R2:
+        what = "is the same for every sample" if output.constant else "does not follow the network"
+        yield Finding(
+            "collapse" if certain else "warning",
+            f"output {name} {what} in the circuit ({_r2(output)})"
+            + ("" if certain else "; there are too few samples that differ to be certain"),
+            1 - measured,
+        )
+    elif measured < LEAST_R2:
+        yield Finding("warning", f"output {name} follows the network loosely ({_r2(output)})", 1 - measured)
+    elif output.r2 is not None and output.r2 < COLLAPSED_R2:
+        yield Finding(
+            "warning",
+            f"output {name} follows the network on most samples, and on a few it is far off ({_r2(output)};"
+            f" without the worst twentieth {output.robust_r2:.3f})",
+            0.5,
+        )
+
+
+def _r2(output: OutputFigures) -> str:
+    measured = left_of(output)
+    return f"R^2 {measured:.3f}" if measured > -99 else "R^2 below -99"
+
+
+def _far(found: Comparison) -> str:
+    named = ", ".join(map(str, found.far))
+    more = f" and {found.far_count - len(found.far)} more" if found.far_count > len(found.far) else ""
+    many = "calibration sample" if found.far_count == 1 else "calibration samples"
+    return f"{many} {named}{more} (counted from 0) {'is' if found.far_count == 1 else 'are'} far off"
+
+
+def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
+    near_chance = found.kappa is not None and found.kappa + 2 * found.kappa_error < CHANCE
+    if (
+        found.certain
+        and (near_chance or found.predicted == 1)
+        and found.others >= OTHERS
+        and samples >= ENOUGH
+    ):
+        yield Finding(
+            "collapse",
+            "the circuit predicts only one class, whatever the sample"
+            if found.predicted == 1
+            else f"the circuit predicts the network's class in {percent(found.agreement)} of the samples,"
+            " which is little more than guessing would",
+            2 - found.agreement,
+        )
+        return
+    lost = found.lost / samples
+    harmless = found.accuracy is not None and lost <= MOST_LOST / 2
+    if found.lost > 1 and lost > MOST_LOST:
+        yield Finding("warning", f"{percent(lost)} of the accuracy is lost", lost + 0.5)
+    elif found.certain and found.agreement < LEAST_AGREEMENT and not harmless:
+        yield Finding(
+            "warning",
+            f"the circuit predicts another class than the network in {percent(1 - found.agreement)} of the"
+            " samples",
+            1 - found.agreement,
+        )
