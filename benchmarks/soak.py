@@ -81,6 +81,7 @@ def figures_of(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "median R^2 of the worst output": worst[len(worst) // 2] if worst else None,
                 "samples with overflow": _mean([o["overflows"] for o in these if o.get("worst") is not None]),
                 "samples on ciphertexts": sum(e["samples"] for e in ran),
+                "circuits on ciphertexts": len(ran),
                 "differing": sum(e["differing"] for e in ran),
                 "explained by noise": round(sum(e["expected"] for e in ran), 1),
                 "further off": sum(e["far"] for e in ran),
@@ -127,7 +128,7 @@ def _checked(given: argparse.Namespace, seed: int, pipeline: str) -> dict[str, A
     try:
         with _limit(given.limit):
             network = random_network(seed, longest=given.longest)
-            found = plain(check_network(network, pipeline, given.backend, given.encrypted))
+            found = plain(check_network(network, pipeline, given.backend, given.encrypted, given.most))
     except TimeoutError as error:
         found = {**case, "category": "defect", "what": str(error), "trace": traceback.format_exc()}
     (given.folder / "running.json").unlink()
@@ -205,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", default="reference", help="reference or concrete (%(default)s)")
     parser.add_argument(
         "--encrypted", type=int, default=0, metavar="N", help="N samples of each network on ciphertexts"
+    )
+    parser.add_argument(
+        "--most", type=int, metavar="N", help="no ciphertexts for circuits of more than N bootstraps"
     )
     parser.add_argument("--longest", type=int, default=4, metavar="N", help="most steps (%(default)s)")
     parser.add_argument(

@@ -59,7 +59,11 @@ class Outcome:
 
 
 def check_network(
-    network: Network, pipeline: str = "balanced", backend: str = "reference", encrypted: int = 0
+    network: Network,
+    pipeline: str = "balanced",
+    backend: str = "reference",
+    encrypted: int = 0,
+    most: int | None = None,
 ) -> Outcome:
     """Compile a network and compare float, integer model, circuit and, where asked for, ciphertexts.
 
@@ -68,6 +72,7 @@ def check_network(
         pipeline: A preset, or passes as text.
         backend: Whose circuit is compared with the integer model.
         encrypted: Samples on ciphertexts.
+        most: Circuits of more bootstraps than this are spared the ciphertexts.
     """
     began = time.perf_counter()
 
@@ -87,7 +92,7 @@ def check_network(
         program = _compiled(network, pipeline, backend)
         known = _compared(network, program)
         told = warning(program)
-        if encrypted:
+        if encrypted and (most is None or program.statistics.programmable_bootstraps <= most):
             found = compare_encrypted(program, network.test, encrypted)
             known["encrypted"] = found
             if not found.explained:

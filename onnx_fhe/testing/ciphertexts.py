@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.runtime import Arrays
+from ..backends.base import quiet
+from ..backends.reference import count_overflows
+from ..clipping import Prologue
+from ..evaluating import encrypted
+from ..ir.runtime import Arrays, Session
 from ..passes.analysis.noise import NoisyModel
 from ..program import Program
+from ..running import Stopwatch
 
 DRAWS = 40
 """Times that the noise model runs on each sample."""
@@ -18,20 +23,24 @@ SIGMAS = 5.0
 
 @dataclass(frozen=True)
 class Encrypted:
-    """Samples on ciphertexts beside the integer model.
+    """Samples on ciphertexts beside the integer model; what is compared are decrypted integers.
 
     Attributes:
         samples: How many.
-        differing: Of them, those of which any decrypted integer is another than the model's.
-        expected: As many would be, on average, by the noise model.
-        most: As many may be.
+        values: Integers that were decrypted.
+        differing: Samples of which any integer is another than the model's.
+        differing_values: Integers that are.
+        expected: As many samples would differ, on average, by the noise model.
+        most: As many may.
         far: Samples that are off by more than twice what noise does at most, at any output.
         overflows: Samples left out, in which the model itself leaves its ranges: it clamps, a circuit wraps.
         seconds: Of one evaluation, the median.
     """
 
     samples: int
+    values: int
     differing: int
+    differing_values: int
     expected: float
     most: float
     far: int
@@ -64,58 +73,56 @@ def compare_encrypted(program: Program, data: Arrays, samples: int) -> Encrypted
         data: Inputs by name; taken from the start again where there are fewer samples.
         samples: How many.
     """
-    total = len(next(iter(data.values())))
-    picked = {
-        k: np.resize(v, (samples, *v.shape[1:])) if samples > total else v[:samples] for k, v in data.items()
-    }
-    result = program.run(picked, "encrypted")
-    assert result.evaluations is not None
-    inside = result.overflows.by_sample == 0
-    wanted, found = ({k: v[inside] for k, v in a.items()} for a in (result.expected, result.outputs))
-    noisy = NoisyModel(program.integer_model, program.manifest.p_error or 1e-5)
-    given = {k: v[inside] for k, v in picked.items()}
-    errors = np.zeros(int(inside.sum()))
-    reach = dict.fromkeys(wanted, 0.0)
-    for draw in range(DRAWS if inside.any() else 0):
-        drawn = noisy.run(given, seed=draw)
-        errors += differing(wanted, drawn)
-        for name, array in drawn.items():
-            reach[name] = max(reach[name], _distance(wanted[name], array).max(initial=0.0))
-    # A share of 0 of so few draws may be a small one.
+    picked = {k: np.take(v, range(samples), axis=0, mode="wrap") for k, v in data.items()}
+    server = program.parts.server
+    values: Arrays = Prologue(program.parts).run(picked)[0]
+    inside = count_overflows(server, values).by_sample == 0
+    values = {k: v[inside] for k, v in values.items()}
+    count, skipped = int(inside.sum()), int((~inside).sum())
+    if not count:
+        return Encrypted(0, 0, 0, 0, 0.0, 0.0, 0, skipped, 0.0)
+    session = program.circuit.session()
+    session.keygen()
+    found, evaluations = encrypted(session, values, Stopwatch(), quiet)
+    given = {k: v.astype(np.float32) for k, v in values.items()}
+    wanted = Session(server).run_batched(given)
+    noisy = NoisyModel(server, program.manifest.p_error or 1e-5)
+    errors, reach = np.zeros(count), dict.fromkeys(wanted, 0.0)
+    for draw in range(DRAWS):
+        distances = _distances(wanted, noisy.run(given, seed=draw))
+        errors += _any(distances)
+        reach = {k: max(reach[k], float(d.max(initial=0.0))) for k, d in distances.items()}
+    # None in so few draws may still be a small share.
     shares = np.minimum((errors + 0.5) / (DRAWS + 1), 1.0)
-    mean = float((errors / DRAWS).sum())
-    most = float(shares.sum() + SIGMAS * np.sqrt((shares * (1 - shares)).sum()))
-    other = differing(wanted, found)
-    unit = {k: _unit(v) for k, v in wanted.items()}
-    far = np.zeros(len(other), bool)
-    for name, array in found.items():
-        distance = _distance(wanted[name], array).reshape(len(array), -1).max(axis=1, initial=0.0)
-        far |= distance > 2 * reach[name] + unit[name]
+    distances = _distances(wanted, found)
+    far = _any({k: d > 2 * reach[k] + _step(wanted[k]) for k, d in distances.items()})
     return Encrypted(
-        int(inside.sum()),
-        int(other.sum()),
-        round(mean, 2),
-        round(most, 2),
-        int(far.sum()),
-        int((~inside).sum()),
-        result.evaluations.latency,
+        samples=count,
+        values=sum(d.size for d in distances.values()),
+        differing=int(_any(distances).sum()),
+        differing_values=sum(int(np.count_nonzero(d)) for d in distances.values()),
+        expected=round(float((errors / DRAWS).sum()), 2),
+        most=round(float(shares.sum() + SIGMAS * np.sqrt((shares * (1 - shares)).sum())), 2),
+        far=int(far.sum()),
+        overflows=skipped,
+        seconds=evaluations.latency,
     )
 
 
-def differing(wanted: Arrays, found: Arrays) -> np.ndarray:
-    """For each sample whether any output is another number: (samples), bool."""
-    total = np.zeros(len(next(iter(wanted.values()))), bool)
-    for name, array in wanted.items():
-        other = _distance(array, found[name]) > 1e-6 * (1 + np.abs(array.astype(np.float64)))
-        total |= other.reshape(len(array), -1).any(axis=1)
-    return total
+def _distances(wanted: Arrays, found: Arrays) -> Arrays:
+    """How far each value is off: by name, (samples, values of one)."""
+    return {
+        k: np.abs(v.astype(np.float64) - found[k].astype(np.float64)).reshape(len(v), -1)
+        for k, v in wanted.items()
+    }
 
 
-def _distance(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(wanted.astype(np.float64) - found.astype(np.float64)))
+def _any(arrays: Arrays) -> np.ndarray:
+    """For each sample whether anything is not zero: (samples), bool."""
+    return np.asarray(np.any([a.any(axis=1) for a in arrays.values()], axis=0))
 
 
-def _unit(array: np.ndarray) -> float:
-    """The least distance of two different values of an output: one step of it."""
+def _step(array: np.ndarray) -> float:
+    """The least distance of two different values of an output."""
     values = np.unique(array.astype(np.float64))
-    return float(np.diff(values).min()) if len(values) > 1 else 1e-6
+    return float(np.diff(values).min()) if len(values) > 1 else 1.0
