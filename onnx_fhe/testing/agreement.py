@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..fidelity.measure import MINOR
 from ..ir.runtime import Arrays
 
-VARIES = 1e-3
-"""An element that varies less than this share of the most variable one of its output counts as constant."""
 OFF = 0.1
 """A constant may be off by this share of what the output's most variable element varies by."""
 LOST = 0.5
@@ -40,7 +39,8 @@ class Agreement:
 def agreement(expected: Arrays, found: Arrays) -> Agreement:
     """Compare the network's outputs with others, by name; samples on axis 0.
 
-    The channels of an output (axis 1) are looked at one by one, their positions together.
+    The channels of an output (axis 1) are looked at one by one, their positions together. One that varies
+    little beside the others counts as constant, as where the compiler judges (``fidelity``).
 
     Raises:
         ValueError: An output is missing, of another shape, or no number.
@@ -97,7 +97,7 @@ def _channels(wanted: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, n
     parts: list[tuple[np.ndarray, np.ndarray, bool | None]] = []
     for i in range(a.shape[1]):
         off: bool | None = None
-        if spread[i] <= VARIES * most or spread[i] <= 1e-5 * level[i] or spread[i] == 0:
+        if spread[i] < MINOR * most or spread[i] <= 1e-5 * level[i] or spread[i] == 0:
             off = bool(np.abs(a[:, i] - b[:, i]).max() > OFF * most + 1e-3 * level[i] + 1e-5)
         parts.append((a[:, i], b[:, i], off))
     return parts

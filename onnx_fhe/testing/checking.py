@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import onnx
 
 from ..backends.checking import check_against
 from ..compiling import compile_model
+from ..fidelity.figures import FidelityWarning
 from ..ir.errors import UserError
 from ..ir.runtime import Session
 from ..program import Program
@@ -109,15 +111,17 @@ def check_network(
 
 def warning(program: Program) -> str:
     """What the compiler said about the circuit's fidelity; empty where it found it good."""
-    fidelity = getattr(program.manifest, "fidelity", None)
+    fidelity = program.manifest.fidelity
     if fidelity is None or fidelity.verdict == "good":
         return ""
-    return str(fidelity.verdict)
+    return f"{fidelity.verdict}: {fidelity.headline}"
 
 
 def _compiled(network: Network, pipeline: str, backend: str) -> Program:
     # By way of a file, as users do.
-    with tempfile.TemporaryDirectory(prefix="onnx-fhe-testing-") as folder:
+    with tempfile.TemporaryDirectory(prefix="onnx-fhe-testing-") as folder, warnings.catch_warnings():
+        # What they say stands in the program too.
+        warnings.simplefilter("ignore", FidelityWarning)
         path = Path(folder) / "network.onnx"
         onnx.save(network.model, path)
         return compile_model(path, network.calibration, pipeline, backend)
