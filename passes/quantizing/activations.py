@@ -9,6 +9,12 @@ import numpy as np
 SHRINK = np.linspace(0.15, 1.0, 35)
 """Shares of the observed range that are tried as the clipping point (LOWERING: r)."""
 MOST_ROWS = 8000
+FAR = (24, 32, 48, 64, 96, 112)
+"""Steps between 0 and the values that are tried besides those of the width itself; 8 bits hold them."""
+HARDLY = 1e-4
+"""A share of a scale that makes as good as nothing of any integer."""
+WIDEST = 8
+"""Bits for which the stored integers leave no room to shift them."""
 MANY = 2**20
 """Rows from which on some may be chosen twice, as shuffling all takes long."""
 
@@ -19,7 +25,7 @@ class Quantizer:
 
     Attributes:
         scale: (1) for the whole tensor or (channels).
-        zero_point: The integer that stands for 0.
+        zero_point: The integer that stands for 0; where it is none of them, 0 is not among the values.
         bits: Width.
         absorbed: Whether the weights that follow take the scale, so that the quantized tensor has scale 1.
     """
@@ -41,7 +47,7 @@ class Quantizer:
 
 
 def fit_quantizer(
-    values: np.ndarray, bits: int, method: str, percentile: float, per_channel: bool
+    values: np.ndarray, bits: int, method: str, percentile: float, per_channel: bool, shifts: bool = False
 ) -> Quantizer:
     """Choose scale and zero point for observed values.
 
@@ -51,6 +57,8 @@ def fit_quantizer(
         method: ``min-max``, ``percentile`` or ``mse``.
         percentile: For ``percentile``: this share of the values (in percent) is inside the range.
         per_channel: A scale for each channel; the zero point is shared.
+        shifts: Whether 0 may lie outside of the range, for ``mse``: integers then start further up, or end
+            further down.
     """
     columns = values if per_channel else values.reshape(-1, 1)
     if method == "percentile":
@@ -60,7 +68,7 @@ def fit_quantizer(
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     if method != "mse":
         return _spanning(low, high, bits)
-    return _least_squares(columns, low, high, bits)
+    return _least_squares(columns, low, high, bits, shifts and bits < WIDEST)
 
 
 def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Quantizer:
@@ -96,6 +104,8 @@ def _scale(low: np.ndarray, high: np.ndarray, zero: int, top: int) -> np.ndarray
     scale = np.maximum(above, below)
     # A channel that never leaves 0 keeps the typical scale: it must not blow up what comes later.
     typical = float(np.median(scale[scale > 0])) if np.any(scale > 0) else 1.0
+    if not 0 <= zero <= top:
+        typical *= HARDLY  # no integer of it is 0
     return np.where(scale > 0, scale, typical)
 
 
@@ -111,13 +121,26 @@ def _zero_points(low: np.ndarray, high: np.ndarray, top: int) -> list[int]:
     return [z for z in dict.fromkeys(around) if 0 <= z <= top]
 
 
-def _least_squares(columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int) -> Quantizer:
+def _outside(low: np.ndarray, high: np.ndarray, top: int) -> list[int]:
+    """Zero points with which no integer stands for 0: of values above it, or below.
+
+    Integers so far from 0 widen what they meet, but not their tables, and up to 9 bits that costs nothing.
+    """
+    if np.any(low < 0) and np.any(high > 0):
+        return []
+    shares = sorted({*range(1, top + 2, max(1, (top + 1) // 16)), *FAR})
+    return [-s for s in shares] if np.any(high > 0) else [top + s for s in shares]
+
+
+def _least_squares(
+    columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, shifts: bool
+) -> Quantizer:
     top = 2**bits - 1
     sample = _sample(columns)
     best: tuple[float, Quantizer] | None = None
     # Whole numbers (indices, conditions, pixels as they come) stay what they are, where they fit.
     counts = np.array_equal(columns, np.rint(columns))
-    for zero in _zero_points(low, high, top):
+    for zero in [*_zero_points(low, high, top), *(_outside(low, high, top) if shifts else [])]:
         whole = _scale(low, high, zero, top)
         error = np.full(whole.shape, np.inf)
         scale = whole.copy()

@@ -55,14 +55,16 @@ def insert_quantizer(
         )
         current, scale = nodes[-1].outputs[0], np.float32(1.0)
     s = initializer(model, f"{name}_scale", np.asarray(scale, np.float32))
-    z = initializer(model, f"{name}_zero_point", np.asarray(quantizer.zero_point, np.uint8))
+    # A zero point below 0 needs a signed storage; there are fewer than 8 bits then.
+    storage = np.int8 if quantizer.zero_point < 0 else np.uint8
+    z = initializer(model, f"{name}_zero_point", np.asarray(quantizer.zero_point, storage))
     nodes.append(node("QuantizeLinear", [current, s, z], value, f"{name}_quantize"))
     if quantizer.bits < 8:
-        low = initializer(model, f"{name}_low", np.asarray(0, np.uint8))
-        high = initializer(model, f"{name}_high", np.asarray(quantizer.top, np.uint8))
+        low = initializer(model, f"{name}_low", np.asarray(0, storage))
+        high = initializer(model, f"{name}_high", np.asarray(quantizer.top, storage))
         nodes.append(node("Clip", [nodes[-1].outputs[0], low, high], value, f"{name}_clip"))
     for integer in nodes[-2 if quantizer.bits < 8 else -1 :]:
-        integer.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+        integer.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(np.dtype(storage)))
     nodes.append(node("DequantizeLinear", [nodes[-1].outputs[0], s, z], value, f"{name}_dequantize"))
     _insert_after(model, value, nodes)
     for reader in readers:

@@ -24,6 +24,7 @@ from .bits import common_bits, is_fresh
 from .observe import observe
 from .rounder import Rounder
 from .solvers import adapt
+from .survivors import survivors
 
 if TYPE_CHECKING:
     from ..quantize import Quantize
@@ -98,6 +99,7 @@ class Job:
         """Values of the float model at every linear output and every place for a quantizer."""
         wanted = [n.outputs[0] for n in self.regions.server if linear_of(n)]
         wanted += [*self.regions.inputs, *self.regions.quantized]
+        wanted += [s for v in self.regions.operands for s in survivors(v, self.regions)]
         inner = [v for v in dict.fromkeys(wanted) if not v.is_graph_input()]
         self.float_values = observe(
             self.model, inner, self.data, lambda d, t: self.context.progress("run the float model", d, t)
@@ -135,13 +137,17 @@ class Job:
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""
         absorbed = len(group) == 1 and self._absorbs(group[0])
-        arrays = [self.float_values[v] for v in group]
+        seen = dict.fromkeys(s for v in group for s in survivors(v, self.regions, absorbed))
+        arrays = [self.float_values[v] for v in seen]
         if absorbed:
-            columns = np.moveaxis(arrays[0], 1, -1).reshape(-1, arrays[0].shape[1])
+            columns = np.concatenate([np.moveaxis(a, 1, -1).reshape(-1, a.shape[1]) for a in arrays])
         else:
             columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
         bits = common_bits(self.options, self.regions, group)
-        quantizer = fit_quantizer(columns, bits, self.options.calibration, self.options.percentile, absorbed)
+        shifts = any(v in self.regions.operands for v in group)
+        quantizer = fit_quantizer(
+            columns, bits, self.options.calibration, self.options.percentile, absorbed, shifts
+        )
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
         if self.options.scales == "power-of-two":
@@ -179,7 +185,8 @@ class Job:
         env.step(nodes)
         env.moved(value, nodes[-1].outputs[0], len(readers))
         units.set(nodes[-1].outputs[0], 1.0 if quantizer.absorbed else float(quantizer.scale[0]))
-        units.bound(nodes[-1].outputs[0], -quantizer.zero_point, quantizer.top - quantizer.zero_point)
+        low, high = -quantizer.zero_point, quantizer.top - quantizer.zero_point
+        units.bound(nodes[-1].outputs[0], min(0, low), max(0, high))  # where a convolution pads, there is 0
 
     def _leave(self, value: ir.Value, quantized: ir.Value) -> None:
         """Let the quantized form of an output be the output."""
