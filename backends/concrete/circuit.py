@@ -17,6 +17,7 @@ from ...ir.runtime import Arrays
 from ..base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
 from .compiling import Compiled, configuration
 from .plan import Port
+from .scratch import removed_with
 from .session import ConcreteSession, checked, decrypted, listed
 from .store import Settings, Stored, write
 
@@ -180,7 +181,8 @@ def _make_server(stored: Stored, *, simulated: bool, parallel: bool = True) -> A
     settings = stored.program.settings
     options = options_of(settings)
     options = replace(options, loop_parallelize=parallel and options.loop_parallelize)
-    return fhe.Server.create(stored.mlir, configuration(options, settings.strategy), is_simulated=simulated)
+    settled = configuration(options, settings.strategy)
+    return removed_with(fhe.Server.create(stored.mlir, settled, is_simulated=simulated))
 
 
 def specs_of(server: Any) -> bytes:

@@ -15,6 +15,7 @@ from .bounds import DeclaredRanges, RoundedOutputs
 from .emit import Emitter
 from .plan import Plan, Port
 from .requirements import refused
+from .scratch import removed_with
 
 WORTH = 0.95
 """More parameter sets mean larger keys: they must bring the complexity below this share."""
@@ -120,6 +121,7 @@ def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
         circuit = compiler.compile(_samples(plan.inputs), settings)
     except RuntimeError as error:
         raise refused(plan, str(error), options.p_error) from error
+    removed_with(circuit.server)
     return Compiled(circuit, emitter, strategy)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import watch
+from . import memory, streams, watch
 from .calibrate_cost import calibrate_cost
 from .compile import compile_
 from .inspect import inspect_
@@ -78,9 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     if arguments is None and given and not {"-h", "--help", "--version"} & set(given):
+        if memory.is_hopeless():
+            streams.say(f"error: {memory.message()}")
+            sys.exit(FAULT)
         watch.fork()
     try:
-        app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
+        with streams.guarded():
+            app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a message and a status
@@ -97,14 +101,14 @@ def _report(error: Exception, debug: bool) -> int:
     from ..ir.errors import OnnxFheError, UserError, printable
 
     advice = "" if debug else "\n  run again with --debug for the traceback, and report it"
-    if isinstance(error, UserError):
+    if memory.is_lack_of_memory(error):
+        message, status = memory.message(), FAULT
+    elif isinstance(error, UserError):
         message, status = str(error), FAULT
-    elif isinstance(error, MemoryError):
-        message, status = "there is not enough memory for this", FAULT
     elif isinstance(error, OnnxFheError):
         message, status = f"{error}\n  This is a defect of onnx-fhe, or of a plug-in.{advice}", DEFECT
     else:
         found = printable(f"{type(error).__name__}: {error}")
         message, status = f"a defect of onnx-fhe, or of a plug-in: {found}{advice}", DEFECT
-    typer.echo(f"error: {message}", err=True)
+    streams.say(f"error: {message}")
     return status

@@ -14,11 +14,12 @@ import mmap
 import os
 import signal
 import struct
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import imports, memory, scratch, streams
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,7 +34,12 @@ _SECONDS_PER_MB, _BYTES_PER_BYTE = 1.0, 12
 # In a few bytes many nodes fit, so the first megabyte counts for more.
 _SECONDS_OF_FIRST_MB = 20.0
 _TICK = 0.03
+_NATIVE = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGTRAP)
 _LAYOUT = struct.Struct("<ddqH")
+_BEGAN = struct.Struct("<d")
+_KIND, _IMPORTING = -1, -2
+"""Bytes of the page: why the child was ended, and whether it imports."""
+
 _page: mmap.mmap | None = None
 
 
@@ -69,14 +75,34 @@ def _limited(page: mmap.mmap, model: Path, others: Sequence[Path | None]) -> Ite
     size = _bytes_of(model)
     mega = size / 2**20
     seconds = SECONDS + _SECONDS_OF_FIRST_MB * min(mega, 1) + _SECONDS_PER_MB * max(mega - 1, 0)
-    memory = MEMORY + _BYTES_PER_BYTE * size + sum(map(_unpacked, others)) * 3
-    name = os.fsencode(model)[: len(page) - _LAYOUT.size - 1]
+    most = MEMORY + _BYTES_PER_BYTE * size + sum(map(_unpacked, others)) * 3
+    name = os.fsencode(model)[: len(page) - _LAYOUT.size - 2]
     page[_LAYOUT.size : _LAYOUT.size + len(name)] = name
-    page[: _LAYOUT.size] = _LAYOUT.pack(time.process_time(), seconds, memory, len(name))
+    page[: _LAYOUT.size] = _LAYOUT.pack(time.process_time(), seconds, most, len(name))
     try:
-        yield
+        with _without_imports(page):
+            yield
     finally:
         end()
+
+
+@contextlib.contextmanager
+def _without_imports(page: mmap.mmap) -> Iterator[None]:
+    """While inside, the time that imports take does not count, and nobody looks at the clock meanwhile."""
+    started = 0.0
+
+    def before() -> None:
+        nonlocal started
+        page[_IMPORTING] = 1
+        started = time.process_time()
+
+    def after() -> None:
+        if began := _BEGAN.unpack_from(page)[0]:
+            _BEGAN.pack_into(page, 0, began + time.process_time() - started)
+        page[_IMPORTING] = 0
+
+    with imports.around(before, after):
+        yield
 
 
 def end() -> None:
@@ -105,6 +131,7 @@ def fork() -> None:
         return
     watched = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     page = mmap.mmap(-1, mmap.PAGESIZE)
+    folder = scratch.make()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     parent = os.getpid()
     child = os.fork()
@@ -112,8 +139,10 @@ def fork() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _die_with(parent)
         _page = page
+        scratch.use(folder)
         return
     status = _wait(child, watched, page)
+    scratch.remove(folder)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if os.WIFEXITED(status):
         # Not sys.exit: this process has nothing to clean up, and its buffers are empty.
@@ -133,14 +162,17 @@ def _wait(child: int, watched: set[signal.Signals], page: mmap.mmap) -> int:
             if found.si_pid or found.si_signo != signal.SIGINT:
                 os.kill(child, found.si_signo)
             continue
-        began, seconds, memory, _ = _LAYOUT.unpack_from(page)
-        if not seconds:
-            continue
         with contextlib.suppress(OSError, IndexError, ValueError):
+            # In this order: what the child imported since it was looked at counts neither here nor there.
             used, held = _usage(child)
-            if used - began > seconds or held > memory:
-                kind = b"T" if used - began > seconds else b"M"
-                page[-1:] = kind
+            importing = page[_IMPORTING]
+            began, seconds, most, _ = _LAYOUT.unpack_from(page)
+            if not seconds:
+                continue
+            began = used if importing else began
+            if used - began > seconds or held > most:
+                kind = ord("T") if used - began > seconds else ord("M")
+                page[_KIND] = kind
                 os.kill(child, signal.SIGKILL)
 
 
@@ -156,27 +188,31 @@ def _ended(number: int, page: mmap.mmap) -> int:
     """Say what ended the child; returns the exit status."""
     from ..ir.errors import ModelError
 
-    _, seconds, memory, length = _LAYOUT.unpack_from(page)
+    _, seconds, most, length = _LAYOUT.unpack_from(page)
     if number == signal.SIGINT:
         return 130
     if number in (signal.SIGTERM, signal.SIGHUP):
         return 128 + number
     file = os.fsdecode(bytes(page[_LAYOUT.size : _LAYOUT.size + length]))
     advice = "if the file is one of yours, export the model again; onnx-fhe's Python API has no such limit"
-    if page[-1:] == b"T":
+    if page[_KIND] == ord("T"):
         error = ModelError(
             "this model takes too long to read",
             found=f"more than {seconds:.0f} s of processor time",
             do=advice,
             file=file,
         )
-    elif page[-1:] == b"M":
+    elif page[_KIND] == ord("M"):
         error = ModelError(
             "this model takes too much memory to read",
-            found=f"more than {memory / 2**30:.1f} GB",
+            found=f"more than {most / 2**30:.1f} GB",
             do=advice,
             file=file,
         )
+    elif number in _NATIVE and memory.limit() is not None:
+        # Native code that gets no memory ends the process.
+        streams.say(f"error: {memory.message()}")
+        return 1
     elif seconds:
         error = ModelError(
             "reading this model crashes onnx or onnxruntime",
@@ -191,14 +227,10 @@ def _ended(number: int, page: mmap.mmap) -> int:
             if killed
             else "the process crashed"
         )
-        _say(f"error: {reason} (signal {signal.Signals(number).name})")
+        streams.say(f"error: {reason} (signal {signal.Signals(number).name})")
         return 1 if killed else 3
-    _say(f"error: {error}")
+    streams.say(f"error: {error}")
     return 1
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _die_with(parent: int) -> None:
