@@ -20,6 +20,8 @@ Five operators in domain ``onnx_fhe``, version 1. All tensors are float32 that h
 
 from __future__ import annotations
 
+from functools import cache
+
 import onnx
 import onnx_ir as ir
 from onnx import defs
@@ -180,8 +182,9 @@ def register() -> None:
         defs.register_schema(schema)
 
 
-def function_protos() -> list[onnx.FunctionProto]:
-    """The bodies, importing the opset that models are kept in."""
+@cache
+def function_protos() -> tuple[onnx.FunctionProto, ...]:
+    """The bodies, importing the opset that models are kept in; not to be changed."""
     protos = []
     for function in FUNCTIONS:
         proto = function.to_function_proto()
@@ -189,7 +192,7 @@ def function_protos() -> list[onnx.FunctionProto]:
             if imported.domain == "":
                 imported.version = target_opset()
         protos.append(proto)
-    return protos
+    return tuple(protos)
 
 
 def attach(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -212,18 +212,18 @@ def _fill(shifted: np.ndarray, seen: _Seen, width: Width, noise: float) -> tuple
             )
     used = mass > 1e-12
     mean = total / np.where(used, mass, 1.0)
-    tables = np.rint(np.stack([m[_nearest(u)] for m, u in zip(mean, used, strict=True)]))
+    tables = np.rint(np.take_along_axis(mean, _nearest(used), axis=1))
     errors = [(w * (tables[rows, e] - seen.wanted) ** 2).sum(axis=1) for e, w in reads]
     return tables, np.asarray(sum(errors[1:], errors[0]))
 
 
 def _nearest(used: np.ndarray) -> np.ndarray:
-    """For each entry the nearest one that is used."""
-    entries = np.arange(len(used))
-    if used.all():
-        return entries
-    known = np.flatnonzero(used)
-    return np.asarray(known[np.abs(entries[:, None] - known[None]).argmin(axis=1)])
+    """For each entry of each row the nearest one that is used; of two the lower one."""
+    entries = np.arange(used.shape[1])
+    beyond = 2 * used.shape[1]
+    below = np.maximum.accumulate(np.where(used, entries, -beyond), axis=1)
+    above = np.minimum.accumulate(np.where(used, entries, beyond)[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(np.where(entries - below <= above - entries, below, above))
 
 
 def _misread(place_in_step: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
