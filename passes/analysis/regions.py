@@ -2,7 +2,8 @@
 
 A tensor of the encrypted part is one of
 
-- an *activation*: small integers times a scale, the output of a quantizer (or a sum of such);
+- an *activation*: small integers times a scale, the output of a quantizer (or a sum of such, which is an
+  accumulator where a table of several elements reads it and it has grown by more than a bit);
 - an *accumulator*: a linear combination of activations, or a product of two, wide, exact;
 - a *function*: what element-wise operators make of one activation or accumulator, its *base*, or of a pair
   of activations. It costs nothing until somebody needs it as integers: then it becomes one table.

@@ -12,6 +12,7 @@ from ...ir import runtime
 from ...ir.graph import LAYOUT, MAXIMA, variable_inputs
 from ...ir.movement import Movement, Movements, may_move
 from .elementwise import ElementwiseProbe
+from .growth import Growth
 from .linear import linear_of
 from .refusals import unsupported
 from .regions import JOINS, POOLS, PRODUCTS, Kind, Regions, Tensor
@@ -49,6 +50,7 @@ class Walk:
         # Stand-ins for the scales of accumulators, one for each channel, to see which of them get mixed.
         self._units: dict[ir.Value, np.ndarray] = {}
         self._random = np.random.default_rng(0)
+        self._growth = Growth()
 
     @staticmethod
     def probes(opset: int) -> Probes:
@@ -75,9 +77,12 @@ class Walk:
 
     def _define(self, value: ir.Value, tensor: Tensor) -> None:
         self.regions.bases[value] = tensor.base
-        if value in self.needed and tensor.kind is not Kind.ACCUMULATOR:
+        if value in self.needed and tensor.kind is Kind.ACTIVATION and self._growth.is_wide(value):
+            tensor = Tensor(Kind.ACCUMULATOR, value)
+        elif value in self.needed and tensor.kind is not Kind.ACCUMULATOR:
             tensor = Tensor(Kind.ACTIVATION, value)
             self._sources.pop(value, None)
+            self._growth.forget(value)
         self.regions.tensors[value] = tensor
 
     def _get(self, value: ir.Value) -> Tensor:
@@ -96,6 +101,13 @@ class Walk:
         if known is not None and known.kind is Kind.ACCUMULATOR and linear_of(node) is None:
             self.regions.settling.add(node)
         return Tensor(Kind.ACTIVATION, value)
+
+    def _narrow(self, value: ir.Value, node: ir.Node) -> None:
+        """Require ``value`` for a table of several elements: a sum of many gets a quantizer of its own."""
+        known = self._require(value, node)
+        if known.kind is Kind.ACTIVATION and value not in self.needed and self._growth.is_wide(value):
+            self.needed.setdefault(value)
+            self.regions.settling.add(node)
 
     def _roots(self, value: ir.Value) -> list[ir.Value]:
         """The quantized tensors that an activation is made of by moving, choosing, averaging and adding."""
@@ -127,7 +139,7 @@ class Walk:
             return self._join(node, variable)
         if node.op_type in PRODUCTS and 1 <= len(variable) <= 2 and len(node.inputs) == 2:
             for value in variable:
-                self._require(value, node)
+                self._narrow(value, node)
                 self.regions.operands.update(self._roots(value))
             self._units[node.outputs[0]] = np.ones(1)
             return None
@@ -157,6 +169,7 @@ class Walk:
         if several:
             self.beside.union(*roots)
         self._sources[output] = roots
+        self._growth.moved(output, movement.sources)
         return Tensor(Kind.ACTIVATION, output)
 
     def _pool(self, node: ir.Node, value: ir.Value) -> Tensor:
@@ -164,6 +177,7 @@ class Walk:
         if tensor.kind is Kind.FUNCTION or not self._carries(node, value, tensor):
             tensor = self._require(value, node)
         self._sources[output] = self._roots(value)
+        self._growth.pooled(node, value)
         return Tensor(tensor.kind, output)
 
     def _carries(self, node: ir.Node, value: ir.Value, tensor: Tensor) -> bool:
@@ -179,8 +193,9 @@ class Walk:
     def _choose(self, node: ir.Node, variable: list[ir.Value]) -> Tensor:
         """A maximum or minimum: of activations of one scale, and one of them itself."""
         for value in variable:
-            self._require(value, node)
+            self._narrow(value, node)
         roots = [r for v in variable for r in self._roots(v)]
+        self._growth.moved(node.outputs[0], variable)
         self.regions.operands.update(roots)
         if len(variable) > 1:
             self.scales.union(*roots)
@@ -200,6 +215,7 @@ class Walk:
         roots = [r for v in operands for r in self._roots(v)]
         self.scales.union(*roots)
         self._sources[output] = roots
+        self._growth.added(output, operands)
         return Tensor(Kind.ACTIVATION, output)
 
     def _pair(self, node: ir.Node, variable: list[ir.Value]) -> Tensor:
@@ -212,7 +228,7 @@ class Walk:
                 roots += self._roots(tensor.base)  # a function of few integers needs no table of its own
                 continue
             number = _number(value)
-            self._require(number, node)
+            self._narrow(number, node)
             roots += self._roots(number)
         if self._knows_differences_only(node, variable):
             self.scales.union(*roots)
