@@ -21,7 +21,8 @@ from onnx_fhe.passes.insert_rounding import InsertRounding
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.passes.rounding import raising
 from onnx_fhe.passes.rounding.fill import fill_range
-from onnx_fhe.passes.rounding.lattice import Channel, Width, place, width_for
+from onnx_fhe.passes.rounding.lattice import Channel, Width, width_for
+from onnx_fhe.passes.rounding.placing import place
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
@@ -208,16 +209,16 @@ def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
 
 def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
     """A few close decisions are lost in the variance of the outputs."""
-    few = rounded(integer, "bits=auto tolerance=0.5")
+    few = rounded(integer, "bits=auto tolerance=0.15")
     monkeypatch.setattr(raising, "kind_of", lambda *_: "classes")
     monkeypatch.setattr(raising, "CHANGED", 0.002)
-    more = rounded(integer, "bits=auto tolerance=0.5")
+    more = rounded(integer, "bits=auto tolerance=0.15")
     assert error(more, integer) < error(few, integer)
     assert sum(table_width(n).table_bits for n in lookups(few)) < sum(
         table_width(n).table_bits for n in lookups(more)
     )
     monkeypatch.setattr(raising, "AFFORDABLE", 0.0)
-    dear = rounded(integer, "bits=auto tolerance=0.5")
+    dear = rounded(integer, "bits=auto tolerance=0.15")
     assert [table_width(n).table_bits for n in lookups(dear)] == [
         table_width(n).table_bits for n in lookups(few)
     ]

@@ -19,7 +19,8 @@ from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
 from .coarse import lift, rounding_of
 from .fill import exact_room, fill_range, merge_gains
-from .lattice import Channel, Placed, Width, place_within, width_for
+from .lattice import Channel, Placed, Width, width_for
+from .placing import place_all
 from .plain import Plain, columns
 from .setting import Setting
 
@@ -151,9 +152,7 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        placed = [
-            place_within(c, width, int(g), noise, self._rough) for c, g in zip(channels, gains, strict=True)
-        ]
+        placed = place_all(channels, width, gains, noise, self._rough)
         gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
 
