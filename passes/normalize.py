@@ -53,6 +53,7 @@ _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
     reductions.sum_of_many,
     choices.split_to_slices,
     choices.global_max,
+    choices.largest_of_one,
     choices.largest_of_many,
     transposes.merge,
     transposes.sink,

@@ -231,6 +231,25 @@ def test_an_operator_that_mixes_without_being_linear_stays():
     assert "MaxPool" in ops(normalized(model_of(body, "N,1,5,5", w=normal(1, 1, 2, 2))))
 
 
+@pytest.mark.parametrize(
+    ("chooses", "pool"),
+    [
+        (False, "MaxPool<kernel_shape=[1,1]>(h)"),
+        # Each window holds one row and one of padding.
+        (False, "MaxPool<kernel_shape=[2,1], pads=[1,0,1,0], strides=[2,2]>(h)"),
+        (True, "MaxPool<kernel_shape=[2,1], pads=[1,0,0,0]>(h)"),
+        (True, "MaxPool<kernel_shape=[2,1], pads=[0,0,1,0]>(h)"),
+    ],
+)
+def test_a_maximum_of_one_element_is_none(chooses, pool):
+    model = normalized(
+        model_of(
+            f"h = Conv(x, w) m = {pool} y = Conv(m, v)", "N,1,3,2", w=normal(1, 1, 2, 2), v=normal(1, 1, 2, 1)
+        )
+    )
+    assert ("MaxPool" in ops(model)) is chooses
+
+
 NHWC = """
 t = Transpose<perm=[0,3,1,2]>(x) c = Conv<pads=[1,1,1,1]>(t, w) u = Transpose<perm=[0,2,3,1]>(c)
 b = Add(u, bias) s = Mul(b, gain) r = Relu(s)

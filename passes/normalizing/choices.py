@@ -6,12 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.graph import constant_of, int_of, variable_inputs
+from ...ir.graph import MAXIMA, constant_of, int_of, variable_inputs
 from ..analysis.elementwise import ElementwiseProbe
 from . import shapes
 from .axes import BROADCASTING
 from .edit import constant, insert, is_float, rank_of, substitute
 
+MANY = 2**16
+"""Elements of a tensor past which nobody would take a maximum of one."""
 _GRID = np.concatenate([np.linspace(-50, 50, 2001), np.linspace(-2, 2, 2001)])
 """Where a function is tried that may stand in front of max-pooling as well as behind."""
 
@@ -68,6 +70,29 @@ def global_max(model: ir.Model, node: ir.Node) -> bool:
         return False
     axes = constant(model.graph, np.arange(2, rank, dtype=np.int64), f"{node.name}.axes")
     substitute(node, "ReduceMax", [node.inputs[0], axes], {"keepdims": 1})
+    return True
+
+
+def largest_of_one(model: ir.Model, node: ir.Node) -> bool:
+    """Max-pooling of windows of one element each, and a maximum along axes of size 1, choose nothing."""
+    value = node.inputs[0] if node.inputs else None
+    if node.op_type not in MAXIMA - {"Max", "Min"} or node.domain or not is_float(node.outputs[0]):
+        return False
+    dims = shapes.dims_of(value)
+    if dims is None or dims != shapes.dims_of(node.outputs[0]) or any(o.uses() for o in node.outputs[1:]):
+        return False
+    if not all(isinstance(d, int) for d in dims[1:]):
+        return False
+    shape = (1, *(int(d) for d in dims[1:]))
+    if value is None or np.prod(shape) > MANY:
+        return False
+    # All different, and the other way round: any other element shows in one of the two. Padding never wins.
+    rising = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    opset = model.graph.opset_imports.get("", 21)
+    for given in (rising, -rising):
+        if not np.array_equal(runtime.run_nodes([node], {value: given}, [node.outputs[0]], opset)[0], given):
+            return False
+    substitute(node, "Identity", [value])
     return True
 
 
