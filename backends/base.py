@@ -185,6 +185,10 @@ class Circuit(ABC):
     def statistics(self) -> CircuitStatistics:
         """What one sample costs."""
 
+    def recorded(self) -> tuple[CircuitStatistics, LowerOptions] | None:
+        """What its files say of it, which a manifest must say too; None where they say nothing."""
+        return None
+
     @abstractmethod
     def session(self, batch: int = 1) -> EncryptedSession:
         """A client and a server.

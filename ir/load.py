@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +17,17 @@ from .bind import bind as bind_axes
 from .convert import convert
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
-from .guard import FileLimits, check_structure, read_model
+from .guard import FileLimits, check_structure
+from .guard.reading import parse_model, read_regular
 from .names import name_nodes, rename_duplicates
 from .repair import repair
 from .validate import check_content, check_onnx, check_operators
 
 FILE_KEY = "onnx_fhe.file"
 """Metadata entry with the base name of the file that a model came from."""
+
+SHA_KEY = "onnx_fhe.sha256"
+"""Metadata entry with the SHA-256 of that file."""
 
 
 def load(
@@ -61,7 +66,8 @@ def load(
 
 
 def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shapes) -> ir.Model:
-    proto = read_model(file, limits)
+    content = read_regular(file, limits.bytes)
+    proto = parse_model(content, limits)
     check_structure(proto, limits)
     check_content(proto)
     load_external_data(proto, file, limits.bytes)
@@ -84,6 +90,7 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     _unpack(model)
     name_nodes(model)
     model.metadata_props[FILE_KEY] = file.name
+    model.metadata_props[SHA_KEY] = hashlib.sha256(content).hexdigest()
     return model
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .backends.base import Circuit, LowerOptions, Progress, quiet
+from .circuits import find_backend
 from .comparing import compare
 from .completing import complete, require_integer
 from .fidelity.causes import Steps
@@ -23,7 +24,7 @@ from .fidelity.samples import data_warnings, label_warnings
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import Data, calibration_for
 from .ir.guard import FileLimits
-from .ir.load import FILE_KEY, load
+from .ir.load import FILE_KEY, SHA_KEY, load
 from .ir.runtime import to_proto
 from .ir.tolerance import notes as tolerance_notes
 from .ir.tolerance import tolerated
@@ -34,7 +35,7 @@ from .passes.base import Context
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
 from .passes.presets import DEFAULT
-from .program import Program, find_backend
+from .program import Program
 from .record import Measurements
 from .report.measuring import measure
 from .report.recording import Recorder
@@ -201,6 +202,8 @@ def _always(circuit: Circuit) -> Callable[[], Circuit]:
 def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
     if isinstance(model, ir.Model):
         name = model.metadata_props.get(FILE_KEY, "")
+        if (known := model.metadata_props.get(SHA_KEY)) is not None:
+            return Source(name, known)
         content = to_proto(model).SerializeToString(deterministic=True)
         return Source(name, hashlib.sha256(content).hexdigest())
     content = Path(model).read_bytes()

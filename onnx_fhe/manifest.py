@@ -12,6 +12,7 @@ from typing import Literal
 import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
 
+from . import plausible
 from .backends.base import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
 from .ir.dialect import DOMAIN
@@ -42,7 +43,7 @@ class Source:
 
     Attributes:
         file: Base name of its file, where known.
-        sha256: Of the file; of the model as ONNX where it never was a file.
+        sha256: Of the file that was loaded; of the model as ONNX where it never was a file.
     """
 
     file: str
@@ -106,7 +107,7 @@ def from_json(content: bytes) -> Manifest:
     """Read a ``manifest.json``.
 
     Raises:
-        ArtifactError: It is damaged, or of a newer format.
+        ArtifactError: It is damaged, of a newer format, or holds what cannot be true.
     """
     damaged = "the manifest is damaged"
     try:
@@ -128,11 +129,13 @@ def from_json(content: bytes) -> Manifest:
         # The circuit runs without it.
         content = json.dumps({**plain, "record": None}).encode()
     try:
-        return TypeAdapter(Manifest).validate_json(content)
+        found = TypeAdapter(Manifest).validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtifactError(damaged, found=f"{place}: {first['msg']}") from error
+    plausible.check(found)
+    return found
 
 
 def packages() -> dict[str, str]:

@@ -40,8 +40,8 @@ def circuit_of(backend: Backend, files: Mapping[str, bytes], model: ir.Model) ->
         return backend.load(root, model)
 
 
-def model_of(content: bytes) -> ir.Model:
-    """The integer-level model that a file of an artifact holds.
+def model_at(content: bytes) -> ir.Model:
+    """The model of any level that a file of an artifact holds.
 
     Raises:
         OnnxFheError: It is none.
@@ -49,7 +49,16 @@ def model_of(content: bytes) -> ir.Model:
     with TemporaryDirectory(prefix="onnx-fhe-") as folder:
         file = Path(folder) / artifact.INTEGER
         file.write_bytes(content)
-        model = load_model(file)
+        return load_model(file)
+
+
+def model_of(content: bytes) -> ir.Model:
+    """The integer-level model that a file of an artifact holds.
+
+    Raises:
+        OnnxFheError: It is none.
+    """
+    model = model_at(content)
     if level_of(model) is not Level.INTEGER:
         raise ArtifactError("it is not of the integer level", found=str(level_of(model)))
     return model

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
-from warnings import catch_warnings, filterwarnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +13,6 @@ from typing_extensions import Self
 
 from . import artifact
 from .backends.base import (
-    Backend,
     Circuit,
     CircuitStatistics,
     EncryptedSession,
@@ -23,16 +21,17 @@ from .backends.base import (
     quiet,
 )
 from .backends.reference import ReferenceCircuit, count_overflows
+from .circuits import FromFiles, read
 from .clipping import Prologue
 from .evaluating import encrypted
 from .given import DataLike, as_data
 from .ir.data import calibration_for
-from .ir.errors import ArtifactError, OnnxFheError, UserError
+from .ir.errors import UserError
 from .ir.partition import Parts, partition
 from .ir.runtime import Arrays, Session
 from .ir.save import serialize
 from .manifest import Manifest
-from .pieces import circuit_of, files_of, model_of
+from .pieces import files_of, model_of
 from .running import MODES, Evaluations, Jobs, Mode, Result, Stopwatch, simulate, warnings
 
 if TYPE_CHECKING:
@@ -179,6 +178,10 @@ class Program:
         Raises:
             OutputError: ``path`` cannot be written.
         """
+        self.manifest = artifact.write(path, self.manifest, self._content())
+
+    def _content(self) -> Mapping[str, bytes]:
+        """The parts of the artifact."""
         if self._files is None:
             self._files = {
                 artifact.INTEGER: serialize(self.integer_model),
@@ -186,7 +189,33 @@ class Program:
                 artifact.EPILOGUE: serialize(self.parts.epilogue),
                 **files_of(self.circuit),
             }
-        self.manifest = artifact.write(path, self.manifest, self._files)
+        return self._files
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickling keeps: the content of the artifact. Keys of a session stay in this process."""
+        return {"manifest": self.manifest, "seconds": self.seconds, "files": dict(self._content())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The program that the content of an artifact makes."""
+        manifest, files = state["manifest"], state["files"]
+        model = model_of(files[artifact.INTEGER])
+        Program.__init__(
+            self, model, manifest, FromFiles(manifest, files, model), seconds=state["seconds"], files=files
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A program with a model of its own and without keys; the circuit is the same."""
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        Program.__init__(
+            copy,
+            self.integer_model.clone(),
+            self.manifest,
+            lambda: self.circuit,
+            seconds=self.seconds,
+            files=self._files,
+        )
+        return copy
 
     def report(
         self,
@@ -223,21 +252,8 @@ class Program:
         Raises:
             ArtifactError: There is no such file, or it is no artifact, damaged, or of a newer format.
         """
-        manifest, files = artifact.read(path)
-        try:
-            model = model_of(files[artifact.INTEGER])
-        except OnnxFheError as error:
-            raise ArtifactError(
-                "the integer model of the artifact cannot be read", file=str(path), found=error.what
-            ) from error
-
-        def circuit() -> Circuit:
-            try:
-                return circuit_of(find_backend(manifest.backend), files, model)
-            except ArtifactError as error:
-                raise error.located(file=str(path)) from error.__cause__
-
-        return cls(model, manifest, circuit, files=files)
+        manifest, files, model = read(path)
+        return cls(model, manifest, FromFiles(manifest, files, model, str(path)), files=files)
 
     @cached_property
     def _prologue(self) -> Prologue:
@@ -278,18 +294,3 @@ class Program:
         """Run the epilogue on what was decrypted; inputs that bypass the circuit are read from ``data``."""
         given: dict[str, np.ndarray] = {**data, **{k: v.astype(np.float32) for k, v in decrypted.items()}}
         return self._epilogue.run_batched({k: given[k] for k in self._epilogue.inputs})
-
-
-def find_backend(name: str) -> Backend:
-    """The backend of that name, of an installed plug-in too.
-
-    Raises:
-        UserError: There is none.
-        PluginError: It cannot be imported.
-    """
-    from .backends.registry import get_backend
-
-    with catch_warnings():
-        # What concrete-python imports says so on every start; its versions are pinned for that reason.
-        filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
-        return get_backend(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import zipfile
 from dataclasses import replace
 
@@ -13,7 +15,7 @@ import pytest
 
 import onnx_fhe
 from onnx_fhe import artifact, manifest
-from onnx_fhe.ir.errors import ArtifactError, OutputError
+from onnx_fhe.ir.errors import ArtifactError, OutputError, UserError
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 
@@ -227,3 +229,115 @@ def test_it_is_told_from_a_model(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"\x08\x08")
     assert not artifact.is_artifact(tmp_path / "model.onnx")
     assert not artifact.is_artifact(tmp_path / "none.onnx")
+
+
+# What cannot be true
+
+
+def rehashed(content, **changes):
+    """The files with some changed, by a hand that knows how hashes are made."""
+    files = {**content, **changes.pop("files", {})}
+    plain = json.loads(files[artifact.MANIFEST])
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        inner = plain
+        for part in path:
+            inner = inner[int(part) if part.isdecimal() else part]
+        inner[last] = value
+    plain["parts"] = {k: artifact._sha256(v) for k, v in files.items() if k != artifact.MANIFEST}
+    return {**files, artifact.MANIFEST: json.dumps(plain).encode()}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("security_level", 1),
+        ("security_level", -128),
+        ("p_error", 2.0),
+        ("p_error", 0.0),
+        ("p_error", float("nan")),
+        ("global_p_error", -0.1),
+        ("range_margin", float("inf")),
+        ("seed", -1),
+        ("statistics__complexity", float("nan")),
+        ("statistics__complexity", -1.0),
+        ("statistics__programmable_bootstraps", -5),
+        ("statistics__p_error", 1.5),
+        ("statistics__evaluation_key_bytes", 10**30),
+        ("statistics__max_table_bits", 1000),
+        ("statistics__layers__0__programmable_bootstraps", -1),
+        ("record__measured__samples", -1),
+        ("record__measured__stages__0__output_error", float("nan")),
+        ("inputs__0__name", "other"),
+        ("outputs__0__name", "other"),
+    ],
+)
+def test_what_cannot_be_true_is_refused(content, written, place, value):
+    error = refused(written(rehashed(content, **{place: value})))
+    assert "manifest" in error.what
+    assert error.found
+
+
+def test_hashes_made_anew_alone_change_nothing(content, written):
+    assert onnx_fhe.Program.load(written(rehashed(content))).manifest
+
+
+@pytest.fixture(scope="module")
+def foreign(zoo, tmp_path_factory):
+    """Files of an artifact of the same shapes with other weights."""
+    folder = tmp_path_factory.mktemp("foreign")
+    proto = zoo.mlp()
+    for stored in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(stored)
+        stored.CopyFrom(onnx.numpy_helper.from_array(np.float32(-1.5) * array[::-1].copy(), stored.name))
+    onnx.save(proto, folder / "mlp.onnx")
+    data = {k: 3 * v for k, v in zoo.samples(proto).items()}
+    pipeline = "quantize,lower-to-integer,fuse-tlu"
+    onnx_fhe.compile(folder / "mlp.onnx", data, pipeline, "reference", check_samples=0).save(folder / "x.fhe")
+    with zipfile.ZipFile(folder / "x.fhe") as archive:
+        return {n: archive.read(n) for n in archive.namelist()}
+
+
+@pytest.mark.parametrize("name", [artifact.PROLOGUE, artifact.EPILOGUE])
+def test_a_foreign_part_of_the_client_is_refused(content, foreign, written, name):
+    error = refused(written(rehashed(content, files={name: foreign[name]})))
+    assert "client's part" in error.what
+    assert name.rpartition("/")[2] in error.found
+
+
+def test_a_part_of_the_client_that_is_no_model_is_refused(content, written):
+    error = refused(written(rehashed(content, files={artifact.PROLOGUE: b"nothing"})))
+    assert "client's part" in error.what
+
+
+# Copies of programs
+
+
+@pytest.mark.parametrize("copied", [lambda p: pickle.loads(pickle.dumps(p)), copy.deepcopy])
+@pytest.mark.parametrize("loaded", [False, True], ids=["fresh", "loaded"])
+def test_programs_are_copied(program, content, written, zoo, copied, loaded):
+    original = onnx_fhe.Program.load(written(content)) if loaded else program
+    data = zoo.samples(zoo.mlp())
+    original.encrypted(data, limit=1)
+    assert original._session is not None
+    again = copied(original)
+    assert again._session is None, "keys stay where they are"
+    assert again.manifest == original.manifest
+    assert again.integer_model is not original.integer_model
+    for mode in ("clear", "simulate", "encrypted"):
+        wanted, found = (p.run(data, mode, limit=3).outputs for p in (original, again))
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_the_file_that_was_loaded_is_the_one_that_was_compiled(zoo, tmp_path):
+    proto = zoo.mlp()
+    onnx.save(proto, tmp_path / "mlp.onnx")
+    data = zoo.samples(proto)
+    for model in (onnx_fhe.load(tmp_path / "mlp.onnx"), tmp_path / "mlp.onnx"):
+        made = onnx_fhe.compile(model, data, "quantize,lower-to-integer,fuse-tlu", "reference")
+        made.report(tmp_path / "page.html", data=data, model=tmp_path / "mlp.onnx")
+        assert (tmp_path / "page.html").stat().st_size > 0
+    onnx.save(zoo.swish(), tmp_path / "mlp.onnx")
+    with pytest.raises(UserError, match="not the network that was compiled"):
+        made.report(tmp_path / "page.html", data=data, model=tmp_path / "mlp.onnx")

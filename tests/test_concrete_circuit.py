@@ -6,12 +6,16 @@ import json
 import re
 import runpy
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
+import onnx_fhe
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.registry import get_backend
@@ -359,3 +363,100 @@ def test_keys_are_fresh_each_time() -> None:
     first = session.evaluation_keys()
     session.keygen()
     assert session.evaluation_keys() != first
+
+
+# Whether a circuit is that of its integer model
+
+
+def saved(model: Any, folder: Path) -> Path:
+    """Files of a circuit."""
+    backend().lower(model, LowerOptions(parameter_strategy="mono")).save(folder)
+    return folder
+
+
+def edited(folder: Path, **changes: object) -> None:
+    """Change the server's settings."""
+    file = folder / "server" / "circuit.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def foreign(b: Any) -> Any:
+    """The network of ``b`` with one weight changed."""
+    model = b.model()
+    value = next(n for n in model.graph if n.op_type == "Gemm").inputs[1]
+    weights = value.const_value.numpy().copy()
+    weights.flat[0] += 1 if weights.flat[0] < 1 else -1
+    value.const_value = ir.tensor(weights, name=value.name)
+    return model
+
+
+@pytest.mark.parametrize("use", ["simulate", "session"])
+def test_the_circuit_of_another_model_is_refused(use: str, tmp_path: Path) -> None:
+    b = network()
+    circuit = backend().load(saved(foreign(b), tmp_path), b.model())
+    with pytest.raises(ArtifactError, match="not that of its integer model"):
+        circuit.simulate(b.samples) if use == "simulate" else circuit.session()
+
+
+def test_an_older_circuit_in_other_words_is_made_anew(tmp_path: Path) -> None:
+    """Whoever claims an older version gets what the integer model computes, too."""
+    b = network()
+    folder = saved(foreign(b), tmp_path)
+    edited(folder, maker="")
+    circuit = backend().load(folder, b.model())
+    fresh = backend().lower(b.model(), SURE)
+    check_against(b.model(), circuit, b.samples)
+    agree = [circuit.simulate(b.samples)[k] == v for k, v in fresh.clear(b.samples).items()]
+    assert np.mean(agree) > 0.8
+    assert circuit.mlir != circuit._run.mlir
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("settings", {"p_error": 2.0}),
+        ("settings", {"p_error": None}),
+        ("settings", {"security_level": 1}),
+        ("inputs", {"unit": 0}),
+        ("inputs", {"low": 5, "high": 1}),
+        ("inputs", {"shape": []}),
+        ("outputs", {"shape": [1, -3]}),
+    ],
+)
+def test_settings_and_ports_that_cannot_be_are_refused(
+    part: str, change: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = saved(network().model(), tmp_path)
+    if part == "settings":
+        settings = json.loads((folder / "server" / "circuit.json").read_text())["settings"]
+        edited(folder, settings=settings | change)
+    else:
+        file = folder / "client" / "ports.json"
+        plain = json.loads(file.read_text())
+        plain[part][0] |= change
+        file.write_text(json.dumps(plain))
+    with pytest.raises(ArtifactError, match="damaged"):
+        backend().load(folder)
+
+
+@pytest.mark.parametrize("file", ["server/circuit.mlir", "client/specs.json"])
+def test_a_damaged_file_is_refused_by_name(file: str, tmp_path: Path) -> None:
+    b = network()
+    folder = saved(b.model(), tmp_path)
+    (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+    with pytest.raises(ArtifactError):
+        backend().load(folder, b.model()).session()
+
+
+def test_a_manifest_that_says_something_else_is_refused(zoo: Any, tmp_path: Path) -> None:
+    proto = zoo.mlp()
+    onnx.save(proto, tmp_path / "mlp.onnx")
+    data, pipeline = zoo.samples(proto), "quantize,lower-to-integer,fuse-tlu"
+    program = onnx_fhe.compile(tmp_path / "mlp.onnx", data, pipeline, check_samples=0)
+    program.save(tmp_path / "mlp.fhe")
+    assert onnx_fhe.Program.load(tmp_path / "mlp.fhe").simulate(data, limit=2).samples == 2
+    for change in ({"p_error": 1e-9}, {"statistics": replace(program.statistics, complexity=1.0)}):
+        program.manifest = replace(program.manifest, **change)
+        program.save(tmp_path / "other.fhe")
+        with pytest.raises(ArtifactError, match="its manifest describes"):
+            onnx_fhe.Program.load(tmp_path / "other.fhe").simulate(data, limit=1)

@@ -15,7 +15,8 @@ from ...ir.tolerance import tolerated
 from ...passes.expanding.expand import expanded
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
-from .compiling import compile_plan
+from .compiling import Compiled, compile_plan, mlir_of
+from .maker import fingerprint, is_circuit_of
 from .measure import statistics
 from .plan import Plan, make_plan
 from .requirements import check
@@ -38,7 +39,7 @@ class ConcreteBackend(Backend):
         return self._circuit(model, options, 1)
 
     def load(self, folder: Path, model: ir.Model | None = None) -> ConcreteCircuit:
-        """Read a circuit; see ``Backend.load``. Without ``model`` all but ``clear`` and batches work."""
+        """Read a circuit; see ``Backend.load``. Without ``model`` no ``clear``, no batches, and no check."""
         stored = read(folder)
         if model is None:
             return ConcreteCircuit(stored, None)
@@ -47,11 +48,29 @@ class ConcreteBackend(Backend):
             stored,
             lambda: compile_plan(self._plan(model), options),
             batched=partial(self._circuit, model, options),
+            checked=lambda: self._checked(stored, model, options),
         )
+
+    def _checked(self, stored: Stored, model: ir.Model, options: LowerOptions) -> Stored:
+        """``stored``, where it is the circuit of ``model``; an older one is made anew.
+
+        Raises:
+            ArtifactError: It is the circuit of another model.
+        """
+        plan = self._plan(model)
+        text = mlir_of(plan, options)
+        if is_circuit_of(stored.mlir, stored.ports, stored.program.maker, plan.inputs, plan.outputs, text):
+            return stored
+        return self._stored(plan, compile_plan(plan, options), options)
 
     def _circuit(self, model: ir.Model, options: LowerOptions, batch: int) -> ConcreteCircuit:
         plan = self._plan(model, batch)
         compiled = compile_plan(plan, options)
+        stored = self._stored(plan, compiled, options)
+        batched = partial(self._circuit, model, options_of(stored.program.settings))
+        return ConcreteCircuit(stored, lambda: compiled, options.progress, batched)
+
+    def _stored(self, plan: Plan, compiled: Compiled, options: LowerOptions) -> Stored:
         settings = Settings(
             cast("ParameterStrategy", compiled.strategy),
             options.p_error,
@@ -60,14 +79,12 @@ class ConcreteBackend(Backend):
             options.compress_keys,
             options.loop_parallelize,
         )
-        stored = Stored(
-            Program(settings, statistics(plan, compiled)),
+        return Stored(
+            Program(settings, statistics(plan, compiled), fingerprint()),
             compiled.circuit.mlir,
             Ports(plan.inputs, plan.outputs),
             specs_of(compiled.circuit.server),
         )
-        batched = partial(self._circuit, model, options_of(settings))
-        return ConcreteCircuit(stored, lambda: compiled, options.progress, batched)
 
     def _plan(self, model: ir.Model, batch: int = 1) -> Plan:
         plan = make_plan(partition(expanded(model)).server, batch)

@@ -30,6 +30,8 @@ class ConcreteCircuit(Circuit):
         lowered: Returns what was compiled from the integer model; needed for ``clear``.
         progress: Called with (what, done, total).
         batched: Returns this circuit for so many samples a call; needed for sessions of several.
+        checked: Returns what may be run of ``stored``, when that is first needed: where it came from a file,
+            it may be the circuit of another model.
     """
 
     def __init__(
@@ -38,21 +40,23 @@ class ConcreteCircuit(Circuit):
         lowered: Callable[[], Compiled] | None,
         progress: Progress = quiet,
         batched: Callable[[int], ConcreteCircuit] | None = None,
+        checked: Callable[[], Stored] | None = None,
     ) -> None:
         self._stored = stored
         self._lowered = lowered
         self._progress = progress
         self._batched = batched
+        self._checked = checked
 
     @property
     def inputs(self) -> tuple[Port, ...]:
         """What is encrypted, in order."""
-        return self._stored.ports.inputs
+        return self._run.ports.inputs
 
     @property
     def outputs(self) -> tuple[Port, ...]:
         """What is decrypted, in order."""
-        return self._stored.ports.outputs
+        return self._run.ports.outputs
 
     @property
     def mlir(self) -> str:
@@ -85,12 +89,17 @@ class ConcreteCircuit(Circuit):
         """As measured when it was compiled from the model."""
         return self._stored.program.statistics
 
+    def recorded(self) -> tuple[CircuitStatistics, LowerOptions]:
+        """Its statistics and how it was compiled."""
+        return self.statistics(), options_of(self._stored.program.settings)
+
     def session(self, batch: int = 1) -> EncryptedSession:
         """A client with its own keys, and this circuit's server; see ``Circuit.session``."""
         if batch > 1:
             return self.of(batch).session()
-        specs = fhe.ClientSpecs.deserialize(self._stored.specs)
-        return ConcreteSession(specs, self._server, lambda: self._alone, self.inputs, self.outputs)
+        server = self._server
+        specs = fhe.ClientSpecs.deserialize(specs_of(server))
+        return ConcreteSession(specs, server, lambda: self._alone, self.inputs, self.outputs)
 
     def of(self, batch: int) -> ConcreteCircuit:
         """This circuit for so many samples a call, compiled anew.
@@ -114,10 +123,15 @@ class ConcreteCircuit(Circuit):
         return self._lowered()
 
     @cached_property
+    def _run(self) -> Stored:
+        """What is run."""
+        return self._stored if self._checked is None else self._checked()
+
+    @cached_property
     def _server(self) -> Any:
-        server = _make_server(self._stored, simulated=False)
+        server = _make_server(self._run, simulated=False)
         # Another version of Concrete may choose other parameters, and the client's keys would not fit.
-        if json.loads(specs_of(server)) != json.loads(self._stored.specs):
+        if json.loads(specs_of(server)) != _specs(self._run.specs):
             raise ArtifactError(
                 "this version of Concrete chooses other parameters for the circuit than the one that made it",
                 do="compile the model again",
@@ -126,13 +140,13 @@ class ConcreteCircuit(Circuit):
 
     @cached_property
     def _alone(self) -> Any:
-        if not self._stored.program.settings.loop_parallelize:
+        if not self._run.program.settings.loop_parallelize:
             return self._server
-        return _make_server(self._stored, simulated=False, parallel=False)
+        return _make_server(self._run, simulated=False, parallel=False)
 
     @cached_property
     def _simulator(self) -> tuple[Any, Any]:
-        server = _make_server(self._stored, simulated=True)
+        server = _make_server(self._run, simulated=True)
         return server, fhe.Client(server.client_specs, is_simulated=True)
 
     def _each(
@@ -150,6 +164,13 @@ class ConcreteCircuit(Circuit):
                 results[port.name][first : first + batch] = kept
             self._progress(what, min(first + batch, total), total)
         return results
+
+
+def _specs(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ArtifactError("this file is damaged", file="specs.json", found=str(error)) from error
 
 
 def _without_model() -> ArtifactError:

@@ -99,6 +99,14 @@ def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
     return finer if finer.circuit.complexity < WORTH * plain.circuit.complexity else plain
 
 
+def mlir_of(plan: Plan, options: LowerOptions) -> str:
+    """The program that ``plan`` is traced to, without compiling it."""
+    emitter = Emitter(plan)
+    compiler = fhe.Compiler(emitter.function(), emitter.parameters())
+    settings = configuration(options, "mono").fork(fhe_execution=False)
+    return str(compiler.compile(_samples(plan.inputs), settings).mlir)
+
+
 def aborts_with_several_sets(plan: Plan) -> bool:
     """Whether Concrete's choice of several parameter sets would end the process.
 

@@ -19,6 +19,8 @@ from ..base import CircuitStatistics, ParameterStrategy
 from .plan import Port
 
 FORMAT = 1
+SECURITY_LEVELS = (128, 132)
+"""Bits of security that Concrete has parameters for."""
 
 T = TypeVar("T")
 
@@ -42,10 +44,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Program:
-    """The server's part: MLIR, how to compile it, and what it costs."""
+    """The server's part: MLIR, how to compile it, and what it costs.
+
+    Attributes:
+        settings: How it was compiled.
+        statistics: What it costs.
+        maker: What made it (``maker.fingerprint``); empty in circuits from before it was kept.
+        format: Version of the files.
+    """
 
     settings: Settings
     statistics: CircuitStatistics
+    maker: str = ""
     format: int = FORMAT
 
 
@@ -95,8 +105,36 @@ def read(folder: Path) -> Stored:
     """
     program = _parse(Program, folder / "server" / "circuit.json")
     ports = _parse(Ports, folder / "client" / "ports.json")
+    _check_settings(program.settings)
+    _check_ports(ports)
     mlir = _read(folder / "server" / "circuit.mlir").decode(errors="replace")
     return Stored(program, mlir, ports, _read(folder / "client" / "specs.json"))
+
+
+def _check_settings(settings: Settings) -> None:
+    given = [p for p in (settings.p_error, settings.global_p_error) if p is not None]
+    if not given or not all(0 < p < 1 for p in given):
+        found, allowed = f"errors of {given}", "at least one, between 0 and 1"
+    elif settings.security_level not in SECURITY_LEVELS:
+        found, allowed = f"{settings.security_level} bits of security", " or ".join(map(str, SECURITY_LEVELS))
+    else:
+        return
+    raise ArtifactError("this file is damaged", file="circuit.json", found=found, allowed=allowed)
+
+
+def _check_ports(ports: Ports) -> None:
+    every = (*ports.inputs, *ports.outputs)
+    names = [p.name for p in every]
+    for port in every:
+        if port.unit < 1 or port.low > port.high or not port.shape or min(port.shape) < 1:
+            raise ArtifactError(
+                "this file is damaged",
+                file="ports.json",
+                found=f"{port.name!r} of shape {port.shape}, {port.low} .. {port.high}, unit {port.unit}",
+                allowed="a shape and a unit from 1 up, and a range",
+            )
+    if not ports.inputs or not ports.outputs or len(set(names)) != len(names):
+        raise ArtifactError("this file is damaged", file="ports.json", found=f"the ports {', '.join(names)}")
 
 
 def _dump(value: Any) -> bytes:

@@ -22,7 +22,11 @@ def read_model(file: Path, limits: FileLimits) -> onnx.ModelProto:
     Raises:
         ModelError: There is no such file, it cannot be read, is no regular file, too large, or no ONNX model.
     """
-    content = read_regular(file, limits.bytes)
+    return parse_model(read_regular(file, limits.bytes), limits)
+
+
+def parse_model(content: bytes, limits: FileLimits) -> onnx.ModelProto:
+    """Parse the content of a model file; see ``read_model``."""
     wire.check(content, limits)
     proto = onnx.ModelProto()
     try:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from ..circuits import find_backend
 from ..given import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
@@ -19,7 +20,7 @@ from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..manifest import packages
 from ..passes.plugins import load_plugin
-from ..program import Program, find_backend
+from ..program import Program
 from .compiler import Compiler
 from .finals import Finals
 from .frontier import Frontier, Point, axes_of, non_dominated
