@@ -205,6 +205,7 @@ def _one(neurons: int, kept: int | None, seed: int, given: argparse.Namespace) -
                 range_margin=MARGIN,
                 seed=seed,
                 check_samples=20,
+                accept_loss=True,
             )
             result = program.run({"input": test.inputs})
             found["pipelines"][name] = {

@@ -138,6 +138,7 @@ def _mode(
         range_mode=mode,  # type: ignore[arg-type]
         range_margin=settings.range_margin,
         seed=settings.seed,
+        accept_loss=True,
         progress=progress,
     )
     seconds = time.perf_counter() - began

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from ..fidelity.samples import label_warnings
 from ..ir.errors import DataError, UserError
 from ..ir.runtime import Arrays
 from ..passes.tokens import nearest
@@ -98,6 +99,13 @@ def resolve(name: str, given: Answers) -> Metric:
             found="no labels" if labels is None else f"labels of dtype {labels.dtype}",
             allowed="integers in the array 'labels' of --data",
             do="add them, or use --metric agreement (with the float model's predictions)",
+        )
+    if name == "accuracy" and (told := label_warnings(given.model, labels)):
+        raise DataError(
+            "the metric accuracy needs the classes of the network",
+            found=told[0],
+            allowed="classes counted from 0 in the array 'labels' of --data",
+            do="write them so, or use --metric agreement (with the float model's predictions)",
         )
     if name in ("r2", "mean-error") and labels is not None:
         _column(given.expected, labels)

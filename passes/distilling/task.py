@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from ...ir import runtime
+from ...ir.errors import DataError
 from ...ir.graph import constant_of
 from ..analysis.classes import kind_of, scores
 from ..base import Context
@@ -79,6 +80,7 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
     kind = options.loss if options.loss != "auto" else kind_of(answers, asked, list(teacher.graph.outputs))
     targets = held_targets = None
     if options.labels and context.labels is not None and kind == "classes":
+        _require_classes(context.labels, answers[0].shape[1])
         eye = np.eye(answers[0].shape[1], dtype=np.float32)
         of_train = eye[context.labels[parts.train].astype(int)]
         mixed = share[:, None] * of_train[first] + (1 - share[:, None]) * of_train[second]
@@ -110,6 +112,22 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
         is_small(given),
         ask,
     )
+
+
+def _require_classes(labels: np.ndarray, count: int) -> None:
+    """Refuse labels that are none of the network's classes: nothing can be trained on them.
+
+    Raises:
+        DataError: A label is no whole number from 0 to ``count`` - 1.
+    """
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= count:
+        raise DataError(
+            "labels that are none of the network's classes cannot be trained on",
+            found=f"{'whole' if labels.dtype.kind in 'iub' else 'other'} numbers from {labels.min():g} to"
+            f" {labels.max():g}",
+            allowed=f"the {count} classes, counted from 0 to {count - 1}",
+            do="write the classes so (subtract 1 where they are counted from 1), or leave out labels=true",
+        )
 
 
 def _weights(model: ir.Model) -> int:
