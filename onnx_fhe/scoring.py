@@ -22,10 +22,8 @@ def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | 
     for array in flat.values():
         if array.shape[1] == 1 and array.dtype.kind in "iub":
             return np.asarray(array[:, 0].astype(np.int64))
-    for name, array in flat.items():
-        # More than one long axis is an image or a sequence: its largest value is no class.
-        if array.shape[1] > 1 and array.dtype.kind == "f" and max(outputs[name].shape[1:]) == array.shape[1]:
-            return np.asarray(array.argmax(axis=1))
+    if name := score_output(outputs):
+        return np.asarray(flat[name].argmax(axis=1))
     for name, array in flat.items():
         if (
             array.shape[1] == 1
@@ -35,6 +33,16 @@ def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | 
         ):
             return np.asarray((array[:, 0] >= 0.5).astype(np.int64))
     return None
+
+
+def score_output(outputs: Arrays) -> str:
+    """The output whose largest value is the class; empty where there is none."""
+    for name, array in outputs.items():
+        shape = array.shape[1:]
+        # More than one long axis is an image or a sequence: its largest value is no class.
+        if len(array) and shape and array.dtype.kind == "f" and max(shape) == int(np.prod(shape)) > 1:
+            return name
+    return ""
 
 
 def _is_probability(model: ir.Model, output: str) -> bool:

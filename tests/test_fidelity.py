@@ -185,6 +185,19 @@ def test_labels_that_show_that_nothing_is_lost_quiet_the_warning_and_others_say_
     assert "10.0 % of the accuracy is lost" in judge(comparison, 200)[0].sentence
 
 
+def test_scores_that_go_another_way_to_the_same_class_are_a_warning():
+    wanted = (6 * np.eye(4)[CLASSES] + 0.5 * RANDOM.standard_normal((200, 4))).astype(np.float32)
+    found = wanted.copy()
+    found[:, 2] = np.where(CLASSES == 2, wanted[:, 2], -wanted[:, 2] - 20)
+    known = {"labels": CLASSES}
+    assert verdict(wanted, wanted, **known) == "good"
+    assert verdict(wanted, found, **known) == "warning"
+    # Nobody knows that these are classes.
+    assert verdict(wanted / 100, found / 100) == "collapse"
+    found[:, 2] = 0
+    assert verdict(wanted, found, **known) == "collapse"
+
+
 def test_the_headline_says_what_a_newcomer_wants_to_know():
     comparison = compare({"y": CLASSES}, {"y": CLASSES}, labels=CLASSES)
     found = fidelity_of(comparison, [], 200, 500, noise=True)

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("optuna")
 
 import onnx_fhe
-from onnx_fhe import cli
-from onnx_fhe.ir.errors import OutputError, UserError
+from onnx_fhe import cli, compiling
+from onnx_fhe.ir.errors import FidelityError, OutputError, UserError
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.ir.save import serialize
 from onnx_fhe.tuning import probing
@@ -117,7 +117,7 @@ def test_every_point_is_made_again_from_its_record_bit_for_bit(small, tuned):
         program = onnx_fhe.compile(
             small["model"], small["calibration"], point.pipeline, "reference",
             p_error=point.p_error, range_mode=point.range_mode, range_margin=point.range_margin,
-            seed=point.seed, check_samples=0,
+            seed=point.seed, check_samples=0, accept_loss=True,
         )  # fmt: skip
         assert hashlib.sha256(serialize(program.integer_model)).hexdigest() == point.sha256
 
@@ -292,7 +292,25 @@ def test_a_journal_is_searched_by_one_process(small, tmp_path):
     assert "another process" in said[0]
 
 
-def test_what_cannot_be_met_is_said_with_the_nearest_point(small):
+@pytest.fixture
+def any_loss(monkeypatch):
+    """A few neurons of a network of random weights are not much of a network; here that is no matter."""
+    monkeypatch.setattr(compiling, "require_faithful", lambda *_, **__: None)
+
+
+def test_a_circuit_that_computes_something_else_is_not_returned(small, monkeypatch):
+    def refuse(found, *, accepted):
+        assert not accepted
+        raise FidelityError("the circuit computes something else", found=found.headline)
+
+    monkeypatch.setattr(compiling, "require_faithful", refuse)
+    found = run(small, trials=2)
+    assert found.program is None
+    assert "computes something else (on 60 calibration samples" in found.frontier.unmet[-1]
+    assert found.frontier.chosen.number == found.frontier.nearest
+
+
+def test_what_cannot_be_met_is_said_with_the_nearest_point(small, any_loss):
     found = run(small, max_latency=1e-6, trials=2)
     assert found.program is None
     assert found.frontier.best is None
@@ -303,7 +321,7 @@ def test_what_cannot_be_met_is_said_with_the_nearest_point(small):
     assert found.frontier.unmet[0].startswith("--max-latency: at most 1e-06 s, found ")
 
 
-def test_latency_alone_gives_the_most_accurate(small):
+def test_latency_alone_gives_the_most_accurate(small, any_loss):
     found = run(small, max_latency=100.0, trials=2).frontier
     assert found.point(found.best).score == max(p.score for p in found.points)
 

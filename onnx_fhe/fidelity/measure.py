@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..ir.runtime import Arrays
 from ..passes.analysis.classes import kind_of, scores
-from ..scoring import predictions
+from ..scoring import predictions, score_output
 from .figures import Classes, OutputFigures
 
 TRIMMED = 0.05
@@ -27,13 +27,18 @@ FAR, MOST_FAR = 1.0, 5
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found on all samples; the fields are those of ``figures.Fidelity``."""
+    """What was found on all samples; the fields are those of ``figures.Fidelity``.
+
+    Attributes:
+        scores: The output that the class is read from as the largest value; empty for no such one.
+    """
 
     outputs: tuple[OutputFigures, ...]
     classes: Classes | None
     median_sample_error: float
     far: tuple[int, ...]
     far_count: int
+    scores: str = ""
 
 
 def compare(
@@ -65,6 +70,7 @@ def compare(
         float(np.median(per_sample)),
         tuple(int(i) for i in far[np.argsort(-per_sample[far], kind="stable")][:MOST_FAR]),
         len(far),
+        score_output(wanted),
     )
 
 

@@ -16,6 +16,8 @@ MOST_LOST = 0.02
 """Accuracy that may be lost without a warning."""
 CHANCE = 0.25
 """Cohen's kappa that counts as near chance, where even two standard errors more do not leave it."""
+ALIKE = 0.8
+"""Cohen's kappa from which on, two standard errors less too, predictions are as they were."""
 ENOUGH, OTHERS = 8, 10
 """Samples that a collapse takes, and for classes those that are not of the most common class."""
 TWENTIETH = 0.05
@@ -46,7 +48,8 @@ def judge(found: Comparison, samples: int) -> list[Finding]:
         found: What was measured.
         samples: On how many.
     """
-    findings = [f for o in found.outputs for f in _of_output(o, samples)]
+    safe = _safe_scores(found, samples)
+    findings = [f for o in found.outputs for f in _of_output(o, samples, safe == o.name)]
     if found.far_count and found.far_count <= TWENTIETH * samples and findings:
         findings.append(Finding("warning", _far(found), -1.0))
     if found.classes is not None:
@@ -86,7 +89,16 @@ def title(output: OutputFigures) -> str:
     return repr(output.name) if output.index is None else f"{output.name!r}[{output.index}]"
 
 
-def _of_output(output: OutputFigures, samples: int) -> Iterator[Finding]:
+def _safe_scores(found: Comparison, samples: int) -> str:
+    """The output of class scores, where what they are for is known to be as it was: the predictions."""
+    classes = found.classes
+    if classes is None or classes.kappa is None or not classes.certain or samples < ENOUGH:
+        return ""
+    sure = classes.others >= OTHERS and classes.kappa - 2 * classes.kappa_error >= ALIKE
+    return found.scores if sure else ""
+
+
+def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Finding]:
     name = title(output)
     if output.same is not None:
         if output.varies and output.constant and samples >= ENOUGH:
@@ -116,12 +128,12 @@ def _of_output(output: OutputFigures, samples: int) -> Iterator[Finding]:
     certain = output.robust_r2 is not None and samples >= ENOUGH
     if measured < COLLAPSED_R2:
         what = "is the same for every sample" if output.constant else "does not follow the network"
-        yield Finding(
-            "collapse" if certain else "warning",
-            f"output {name} {what} in the circuit ({_r2(output)})"
-            + ("" if certain else "; there are too few samples that differ to be certain"),
-            1 - measured,
-        )
+        told = f"output {name} {what} in the circuit ({_r2(output)})"
+        if not certain:
+            told += "; there are too few samples that differ to be certain"
+        elif safe and not output.constant:
+            certain, told = False, f"{told}, but the predictions made of it are the network's"
+        yield Finding("collapse" if certain else "warning", told, 1 - measured)
     elif measured < LEAST_R2:
         yield Finding("warning", f"output {name} follows the network loosely ({_r2(output)})", 1 - measured)
     elif output.r2 is not None and output.r2 < COLLAPSED_R2:
