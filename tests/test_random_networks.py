@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.testing import STEPS, agreement, check_network, checking, random_network
+from onnx_fhe.testing import STEPS, agreement, check_network, checking, ciphertexts, random_network
 from onnx_fhe.testing.agreement import beyond_chance, r_squared
 
 SEEDS = range(60)
@@ -145,3 +145,47 @@ def test_what_is_lost_without_a_word_is_wrong(monkeypatch):
     assert check_network(network, ONE_BIT).category in {"wrong", "refused"}
     monkeypatch.setattr(checking, "warning", lambda _: "collapse")
     assert check_network(network, ONE_BIT).category in {"warned", "refused"}
+
+
+# Every kind of feature and most steps are among them; `benchmarks/soak.py` goes on from there.
+SHORT = range(200, 208)
+
+
+def test_a_short_run_is_never_wrong_in_silence():
+    found = {s: check_network(random_network(s, longest=2), "accurate") for s in SHORT}
+    assert not {s: o for s, o in found.items() if o.category in {"wrong", "defect"}}
+    assert sum(o.category == "good" for o in found.values()) >= len(SHORT) // 2
+
+
+SMALL = (
+    "normalize,quantize{weights=3 activations=4 inputs=4},lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
+)
+
+
+@pytest.mark.encrypted
+def test_a_small_network_from_float_to_ciphertexts():
+    outcome = check_network(random_network(5, longest=1), SMALL, "concrete", encrypted=8)
+    assert outcome.category in {"good", "warned"}, outcome
+    assert outcome.encrypted.samples + outcome.encrypted.overflows == 8
+    assert outcome.encrypted.values == 2 * outcome.encrypted.samples
+
+
+def test_large_circuits_are_spared_the_ciphertexts():
+    assert check_network(random_network(5, longest=1), SMALL, "reference", 8, most=1).encrypted is None
+
+
+@pytest.mark.parametrize("off", [0, 1000])
+def test_what_noise_does_not_explain_is_a_defect(monkeypatch, off):
+    honest = ciphertexts.encrypted
+
+    def lying(*given: object) -> tuple[dict[str, np.ndarray], object]:
+        found, evaluations = honest(*given)
+        return {k: v + off for k, v in found.items()}, evaluations
+
+    monkeypatch.setattr(ciphertexts, "encrypted", lying)
+    outcome = check_network(random_network(5, longest=1), SMALL, "reference", encrypted=8)
+    found = outcome.encrypted
+    assert found.samples > 0
+    assert found.differing == found.far == (found.samples if off else 0)
+    assert (outcome.category == "defect") is bool(off)
+    assert ("samples differ on ciphertexts" in outcome.what) is bool(off)

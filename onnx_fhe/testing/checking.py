@@ -93,6 +93,7 @@ def check_network(
     try:
         program = _compiled(network, pipeline, backend)
         known = _compared(network, program)
+        lost = known.pop("lost")
         told = warning(program)
         if encrypted and (most is None or program.statistics.programmable_bootstraps <= most):
             found = compare_encrypted(program, network.test, encrypted)
@@ -103,7 +104,6 @@ def check_network(
         return outcome("refused", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a find
         return outcome("defect", f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-    lost = known.pop("lost")
     if told:
         return outcome("warned", told, **known)
     return outcome("wrong" if lost else "good", str(lost), **known)

@@ -81,10 +81,8 @@ def largest_of_one(model: ir.Model, node: ir.Node) -> bool:
     dims = shapes.dims_of(value)
     if dims is None or dims != shapes.dims_of(node.outputs[0]) or any(o.uses() for o in node.outputs[1:]):
         return False
-    if not all(isinstance(d, int) for d in dims[1:]):
-        return False
-    shape = (1, *(int(d) for d in dims[1:]))
-    if value is None or np.prod(shape) > MANY:
+    shape = (1, *(d for d in dims[1:] if isinstance(d, int)))
+    if value is None or len(shape) != len(dims) or np.prod(shape) > MANY:
         return False
     # All different, and the other way round: any other element shows in one of the two. Padding never wins.
     rising = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
