@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +23,10 @@ from .fidelity.ciphertexts import Wanted, tried
 from .fidelity.figures import FidelityWarning
 from .fidelity.samples import data_warnings, label_warnings
 from .given import DataLike, as_data, check_error, check_ranges, check_seed
-from .ir.data import Data, calibration_for
+from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import FILE_KEY, SHA_KEY, load
-from .ir.runtime import to_proto
+from .ir.runtime import Arrays, to_proto
 from .ir.tolerance import notes as tolerance_notes
 from .ir.tolerance import tolerated
 from .machine.profile import Profile
@@ -107,19 +108,12 @@ def compile_model(
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
-        data = None if calibration is None else as_data(calibration)
-        shapes = {} if data is None else {k: a.shape for k, a in data.arrays.items()}
-        given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
-        source = _source(model)
-        arrays = None if data is None else calibration_for(given, data)
-        manager = complete(manager, given)
+        given = _read(model, calibration, limits, bind or {})
+        manager = complete(manager, given.model)
         target = find_backend(backend)
-        labels = None if data is None else data.labels
-        unusable = label_warnings(given, labels)
-        told = [*([] if arrays is None else data_warnings(arrays)), *unusable]
     context = Context(
-        calibration=arrays,
-        labels=labels,
+        calibration=given.arrays,
+        labels=given.labels,
         limits=target.limits(),
         seed=seed,
         range_mode=range_mode,
@@ -130,7 +124,7 @@ def compile_model(
     )
     recorder, steps = Recorder(), Steps()
     with timed("passes"):
-        result = manager.run(given, context, [Verify(arrays), recorder, steps, *instruments])
+        result = manager.run(given.model, context, [Verify(given.arrays), recorder, steps, *instruments])
         require_integer(result.model, manager)
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
@@ -138,27 +132,31 @@ def compile_model(
         circuit = target.lower(result.model, options)
     statistics = circuit.statistics()
     notes = [*result.context.notes, *tolerance_notes(result.model), *advice(result.model)]
-    if arrays is not None and check_samples > 0:
+    if given.arrays is not None and check_samples > 0:
         with timed("compare"):
-            notes += compare(result.model, circuit, arrays, check_samples, progress)
-    usable = None if unusable else labels
+            notes += compare(result.model, circuit, given.arrays, check_samples, progress)
     with timed("fidelity"):
-        fidelity, problem = measured_fidelity(
-            given, result.model, circuit, arrays, labels=usable, kept=steps.kept, progress=progress
+        fidelity, lost = measured_fidelity(
+            given.model,
+            result.model,
+            circuit,
+            given.arrays,
+            labels=given.classes,
+            kept=steps.kept,
+            progress=progress,
         )
-    require_faithful(fidelity, accepted=accept_loss)
+    require_faithful(fidelity, given.warnings, accepted=accept_loss)
     with timed("self-test"):
-        test = tried(result.model, circuit, backend, arrays, self_test, p_error, progress, machine)
+        test = tried(result.model, circuit, backend, given.arrays, self_test, p_error, progress, machine)
     with timed("record"):
-        record = recorder.record(_measure(result, p_error, data, usable), bind or {})
-    lost = problem if fidelity is None else list(fidelity.sentences)
-    for text in [*told, *(["; ".join(lost)] if lost else [])]:
+        record = recorder.record(_measure(result, p_error, given), bind or {})
+    for text in [*given.warnings, *(["; ".join(lost)] if lost else [])]:
         warnings.warn(text, FidelityWarning, stacklevel=2)
     manifest = Manifest(
         backend=backend,
-        source=source,
-        inputs=ports(list(given.graph.inputs)),
-        outputs=ports(list(given.graph.outputs)),
+        source=given.source,
+        inputs=ports(list(given.model.graph.inputs)),
+        outputs=ports(list(given.model.graph.outputs)),
         pipeline=manager.to_text(),
         p_error=p_error,
         global_p_error=global_p_error,
@@ -169,7 +167,7 @@ def compile_model(
         seed=seed,
         statistics=statistics,
         notes=tuple(notes),
-        warnings=(*told, *lost),
+        warnings=(*given.warnings, *lost),
         fidelity=fidelity,
         self_test=test,
         record=record,
@@ -178,9 +176,47 @@ def compile_model(
     return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
 
 
-def _measure(
-    result: PipelineResult, p_error: float | None, data: Data | None, labels: np.ndarray | None
-) -> Measurements | None:
+@dataclass(frozen=True)
+class _Given:
+    """What is compiled, and the data for it.
+
+    Attributes:
+        model: As loaded.
+        source: Where it is from.
+        arrays: Calibration data by input name; None without.
+        labels: As they were given; ``classes`` are the same where they are classes of the network.
+        file: Of the data.
+        warnings: What is wrong with data and labels.
+    """
+
+    model: ir.Model
+    source: Source
+    arrays: Arrays | None
+    labels: np.ndarray | None
+    classes: np.ndarray | None
+    file: str
+    warnings: tuple[str, ...]
+
+
+def _read(
+    model: ir.Model | str | os.PathLike[str],
+    calibration: DataLike | None,
+    limits: FileLimits | None,
+    bind: Mapping[str, int],
+) -> _Given:
+    data = None if calibration is None else as_data(calibration)
+    shapes = {} if data is None else {k: a.shape for k, a in data.arrays.items()}
+    given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind, shapes=shapes)
+    source = _source(model)
+    if data is None:
+        return _Given(given, source, None, None, None, "", ())
+    arrays = calibration_for(given, data)
+    wrong = label_warnings(given, data.labels)
+    told = (*data_warnings(arrays), *wrong)
+    return _Given(given, source, arrays, data.labels, None if wrong else data.labels, data.file, told)
+
+
+def _measure(result: PipelineResult, p_error: float | None, given: _Given) -> Measurements | None:
     context = result.context
     if context.calibration is None:
         return None
@@ -189,9 +225,9 @@ def _measure(
         context.calibration,
         source=context.source,
         reduced=context.quantized_from,
-        labels=labels,
+        labels=given.classes,
         p_error=p_error if p_error is not None else context.p_error,
-        file="" if data is None else data.file,
+        file=given.file,
     )
 
 

@@ -299,7 +299,7 @@ def any_loss(monkeypatch):
 
 
 def test_a_circuit_that_computes_something_else_is_not_returned(small, monkeypatch):
-    def refuse(found, *, accepted):
+    def refuse(found, told, *, accepted):
         assert not accepted
         raise FidelityError("the circuit computes something else", found=found.headline)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,16 +35,17 @@ def measured_fidelity(
     kept: Mapping[Step, ir.Model],
     progress: Progress,
 ) -> tuple[Fidelity | None, list[str]]:
-    """``check_circuit``, or why there is nothing to compare."""
+    """``check_circuit``, and what is wrong; or why there is nothing to compare."""
     if data is None:
         return None, ["without calibration data the circuit was not compared with the network; give some"]
     try:
-        return check_circuit(source, model, circuit, data, labels=labels, kept=kept, progress=progress), []
+        fidelity = check_circuit(source, model, circuit, data, labels=labels, kept=kept, progress=progress)
     except ModelError as error:
         found = error.found or error.what
         return None, [
             f"the network as it was given does not run, so the circuit was not compared with it: {found}"
         ]
+    return fidelity, list(fidelity.sentences)
 
 
 def check_circuit(
@@ -122,11 +123,12 @@ def fidelity_of(
     )
 
 
-def require_faithful(found: Fidelity | None, *, accepted: bool) -> None:
+def require_faithful(found: Fidelity | None, told: Sequence[str] = (), *, accepted: bool) -> None:
     """Refuse what has collapsed.
 
     Args:
         found: What was measured, if anything was.
+        told: What is wrong with the data that it was measured on.
         accepted: Whether the user wants it all the same.
 
     Raises:
@@ -138,7 +140,7 @@ def require_faithful(found: Fidelity | None, *, accepted: bool) -> None:
     wrong = [s for s in found.sentences if s != helps]
     raise FidelityError(
         "the circuit computes something else than the network; it was not written",
-        found="; ".join([found.headline, *wrong[:2]]),
+        found="; ".join([found.headline, *wrong[:2], *told]),
         allowed="outputs that follow the network with an R^2 of 0.5 or more, and predictions that are better"
         " than guessing",
         do="; ".join(
