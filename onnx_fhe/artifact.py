@@ -39,6 +39,7 @@ MOST_RATIO = 100
 FREE_BYTES = 64 * 1024**2
 """A small artifact may unpack to this much whatever its ratio."""
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _AGAIN = "copy the file again if it came over a network, or compile the model again"
 
 
@@ -152,6 +153,12 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
         )
     if len(set(names)) != len(names):
         raise ArtifactError("the artifact holds a file twice", found=", ".join(sorted(names)), do=_AGAIN)
+    if odd := next((e for e in entries if e.compress_type not in _METHODS), None):
+        raise ArtifactError(
+            "the artifact is packed in a way that no artifact is",
+            found=f"method {odd.compress_type} of {odd.filename}",
+            do=_AGAIN,
+        )
     total = sum(e.file_size for e in entries)
     allowed = min(MOST_BYTES, FREE_BYTES + MOST_RATIO * size)
     if total > allowed or len(entries) > MOST_FILES:

@@ -183,6 +183,24 @@ def test_a_damaged_manifest_is_refused(content, written, text):
     assert error.found
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, 99])
+def test_other_ways_of_packing_are_refused(content, written, method):
+    path = written(content)
+    whole = bytearray(path.read_bytes())
+    # In the local header and in the directory, as a damaged or hostile file has it.
+    for place in (8, whole.rindex(b"PK\x01\x02") + 10):
+        whole[place : place + 2] = method.to_bytes(2, "little")
+    path.write_bytes(whole)
+    assert refused(path).what
+
+
+def test_parts_that_changed_places_are_refused(content, written):
+    swapped = {**content, artifact.PROLOGUE: content[artifact.EPILOGUE]}
+    swapped[artifact.EPILOGUE] = content[artifact.PROLOGUE]
+    assert "not what its manifest says" in refused(written(swapped)).what
+    assert "client's part" in refused(written(rehashed(swapped))).what
+
+
 def test_a_zip_bomb_is_refused_unopened(content, written, monkeypatch):
     monkeypatch.setattr(artifact, "FREE_BYTES", 10**5)
     path = written({**content, "server/bomb": bytes(10**7)})
