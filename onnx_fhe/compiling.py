@@ -32,7 +32,7 @@ from .ir.tolerance import tolerated
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .passes.analysis.advice import advice
-from .passes.base import Context
+from .passes.base import AUTO, Context, Margin
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
 from .passes.presets import DEFAULT
@@ -55,7 +55,7 @@ def compile_model(
     p_error: float | None = None,
     global_p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
-    range_margin: float = 0.2,
+    range_margin: Margin = AUTO,
     seed: int = 0,
     check_samples: int = 200,
     accept_loss: bool = False,
@@ -83,7 +83,8 @@ def compile_model(
             ``global_p_error`` is given.
         global_p_error: Tolerated error of the whole circuit.
         range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound``.
-        range_margin: Share of an observed range that is added on each side.
+        range_margin: Share of an observed range that is added on each side; ``auto``: what the tails of the
+            calibration data ask for.
         seed: Seeds every random choice of passes; keys and encryption never use it.
         check_samples: Compare circuit and integer model on this many calibration samples (fewer where it
             takes long).

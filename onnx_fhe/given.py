@@ -11,6 +11,7 @@ import numpy as np
 
 from .ir.data import LABELS, Data, read_npz
 from .ir.errors import UserError
+from .passes.base import AUTO, Margin
 
 DataLike = Data | Mapping[str, Any] | np.ndarray | str | os.PathLike[str]
 """An .npz file, what ``load_data`` returned, arrays by input name, or one array for a single input."""
@@ -47,16 +48,19 @@ def check_error(name: str, value: float | None) -> None:
         )
 
 
-def check_ranges(mode: str, margin: float) -> None:
+def check_ranges(mode: str, margin: Margin) -> None:
     """Refuse a range mode or margin that there is not.
 
     Raises:
-        UserError: It is none of ``RANGE_MODES``, or the margin is negative or not finite.
+        UserError: It is none of ``RANGE_MODES``; or the margin is negative, not finite or another word than
+            ``auto``.
     """
     if mode not in RANGE_MODES:
         raise UserError("there is no such range mode", found=mode, allowed=" or ".join(RANGE_MODES))
-    if not (math.isfinite(margin) and margin >= 0):
-        raise UserError("the range margin does not make sense", found=f"{margin:g}", allowed="0 or more")
+    if margin != AUTO and (isinstance(margin, str) or not (math.isfinite(margin) and margin >= 0)):
+        raise UserError(
+            "the range margin does not make sense", found=f"{margin}", allowed=f"0 or more, or {AUTO}"
+        )
 
 
 def check_seed(seed: int) -> None:

@@ -18,6 +18,7 @@ from .fidelity.figures import Fidelity, SelfTest
 from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
 from .ir.graph import int_of
+from .passes.base import Margin
 from .record import RECORD, Record
 
 FORMAT = 1
@@ -86,7 +87,7 @@ class Manifest:
     security_level: int
     rounding: Rounding
     range_mode: Literal["observed", "sound"]
-    range_margin: float
+    range_margin: Margin
     seed: int
     statistics: CircuitStatistics
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..ir import annotations as notes
 from ..ir import dialect
 from ..ir.level import Level
-from .analysis import ranges
+from .analysis import ranges, tails
 from .analysis.islands import after_encrypt, is_integer
 from .base import Context, Pass, option
 
@@ -40,7 +40,7 @@ class AnalyzeRanges(Pass):
             o for n in model.graph if n in encrypted and _is_kept(n) for o in n.outputs if is_integer(o)
         ]
         before = [dict(v.metadata_props) for v in values]
-        seen: dict[ir.Value, ranges.Interval] = {}
+        seen: dict[ir.Value, tails.Interval] = {}
         if self.mode == "observed" or (self.mode == "both" and context.calibration is not None):
             seen = ranges.observed(model, context.require_calibration(self.name), values)
         sound = ranges.SoundRanges(model)

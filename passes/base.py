@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .analysis.timing import Timings
 
 Progress = Callable[[str, int, int], None]
+Margin = float | Literal["auto"]
+AUTO: Literal["auto"] = "auto"
+"""The margin of observed ranges where none is given."""
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -36,7 +39,8 @@ class Context:
         limits: What the target takes.
         seed: Seeds every random choice.
         range_mode: Ranges of accumulators: ``observed`` on calibration data with a margin, or ``sound``.
-        range_margin: Share of the observed range added on each side.
+        range_margin: Share of the observed range added on each side; ``auto`` for what the tails of the
+            calibration data ask for.
         p_error: Tolerated error of one table lookup.
         timings: Of the machine that will compute; None for those that came with onnx-fhe.
         source: The float model as imported.
@@ -51,7 +55,7 @@ class Context:
     limits: TargetLimits = TargetLimits()
     seed: int = 0
     range_mode: Literal["observed", "sound"] = "observed"
-    range_margin: float = 0.2
+    range_margin: Margin = AUTO
     p_error: float = 1e-5
     timings: Timings | None = None
     source: ir.Model | None = None

@@ -11,11 +11,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..ir import dialect
 from ..ir.level import Level
 from .analysis import islands, ranges
+from .analysis.tails import TARGET, Extremes, Interval, distinct
 from .base import Context, Pass
 from .lowering.build import Builder
 from .lowering.outputs import declare_output
 from .lowering.pairs import build_pairs
-from .lowering.tables import build_table
+from .lowering.tables import build_table, varying_axes
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,28 @@ class FuseTlu(Pass):
         decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
         if not found and not decrypts:
             return False
-        seen: dict[ir.Value, ranges.Interval] = {}
+        places = {i.output: (i.source, tuple(varying_axes(i))) for i in found if i.second is None}
+        raw = {d: (v, (1,)) for d in decrypts if (v := d.inputs[0]) is not None}
+        seen: dict[ranges.Place, Extremes] = {}
         if context.range_mode == "observed":
-            wanted = [i.source for i in found] + [d.inputs[0] for d in decrypts]
             data = context.require_calibration(self.name)
-            seen = ranges.observed(model, data, list(dict.fromkeys(v for v in wanted if v is not None)))
+            data = {k: a[distinct(data)] for k, a in data.items()}
+            seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw.values()])))
+        target = TARGET / max(1, len(places) + len(raw))
+        free = bool(seen) and context.range_margin == "auto"
         sound = ranges.SoundRanges(model)
         build = Builder(model)
         before = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
 
-        def declared(value: ir.Value) -> ranges.Interval:
+        def declared(place: ranges.Place) -> Interval:
             """What the circuit promises to hold: never more than can happen."""
-            return ranges.declare(sound.of(value), seen.get(value), context.range_margin)
+            return ranges.declare(sound.of(place[0]), seen.get(place), context.range_margin, target)
 
         made: list[tuple[ir.Value, ir.Value]] = []
         for index, island in enumerate(found):
             build.at(island.nodes[-1])
             if island.second is None:
-                output = build_table(model, island, declared(island.source), build)
+                output = build_table(model, island, declared(places[island.output]), build, free)
             else:  # quantized tensors: what they can be at all is what they declare
                 bounds = sound.of(island.source), sound.of(island.second)
                 output = build_pairs(model, island, *bounds, build)
@@ -72,6 +77,8 @@ class FuseTlu(Pass):
             ir.convenience.replace_all_uses_with(old, new)
         RemoveUnusedNodesPass()(model)
         for node in decrypts:
-            declare_output(build, node, declared(node.inputs[0]))  # type: ignore[arg-type]
+            source = node.inputs[0]
+            assert source is not None
+            declare_output(build, node, declared((source, (1,))), sound.of(source) if free else None)
         after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
         return bool(found) or before != after

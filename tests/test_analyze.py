@@ -16,7 +16,8 @@ from onnx_fhe.ir import annotations as notes
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.ranges import SoundRanges, declare, lookup_bounds, with_margin
+from onnx_fhe.passes.analysis.ranges import SoundRanges, declare, lookup_bounds
+from onnx_fhe.passes.analysis.tails import Extremes, widened
 from onnx_fhe.passes.analyze_bit_widths import AnalyzeBitWidths, table_width
 from onnx_fhe.passes.analyze_ranges import AnalyzeRanges
 
@@ -130,12 +131,13 @@ def test_bounds_are_only_asked_of_integers():
     st.integers(-1000, 1000), st.integers(0, 1000), st.floats(0, 2), st.integers(0, 500), st.integers(0, 500)
 )
 def test_declared_ranges(low, span, margin, below, above):
-    seen = np.array([[low]]), np.array([[low + span]])
+    samples = Extremes(np.array([[low], [low]]), np.array([[low], [low + span]]))
+    seen = samples.range
     sound = seen[0] - below, seen[1] + above
-    found = declare(sound, seen, margin)
+    found = declare(sound, samples, margin)
     assert sound[0] <= found[0] <= seen[0]
     assert seen[1] <= found[1] <= sound[1]
-    wide = with_margin(*seen, margin)
+    wide = widened(samples, margin, 1e-3)
     assert wide[1] - seen[1] >= margin * span
     assert wide[1] - seen[1] < margin * span + 1.5
     assert (wide[1] - seen[1] >= 1) == (margin > 0)

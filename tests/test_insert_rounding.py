@@ -209,16 +209,16 @@ def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
 
 def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
     """A few close decisions are lost in the variance of the outputs."""
-    few = rounded(integer, "bits=auto tolerance=0.15")
+    few = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     monkeypatch.setattr(raising, "kind_of", lambda *_: "classes")
     monkeypatch.setattr(raising, "CHANGED", 0.002)
-    more = rounded(integer, "bits=auto tolerance=0.15")
+    more = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     assert error(more, integer) < error(few, integer)
     assert sum(table_width(n).table_bits for n in lookups(few)) < sum(
         table_width(n).table_bits for n in lookups(more)
     )
     monkeypatch.setattr(raising, "AFFORDABLE", 0.0)
-    dear = rounded(integer, "bits=auto tolerance=0.15")
+    dear = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     assert [table_width(n).table_bits for n in lookups(dear)] == [
         table_width(n).table_bits for n in lookups(few)
     ]

@@ -13,6 +13,7 @@ import typer
 
 from . import output, watch
 from .options import (
+    DEFAULT_MARGIN,
     Backend,
     Bind,
     Calibration,
@@ -58,7 +59,7 @@ def compile_(
         typer.Option("--global-p-error", metavar="F", help="Tolerated error of the whole circuit."),
     ] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
-    range_margin: Margin = 0.2,
+    range_margin: Margin = DEFAULT_MARGIN,
     backend: Backend = "concrete",
     accept_loss: Annotated[
         bool,

@@ -10,6 +10,7 @@ import typer
 from . import output, watch
 from .options import (
     CALIBRATION_HELP,
+    DEFAULT_MARGIN,
     Bind,
     Json,
     Limits,
@@ -74,7 +75,7 @@ def opt(
         ),
     ] = False,
     range_mode: RangeModes = RangeMode.OBSERVED,
-    range_margin: Margin = 0.2,
+    range_margin: Margin = DEFAULT_MARGIN,
     seed: Seed = 0,
     bind: Bind = None,
     limits: Limits = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,8 +64,22 @@ RangeModes = Annotated[
         help="Ranges of accumulators: observed on the calibration data, or sound (no input can overflow).",
     ),
 ]
+DEFAULT_MARGIN = "auto"
+
+
+def _margin(text: str) -> float | str:
+    return text if text == DEFAULT_MARGIN else float(text)
+
+
 Margin = Annotated[
-    float, typer.Option("--range-margin", metavar="F", help="Share of an observed range added on each side.")
+    Any,
+    typer.Option(
+        "--range-margin",
+        metavar="F",
+        parser=_margin,
+        help="Share of an observed range added on each side; auto: what the tails of the calibration data ask"
+        " for, so that about 1 in 2,000 samples overflows.",
+    ),
 ]
 Machine = Annotated[
     Path | None,

@@ -103,7 +103,7 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
     wanted = (
         f"{manifest.global_p_error:g} for the whole circuit" if manifest.global_p_error is not None else ""
     )
-    margin = f", margin {manifest.range_margin:g}" if manifest.range_mode == "observed" else ""
+    margin = f", margin {manifest.range_margin}" if manifest.range_mode == "observed" else ""
     output.facts(
         [
             ("bootstraps", f"{found.programmable_bootstraps} for one sample"),

@@ -12,6 +12,7 @@ import typer
 
 from . import frontier, output, watch
 from .options import (
+    DEFAULT_MARGIN,
     Backend,
     Bind,
     Calibration,
@@ -147,7 +148,7 @@ def tune_(
         ),
     ] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
-    range_margin: Margin = 0.2,
+    range_margin: Margin = DEFAULT_MARGIN,
     machine: Machine = None,
     backend: Backend = "concrete",
     page: Annotated[

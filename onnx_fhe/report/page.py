@@ -162,7 +162,7 @@ def command(manifest: Manifest) -> str:
         parts += ["--p-error", f"{manifest.p_error:g}"]
     if manifest.global_p_error is not None:
         parts += ["--global-p-error", f"{manifest.global_p_error:g}"]
-    parts += ["--range-mode", manifest.range_mode, "--range-margin", f"{manifest.range_margin:g}"]
+    parts += ["--range-mode", manifest.range_mode, "--range-margin", f"{manifest.range_margin}"]
     parts += ["--seed", str(manifest.seed), "--backend", manifest.backend]
     for axis, size in (record.bind if record is not None else {}).items():
         parts += ["--bind", f"{axis}={size}"]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from ..ir.errors import ArtifactError
+from ..passes.base import Margin
 from .goal import Goal
 
 FORMAT = 1
@@ -82,7 +83,7 @@ class Point:
     p_error: float
     seed: int
     range_mode: Literal["observed", "sound"]
-    range_margin: float
+    range_margin: Margin
     score: float
     score_error: float | None
     seconds: float

@@ -19,6 +19,7 @@ from ..ir.load import FILE_KEY
 from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..manifest import packages
+from ..passes.base import AUTO, Margin
 from ..passes.plugins import load_plugin
 from ..program import Program
 from .compiler import Compiler
@@ -80,7 +81,7 @@ def tune(
     confidence: float = CONFIDENCE,
     p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
-    range_margin: float = 0.2,
+    range_margin: Margin = AUTO,
     backend: str = "concrete",
     machine: str | os.PathLike[str] | None = None,
     seed: int = 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,10 +10,12 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
+from .tails import TARGET, Extremes, Interval, widened
 
-Interval = tuple[np.ndarray, np.ndarray]
 _MOST_RUN = 2**26
 """Elements of all tensors that are observed at once."""
+NEAR = 1.1
+"""Sound bounds that are at most so many times as wide as declared ones cost next to nothing."""
 
 
 class SoundRanges:
@@ -189,15 +191,8 @@ def observed(
     model: ir.Model, data: Mapping[str, np.ndarray], values: Sequence[ir.Value]
 ) -> dict[ir.Value, Interval]:
     """Smallest and largest value of every element of ``values`` on ``data``, shaped as one sample."""
-    if not values:
-        return {}
-    session = runtime.Session(model, [str(v.name) for v in values])
-    total = len(next(iter(data.values())))
     found: dict[ir.Value, Interval] = {}
-    size = sum(int(np.prod(_sample_shape(v))) for v in values if v.shape is not None)
-    step = max(1, min(256, _MOST_RUN // max(1, size)))
-    for start in range(0, total, step):
-        result = session.run_batched({k: a[start : start + step] for k, a in data.items()})
+    for result in _results(model, data, values):
         for value in values:
             array = result[str(value.name)]
             low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
@@ -207,12 +202,36 @@ def observed(
     return found
 
 
-def with_margin(low: np.ndarray, high: np.ndarray, margin: float) -> Interval:
-    """Widen observed bounds by a share of their width on each side (at least one)."""
-    extra = np.ceil((high - low) * margin)
-    if margin > 0:
-        extra = np.maximum(extra, 1.0)
-    return low - extra, high + extra
+Place = tuple[ir.Value, tuple[int, ...]]
+"""A tensor, and the axes along which its channels lie."""
+
+
+def extremes(
+    model: ir.Model, data: Mapping[str, np.ndarray], places: Sequence[Place]
+) -> dict[Place, Extremes]:
+    """Smallest and largest value of every sample of ``data`` in every channel of ``places``."""
+    parts: dict[Place, list[Extremes]] = {p: [] for p in places}
+    for result in _results(model, data, list(dict.fromkeys(v for v, _ in places))):
+        for (value, axes), found in parts.items():
+            found.append(Extremes.of(result[str(value.name)], axes))
+    return {
+        p: Extremes(np.concatenate([f.low for f in found]), np.concatenate([f.high for f in found]))
+        for p, found in parts.items()
+    }
+
+
+def _results(
+    model: ir.Model, data: Mapping[str, np.ndarray], values: Sequence[ir.Value]
+) -> Iterator[dict[str, np.ndarray]]:
+    """What ``values`` hold, for some samples after the other."""
+    if not values:
+        return
+    session = runtime.Session(model, [str(v.name) for v in values])
+    total = len(next(iter(data.values())))
+    size = sum(int(np.prod(_sample_shape(v))) for v in values if v.shape is not None)
+    step = max(1, min(256, _MOST_RUN // max(1, size)))
+    for start in range(0, total, step):
+        yield session.run_batched({k: a[start : start + step] for k, a in data.items()})
 
 
 def over_axes(interval: Interval, keep: Sequence[int]) -> Interval:
@@ -222,16 +241,26 @@ def over_axes(interval: Interval, keep: Sequence[int]) -> Interval:
     return low.min(axis=gone), high.max(axis=gone)
 
 
-def declare(sound: Interval, seen: Interval | None, margin: float) -> Interval:
+def declare(sound: Interval, seen: Extremes | None, margin: float | str, target: float = TARGET) -> Interval:
     """The bounds that a circuit promises: observed ones with a margin, never more than can happen.
 
     Args:
-        sound: What can happen at all.
+        sound: What can happen at all, shaped as one sample.
         seen: What was observed; None for the sound bounds.
-        margin: Share of the observed width that is added on each side.
+        margin, target: As for ``tails.widened``. With ``auto``, channels whose sound bounds are hardly wider
+            take those.
+
+    Returns:
+        Bounds of the channels of ``seen``, shaped as one sample.
     """
     if seen is None:
         return sound
-    low, high = with_margin(*seen, margin)
-    low = np.clip(low, sound[0], sound[1])
-    return low, np.clip(high, low, sound[1])
+    gone = tuple(i for i, n in enumerate(seen.low.shape) if i and n == 1)
+    least, most = sound[0].min(axis=gone, keepdims=True), sound[1].max(axis=gone, keepdims=True)
+    low, high = widened(seen, margin, target)
+    low = np.clip(low, least, most)
+    high = np.clip(high, low, most)
+    if isinstance(margin, str):
+        near = most - least <= NEAR * (high - low)
+        low, high = np.where(near, least, low), np.where(near, most, high)
+    return low, high

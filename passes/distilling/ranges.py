@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..analysis.tails import TARGET, Extremes, widened
 from ..base import Context
 from ..rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
 from ..rounding.lattice import width_for
@@ -28,6 +29,7 @@ class Ranges:
 
     def __init__(self, student: Student, data: list[torch.Tensor], context: Context) -> None:
         self.student, self.data, self.margin = student, data, context.range_margin
+        self.target = TARGET / (len(student.tables) + 1)
 
     @torch.no_grad()
     def refresh(self, keep: bool = False) -> None:
@@ -54,10 +56,9 @@ class Ranges:
         lattice = table.lattice
         accumulator = ((z - self.student.shift(table)) / self.student.unit(table)).numpy()
         axis = lattice.axis
-        columns = np.moveaxis(accumulator, axis, -1).reshape(-1, accumulator.shape[axis])
-        low, high = columns.min(axis=0).astype(np.float64), columns.max(axis=0).astype(np.float64)
-        extra = np.maximum((high - low) * self.margin, 1.0 if table.linear is not None else 0.0)
-        low, high = low - extra, high + extra
+        seen = Extremes.of(accumulator.astype(np.float64), [axis % accumulator.ndim])
+        whole = table.linear is not None
+        low, high = (a.reshape(-1) for a in widened(seen, self.margin, self.target, whole))
         shape = [-1 if i == axis else 1 for i in range(accumulator.ndim)]
         points = 2**lattice.bits
         if lattice.ratio.ndim:

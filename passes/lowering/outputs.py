@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import is_dialect
-from ..analysis.ranges import Interval, SoundRanges
+from ..analysis.ranges import SoundRanges
+from ..analysis.tails import Interval
 from .build import Builder
 
 
@@ -42,23 +43,39 @@ def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
     return restored
 
 
-def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval) -> None:
+def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval, free: Interval | None = None) -> None:
     """Declare the range of a raw output, shifted by channel to start at 0 where that saves a bit.
 
     A signed range takes the bits of its larger side twice; shifted, it takes those of its width, and
     channels with different centres come to lie on each other.
+
+    Args:
+        build: Inserts nodes.
+        decrypt: The node.
+        bounds: Of what it reads.
+        free: Declare all that the bits of the range can hold, but no more than these bounds.
     """
     source = decrypt.inputs[0]
     assert source is not None
     low, high = np.floor(bounds[0]), np.ceil(bounds[1])
     gone = tuple(i for i in range(low.ndim) if i != 1)
     low, high = low.min(axis=gone, keepdims=True), high.max(axis=gone, keepdims=True)
-    if _bits(0, float((high - low).max())) < _bits(float(low.min()), float(high.max())):
+    narrow = _bits(0, float((high - low).max()))
+    if narrow < _bits(float(low.min()), float(high.max())):
+        if free is not None:  # each channel in the middle of what its bits can hold
+            low = low - np.floor((2**narrow - 1 - (high - low)) / 2)
+            free = free[0] - low, free[1] - low
         build.at(decrypt)
         decrypt.replace_input_with(0, build.shifted(source, -low, f"{decrypt.name}_offset"))
         restore(build, decrypt, low)
         low, high = np.zeros_like(low), high - low
-    declare_range(decrypt, float(low.min()), float(high.max()))
+    least, most = float(low.min()), float(high.max())
+    if free is not None:
+        bits = _bits(least, most)
+        ends = (0, 2**bits - 1) if least >= 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        least = min(least, max(ends[0], float(free[0].min())))
+        most = max(most, min(ends[1], float(free[1].max())))
+    declare_range(decrypt, least, most)
 
 
 def _bits(low: float, high: float) -> int:

@@ -9,7 +9,7 @@ from ...ir import runtime
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
 from ..analysis.islands import Island
-from ..analysis.ranges import Interval
+from ..analysis.tails import Interval
 from .build import Builder
 from .tables import varying_axes, without_spread
 from .views import rank_of

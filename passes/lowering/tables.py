@@ -12,7 +12,8 @@ from ...ir.errors import LimitError, UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.level import QUANTIZERS
 from ..analysis.islands import Island
-from ..analysis.ranges import Interval, over_axes
+from ..analysis.ranges import over_axes
+from ..analysis.tails import Interval
 from .build import Builder
 from .views import rank_of
 
@@ -54,7 +55,9 @@ def varying_axes(island: Island) -> list[int]:
     return sorted(axes)
 
 
-def build_table(model: ir.Model, island: Island, bounds: Interval, build: Builder) -> ir.Value:
+def build_table(
+    model: ir.Model, island: Island, bounds: Interval, build: Builder, free: bool = False
+) -> ir.Value:
     """Insert the TableLookup of an island; returns its output.
 
     Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around
@@ -63,8 +66,10 @@ def build_table(model: ir.Model, island: Island, bounds: Interval, build: Builde
     Args:
         model: The model.
         island: What becomes a table.
-        bounds: Declared bounds of the source, for each element.
+        bounds: Declared bounds of the source, for each element or channel.
         build: Inserts nodes.
+        free: Let a table have as many entries as its bits can tell apart: they cost nothing, and what comes
+            beyond the bounds still fits.
     """
     axes = varying_axes(island)
     low, high = over_axes(bounds, axes)
@@ -84,6 +89,8 @@ def build_table(model: ir.Model, island: Island, bounds: Interval, build: Builde
             allowed=f"{COARSE_CELLS} values in all",
             do="use fewer bits for weights and activations, or prune",
         )
+    if free and 1 < size <= FEWEST_ENTRIES:
+        size = 1 << (size - 1).bit_length()
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
     first = low - np.floor((size - 1 - (high - low) / step) / 2) * step
     if len(axes) > 1:  # merged channels run over all elements

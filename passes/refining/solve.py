@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of
-from ..analysis.ranges import Interval
+from ..analysis.tails import Interval
 from ..quantizing.graph import initializer
 from .reading import Problem
 from .smooth import interpolated, isotonic

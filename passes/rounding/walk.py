@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,8 @@ from ...ir.errors import LimitError
 from ...ir.graph import constant_of, is_dialect, variable_inputs
 from ..analysis.environment import Environment
 from ..analysis.noise import noise_steps
-from ..analysis.ranges import Interval, SoundRanges, declare, over_axes
+from ..analysis.ranges import SoundRanges, declare, over_axes
+from ..analysis.tails import TARGET, Extremes, Interval, distinct
 from ..base import Context
 from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
@@ -61,6 +62,9 @@ class Walk:
         self.plain = plain or Plain.of(model, data)
         self.rounded = Environment(model, data)
         self.modified = False
+        self._samples, self._distinct = len(next(iter(data.values()))), distinct(data)
+        declares = sum(is_dialect(n, "Decrypt") for n in model.graph) + len(settings)
+        self._target = TARGET / max(1, declares)
         channels = sum(
             len(a) for t, s in settings.items() if s.bits and (a := constant_of(t.inputs[2])) is not None
         )
@@ -113,13 +117,17 @@ class Walk:
             if found is not None:
                 self._bounds.update(dict.fromkeys(node.outputs, found))
 
-    def _declared(self, value: ir.Value) -> Interval:
-        """Bounds that the circuit promises for an accumulator behind rounded layers."""
+    def _declared(self, value: ir.Value, axes: Sequence[int]) -> Interval:
+        """Bounds that the circuit promises for an accumulator behind rounded layers.
+
+        Its channels lie along ``axes``.
+        """
         seen = None
         if self.context.range_mode == "observed":
-            array = self.rounded[value]
-            seen = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
-        return declare(self.sound.of(value), seen, self.context.range_margin)
+            seen = Extremes.of(self.rounded[value], axes)
+            if len(seen.low) == self._samples:
+                seen = seen.take(self._distinct)
+        return declare(self.sound.of(value), seen, self.context.range_margin, self._target)
 
     def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
@@ -132,7 +140,7 @@ class Walk:
         assert starts is not None
         axis = table.attributes.get_int("axis", 1) or 1
         keep = [axis] if len(entries) > 1 else []
-        low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source), keep))
+        low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source, keep), keep))
         step = table.attributes.get_int("step", 1) or 1
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
@@ -198,7 +206,7 @@ class Walk:
         shift = np.rint(
             (self.plain.raw[str(decrypt.name)] - self.rounded[source]).mean(axis=gone, keepdims=True)
         )
-        low, high = self._declared(source)
+        low, high = self._declared(source, [1])
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
         name, step = str(decrypt.name), 2**width.removed
