@@ -11,7 +11,7 @@ import numpy as np
 
 from .ir.data import LABELS, Data, read_npz
 from .ir.errors import UserError
-from .passes.base import AUTO, Margin
+from .passes.base import AUTO
 
 DataLike = Data | Mapping[str, Any] | np.ndarray | str | os.PathLike[str]
 """An .npz file, what ``load_data`` returned, arrays by input name, or one array for a single input."""
@@ -48,7 +48,7 @@ def check_error(name: str, value: float | None) -> None:
         )
 
 
-def check_ranges(mode: str, margin: Margin) -> None:
+def check_ranges(mode: str, margin: float | str) -> None:
     """Refuse a range mode or margin that there is not.
 
     Raises:

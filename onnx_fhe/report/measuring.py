@@ -17,7 +17,8 @@ from ..ir.runtime import Arrays
 from ..ir.tolerance import recorded
 from ..passes.analysis.divergence import output_error
 from ..passes.analysis.noise import NoisyModel
-from ..passes.analysis.ranges import Interval, observed
+from ..passes.analysis.ranges import observed
+from ..passes.analysis.tails import Interval
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
 

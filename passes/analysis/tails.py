@@ -21,8 +21,8 @@ Interval = tuple[np.ndarray, np.ndarray]
 TARGET = 1 / 2000
 """Share of the samples in which any accumulator of a circuit may be expected to leave its range: half of one
 in a thousand, for an estimate from a few hundred samples is good to within a factor of two or so."""
-FEWEST = 8
-"""Samples from which on there is a tail to look at."""
+FEWEST, TAIL = 16, 8
+"""Samples from which on there is a tail to look at, and that it has at least."""
 LEAST, MOST = 0.15, 1.0
 """Shares of the width that a margin has at least, for new data is never quite like the old, and at most, for
 past that a table would have no resolution left."""
@@ -75,9 +75,11 @@ class Tail:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Tail:
-        """Fit the tails of at least two numbers."""
+        """Fit the tails of at least two numbers; minus infinity is what cannot happen, and has none."""
+        if not np.isfinite(values).all():
+            return cls(values, ())
         ordered = np.sort(values)[::-1]
-        counts = {min(max(FEWEST, round(len(values) * s)), len(values) - 1) for s in SHARES}
+        counts = {min(max(TAIL, round(len(values) * s)), len(values) - 1) for s in SHARES}
         return cls(
             ordered,
             tuple(

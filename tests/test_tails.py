@@ -1,0 +1,127 @@
+"""Margins by extreme values: what they hold of new samples, with tails of every kind, of few samples too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_fhe.passes.analysis.ranges import NEAR, declare
+from onnx_fhe.passes.analysis.tails import FEWEST, LEAST, MOST, Extremes, Tail, distinct, excesses, widened
+
+RATE = 1 / 2000
+CHANNELS = 30
+DRAWS = {
+    "bounded": lambda r, n: r.uniform(-1, 1, (n, CHANNELS)),
+    "normal": lambda r, n: r.normal(size=(n, CHANNELS)),
+    "two groups": lambda r, n: r.normal(size=(n, CHANNELS)) + 8 * (r.random((n, CHANNELS)) < 0.1),
+    "one tail": lambda r, n: r.exponential(size=(n, CHANNELS)),
+    "both tails": lambda r, n: r.laplace(size=(n, CHANNELS)),
+    "scales": lambda r, n: r.normal(size=(n, CHANNELS)) * np.logspace(-1, 3, CHANNELS),
+}
+
+
+def drawn(kind: str, samples: int, seed: int) -> Extremes:
+    values = np.rint(100 * DRAWS[kind](np.random.default_rng(seed), samples))
+    return Extremes(values, values)
+
+
+def leaving(new: Extremes, bounds: tuple[np.ndarray, np.ndarray]) -> float:
+    return float(((new.low < bounds[0]) | (new.high > bounds[1])).any(axis=1).mean())
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.parametrize(("samples", "most"), [(20, 0.4), (100, 16 * RATE), (500, 3 * RATE)])
+def test_new_samples_stay_inside(kind, samples, most):
+    """Fewer samples know less about tails, most of all where one in ten is unlike the others."""
+    rates, before = [], []
+    for seed in range(5):
+        seen, new = drawn(kind, samples, seed), drawn(kind, 4000, 100 + seed)
+        rates.append(leaving(new, widened(seen, "auto", RATE)))
+        before.append(leaving(new, seen.range))
+    assert np.mean(rates) <= most
+    assert np.mean(rates) < 0.5 * np.mean(before)
+
+
+def test_bounded_values_get_less_than_those_with_tails():
+    shares = {}
+    for kind in ("bounded", "normal", "both tails"):
+        seen = drawn(kind, 500, 0)
+        (low, high), (_, most) = seen.range, widened(seen, "auto", RATE)
+        shares[kind] = float(((most - high) / (high - low)).mean())
+    assert LEAST <= shares["bounded"] < 1.1 * LEAST
+    assert shares["normal"] < shares["both tails"] <= MOST + 0.01
+
+
+def test_a_heavy_tail_in_one_channel_widens_that_channel_most():
+    values = np.rint(100 * np.random.default_rng(0).normal(size=(500, 10)))
+    values[:, 3] = np.rint(np.exp(np.random.default_rng(1).normal(size=500) * 1.5) * 50)
+    seen = Extremes(values, values)
+    (low, high), (_, most) = seen.range, widened(seen, "auto", RATE)
+    share = ((most - high) / (high - low))[0]
+    assert share[3] == share.max() > 2 * np.median(share)
+
+
+@pytest.mark.parametrize("samples", [1, 2, FEWEST - 1, FEWEST, 20])
+def test_few_samples_get_wide_margins(samples):
+    seen, new = drawn("normal", samples, 0), drawn("normal", 4000, 1)
+    low, high = seen.range
+    least, most = widened(seen, "auto", RATE)
+    assert np.all(least < low)
+    assert np.all(most > high)
+    if samples >= FEWEST:
+        assert leaving(new, (least, most)) < 0.05 < leaving(new, seen.range)
+    else:
+        assert np.all(high - least >= high - low + 100)
+
+
+@given(st.integers(1, 40), st.integers(0, 3), st.integers(0, 10**6))
+def test_any_samples_at_all(samples, spread, seed):
+    """Constants, ties and single samples have bounds too, around what was seen and inside what can happen."""
+    values = np.random.default_rng(seed).integers(-spread, spread + 1, (samples, 4)).astype(np.float32)
+    seen = Extremes(values, values)
+    low, high = widened(seen, "auto", RATE)
+    assert np.all(low <= seen.range[0] - 1)
+    assert np.all(high >= seen.range[1] + 1)
+    assert np.all(high - low <= (1 + 2 * MOST) * 2 * spread + 4)
+    sound = np.full((1, 4), -4.0), np.full((1, 4), 4.0)
+    least, most = declare(sound, seen, "auto")
+    assert np.all(
+        (sound[0] <= least) & (least <= seen.range[0]) & (seen.range[1] <= most) & (most <= sound[1])
+    )
+
+
+def test_sound_bounds_are_taken_where_they_are_near():
+    seen = drawn("bounded", 200, 0)
+    low, high = widened(seen, "auto", RATE)
+    near, far = (high - low) * (NEAR - 1) / 2 - 1, (high - low)
+    for extra, taken in ((near, True), (far, False)):
+        found = declare((low - extra, high + extra), seen, "auto", RATE)
+        assert np.array_equal(found[0], low - extra if taken else low)
+        assert np.array_equal(found[1], high + extra if taken else high)
+
+
+def test_what_was_expected_of_declared_bounds_comes_about():
+    """Whatever the margin: the share of new samples that leave is the expected one, to within a factor."""
+    for kind in ("normal", "both tails", "scales"):
+        expected, found = [], []
+        for seed in range(8):
+            seen, new = drawn(kind, 500, seed), drawn(kind, 4000, 100 + seed)
+            low, high = widened(seen, 0.05, RATE)
+            spare = seen.range[0] - low, high - seen.range[1]
+            expected.append(Tail.of(excesses(seen, spare)).rate(0.0))
+            found.append(leaving(new, (low, high)))
+        assert 0.5 < np.mean(expected) / np.mean(found) < 2.5, kind
+
+
+def test_bounds_that_nothing_can_leave_are_not_expected_to_be_left():
+    seen = drawn("normal", 200, 0)
+    never = np.full((1, CHANNELS), np.inf)
+    assert Tail.of(excesses(seen, (never, never))).rate(0.0) == 0
+
+
+def test_repeated_samples_are_one():
+    rows = np.random.default_rng(0).normal(size=(10, 3))
+    data = {"a": np.concatenate([rows, rows[:4]]), "b": np.zeros((14, 1))}
+    assert distinct(data).tolist() == list(range(10))
