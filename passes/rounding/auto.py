@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FEWEST, MOST, WIDEST = 2, 6, 8
 """Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
 ORDINARY, LOST = 0.2, 2.0
-"""Margin of the ranges that bits are searched with, and how many times as much the real ones may lose."""
+"""Margin of the ranges that bits are searched with; how many times as much the real ones may lose."""
 LARGE = 2**34
 """Multiplications on the calibration data's way through a network, past which trying every setting takes too
 long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers (of
@@ -54,8 +54,8 @@ def choose(
         tolerance: Mean squared error over the variance of the outputs: what is wanted, and what will do where
             that takes tables wider than is comfortable.
         context: For progress and notes, and the margin of ranges.
-        narrow: Where the margin is ``auto``: search as if ranges had an ordinary one. What comes beyond that is
-            rare, and no reason to make every bootstrap dearer, unless the wide ranges lose far more.
+        narrow: Where the margin is ``auto``: search as if ranges had an ordinary one. What comes beyond it is
+            rare, and no reason to make every bootstrap dearer, unless the real ranges lose far more.
 
     Returns:
         A setting for each of ``tables``.
@@ -65,6 +65,7 @@ def choose(
     large = few < total or len(tables) > TABLES
     if large:
         data = {name: array[:few] for name, array in data.items()}
+    if large and narrow:
         context.notes.append(
             f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
             f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
