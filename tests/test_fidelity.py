@@ -12,7 +12,7 @@ import pytest
 import onnx_fhe
 from onnx_fhe.fidelity import samples as sampled
 from onnx_fhe.fidelity.causes import steps_of
-from onnx_fhe.fidelity.check import fidelity_of, require_faithful
+from onnx_fhe.fidelity.check import check_circuit, fidelity_of, require_faithful
 from onnx_fhe.fidelity.figures import FidelityWarning
 from onnx_fhe.fidelity.measure import compare
 from onnx_fhe.fidelity.verdict import judge, worst
@@ -256,6 +256,15 @@ def test_compile_measures_and_the_artifact_remembers(network, tmp_path):
     assert min(o.robust_r2 for o in found.outputs) > 0.9
     program.save(tmp_path / "a.fhe")
     assert onnx_fhe.Program.load(tmp_path / "a.fhe").manifest.fidelity == found
+
+
+def test_samples_that_simulation_has_no_time_for_come_from_the_noise_model(network):
+    path, data = network
+    program = onnx_fhe.compile(path, data, PIPELINE, "reference")
+    found = check_circuit(load(path), program.integer_model, program.circuit, data, seconds=0.0)
+    assert (found.samples, found.simulated) == (120, 4)
+    assert found.verdict == "good"
+    assert program.manifest.fidelity.simulated == 120
 
 
 def test_a_manifest_from_before_still_loads(network):

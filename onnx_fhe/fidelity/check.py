@@ -15,6 +15,7 @@ from ..clipping import Prologue
 from ..ir.errors import FidelityError, ModelError
 from ..ir.partition import Parts, partition
 from ..ir.runtime import Arrays, Session
+from ..passes.analysis.noise import NoisyModel
 from .causes import steps_of
 from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
 from .measure import Comparison, compare
@@ -22,7 +23,9 @@ from .verdict import Finding, judge, worst
 from .words import advice, headline, sentences
 
 SECONDS, MOST = 8.0, 500
-"""Simulation stops after this long, or after so many samples."""
+"""Simulation stops after this long; samples past so many are not compared."""
+P_ERROR = 1e-5
+"""Of a lookup, where the circuit does not say."""
 
 
 def measured_fidelity(
@@ -68,7 +71,7 @@ def check_circuit(
         data: Calibration data by input name, samples on axis 0.
         labels: (samples) classes, where known.
         kept: The network after steps on the way, to find out which of them lost most.
-        seconds: Of simulating; as many samples as that allows are compared.
+        seconds: Of simulating; the noise model stands in for the circuit on the samples after that.
         progress: Called with (what, done, total).
     """
     given = len(next(iter(data.values())))
@@ -76,14 +79,18 @@ def check_circuit(
     parts = partition(model)
     values: Arrays = Prologue(parts).run(part)[0]
     decrypted = _simulated(circuit, values, seconds, progress)
-    samples = len(next(iter(decrypted.values())))
-    part = {k: v[:samples] for k, v in part.items()}
+    simulated = len(next(iter(decrypted.values())))
+    mine = _finished(parts, decrypted, {k: v[:simulated] for k, v in part.items()})
+    samples = len(next(iter(part.values())))
+    if simulated < samples:
+        mine = _filled(mine, model, {k: v[simulated:] for k, v in part.items()}, circuit.statistics().p_error)
     wanted = Session(source).run_batched(part)
-    found = compare(
-        wanted, _finished(parts, decrypted, part), model, None if labels is None else labels[:samples]
-    )
+    found = compare(wanted, mine, model, None if labels is None else labels[:samples])
     findings = judge(found, samples)
-    fidelity = fidelity_of(found, findings, samples, given, noise=not isinstance(circuit, ReferenceCircuit))
+    fidelity = replace(
+        fidelity_of(found, findings, samples, given, noise=not isinstance(circuit, ReferenceCircuit)),
+        simulated=simulated,
+    )
     if not findings:
         return fidelity
     overflows = count_overflows(parts.server, {k: v[:samples] for k, v in values.items()}).samples
@@ -162,6 +169,15 @@ def _simulated(circuit: Circuit, values: Arrays, seconds: float, progress: Progr
         size = min(2 * size, int(done * max(seconds - spent, 0) / max(spent, 1e-9)))
     progress("compare with the network", total, total)
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def _filled(
+    simulated: Arrays, model: ir.Model, rest: Mapping[str, np.ndarray], p_error: float | None
+) -> Arrays:
+    """Outputs of all samples, in order: what there was no time for comes from the noise model."""
+    noisy = NoisyModel(model, p_error or P_ERROR).run(rest)
+    pairs = zip(simulated.items(), noisy.values(), strict=True)
+    return {name: np.concatenate([first, more]) for (name, first), more in pairs}
 
 
 def _finished(parts: Parts, decrypted: Arrays, data: Mapping[str, np.ndarray]) -> Arrays:

@@ -102,7 +102,9 @@ class Fidelity:
     Attributes:
         samples: Samples that were compared, of ``given``.
         given: How many there were.
-        noise: Whether the errors of encryption were simulated by the circuit.
+        simulated: Of them, those that the circuit simulated itself; for the others there was no time, and the
+            noise model drew the errors of encryption.
+        noise: Whether the circuit's simulation has such errors.
         outputs: One for each column of each output, up to ``MOST_OUTPUTS``.
         left_out: Columns past that.
         worst: The one that is followed least; None where nothing varies.
@@ -133,6 +135,7 @@ class Fidelity:
     sentences: tuple[str, ...] = ()
     cause: Step = ""
     steps: tuple[StepFigures, ...] = ()
+    simulated: int = 0
 
 
 @dataclass(frozen=True)
