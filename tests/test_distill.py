@@ -183,6 +183,16 @@ def test_only_calibration_data_is_read(tmp_path, monkeypatch):
     assert not [f for f in opened if f.endswith((".npz", ".npy", ".onnx"))]
 
 
+@pytest.mark.parametrize("wrong", [1, -1, 0.5])
+def test_labels_that_are_no_classes_are_refused(wrong):
+    from onnx_fhe.passes.distilling.task import _require_classes
+
+    labels = np.arange(9) % 3
+    _require_classes(labels, 3)
+    with pytest.raises(DataError, match="none of the network's classes"):
+        _require_classes(labels + wrong, 3)
+
+
 def test_labels_are_used_only_when_asked_for(tmp_path):
     teacher, data = network(tmp_path), inputs()
     labels = np.random.default_rng(0).integers(0, 3, len(data))

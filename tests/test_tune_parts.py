@@ -199,6 +199,8 @@ def test_standard_error_is_of_the_difference():
         ("acuracy", [0, 1], UserError, "did you mean accuracy"),
         ("accuracy", None, DataError, "no labels"),
         ("accuracy", [0.5, 1.0], DataError, "float64"),
+        ("accuracy", [0, -1], DataError, "none of the network's classes"),
+        ("accuracy", [5, 1000], DataError, "check that the labels are those of this network"),
         ("r2", [0, 1], DataError, "2 numbers"),
         ("no_such_module:f", [0, 1], UserError, "ModuleNotFoundError"),
         ("math:no_such_function", [0, 1], UserError, "no_such_function"),
