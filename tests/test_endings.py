@@ -68,6 +68,19 @@ def test_without_standard_error_the_status_is_the_same() -> None:
         assert subprocess.run(f"{command} {redirection}", shell=True).returncode == 1
 
 
+def test_a_fault_after_concrete_has_run_is_one(tmp_path: Path, zoo) -> None:
+    """Its runtime ends a process with 0 whatever happened, and takes a closed pipe for a crash."""
+    model, data = written(zoo.mlp(), tmp_path, zoo)
+    out = str(tmp_path / "o.fhe")
+    assert ended(["compile", str(model), "--calibration", str(data), "-o", out]).returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = ended(["run", out, "--data", str(data), "--mode", "simulate", "--limit", "1"], stdout=writing)
+    os.close(writing)
+    assert found.returncode == 1
+    assert "standard output cannot be written" in message(found)
+
+
 # Memory
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -91,9 +94,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             traceback.print_exc()
         status = _report(error, debug)
+    except SystemExit as ended:
+        if arguments is not None:
+            raise
+        status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else FAULT
     else:
         status = 0
+    if arguments is None:
+        _exit(status)
     sys.exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process with this status: when Concrete's runtime has run, it would end it with 0."""
+    with contextlib.suppress(Exception):
+        if f"{__name__.partition('.')[0]}.backends.concrete" in sys.modules:
+            from ..backends.concrete.scratch import keep_exit_status
+
+            keep_exit_status()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
 
 
 def _report(error: Exception, debug: bool) -> int:

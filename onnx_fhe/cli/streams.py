@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
@@ -38,6 +40,9 @@ class _Guarded:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
+        # Concrete's runtime takes the signal for a crash of its own, and dumps its settings.
+        if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         try:
             yield
         except OSError as error:

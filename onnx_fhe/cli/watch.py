@@ -141,23 +141,30 @@ def fork() -> None:
         _page = page
         scratch.use(folder)
         return
-    status = _wait(child, watched, page)
+    status, asked = _wait(child, watched, page)
     scratch.remove(folder)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if os.WIFEXITED(status):
         # Not sys.exit: this process has nothing to clean up, and its buffers are empty.
         os._exit(os.WEXITSTATUS(status))
-    os._exit(_ended(os.WTERMSIG(status), page))
+    # Concrete's runtime takes signals for itself, and ends with others.
+    os._exit(_ended(asked or os.WTERMSIG(status), page))
 
 
-def _wait(child: int, watched: set[signal.Signals], page: mmap.mmap) -> int:
-    """Wait for the child, pass signals on, and end it when it goes past what it may take; its status."""
+def _wait(child: int, watched: set[signal.Signals], page: mmap.mmap) -> tuple[int, int]:
+    """Wait for the child, pass signals on, and end it when it goes past what it may take.
+
+    Returns:
+        Its status, and the last signal that asked it to end; 0 for none.
+    """
+    asked = 0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status
+            return status, asked
         found = signal.sigtimedwait(watched, _TICK)
         if found is not None and found.si_signo != signal.SIGCHLD:
+            asked = found.si_signo
             # Ctrl-C comes from the kernel, to the child too; another process sends to this one only.
             if found.si_pid or found.si_signo != signal.SIGINT:
                 os.kill(child, found.si_signo)
