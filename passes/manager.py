@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.level import Level, level_of
+from .analysis import outliers
 from .base import Context, Pass
 from .importing.detect import is_foreign
 from .instruments import Instrument
@@ -102,8 +103,9 @@ class PassManager(FunctionalPass):
 
         Args:
             model: The model; it is not changed, unless ``in_place``.
-            context: What the passes may know. Where it has no ``source`` and ``model`` is of the float level,
-                ``source`` becomes a clone of ``model``.
+            context: What the passes may know; cells of its calibration data that lie far from all others are
+                clipped first (``analysis.outliers``). Where it has no ``source`` and ``model`` is of the
+                float level, ``source`` becomes a clone of ``model``.
             instruments: Watch this run, inside those of the manager.
             in_place: Edit ``model`` itself: it is no longer needed as it is.
 
@@ -114,6 +116,9 @@ class PassManager(FunctionalPass):
         context = context or Context()
         if context.source is None and (level_of(model) is Level.FLOAT or is_foreign(model)):
             context = dataclasses.replace(context, source=model.clone())
+        if context.calibration is not None:
+            known = outliers.clipped(context.calibration, model, context.notes)
+            context = dataclasses.replace(context, calibration=known)
         watching = (*self.instruments, *instruments)
         model = model if in_place else model.clone()
         for instrument in watching:

@@ -117,19 +117,23 @@ class FakeWeight(nn.Module):
 
 
 class Factors(nn.Module):
-    """Positive factors, learned by their logarithms: they differ by orders of magnitude.
+    """Factors, learned by their logarithms: they differ by orders of magnitude. Those that are 0 stay 0.
 
     Args:
-        values: Any shape.
+        values: Any shape, none negative.
     """
+
+    used: torch.Tensor
 
     def __init__(self, values: np.ndarray) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(np.log(values), dtype=torch.float32))
+        used = values > 0
+        self.log_scale = nn.Parameter(torch.tensor(np.log(np.where(used, values, 1)), dtype=torch.float32))
+        self.register_buffer("used", torch.tensor(used.astype(np.float32)), persistent=False)
 
     def forward(self) -> torch.Tensor:
         """The factors."""
-        return self.log_scale.exp()
+        return self.log_scale.exp() * self.used
 
 
 class FakeActivation(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from ...ir.errors import LimitError
 from ...ir.graph import constant_of
 from ..analysis.linear import linear_of
-from ..quantizing.scales import Units
+from ..quantizing.units import Units
 from .quantizers import Budget, FakeWeight
 from .reading import weight_nodes
 from .student import Student

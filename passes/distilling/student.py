@@ -130,7 +130,7 @@ class Student(nn.Module):
             node.op_type == "Mul"
             and "QuantizeLinear" in read
             and array.dtype == np.float32
-            and bool((array > 0).all())
+            and bool((array >= 0).all() and array.any())
         )
 
     @staticmethod

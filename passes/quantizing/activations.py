@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,35 +16,66 @@ HARDLY = 1e-4
 """A share of a scale that makes as good as nothing of any integer."""
 WIDEST = 8
 """Bits for which the stored integers leave no room to shift them."""
+NARROW = 0.5
+"""A channel gets an offset where its values fill less than this share of their range with 0 in it."""
 MANY = 2**20
 """Rows from which on some may be chosen twice, as shuffling all takes long."""
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """An affine quantizer: integers ``clip(round(x / scale) + zero_point, 0, 2^bits - 1)``.
+    """An affine quantizer: integers ``clip(round((x - offset) / scale) + zero_point, 0, 2^bits - 1)``.
 
     Attributes:
-        scale: (1) for the whole tensor or (channels).
-        zero_point: The integer that stands for 0; where it is none of them, 0 is not among the values.
+        scale: (1) for the whole tensor or (channels); 0 for a channel that is always taken for its offset.
+        zero_point: The integer that stands for ``offset``; where it is none of them, that is not among the
+            values.
         bits: Width.
-        absorbed: Whether the weights that follow take the scale, so that the quantized tensor has scale 1.
+        absorbed: Whether the weights that follow take the scale, and the bias behind them the offset, so that
+            the quantized tensor has scale 1 and no offset.
+        offset: As ``scale``; None for 0 everywhere.
+        shape: To which scales and offsets are reshaped so that they broadcast with the tensor; None for
+            channels on axis 1.
     """
 
     scale: np.ndarray
     zero_point: int
     bits: int
     absorbed: bool = False
+    offset: np.ndarray | None = None
+    shape: Sequence[int] | None = None
 
     @property
     def top(self) -> int:
         """Largest integer."""
         return (1 << self.bits) - 1
 
+    @property
+    def inverse(self) -> np.ndarray:
+        """What values are multiplied with: one over the scale."""
+        return np.where(self.scale > 0, 1.0 / np.where(self.scale > 0, self.scale, 1.0), 0.0)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """The offsets, 0 where there are none."""
+        return np.zeros_like(self.scale) if self.offset is None else self.offset
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """What ``values`` (rows, channels) become after quantizing and dequantizing."""
-        codes = np.clip(np.rint(values / self.scale) + self.zero_point, 0, self.top)
-        return np.asarray((codes - self.zero_point) * self.scale)
+        steps = np.rint((values - self.offsets) * self.inverse)
+        codes = np.clip(steps + self.zero_point, 0, self.top)
+        return np.asarray((codes - self.zero_point) * self.scale + self.offsets)
+
+    def with_scale(self, scale: np.ndarray) -> Quantizer:
+        """Other scales; offsets move so that the middle of what is not clipped stays where it is."""
+        if self.offset is None:
+            return replace(self, scale=scale)
+        moved = self.offset + (self.top / 2 - self.zero_point) * (self.scale - scale)
+        return replace(self, scale=scale, offset=np.where(self.offset == 0, 0.0, moved))
+
+    def along(self, array: np.ndarray, rank: int) -> np.ndarray:
+        """Scales or offsets, shaped to broadcast with the tensor, of that rank."""
+        return array.reshape(self.shape or [1, -1] + [1] * (rank - 2))
 
 
 def fit_quantizer(
@@ -80,15 +112,57 @@ def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Q
         clips: Whether a scale may be smaller than it was, so that more values are clipped.
     """
     columns = values if len(quantizer.scale) > 1 else values.reshape(-1, 1)
-    sample = _sample(columns)
-    exponent = np.log2(quantizer.scale)
-    coarse = Quantizer(2.0 ** np.ceil(exponent - 1e-9), quantizer.zero_point, quantizer.bits)
+    sample = some_rows(columns)
+    used = quantizer.scale > 0
+    exponent = np.log2(np.where(used, quantizer.scale, 1.0))
+    coarse = quantizer.with_scale(np.where(used, 2.0 ** np.ceil(exponent - 1e-9), 0.0))
     if not clips:
         return coarse
-    fine = Quantizer(2.0 ** np.floor(exponent + 1e-9), quantizer.zero_point, quantizer.bits)
+    fine = quantizer.with_scale(np.where(used, 2.0 ** np.floor(exponent + 1e-9), 0.0))
     errors = [((q.apply(sample) - sample) ** 2).mean(axis=0) for q in (coarse, fine)]
-    scale = np.where(errors[1] < errors[0], fine.scale, coarse.scale)
-    return Quantizer(scale, quantizer.zero_point, quantizer.bits)
+    return quantizer.with_scale(np.where(errors[1] < errors[0], fine.scale, coarse.scale))
+
+
+def with_offsets(quantizer: Quantizer, values: np.ndarray, method: str) -> Quantizer:
+    """The quantizer with an offset for each channel that so loses far less: values that stay far from 0.
+
+    Args:
+        quantizer: A scale for each channel.
+        values: (rows, channels), those that it was fitted to.
+        method: As for ``fit_quantizer``; ranges are clipped with ``mse`` only.
+    """
+    low, high = (a.astype(np.float64) for a in (values.min(axis=0), values.max(axis=0)))
+    far = high - low < NARROW * (np.maximum(high, 0.0) - np.minimum(low, 0.0))
+    if not far.any():
+        return quantizer
+    sample = some_rows(values)[:, far]
+    spread = high[far] - low[far]
+    known = quantizer.with_scale(np.broadcast_to(quantizer.scale, low.shape)[far])
+    best = squared_error(known, sample) * NARROW**2
+    scale, offset = known.scale.copy(), np.zeros_like(known.scale)
+    for share in SHRINK if method == "mse" else (1.0,):
+        for anchor in (0.0, 0.5, 1.0):
+            tried = grid(low[far] + anchor * (1 - share) * spread, share * spread, quantizer)
+            now = squared_error(tried, sample)
+            better = (now < best) & (spread > 0)
+            best = np.where(better, now, best)
+            scale, offset = np.where(better, tried.scale, scale), np.where(better, tried.offsets, offset)
+    # A channel that never varies is its offset; the scale that it keeps is a usual one.
+    offset = np.where(spread == 0, low[far], offset)
+    scales, offsets = np.broadcast_to(quantizer.scale, low.shape).copy(), np.zeros_like(low)
+    scales[far], offsets[far] = scale, offset
+    return replace(quantizer, scale=scales, offset=offsets) if np.any(offsets) else quantizer
+
+
+def grid(low: np.ndarray, spread: np.ndarray, like: Quantizer) -> Quantizer:
+    """The quantizer whose integers run over [low, low + spread] of each channel."""
+    scale = spread / like.top
+    return replace(like, scale=scale, offset=low + like.zero_point * scale)
+
+
+def squared_error(quantizer: Quantizer, sample: np.ndarray) -> np.ndarray:
+    """Mean squared error of each channel of ``sample`` (rows, channels)."""
+    return np.asarray(((quantizer.apply(sample) - sample) ** 2).mean(axis=0))
 
 
 def _spanning(low: np.ndarray, high: np.ndarray, bits: int) -> Quantizer:
@@ -136,7 +210,7 @@ def _least_squares(
     columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, shifts: bool
 ) -> Quantizer:
     top = 2**bits - 1
-    sample = _sample(columns)
+    sample = some_rows(columns)
     best: tuple[float, Quantizer] | None = None
     # Whole numbers (indices, conditions, pixels as they come) stay what they are, where they fit.
     counts = np.array_equal(columns, np.rint(columns))
@@ -156,7 +230,7 @@ def _least_squares(
     return best[1]
 
 
-def _sample(columns: np.ndarray) -> np.ndarray:
+def some_rows(columns: np.ndarray) -> np.ndarray:
     """Some rows, in double precision."""
     # A seeded choice, not a stride: a stride meets the same pixels again and again.
     random, total = np.random.default_rng(0), len(columns)

@@ -39,7 +39,7 @@ def node(op: str, inputs: list[ir.Value], like: ir.Value, name: str, **attribute
 def insert_quantizer(
     model: ir.Model, value: ir.Value, quantizer: Quantizer, readers: list[ir.Node]
 ) -> list[ir.Node]:
-    """[Mul ->] QuantizeLinear -> [Clip ->] DequantizeLinear behind ``value``, for ``readers`` only.
+    """[Sub ->] [Mul ->] QuantizeLinear -> [Clip ->] DequantizeLinear behind ``value``, for ``readers`` only.
 
     Returns:
         The new nodes, in order.
@@ -49,7 +49,12 @@ def insert_quantizer(
     current, scale = value, np.float32(quantizer.scale[0])
     if quantizer.absorbed:
         rank = len(value.shape) if value.shape is not None else 2
-        inverse = (1.0 / quantizer.scale).astype(np.float32).reshape([1, -1] + [1] * (rank - 2))
+        if quantizer.offset is not None:
+            offset = quantizer.along(quantizer.offset, rank).astype(np.float32)
+            constant = initializer(model, f"{name}_offset", offset)
+            nodes.append(node("Sub", [current, constant], value, f"{name}_from_offset"))
+            current = nodes[-1].outputs[0]
+        inverse = quantizer.along(quantizer.inverse, rank).astype(np.float32)
         nodes.append(
             node("Mul", [current, initializer(model, f"{name}_unit", inverse)], value, f"{name}_to_unit")
         )

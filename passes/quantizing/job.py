@@ -18,13 +18,15 @@ from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import Kind, Regions
 from ..base import Context
 from . import graph as edit
-from . import scales, weights
-from .activations import Quantizer, fit_quantizer, to_powers_of_two
+from . import offsets, scales, weights
+from .activations import Quantizer, fit_quantizer, to_powers_of_two, with_offsets
 from .bits import common_bits, is_fresh
+from .client import ClientInputs
 from .observe import observe
 from .rounder import Rounder
 from .solvers import adapt
 from .survivors import survivors
+from .units import Units
 
 if TYPE_CHECKING:
     from ..quantize import Quantize
@@ -42,6 +44,8 @@ class Job:
     float_values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     quantizers: dict[ir.Value, Quantizer] = field(default_factory=dict)
     beside: set[ir.Value] = field(default_factory=set)
+    added: dict[ir.Node, np.ndarray] = field(default_factory=dict)
+    """What offsets of what a layer reads add to its bias."""
 
     def run(self) -> None:
         """Quantize the model in place."""
@@ -51,10 +55,14 @@ class Job:
         for index, group in enumerate(groups):
             self._fit(group)
             self.context.progress("choose activation scales", index + 1, len(groups))
+        for value in self.regions.inputs:
+            ClientInputs(self.options, self.regions, self.float_values, self.context.notes).tell(
+                value, self.quantizers[value]
+            )
         layers = {n.outputs[0] for n in self.regions.server if linear_of(n)}
         self.float_values = {v: a for v, a in self.float_values.items() if v in layers}
         env = Environment(self.model, self.data)
-        units = scales.Units()
+        units = Units()
         for value, quantizer in self.quantizers.items():
             tensor = self.regions.tensors.get(value)
             if not quantizer.absorbed and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
@@ -123,7 +131,7 @@ class Job:
         known = array[~wrong] if not wrong.all() else np.zeros(1)
         return np.nan_to_num(array, nan=0.0, posinf=float(known.max()), neginf=float(known.min()))
 
-    def _snap(self, node: ir.Node, units: scales.Units) -> None:
+    def _snap(self, node: ir.Node, units: Units) -> None:
         """Bring constants that a node puts between encrypted elements onto their grid."""
         if node.op_type not in FILLS or not may_move(node):
             return
@@ -136,6 +144,10 @@ class Job:
 
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""
+        if len(group) == 1 and self._is_plain_input(group[0]):
+            client = ClientInputs(self.options, self.regions, self.float_values, self.context.notes)
+            self.quantizers[group[0]] = client.fit(group[0], beside=group[0] in self.beside)
+            return
         absorbed = len(group) == 1 and self._absorbs(group[0])
         seen = dict.fromkeys(s for v in group for s in survivors(v, self.regions, absorbed))
         arrays = [self.float_values[v] for v in seen]
@@ -150,14 +162,33 @@ class Job:
         )
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
+            if self._takes_offsets(group[0]):
+                quantizer = with_offsets(quantizer, columns, self.options.calibration)
         if self.options.scales == "power-of-two":
             quantizer = to_powers_of_two(quantizer, columns, self.options.calibration == "mse")
         self.quantizers |= dict.fromkeys(group, quantizer)
 
+    def _is_plain_input(self, value: ir.Value) -> bool:
+        """Whether the client encrypts a tensor, and no operator on several encrypted elements reads it."""
+        return value not in self.regions.tensors and value not in self.regions.operands
+
+    def _takes_offsets(self, value: ir.Value) -> bool:
+        """Whether offsets of a tensor of the encrypted part vanish in the biases of all that reads it."""
+        if value in self.regions.operands:
+            return False
+        direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
+        found = scales.absorbers(value, set(self.regions.server), direct) or []
+        layers = [(linear_of(reader), path) for reader, path in found]
+        shape = scales.channels_of(value)
+        return all(x is not None and offsets.vanishes(x, path, value, shape) for x, path in layers)
+
     def _absorbs(self, value: ir.Value) -> bool:
         """Whether the scale of ``value`` may go into the weights that follow."""
-        known = self.options.per_neuron and value in self.regions.tensors
-        return known and self._absorbers(value) is not None
+        if self._is_plain_input(value):
+            return scales.features_of(value, set(self.regions.server)) is not None
+        if value not in self.regions.tensors:
+            return False
+        return self.options.per_neuron and self._absorbers(value) is not None
 
     def _absorbers(self, value: ir.Value) -> object:
         """Layers whose weights take a scale for each channel of ``value``, or None."""
@@ -166,7 +197,7 @@ class Job:
             return None
         return scales.absorbers(value, set(self.regions.server), direct)
 
-    def _insert(self, value: ir.Value, env: Environment, units: scales.Units) -> None:
+    def _insert(self, value: ir.Value, env: Environment, units: Units) -> None:
         """Put the quantizer behind ``value`` and let later layers see what it does."""
         quantizer = self.quantizers[value]
         server = set(self.regions.server)
@@ -178,7 +209,8 @@ class Job:
             readers = list(value.consumers())
         if quantizer.absorbed:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
-            scales.absorb(value, server, quantizer.scale, direct)
+            self._add_offsets(value, quantizer, direct)
+            scales.absorb(value, server, quantizer.scale, direct, quantizer.shape)
         nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
         if value in self.regions.results and value.is_graph_output():
             self._leave(value, nodes[-1].outputs[0])
@@ -187,6 +219,18 @@ class Job:
         units.set(nodes[-1].outputs[0], 1.0 if quantizer.absorbed else float(quantizer.scale[0]))
         low, high = -quantizer.zero_point, quantizer.top - quantizer.zero_point
         units.bound(nodes[-1].outputs[0], min(0, low), max(0, high))  # where a convolution pads, there is 0
+
+    def _add_offsets(self, value: ir.Value, quantizer: Quantizer, direct: bool) -> None:
+        """Remember what the offsets of a tensor come to in the layers that read it."""
+        if quantizer.offset is None:
+            return
+        offset = quantizer.along(quantizer.offset, len(value.shape or []))
+        found = scales.absorbers(value, set(self.regions.server), direct, quantizer.shape) or []
+        for reader, path in found:
+            linear = linear_of(reader)
+            assert linear is not None
+            bias = offsets.bias_of(linear, path, value, offset)
+            self.added[reader] = self.added.get(reader, 0.0) + bias
 
     def _leave(self, value: ir.Value, quantized: ir.Value) -> None:
         """Let the quantized form of an output be the output."""
@@ -197,7 +241,7 @@ class Job:
             if output is value:
                 outputs[index] = quantized
 
-    def _linear(self, linear: Linear, env: Environment, units: scales.Units) -> ir.Value:
+    def _linear(self, linear: Linear, env: Environment, units: Units) -> ir.Value:
         """Quantize the weights of one layer and refit its gain and offset; returns what the layer gives."""
         options, node = self.options, linear.node
         linear = linear_of(node) or linear  # scales may have been absorbed since
@@ -231,7 +275,12 @@ class Job:
         )
         scale, offset = quantized.scale, None
         if options.refit:
-            scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=free)
+            scale, offset = weights.refit(
+                accumulators, targets, quantized.scale, gain=free, step=units.of(node.inputs[0])
+            )
+        elif (bias := self.added.get(node)) is not None:
+            old = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+            offset = bias if old is None else bias + old.reshape(-1)
         added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
         biased = edit.set_bias(self.model, linear, offset) if offset is not None else []
         result = biased[0].outputs[0] if biased else node.outputs[0]

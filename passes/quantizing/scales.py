@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import runtime
-from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
+from ...ir.graph import MAXIMA
 from ...ir.movement import CANDIDATES
 from ..analysis.linear import Linear, linear_of
-from ..analysis.regions import JOINS
-from ..analysis.scaling import carried, carried_all
+from ..analysis.scaling import carried
 from .weights import candidate_scales
 
 PASSED = CANDIDATES | {"GlobalAveragePool", "AveragePool"} | (MAXIMA - {"Max", "Min"})
@@ -18,7 +18,7 @@ PASSED = CANDIDATES | {"GlobalAveragePool", "AveragePool"} | (MAXIMA - {"Max", "
 
 
 def absorbers(
-    value: ir.Value, server: set[ir.Node], direct: bool = False
+    value: ir.Value, server: set[ir.Node], direct: bool = False, shape: Sequence[int] | None = None
 ) -> list[tuple[ir.Node, list[ir.Node]]] | None:
     """The linear layers that read ``value``, each with the layout operators between.
 
@@ -28,6 +28,7 @@ def absorbers(
         value: The tensor that is quantized.
         server: The encrypted nodes.
         direct: Only linear layers that read ``value`` itself get it quantized (it is an accumulator).
+        shape: Of the scales, broadcastable with one sample of ``value``; by default a scale for each channel.
     """
     found: list[tuple[ir.Node, list[ir.Node]]] = []
     pending: list[tuple[ir.Value, list[ir.Node]]] = [(value, [])]
@@ -38,7 +39,7 @@ def absorbers(
         for use in {u.node: u for u in current.uses()}.values():
             reader = use.node
             if linear_of(reader) is not None and use.idx == 0 and reader in server:
-                if not _can_absorb(reader, value, path):
+                if not _can_absorb(reader, value, path, shape):
                     return None
                 found.append((reader, path))
             elif direct:
@@ -50,41 +51,75 @@ def absorbers(
     return found or None
 
 
-def _can_absorb(reader: ir.Node, value: ir.Value, path: list[ir.Node]) -> bool:
+def _can_absorb(
+    reader: ir.Node, value: ir.Value, path: list[ir.Node], shape: Sequence[int] | None = None
+) -> bool:
     """Whether the weights of ``reader`` meet one scale each."""
     data = reader.inputs[0]
     if value.shape is None or len(value.shape) < 2 or data is None or data.shape is None:
         return False
-    if reader.op_type == "MatMul" and len(data.shape) != 2:
-        return False
-    if not path:
-        return True
-    scales = np.random.default_rng(0).uniform(1, 2, int(value.shape[1]))  # type: ignore[arg-type]
-    found = carried(path, value, _along_channels(scales, value))
-    if found is None or reader.op_type != "Conv":
+    if shape is None:
+        if reader.op_type == "MatMul" and len(data.shape) != 2:
+            return False
+        if not path:
+            return True
+        shape = channels_of(value)
+    size = int(np.prod([d for d in shape if d > 0]))
+    found = carried(path, value, np.random.default_rng(0).uniform(1, 2, size).reshape(shape))
+    if found is None or reader.op_type == "Gemm":
         return found is not None
-    # A convolution's weight meets all positions of a channel: they must still have one scale.
-    channels = found.reshape(*found.shape[:2], -1)
-    return bool(np.allclose(channels, channels[:, :, :1], rtol=1e-5, atol=0))
+    # A weight of a convolution meets all positions of a channel, one of a matrix product all rows: they must
+    # still have one scale.
+    axis = 1 if reader.op_type == "Conv" else found.ndim - 1
+    entries = np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)
+    return bool(np.allclose(entries, entries[:, :1], rtol=1e-5, atol=0))
 
 
-def _along_channels(scale: np.ndarray, value: ir.Value) -> np.ndarray:
-    return scale.reshape([1, -1] + [1] * (len(value.shape or []) - 2))
+def _along_channels(value: ir.Value) -> list[int]:
+    return [1, -1] + [1] * (len(value.shape or []) - 2)
 
 
-def absorb(value: ir.Value, server: set[ir.Node], scale: np.ndarray, direct: bool = False) -> None:
+def channels_of(value: ir.Value) -> list[int]:
+    """The shape of scales for each channel: those of axis 1."""
+    dims = list(value.shape or [])
+    return [1, int(dims[1]), *[1] * (len(dims) - 2)]  # type: ignore[arg-type]
+
+
+def features_of(value: ir.Value, server: set[ir.Node]) -> list[int] | None:
+    """The finest scales of ``value`` that the weights behind it take: their shape, None where they take none.
+
+    For each element, for each entry of the last axis (behind which a matrix product stands), or for each
+    channel (a convolution).
+    """
+    dims = [d if isinstance(d, int) else 0 for d in list(value.shape or [])]
+    if len(dims) < 2:
+        return None
+    last = [*[1] * (len(dims) - 1), dims[-1]]
+    for shape in ([1, *dims[1:]], last, [1, dims[1], *[1] * (len(dims) - 2)]):
+        if all(shape) and absorbers(value, server, shape=shape):
+            return shape
+    return None
+
+
+def absorb(
+    value: ir.Value,
+    server: set[ir.Node],
+    scale: np.ndarray,
+    direct: bool = False,
+    shape: Sequence[int] | None = None,
+) -> None:
     """Multiply the weights of every reader by the scale of the input that each weight meets.
 
     Args:
-        value: The tensor that gets a scale for each entry of axis 1.
+        value: The tensor that gets several scales.
         server: The encrypted nodes.
-        scale: (channels).
-        direct: As for ``absorbers``.
+        scale: (channels), or as many as ``shape`` has elements.
+        direct, shape: As for ``absorbers``.
     """
-    for reader, path in absorbers(value, server, direct) or []:
+    for reader, path in absorbers(value, server, direct, shape) or []:
         linear = linear_of(reader)
         assert linear is not None
-        arriving = carried(path, value, _along_channels(scale, value))
+        arriving = carried(path, value, scale.reshape(shape or _along_channels(value)))
         assert arriving is not None
         _scale_weight(linear, arriving)
 
@@ -94,7 +129,7 @@ def _scale_weight(linear: Linear, scale: np.ndarray) -> None:
     if linear.node.op_type == "Gemm":
         scaled = weight * scale.reshape(1, -1)
     elif linear.node.op_type == "MatMul":
-        scaled = weight * scale.reshape(-1, 1)
+        scaled = weight * scale.reshape(-1, len(weight))[0][:, None]
     else:
         channels = scale[0].reshape(scale.shape[1], -1)[:, 0]
         groups = channels.reshape(linear.groups, -1)
@@ -132,8 +167,9 @@ def commensurate(weights: np.ndarray, bits: int, unit: np.ndarray) -> np.ndarray
     Returns:
         (candidates, out): ``unit`` times or divided by a small integer.
     """
-    whole = np.maximum(candidate_scales(weights, bits, "min-max")[0], 1e-12)
+    whole = candidate_scales(weights, bits, "min-max")[0]
     unit = np.broadcast_to(np.abs(unit), whole.shape)
+    whole = np.where(whole > 0, whole, unit)  # a channel without weights takes the other tensor's steps
     # The divisor that comes nearest to the natural scale of each channel, and those around it: finer and
     # coarser.
     natural = unit / whole
@@ -141,130 +177,6 @@ def commensurate(weights: np.ndarray, bits: int, unit: np.ndarray) -> np.ndarray
     for factor in (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0):
         wanted = natural * factor
         divided = unit / np.maximum(1, np.rint(wanted))
-        multiplied = unit * np.maximum(1, np.rint(1 / np.maximum(wanted, 1e-12)))
+        multiplied = unit * np.maximum(1, np.rint(1 / wanted))
         tried.append(np.where(wanted >= 1, divided, multiplied))
     return np.stack(tried)
-
-
-class Units:
-    """What one integer step of each tensor is worth, as far as it is known on the way through the graph."""
-
-    def __init__(self) -> None:
-        self._known: dict[ir.Value, np.ndarray] = {}
-        self._integers: dict[ir.Value, tuple[int, int]] = {}
-
-    def bound(self, value: ir.Value, low: int, high: int) -> None:
-        """Record the smallest and largest integer that a tensor can hold."""
-        self._integers[value] = low, high
-
-    def integers(self, value: ir.Value | None) -> tuple[int, int] | None:
-        """The smallest and largest integer of a tensor, or None where they are not known."""
-        return self._integers.get(value) if value is not None else None
-
-    def _carry(self, node: ir.Node) -> None:
-        """Ranges of integers through layout, average pooling (a sum) and additions."""
-        ranges = [self._integers[v] for v in node.inputs if v in self._integers]
-        data = node.inputs[0]
-        if not ranges:
-            return
-        low, high = ranges[0]
-        if node.op_type in CANDIDATES | MAXIMA:
-            if len(ranges) == len(variable_inputs(node)):
-                self.bound(node.outputs[0], min(0, *(r[0] for r in ranges)), max(0, *(r[1] for r in ranges)))
-        elif node.op_type == "AveragePool":
-            window = int(np.prod(node.attributes.get_ints("kernel_shape", [1])))
-            self.bound(node.outputs[0], min(0, low) * window, max(0, high) * window)
-        elif node.op_type == "GlobalAveragePool" and data is not None and data.shape is not None:
-            window = int(np.prod([d for d in list(data.shape)[2:] if isinstance(d, int)]))
-            self.bound(node.outputs[0], low * window, high * window)
-        elif (
-            node.op_type in JOINS and len(ranges) == 2 and len({float(self.of(v)) for v in node.inputs}) == 1
-        ):
-            other = ranges[1] if node.op_type == "Add" else (-ranges[1][1], -ranges[1][0])
-            self.bound(node.outputs[0], low + other[0], high + other[1])
-
-    def set(self, value: ir.Value, unit: float | np.ndarray, axis: int = 1) -> None:
-        """Record the unit of a tensor: one number, or one for each entry of an axis."""
-        array = np.asarray(unit, np.float64)
-        if array.size > 1:
-            rank = len(value.shape or [])
-            array = array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
-        self._known[value] = array if array.size > 1 else array.reshape(())
-
-    def of(self, value: ir.Value | None) -> float:
-        """The unit of a tensor that has one; 1 where it is not known."""
-        known = self._known.get(value) if value is not None else None
-        return float(known) if known is not None and known.ndim == 0 else 1.0
-
-    def visit(self, node: ir.Node, linear: Linear | None) -> None:
-        """Carry units through layout, pooling and additions."""
-        if linear is not None or not node.inputs:
-            return
-        self._carry(node)
-        known = [self._known[v] for v in node.inputs if v in self._known]
-        if not known:
-            return
-        output = node.outputs[0]
-        if node.op_type in JOINS and len(known) == 2:
-            self._known[output] = np.minimum(*np.broadcast_arrays(*map(np.abs, known)))
-        elif node.op_type in JOINS and any(constant_of(v) is not None for v in node.inputs):
-            self._known[output] = known[0]
-        elif node.op_type in LAYOUT:
-            self._known[output] = self._through(node, known[0])
-        elif node.op_type in CANDIDATES | MAXIMA:
-            self._beside(node)
-        elif known[0].ndim and known[0].size != known[0].shape[1]:
-            return
-        elif node.op_type == "AveragePool":
-            window = float(np.prod(node.attributes.get_ints("kernel_shape", [1])))
-            self._known[output] = known[0] / window
-        elif node.op_type == "GlobalAveragePool" and (data := node.inputs[0]) is not None:
-            window = float(np.prod([d for d in list(data.shape or [])[2:] if isinstance(d, int)]))
-            self._known[output] = known[0] / window
-
-    def _beside(self, node: ir.Node) -> None:
-        """Units of elements that are moved or chosen, also from several tensors."""
-        read = variable_inputs(node)
-        if len(read) == len([v for v in read if v in self._known]):
-            units = {v: self._known[v] for v in read}
-            if len({float(u) for u in units.values() if u.ndim == 0}) == 1 and all(
-                u.ndim == 0 for u in units.values()
-            ):
-                self._known[node.outputs[0]] = next(iter(units.values()))
-            elif (found := carried_all([node], {v: np.abs(u) for v, u in units.items()})) is not None:
-                self._known[node.outputs[0]] = found.astype(np.float64)
-
-    @staticmethod
-    def _through(node: ir.Node, unit: np.ndarray) -> np.ndarray:
-        """What a layout operator makes of a unit for each channel."""
-        data, graph = node.inputs[0], node.graph
-        if unit.ndim == 0 or data is None or not isinstance(graph, ir.Graph):
-            return unit
-        shape = [d if isinstance(d, int) else 1 for d in data.shape or []]
-        spread = np.broadcast_to(unit, [1, *shape[1:]]).astype(np.float32)
-        opset = graph.opset_imports.get("", 21)
-        return runtime.run_nodes([node], {data: spread}, node.outputs, opset)[0].astype(np.float64)
-
-    def reference(self, linear: Linear) -> np.ndarray | None:
-        """The unit of what this layer's output is added to, where that is known: () or (out)."""
-        value = linear.node.outputs[0]
-        while True:
-            readers = [r for r in value.consumers() if r.op_type in JOINS]
-            for reader in readers:
-                for other in reader.inputs:
-                    if other is not value and other in self._known:
-                        return self._along(linear, self._known[other])
-            if len(readers) != 1 or all(constant_of(v) is None for v in readers[0].inputs):
-                return None
-            value = readers[0].outputs[0]  # a bias on the way
-
-    @staticmethod
-    def _along(linear: Linear, unit: np.ndarray) -> np.ndarray | None:
-        """A unit as one number for each output channel; None where it also changes from place to place."""
-        if unit.ndim == 0:
-            return unit
-        moved = np.moveaxis(unit, linear.channel_axis % unit.ndim, 0)
-        columns = moved.reshape(len(moved), -1)
-        if not np.allclose(columns, columns[:, :1], rtol=1e-6, atol=0):
-            return None
-        return np.asarray(np.broadcast_to(columns[:, 0], linear.channels))

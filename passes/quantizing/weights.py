@@ -56,15 +56,15 @@ def powers_of_two(candidates: np.ndarray) -> np.ndarray:
     """The powers of two next to each candidate, (2 * candidates, out)."""
     exponent = np.log2(np.where(candidates > 0, candidates, 1.0))
     around = [np.ceil(exponent - 1e-9), np.floor(exponent + 1e-9)]
-    return np.asarray(np.unique(2.0 ** np.concatenate(around), axis=0)[::-1])
+    found = np.unique(2.0 ** np.concatenate(around), axis=0)[::-1]
+    return np.asarray(np.where(candidates.max(axis=0) > 0, found, 0.0))
 
 
 def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
     """Nearest integers within the width, (out, in)."""
     safe = np.where(scale > 0, scale, 1.0)[:, None]
     if bits == 1:
-        signs = np.where(weights >= 0, 1.0, -1.0)
-        return np.asarray(signs * (np.abs(weights).max(axis=1, keepdims=True) > 0))
+        return np.sign(weights)  # what is exactly zero was pruned, or reads what is not there
     top = largest_code(bits)
     return np.asarray(np.clip(np.rint(weights / safe), -top, top))
 
@@ -106,7 +106,16 @@ def fit_scales(
         around = index.copy()
         for offset in (-2, -1, 1, 2):
             attempt(np.clip(around + offset, 0, count - 1))
-    return QuantizedWeight(integers, np.where(scale > 0, scale, 1.0))
+    return QuantizedWeight(integers, without_zeros(scale))
+
+
+def without_zeros(scale: np.ndarray) -> np.ndarray:
+    """Scales (out) of which those of channels without weights, 0, are the smallest of the others; 1 if none.
+
+    What later passes do to such a channel's integers, rounding them among other things, counts in its scale.
+    """
+    positive = scale[scale > 0]
+    return np.where(scale > 0, scale, positive.min() if positive.size else 1.0)
 
 
 def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
@@ -128,7 +137,7 @@ def moment(rows: np.ndarray) -> np.ndarray:
 
 
 def refit(
-    accumulators: np.ndarray, wanted: np.ndarray, scale: np.ndarray, gain: bool = True
+    accumulators: np.ndarray, wanted: np.ndarray, scale: np.ndarray, gain: bool = True, step: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least-squares gain and offset of each channel (LOWERING, step 2).
 
@@ -137,16 +146,19 @@ def refit(
         wanted: (rows, out) the float model's pre-activations on the same rows.
         scale: (out) the gain where the fit is degenerate or would flip the sign.
         gain: Whether the gain may move; otherwise only the offset is fitted.
+        step: What one integer of the accumulators is worth in them: a channel that varies by less than half
+            of that says nothing about its gain.
 
     Returns:
         Gain and offset, (out) each.
     """
-    mean_a, mean_z = accumulators.mean(axis=0), wanted.mean(axis=0)
+    # In double precision: a mean may be a million times what varies around it.
+    mean_a, mean_z = (a.mean(axis=0, dtype=np.float64) for a in (accumulators, wanted))
     fitted = scale.astype(np.float64)
     if gain and len(accumulators) > 2:
         a, z = accumulators - mean_a, wanted - mean_z
         variance = (a * a).mean(axis=0)
         slope = (a * z).mean(axis=0) / np.where(variance > 0, variance, 1.0)
-        trusted = (variance > 0.25) & (slope > 0.25 * scale) & (slope < 4.0 * scale)
+        trusted = (variance > 0.25 * step**2) & (slope > 0.25 * scale) & (slope < 4.0 * scale)
         fitted = np.where(trusted, slope, fitted)
     return fitted, mean_z - fitted * mean_a

@@ -12,6 +12,7 @@ from ...ir import dialect, intervals
 from ...ir.errors import LimitError
 from ...ir.graph import constant_of, is_dialect, variable_inputs
 from ..analysis.environment import Environment
+from ..analysis.linear import linear_of
 from ..analysis.noise import noise_steps
 from ..analysis.ranges import SoundRanges, declare, over_axes
 from ..analysis.tails import TARGET, Extremes, Interval, distinct
@@ -201,31 +202,51 @@ class Walk:
         assert source is not None
         if not self.modified:
             return
-        rank = len(source.shape or [])
-        gone = tuple(i for i in range(rank) if i != 1)
-        shift = np.rint(
-            (self.plain.raw[str(decrypt.name)] - self.rounded[source]).mean(axis=gone, keepdims=True)
-        )
-        low, high = self._declared(source, [1])
+        producer, rank = source.producer(), len(source.shape or [])
+        linear = linear_of(producer) if producer is not None else None
+        axis = linear.channel_axis % rank if linear is not None else 1
+        gone = tuple(i for i in range(rank) if i != axis)
+        wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
+        low, high = self._declared(source, [axis])
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
         name, step = str(decrypt.name), 2**width.removed
         if not width.removed:
+            shift = np.rint((wanted - found).mean(axis=gone, keepdims=True))
             declare_range(decrypt, float((low + shift).min()), float((high + shift).max()))
             self._replace(decrypt, [self.build.shifted(source, shift, f"{name}_correction")])
             return
         base = np.floor((width.top - (high - low)) / 2) - low
+        seen = found.min(axis=gone, keepdims=True), found.max(axis=gone, keepdims=True)
+        base = _centred(base, low, high, seen, width)
+        # Also the mean of what this rounding does: for a channel that hardly varies that is all there is.
+        read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
+        shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
         shifted = self.build.shifted(source, base, f"{name}_offset")
         rounded = self.build.dialect(
             "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode="approximate"
         )
         declare_range(decrypt, 0, 2**width.bits - step)
         self._replace(decrypt, [shifted, rounded])
-        restored = restore(self.build, decrypt, shift - base)
-        self._restored[decrypt] = restored
+        self._restored[decrypt] = restore(self.build, decrypt, shift)
 
     def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
         """Compute a chain of new values and let ``decrypt`` read the last."""
         made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
         decrypt.replace_input_with(0, chain[-1])
+
+
+def _centred(base: np.ndarray, low: np.ndarray, high: np.ndarray, seen: Interval, width: Width) -> np.ndarray:
+    """Offsets of raw outputs with which a channel that never varied lies on a step, far from the others.
+
+    Args:
+        base: Offsets that put every channel in the range.
+        low, high: What is declared of the channels.
+        seen: Smallest and largest value observed.
+        width: Of the range, and of the rounding.
+    """
+    step = 2**width.removed
+    moved = np.rint((seen[0] + base) / step) * step - seen[0]
+    fits = (seen[0] == seen[1]) & (low + moved >= 0) & (high + moved <= width.top)
+    return np.asarray(np.where(fits, moved, base))
