@@ -114,5 +114,26 @@ def _quantizer(value: ir.Value, declared: tuple[int, int]) -> _Quantizer | None:
         shape = [1] * len(source.shape)
         shape[node.attributes.get_int("axis", 1)] = -1
         steps = steps.reshape(shape)
-    low, high = declared
-    return _Quantizer(source, steps * (low - 0.5), steps * (high + 0.5))
+    low, high = (steps * end for end in (declared[0] - 0.5, declared[1] + 0.5))
+    return _Quantizer(*_before_scaling(source, low, high))
+
+
+def _before_scaling(
+    value: ir.Value, low: np.ndarray, high: np.ndarray
+) -> tuple[ir.Value, np.ndarray, np.ndarray]:
+    """What was given before offsets and scales were applied, with its bounds for those of ``value``."""
+    while (node := value.producer()) is not None and node.op_type in ("Mul", "Sub"):
+        source, constant = node.inputs
+        if source is None or constant is None or constant.const_value is None or source.shape != value.shape:
+            break
+        number = constant.const_value.numpy().astype(np.float64)
+        if node.op_type == "Sub":
+            low, high = low + number, high + number
+        elif np.all(number >= 0):
+            # A feature that is always taken for its offset stands for nothing else.
+            inverse = np.where(number > 0, 1 / np.where(number > 0, number, 1.0), 0.0)
+            low, high = low * inverse, high * inverse
+        else:
+            break
+        value = source
+    return value, low, high

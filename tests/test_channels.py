@@ -7,8 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx_ir
 import pytest
 
+from onnx_fhe.clipping import ClipReport, Prologue
+from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.analysis import outliers
@@ -195,3 +198,13 @@ def test_markers_are_taken_for_the_nearest_value():
     assert found.array[3, 2] == np.delete(array[:, 2], [3, 77, 200]).min()
     assert found.array[5, 1] == np.delete(array[:, 1], 5).max()
     assert not outliers.find(found.array, 1).cells
+
+
+def test_what_the_client_clips_is_counted_on_the_inputs_as_given():
+    model, scale = dense(), np.float32([1e3, 1, 1e-2, 30, 0.5, 1e-3])
+    model.graph.initializers["w0"].const_value = onnx_ir.tensor(normal(12, 6) / scale, name="w0")
+    x = normal(200, 6, seed=5) * scale
+    prologue = Prologue(partition(compiled(model, {"x": x}, "weights=6 activations=8 calibration=min-max")))
+    assert prologue.run({"x": x})[1] == ClipReport()
+    x[3, 2] = 1.0
+    assert prologue.run({"x": x})[1] == ClipReport(1, 1, {"x": 1})
