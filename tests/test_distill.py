@@ -78,7 +78,7 @@ def test_the_student_agrees_at_least_as_well_as_before(tmp_path):
 def test_with_its_rounding_trained_in_the_network_bears_it_better(tmp_path):
     teacher, data = network(tmp_path), inputs(500, seed=7)
     plain = run(teacher, f"{QUANTIZE},{TABLES}").model
-    trained = run(teacher, f"{QUANTIZE},distill{{rounding=3 steps=300 loss=values}},{TABLES}").model
+    trained = run(teacher, f"{QUANTIZE},distill{{rounding=3 steps=600 loss=values}},{TABLES}").model
     assert error(trained, teacher, data) < error(plain, teacher, data)
 
 

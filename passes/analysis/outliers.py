@@ -65,9 +65,8 @@ def clipped(
         if not apart.cells:
             continue
         found[name] = apart.array
-        for note in _told(name, apart) if notes is not None else []:
-            if note not in notes:
-                notes.append(note)
+        if notes is not None:
+            notes.extend(n for n in _told(name, apart) if n not in notes)
     return {**data, **found} if found else data
 
 

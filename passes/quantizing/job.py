@@ -271,7 +271,8 @@ class Job:
             quantized = rounder.within(quantized, options.accumulator_bits, units.integers(node.inputs[0]))
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
-            [_products(r, quantized.integers[g * size : (g + 1) * size]) for g, r in enumerate(rows)], axis=1
+            [weights.products(r, quantized.integers[g * size : (g + 1) * size]) for g, r in enumerate(rows)],
+            axis=1,
         )
         scale, offset = quantized.scale, None
         if options.refit:
@@ -297,10 +298,3 @@ class Job:
             self.quantizers[result] = self.quantizers.pop(product)
         if product in self.regions.tensors:
             self.regions.tensors[result] = self.regions.tensors.pop(product)
-
-
-def _products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
-    """Accumulators; in single precision where there are many, as they only serve a fit."""
-    if rows.shape[1] > weights.WIDE:
-        return np.asarray(rows @ integers.T.astype(rows.dtype))
-    return np.asarray(rows @ integers.T)

@@ -47,7 +47,8 @@ def arriving(path: Path, value: ir.Value, offset: np.ndarray) -> np.ndarray:
     given = spread(offset, value)
     if not path:
         return given.astype(np.float64)
-    return _run(path, value, given).astype(np.float64) - _run(path, value, np.zeros_like(given))
+    moved, plain = (_run(path, value, a).astype(np.float64) for a in (given, np.zeros_like(given)))
+    return np.asarray(moved - plain)
 
 
 def bias_of(linear: Linear, path: Path, value: ir.Value, offset: np.ndarray) -> np.ndarray:
@@ -65,7 +66,7 @@ def bias_of(linear: Linear, path: Path, value: ir.Value, offset: np.ndarray) -> 
     # Away from the border every weight of a channel meets the same offset.
     channels = arrived.reshape(len(arrived), -1)[:, 0].reshape(linear.groups, -1)
     kernels = matrix.reshape(linear.groups, linear.channels // linear.groups, channels.shape[1], -1)
-    return np.einsum("goik,gi->go", kernels, channels).reshape(-1)
+    return np.asarray(np.einsum("goik,gi->go", kernels, channels)).reshape(-1)
 
 
 def _run(path: Path, value: ir.Value, array: np.ndarray) -> np.ndarray:

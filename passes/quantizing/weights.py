@@ -64,7 +64,7 @@ def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarr
     """Nearest integers within the width, (out, in)."""
     safe = np.where(scale > 0, scale, 1.0)[:, None]
     if bits == 1:
-        return np.sign(weights)  # what is exactly zero was pruned, or reads what is not there
+        return np.asarray(np.sign(weights))  # what is exactly zero was pruned, or reads what is not there
     top = largest_code(bits)
     return np.asarray(np.clip(np.rint(weights / safe), -top, top))
 
@@ -134,6 +134,11 @@ def moment(rows: np.ndarray) -> np.ndarray:
         return np.asarray(found / max(1, len(rows)))
     rows = rows.astype(np.float64)
     return np.asarray(rows.T @ rows / max(1, len(rows)))
+
+
+def products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
+    """Accumulators; in single precision where there are many, as they only serve a fit."""
+    return np.asarray(rows @ (integers.T.astype(rows.dtype) if rows.shape[1] > WIDE else integers.T))
 
 
 def refit(
