@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OnnxFheError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options = {} if given.range_margin is None else {"range_margin": given.range_margin}
+    options = {} if given.range_margin is None else {"range_margin": float(given.range_margin)}
     if given.range_mode is not None:
         options["range_mode"] = given.range_mode
     found: list[dict[str, Any]] = []

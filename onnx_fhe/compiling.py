@@ -31,6 +31,8 @@ from .ir.tolerance import notes as tolerance_notes
 from .ir.tolerance import tolerated
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
+from .overflow import expected_overflow
+from .overflow import notes as overflow_notes
 from .passes.analysis.advice import advice
 from .passes.base import AUTO, Context, Margin
 from .passes.instruments import Instrument, Verify
@@ -132,7 +134,13 @@ def compile_model(
     with timed("circuit"):
         circuit = target.lower(result.model, options)
     statistics = circuit.statistics()
-    notes = [*result.context.notes, *tolerance_notes(result.model), *advice(result.model)]
+    overflow = expected_overflow(result.model, given.arrays)
+    notes = [
+        *result.context.notes,
+        *tolerance_notes(result.model),
+        *advice(result.model),
+        *overflow_notes(overflow),
+    ]
     if given.arrays is not None and check_samples > 0:
         with timed("compare"):
             notes += compare(result.model, circuit, given.arrays, check_samples, progress)
@@ -170,6 +178,7 @@ def compile_model(
         notes=tuple(notes),
         warnings=(*given.warnings, *lost),
         fidelity=fidelity,
+        expected_overflow=overflow,
         self_test=test,
         record=record,
         packages=packages(),

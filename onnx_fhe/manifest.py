@@ -70,6 +70,8 @@ class Manifest:
         warnings: What is wrong with the circuit, the data or the labels.
         fidelity: The circuit against the network; None where there was nothing to compare on, and in
             artifacts from before it was kept.
+        expected_overflow: Share of samples in which an accumulator is expected to leave its range; None where
+            that is not known.
         self_test: Samples that were tried on ciphertexts; None where that was not asked for.
         record: What the report tells besides; None in artifacts from before it was kept.
         packages: Versions of the packages that made it, Python among them.
@@ -93,6 +95,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
+    expected_overflow: float | None = None
     self_test: SelfTest | None = None
     record: Record | None = None
     packages: dict[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from ..backends.base import CircuitStatistics
 from ..fidelity.words import with_seconds, worst_output
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
+from ..overflow import in_words
 from . import output
 
 
@@ -48,6 +49,7 @@ def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dic
         "rounding": manifest.rounding,
         "range_mode": manifest.range_mode,
         "range_margin": manifest.range_margin,
+        "expected_overflow": manifest.expected_overflow,
         "seed": manifest.seed,
         "pipeline": manifest.pipeline,
         "layers": found.layers,
@@ -111,6 +113,7 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
             ("backend", f"{manifest.backend}, {manifest.security_level} bits of security"),
             ("p_error", ", ".join(t for t in (each, wanted) if t) + whole),
             ("ranges", f"{manifest.range_mode}{margin}"),
+            ("overflow", in_words(manifest.expected_overflow)),
             ("rounding", manifest.rounding),
             ("complexity", f"{found.complexity / 1e9:.2f} G" if found.complexity else "not known"),
             ("tables", f"{found.max_table_bits} bits at most"),

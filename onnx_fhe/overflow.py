@@ -1,0 +1,96 @@
+"""How often a circuit is expected to overflow, before anyone runs it on new data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from .backends.lookups import declared_range, lookups
+from .ir.graph import is_dialect
+from .passes.analysis.ranges import SoundRanges, extremes
+from .passes.analysis.tails import FEWEST, Tail, distinct, excesses
+
+OFTEN = 1 / 1000
+"""Share of the samples from which on an overflow is worth a word."""
+
+_Declared = tuple[ir.Value, tuple[int, ...], np.ndarray, np.ndarray]
+
+
+def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) -> float | None:
+    """Share of samples like the calibration data in which any accumulator leaves its declared range.
+
+    Each calibration sample is held against ranges drawn around all the others, and the tail of what comes
+    nearest to the declared bounds is carried on to them (``passes.analysis.tails``). Ranges that provably
+    hold, whatever is encrypted, add nothing.
+
+    Args:
+        model: Integer level, finished.
+        data: Calibration inputs by name.
+
+    Returns:
+        The share; 0 where no input can overflow; None where there are too few different samples to tell.
+    """
+    sound = SoundRanges(model)
+    open_ends = []
+    for value, axes, low, high in _declared(model):
+        least, most = sound.of(value)
+        gone = tuple(i for i in range(1, least.ndim) if i not in axes)
+        safe = (
+            least.min(axis=gone, keepdims=True) >= low,
+            most.max(axis=gone, keepdims=True) <= high,
+        )
+        if not (safe[0].all() and safe[1].all()):
+            open_ends.append(((value, axes), (low, high), safe))
+    if not open_ends:
+        return 0.0
+    chosen = None if data is None else distinct(data)
+    if data is None or chosen is None or len(chosen) < FEWEST:
+        return None
+    seen = extremes(model, {k: a[chosen] for k, a in data.items()}, [place for place, _, _ in open_ends])
+    beyond = np.full(len(chosen), -np.inf)
+    for place, (low, high), safe in open_ends:
+        found = seen[place]
+        if len(found.low) != len(chosen):
+            return None
+        least, most = found.range
+        spare = np.where(safe[0], np.inf, least - low), np.where(safe[1], np.inf, high - most)
+        beyond = np.maximum(beyond, excesses(found, spare))
+    return Tail.of(beyond).rate(0.0)
+
+
+def _declared(model: ir.Model) -> Iterator[_Declared]:
+    """What declares a range: the accumulator, the axes of its channels, and its bounds along them."""
+    for lookup in lookups(model):
+        rank = len(lookup.source.shape or [])
+        axes = (lookup.axis % rank,) if len(lookup.first) > 1 else ()
+        low = lookup.first.reshape([-1 if i in axes else 1 for i in range(rank)]).astype(np.float64)
+        yield lookup.source, axes, low, low + lookup.span
+    for node in model.graph:
+        if is_dialect(node, "Decrypt") and (value := node.inputs[0]) is not None:
+            low, high = (np.float64(x).reshape([1] * len(value.shape or [])) for x in declared_range(node))
+            yield value, (1,) if len(value.shape or []) > 1 else (), low, high
+
+
+def in_words(share: float | None) -> str:
+    """The expected overflow for people."""
+    if share is None:
+        return "not known: too few different calibration samples"
+    if share == 0:
+        return "cannot happen, whatever is encrypted"
+    if share < 1e-6:
+        return "less than 1 in 1,000,000 samples expected"
+    count = 1 / share
+    digits = 10 ** max(0, len(str(int(count))) - 2)
+    return f"about 1 in {round(count / digits) * digits:,} samples expected"
+
+
+def notes(share: float | None) -> list[str]:
+    """What the user should be told of it."""
+    if share is None or share <= OFTEN:
+        return []
+    return [
+        f"overflow: {in_words(share)}; such samples may get wrong results. More calibration samples tell more"
+        " of the tails; a larger --range-margin makes it rarer, --range-mode sound rules it out"
+    ]
