@@ -176,7 +176,8 @@ class _Above:
         size, count = max(int(g[-1]) for g in grains) + 1 + 2 * margin, len(grains)
         flat = np.concatenate([g + (row * size + margin) for row, g in enumerate(grains)])
         cells = np.concatenate(sums, axis=1)
-        found = np.stack([np.bincount(flat, w, count * size) for w in cells]).reshape(3, count, size)
+        found: np.ndarray = np.stack([np.bincount(flat, w, count * size) for w in cells])
+        found = found.reshape(3, count, size)
         if len(read) > 1:
             length = 1 << (size + len(read) - 1).bit_length()
             blurred = np.fft.irfft(np.fft.rfft(found, length) * np.fft.rfft(read, length), length)

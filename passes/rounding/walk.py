@@ -161,7 +161,7 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        placed = place_all(channels, width, gains, noise, self._rough)
+        placed = place_all(channels, width, gains.tolist(), noise, self._rough)
         gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
 
