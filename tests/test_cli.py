@@ -225,7 +225,7 @@ def test_opt_checks_on_random_inputs_without_calibration(cli, digits_mlp, tmp_pa
 def test_compile_says_what_it_costs(compiled):
     out, found, seconds = compiled
     assert out.is_file()
-    assert seconds < 30
+    assert seconds < 90
     assert found["programmable_bootstraps"] == 64
     assert 1e9 < found["complexity"] < 2e10
     assert found["max_table_bits"] == 4
@@ -238,7 +238,8 @@ def test_compile_says_what_it_costs(compiled):
     keys = {"name", "operator", "accumulator_bits", "table_bits", "programmable_bootstraps"}
     assert all(keys == set(layer) for layer in found["layers"])
     assert sum(layer["programmable_bootstraps"] for layer in found["layers"]) == 64
-    assert {"load", "passes", "circuit", "compare", "record", "save"} == set(found["seconds"])
+    stages = {"load", "passes", "circuit", "compare", "fidelity", "self-test", "record", "save"}
+    assert stages == set(found["seconds"])
     assert isinstance(found["notes"], list)
 
 
