@@ -34,7 +34,7 @@ from .manifest import Manifest, Source, packages, ports, rounding_of
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
 from .passes.analysis.advice import advice
-from .passes.base import AUTO, Context, Margin
+from .passes.base import DEFAULT_MARGIN, Context, Margin
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
 from .passes.presets import DEFAULT
@@ -57,7 +57,7 @@ def compile_model(
     p_error: float | None = None,
     global_p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
-    range_margin: Margin = AUTO,
+    range_margin: Margin = DEFAULT_MARGIN,
     seed: int = 0,
     check_samples: int = 200,
     accept_loss: bool = False,

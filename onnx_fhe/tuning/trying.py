@@ -26,7 +26,7 @@ from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
 from ..passes.analysis.noise import NoisyModel
-from ..passes.base import AUTO, Context, Margin
+from ..passes.base import DEFAULT_MARGIN, Context, Margin
 from ..passes.manager import PassManager
 from ..passes.pipeline import pass_text
 from ..passes.plugins import load_plugin
@@ -95,7 +95,7 @@ class Task:
     machine: Machine
     seed: int = 0
     range_mode: Literal["observed", "sound"] = "observed"
-    range_margin: Margin = AUTO
+    range_margin: Margin = DEFAULT_MARGIN
     plugins: tuple[str, ...] = ()
 
     def context(self, p_error: float) -> Context:

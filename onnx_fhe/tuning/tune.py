@@ -19,7 +19,7 @@ from ..ir.load import FILE_KEY
 from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..manifest import packages
-from ..passes.base import AUTO, Margin
+from ..passes.base import DEFAULT_MARGIN, Margin
 from ..passes.plugins import load_plugin
 from ..program import Program
 from .compiler import Compiler
@@ -81,7 +81,7 @@ def tune(
     confidence: float = CONFIDENCE,
     p_error: float | None = None,
     range_mode: Literal["observed", "sound"] = "observed",
-    range_margin: Margin = AUTO,
+    range_margin: Margin = DEFAULT_MARGIN,
     backend: str = "concrete",
     machine: str | os.PathLike[str] | None = None,
     seed: int = 0,
