@@ -25,7 +25,9 @@ def spread(array: np.ndarray, value: ir.Value) -> np.ndarray:
     return np.broadcast_to(array, shape).astype(np.float32).copy()
 
 
-def carried(path: Sequence[ir.Node], value: ir.Value, scale: np.ndarray) -> np.ndarray | None:
+def carried(
+    path: Sequence[ir.Node], value: ir.Value, scale: np.ndarray, nothing: float = 1.0
+) -> np.ndarray | None:
     """The scale of each element behind ``path``, or None where elements of different scale are mixed.
 
     Pooling that counts its padding shrinks the values at the border, but not their scale: what the path makes
@@ -37,11 +39,14 @@ def carried(path: Sequence[ir.Node], value: ir.Value, scale: np.ndarray) -> np.n
         path: Operators that move, choose or average elements, in order; the first reads ``value``.
         value: A tensor of static shape but for the batch.
         scale: Positive, broadcastable to one sample of ``value``.
+        nothing: The scale of what is 0 whatever else is: the zeros of a Pad.
     """
-    return carried_all(path, {value: scale})
+    return carried_all(path, {value: scale}, nothing)
 
 
-def carried_all(path: Sequence[ir.Node], scales: dict[ir.Value, np.ndarray]) -> np.ndarray | None:
+def carried_all(
+    path: Sequence[ir.Node], scales: dict[ir.Value, np.ndarray], nothing: float = 1.0
+) -> np.ndarray | None:
     """The same for several tensors that the path reads, each with its scale."""
     made = {o for n in path for o in n.outputs}
     read = dict.fromkeys(v for n in path for v in variable_inputs(n) if v not in made)
@@ -56,7 +61,8 @@ def carried_all(path: Sequence[ir.Node], scales: dict[ir.Value, np.ndarray]) -> 
         return runtime.run_nodes(path, inputs, [path[-1].outputs[0]], opset)[0]
 
     ones = run({v: np.ones_like(a) for v, a in given.items()})
-    found = np.where(ones != 0, run(given) / np.where(ones != 0, ones, 1.0), 1.0).astype(np.float32)
+    found = np.where(ones != 0, run(given) / np.where(ones != 0, ones, 1.0), nothing)
+    found = found.astype(np.float32)
     random = np.random.default_rng(SEED)
     for _ in range(TRIALS):
         sample = {v: random.uniform(0.5, 1.5, a.shape) for v, a in given.items()}

@@ -119,7 +119,9 @@ def absorb(
     for reader, path in absorbers(value, server, direct, shape) or []:
         linear = linear_of(reader)
         assert linear is not None
-        arriving = carried(path, value, scale.reshape(shape or _along_channels(value)))
+        # A weight that meets nothing but the zeros of a Pad would be large beside those that were scaled.
+        nothing = 0.0 if linear.node.op_type == "Gemm" else 1.0
+        arriving = carried(path, value, scale.reshape(shape or _along_channels(value)), nothing)
         assert arriving is not None
         _scale_weight(linear, arriving)
 
