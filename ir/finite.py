@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from .errors import ModelError
+from .errors import ModelError, UserError
 from .runtime import Session, run
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"})
@@ -82,7 +82,7 @@ class Watch:
 
     def __init__(self, model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
         self._data = {k: v[:_FEW] for k, v in data.items()}
-        self._finite = {k: np.isfinite(v) for k, v in _floats(run(model, self._data)).items()}
+        self._finite = {k: np.isfinite(v) for k, v in self._outputs(model).items()}
 
     def check(self, model: ir.Model) -> None:
         """Refuse a model with an output that is no finite number any more.
@@ -90,7 +90,7 @@ class Watch:
         Raises:
             ModelError: There is one; the node where it begins, and the first cell, are named.
         """
-        for name, array in _floats(run(model, self._data)).items():
+        for name, array in self._outputs(model).items():
             before = self._finite.get(name)
             if before is not None and before.shape == array.shape and (before & ~np.isfinite(array)).any():
                 raise _no_number(
@@ -98,6 +98,24 @@ class Watch:
                     "a value is no finite number any more, where that of the float network is one",
                     "scale the inputs or weights in front of this node down, to numbers usual in a network",
                 )
+
+    def _outputs(self, model: ir.Model) -> dict[str, np.ndarray]:
+        try:
+            return _floats(run(model, self._data))
+        except UserError:
+            return {}  # a batch that is written into the model, for example: passes say what is wrong
+
+
+def ranks(model: ir.Model, data: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Axes of the outputs, found by a run on one batch of the data; none where that fails."""
+    if not data:
+        return {}
+    try:
+        session = Session(model)
+        found = session.run({k: v[: session.batch_size() or 1] for k, v in data.items()})
+    except UserError:
+        return {}
+    return {k: v.ndim for k, v in found.items()}
 
 
 def check_network(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:

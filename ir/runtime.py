@@ -108,8 +108,8 @@ class Session:
     def batch_size(self) -> int | None:
         """The static size of axis 0 of the inputs, or None when it is free."""
         sizes = {i.shape[0] for i in self.inputs.values() if i.shape}
-        static = [s for s in sizes if isinstance(s, int)]
-        return static[0] if static else None
+        static = {s for s in sizes if isinstance(s, int)}
+        return next(iter(static)) if len(static) == 1 else None
 
     def run_batched(
         self,
@@ -127,12 +127,20 @@ class Session:
             UnsupportedError: The samples of an output cannot be told apart.
         """
         total = len(next(iter(data.values())))
+        if any(len(data[k]) != total for k in self.inputs):
+            return self.run(data)  # axis 0 is no batch
         static = self.batch_size()
         if static:
             return self._run_filled(data, total, static, progress)
         chosen, runs = samples.parts(total, batch), []
         for part in chosen:
-            runs.append(self.run({k: data[k][part] for k in self.inputs}))
+            try:
+                runs.append(self.run({k: data[k][part] for k in self.inputs}))
+            except ModelError:
+                if runs or total == 1:
+                    raise
+                # Some leave the batch free in their inputs, and write one sample into a Reshape.
+                return self._run_filled(data, total, 1, progress)
             if progress:
                 progress(part.stop, total)
         if len(runs) == 1:

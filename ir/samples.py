@@ -14,6 +14,9 @@ import onnx_ir as ir
 
 from .errors import UnsupportedError
 
+FIXED_KEY = "onnx_fhe.batch"
+"""Metadata entry, ``fixed``, of a model with a batch of one because its samples depend on each other."""
+
 BATCH = "N"
 """Name of the samples' axis in models that ``normalize`` has seen."""
 
@@ -111,6 +114,17 @@ def taken(array: np.ndarray, axis: int | None, part: slice) -> np.ndarray:
 
 
 def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Results of one sample each, on a new axis 0 unless they have one of their own for it."""
+    """Results of one sample each, on a new axis 0 unless they have one of their own for it.
+
+    Raises:
+        UnsupportedError: Their shapes depend on the values.
+    """
+    if len({a.shape for a in arrays}) > 1:
+        raise UnsupportedError(
+            "the shape of a result depends on the values of the sample",
+            found=", ".join(str(s) for s in sorted({a.shape for a in arrays})[:4]),
+            allowed="as many results for every sample",
+            do="cut the model off before the operator that selects or finds elements",
+        )
     own = arrays[0].ndim and len(arrays[0]) == 1
     return np.concatenate(arrays) if own else np.stack(arrays)

@@ -45,7 +45,7 @@ class Instrument:
 class Verify(Instrument):
     """Checks after each pass, ours or of a plug-in, what must hold between passes.
 
-    The rules of the model's level; that inputs and outputs keep their names, order, types and axes; and that
+    The rules of the model's level; that inputs and outputs keep their names, order, types and ranks; and that
     constants, and outputs on the data, stay finite numbers where the model that came had such.
 
     Args:
@@ -72,7 +72,7 @@ class Verify(Instrument):
             from ..ir.verify import verify_given
 
             verify_given(model)
-        self._interface = Interface.of(model)
+        self._interface = Interface.of(model).observed(finite.ranks(model, self._data or {}))
         self._constants = finite.constants(model)
         self._watch = None if self._data is None else finite.Watch(model, self._data)
 
@@ -91,7 +91,7 @@ class Verify(Instrument):
                 "a pass changed what the model looks like from outside",
                 found=found[1],
                 allowed=found[0],
-                do="a pass keeps names, order, types and axes of inputs and outputs; report this with the"
+                do="a pass keeps names, order, types and ranks of inputs and outputs; report this with the"
                 " stages before and after it (--dump-dir)",
             )
         self._interface = after

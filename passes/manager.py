@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import FunctionalPass, InvariantError, PassBase, PassError, PassResult
 from typing_extensions import Self
@@ -153,7 +154,9 @@ def _flat(passes: Iterable[PassBase]) -> Iterator[PassBase]:
 def _located(name: str) -> Iterator[None]:
     """Errors inside name the pass and come without the shells that onnx_ir puts around them."""
     try:
-        yield
+        # What passes compute with may be too large; ``Verify`` says so, and numpy need not.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            yield
     except OnnxFheError as error:
         error.located(pass_name=name)
         raise

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from ..ir.level import Level, level_of, set_level
 from ..ir.names import name_nodes
 from ..ir.opsets import target_opset
+from ..ir.samples import FIXED_KEY
 from ..ir.verify import NORMALIZED_KEY
 from .base import Context, Pass
 from .importing import detect, qoperators
@@ -97,22 +98,28 @@ class Normalize(Pass):
         RemoveUnusedNodesPass()(model)
         batch.bind(model, context.calibration)
         batch.check_inputs(model)
-        shapes.infer(model)
+        batch.infer(model, context.source)
         _fold(model, inferred=True)
         before_free = [shapes.dims_of(i) for i in model.graph.inputs]
-        if not batch.free(model):
-            context.notes.append(
-                "normalize: the samples of a batch depend on each other in this model, so its batch is fixed"
-            )
+        freed = batch.free(model)
         if before_free != [shapes.dims_of(i) for i in model.graph.inputs]:
             _fold(model, inferred=True)
         if folding.freeze_sizes(model):
             _fold(model)
         shapes.check_not_empty(model)
         _rewrite(model)
-        if lift.needed(model) and lift.lift(model):
+        if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
+            freed = "fixed"
+            model.metadata_props[FIXED_KEY] = freed
+        wanted = freed == "single" or (freed == "free" and lift.needed(model))
+        if wanted and lift.lift(model) is None:
             _fold(model)
             _rewrite(model)
+            freed = "free"
+        if freed != "free":
+            context.notes.append(
+                "normalize: the samples of a batch depend on each other in this model, so its batch is fixed"
+            )
         RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", target_opset())
         name_nodes(model)

@@ -276,18 +276,17 @@ def test_names_of_classes_can_be_written(tmp_path):
     assert set(np.load(tmp_path / "names.npz")["names"]) <= {"setosa", "versicolor", "virginica"}
 
 
-@pytest.mark.parametrize("batch", ["N", "1"])
-def test_no_circuit_is_made_of_a_model_that_mixes_its_samples(batch, tmp_path):
-    proto = parser.parse_model(f"""
+def test_no_circuit_is_made_of_a_model_that_mixes_its_samples(tmp_path):
+    proto = parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]>
-        g (float[{batch}, 2] x) => (float[{batch}, 2] y) <float[2, 2] w = {{1, 2, 3, 4}}> {{
+        g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}> {
             h = MatMul(x, w)  m = ReduceMax<axes = [0]>(h)  r = Sub(h, m)  y = MatMul(r, w)
-        }}
+        }
     """)
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match="depend on each other") as caught:
         onnx_fhe.compile(tmp_path / "m.onnx", np.ones((8, 2), np.float32), backend="reference")
-    assert "fixed axis 0 of 1" in caught.value.found
+    assert caught.value.where.op == "ReduceMax"
 
 
 def test_imports_that_are_missing_or_stand_twice(tmp_path):

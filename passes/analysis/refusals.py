@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
+from ...ir.graph import variable_inputs
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,31 @@ REFUSALS: dict[str, Refusal] = {
 """By operator of ai.onnx."""
 
 
+_AT_FAULT = {op for op, known in REFUSALS.items() if known in (_RECURRENT, _CONTROL, _RANDOM)} | {
+    "NonMaxSuppression",
+    "NonZero",
+    "Unique",
+}
+"""Operators that are why samples cannot be computed side by side, where they cannot."""
+
+
+def at_fault(model: ir.Model) -> UnsupportedError | None:
+    """The error for the first operator that no other export of the batch would help; None without one."""
+    for node in model.graph:
+        variable = variable_inputs(node)
+        if (
+            node.domain
+            or node.op_type not in _AT_FAULT
+            or not (variable or node.op_type in ("If", "Loop", "Scan"))
+        ):
+            continue
+        found = unsupported(node, variable)
+        if found.do == _OUTSIDE:
+            found.do = "cut the model off before it; the client runs it on what is decrypted"
+        return found
+    return None
+
+
 def unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
     """The error for a node between two linear operators that has no encrypted form.
 
@@ -127,7 +153,9 @@ def unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
     if known is not None:
         return UnsupportedError(
             f"{node.op_type} cannot be computed on encrypted data: {known.reason}",
-            found=f"{node.op_type} of {len(variable)} encrypted tensor{'s' * (len(variable) != 1)}",
+            found=f"{node.op_type} of {len(variable)} encrypted tensor{'s' * (len(variable) != 1)}"
+            if variable
+            else node.op_type,
             do=known.instead,
             **where,
         )

@@ -25,8 +25,9 @@ from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
 from ...ir.level import QUANTIZERS
 from ...ir.movement import may_move
+from ...ir.samples import FIXED_KEY
 from .linear import linear_of
-from .refusals import unsupported
+from .refusals import at_fault, unsupported
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 JOINS = frozenset({"Add", "Sub"})
@@ -168,14 +169,25 @@ def _refuse_recurrent(model: ir.Model) -> None:
 
 
 def _require_free_batch(model: ir.Model) -> None:
-    for value in model.graph.inputs:
-        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
-            raise UnsupportedError(
-                "the samples of a batch depend on each other in this model, or cannot be told apart",
-                found=f"input {value.name!r} with a fixed axis 0 of {value.shape[0]}, which cannot be freed",
-                allowed="models that compute each sample by itself, with samples on axis 0",
-                do="export the model with a free batch axis, and keep that axis in every output",
-            )
+    fixed = {v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)}
+    size = next((s for s in fixed if isinstance(s, int)), None)
+    if size is None:
+        return
+    if (found := at_fault(model)) is not None:
+        raise found
+    from ..normalizing import baked, lift
+
+    node = lift.obstacle(model) if size == 1 and not model.metadata_props.get(FIXED_KEY) else None
+    if node is None:
+        raise baked.refusal(model, size)
+    raise UnsupportedError(
+        "the batch of 1 is baked in: how this operator treats one sample is not known",
+        node=str(node.name or ""),
+        op=node.op_type,
+        found="inputs with a fixed axis 0 of 1, which cannot be freed",
+        allowed="models that compute each sample by itself, with samples on axis 0",
+        do="export the model with a free batch axis, and keep that axis in every output",
+    )
 
 
 def _reach(sources: list[ir.Node], backwards: bool = False) -> set[ir.Node]:

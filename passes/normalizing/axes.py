@@ -13,7 +13,7 @@ from ...ir.graph import constant_of, int_of, variable_inputs
 from ...ir.movement import CANDIDATES
 from ..analysis.elementwise import ElementwiseProbe
 from . import shapes
-from .edit import constant, insert, ints_of
+from .edit import constant, insert, insert_like, ints_of
 
 BROADCASTING = frozenset(
     {
@@ -68,40 +68,109 @@ class NotLiftedError(Exception):
     """An operator that is not known to work along its axes alone."""
 
 
+def is_sample_by_sample(node: ir.Node, opset: int) -> bool:
+    """Whether a node that reads and gives one entry along first axes takes several samples there as well.
+
+    It is run on two, together and one by one.
+    """
+    variable, results = variable_inputs(node), [o for o in node.outputs if o.name]
+    known = {v: shapes.static_of(v) for v in (*variable, *results)}
+    # Without another axis there would be nothing for the encrypted part to work on.
+    if any(not s or s[0] != 1 or len(s) < 2 for s in known.values()) or any(
+        v.dtype is None for v in variable
+    ):
+        return False
+    random = np.random.default_rng(0)
+    both = {v: _random(random, [2, *(known[v] or [])[1:]], v) for v in variable}
+    runs = [both, *({v: a[i : i + 1] for v, a in both.items()} for i in range(2))]
+    try:
+        together, *apart = runtime.run_nodes_often([node], runs, results, opset)
+    except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
+        return False
+    for found, *parts in zip(together, *apart, strict=True):
+        wanted = np.concatenate(parts)
+        if found.shape != wanted.shape:
+            return False
+        if found.dtype.kind != "f":
+            if not np.array_equal(found, wanted):
+                return False
+        elif not np.allclose(found, wanted, rtol=1e-4, atol=1e-6 * _largest(wanted), equal_nan=True):
+            return False
+    return True
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
+
+
+def _random(random: np.random.Generator, shape: list[int], value: ir.Value) -> np.ndarray:
+    assert value.dtype is not None
+    kind = value.dtype.numpy()
+    array = random.normal(size=shape) if kind.kind == "f" else random.integers(0, 2, shape)
+    return array.astype(kind)
+
+
+def depends(value: ir.Value | None) -> bool:
+    """Whether a value is computed of an input."""
+    if value is None or constant_of(value) is not None:
+        return False
+    node = value.producer()
+    return node is None or bool(variable_inputs(node))
+
+
 class Lifting:
-    """The new value for each old one: the same with samples in front."""
+    """The new value for each old one: the same with samples in front.
+
+    Attributes:
+        new: With samples on a new axis in front of all others.
+        own: With samples in place of the first axis, where that has one entry.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", 21)
         self.probe = ElementwiseProbe(self.opset)
         self.new: dict[ir.Value, ir.Value] = {}
+        self.own: dict[ir.Value, ir.Value] = {}
         self.node: ir.Node = next(iter(model.graph))
 
     def visit(self, node: ir.Node) -> None:
         """Write a node anew; its values must all be static."""
         self.node = node
         variable = variable_inputs(node)
-        if not variable:
-            raise NotLiftedError
         for value in (*variable, *node.outputs):
             if value.name and shapes.static_of(value) is None:
                 raise NotLiftedError
-        for value in variable:
-            if value.is_graph_input() and value not in self.new:
-                self.new[value] = self._reshaped(value, self._static(value), "single")
-        results = self._rule(node)(node)
+        self.own |= {v: v for v in variable if v.is_graph_input()}
+        in_place = is_sample_by_sample(node, self.opset)
+        results = self._in_place(node) if in_place else self._rule(node)(node)
         for output, result in zip(node.outputs, results, strict=True):
             result.type = output.type
-            self.new[output] = result
+            (self.own if in_place else self.new)[output] = result
 
     def end(self, output: ir.Value, last: ir.Node) -> ir.Value:
-        """The output as the model declares it: its own axis of one sample is the samples' again."""
+        """The output as one sample gives it: its own axis of one, if it has one, is the samples' again."""
+        if not depends(output):
+            return output
         static = shapes.static_of(output)
-        if static is None or not static or static[0] != 1 or output not in self.new:
+        if static is None:
             raise NotLiftedError
         self.node = last
-        return self._reshaped(self.new[output], static[1:], "returned")
+        if output in self.own and not self.own[output].is_graph_output():
+            return self.own[output]
+        own = bool(static) and static[0] == 1
+        return self._reshaped(self._lifted(output), static[1:] if own else static, "returned")
+
+    def _in_place(self, node: ir.Node) -> list[ir.Value]:
+        """The same node on samples where it had one."""
+        inputs = [v if v is None or constant_of(v) is not None else self._placed(v) for v in node.inputs]
+        return insert_like(node, inputs, f"{node.name}/lifted")
+
+    def _placed(self, value: ir.Value) -> ir.Value:
+        """A value with samples in place of its first axis."""
+        if value not in self.own:
+            self.own[value] = self._reshaped(self._lifted(value), self._static(value)[1:], "placed")
+        return self.own[value]
 
     def _rule(self, node: ir.Node) -> Callable[[ir.Node], list[ir.Value]]:
         """How an operator is written anew."""
@@ -131,6 +200,8 @@ class Lifting:
         return found
 
     def _lifted(self, value: ir.Value | None) -> ir.Value:
+        if value is not None and value not in self.new and value in self.own:
+            self.new[value] = self._reshaped(self.own[value], self._static(value), "single")
         if value is None or value not in self.new:
             raise NotLiftedError
         return self.new[value]
@@ -204,10 +275,29 @@ class Lifting:
             matrix = weight.T if int_of(node, "transB", 0) else weight
             right = constant(self.graph, np.ascontiguousarray(matrix), f"{node.name}.weight")
             result = self._add("MatMul", [self._lifted(left), right], "product")
-            return [result if bias is None else self._add("Add", [result, bias])]
-        if min(len(self._static(left)), len(self._static(right))) < 2:
-            raise NotLiftedError
-        return self._pair(node)
+            added = constant_of(bias)
+            return [result if added is None or not added.any() else self._add("Add", [result, bias])]
+        return self._pair(node) if self._are_matrices(left, right) else self._vectors(node, left, right)
+
+    def _are_matrices(self, *values: ir.Value | None) -> bool:
+        return min(len(self._static(v)) for v in values) > 1
+
+    def _vectors(self, node: ir.Node, left: ir.Value | None, right: ir.Value | None) -> list[ir.Value]:
+        """A product with a vector: of a row from the left, of a column from the right."""
+        rank = max(2, len(self._static(left)), len(self._static(right)))
+        inputs: list[ir.Value | None] = []
+        for index, value in enumerate((left, right)):
+            shape = self._static(value)
+            shape = [1, *shape][index:] + [1] * index if len(shape) == 1 else shape
+            array = constant_of(value)
+            if array is not None:
+                matrix = np.ascontiguousarray(array.reshape(shape))
+                inputs.append(constant(self.graph, matrix, f"{node.name}.matrix"))
+            else:
+                full = [1] * (rank - len(shape)) + shape
+                inputs.append(self._reshaped(self._lifted(value), full, "matrix"))
+        product = self._add("MatMul", inputs, "product")
+        return [self._reshaped(product, self._static(node.outputs[0]), "lifted")]
 
     def _reduce(self, node: ir.Node) -> list[ir.Value]:
         rank = len(self._static(node.inputs[0]))

@@ -139,6 +139,27 @@ def insert(
     return node.outputs[0]
 
 
+def insert_like(node: ir.Node, inputs: Sequence[ir.Value | None], name: str) -> list[ir.Value]:
+    """Put the same operator on other inputs before ``node``; returns its outputs, without shapes."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    taken = _taken(graph)
+    made = ir.Node(
+        node.domain,
+        node.op_type,
+        inputs,
+        list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+        name=fresh(name, taken.nodes),
+        metadata_props=dict(node.metadata_props),
+    )
+    for old, new in zip(node.outputs, made.outputs, strict=True):
+        new.name = fresh(f"{name}_output", taken.values) if old.name else ""
+        new.type = old.type
+    graph.insert_before(node, made)
+    return list(made.outputs)
+
+
 def substitute(
     old: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
 ) -> ir.Node:

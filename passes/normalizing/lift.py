@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...ir.graph import variable_inputs
 from ..analysis.regions import server_nodes
 from . import folding, shapes
 from .axes import Lifting, NotLiftedError
@@ -29,10 +30,13 @@ def needed(model: ir.Model) -> bool:
     return False
 
 
-def lift(model: ir.Model) -> bool:
-    """Rewrite ``model`` in place; returns False, and leaves it, where an operator is not known.
+def lift(model: ir.Model) -> ir.Node | None:
+    """Rewrite ``model`` in place, so that its samples are on axis 0 of every input and output.
 
-    Its inputs and outputs stay as they are.
+    The file may declare one sample, and fold its axis away where it likes.
+
+    Returns:
+        None; or the first node of an operator that is not known, and ``model`` is as it was.
     """
     declared = {v: v.shape for v in (*model.graph.inputs, *(o for n in model.graph for o in n.outputs))}
     old = list(model.graph)
@@ -43,9 +47,10 @@ def lift(model: ir.Model) -> bool:
     undo = _freeze(model, sizes)
     lifting = Lifting(model)
     outputs = list(model.graph.outputs)
+    fixed = [n for n in old if not variable_inputs(n)]
     try:
         for node in old:
-            if node not in sizes:
+            if node not in sizes and node not in fixed:
                 lifting.visit(node)
         ends = [lifting.end(o, old[-1]) for o in outputs]
     except NotLiftedError:
@@ -55,17 +60,35 @@ def lift(model: ir.Model) -> bool:
             node.replace_input_with(index, value)
         for value, shape in declared.items():
             value.shape = shape
-        return False
+        return lifting.node
     for index, (given, end) in enumerate(zip(outputs, ends, strict=True)):
+        if given is end:
+            continue
         model.graph.outputs[index] = end
         end.type = given.type
         name = given.name
         given.name, end.name = f"{name}_before", name
     for value in model.graph.inputs:
-        value.shape = declared[value]
-    _remove(old, model)
+        value.shape = ir.Shape([shapes.BATCH, *list(value.shape or [])[1:]])
+    names = [str(n.name) for n in old if n not in fixed]
+    _remove([n for n in old if n not in fixed], model)
+    _name_again(model, names)
     shapes.infer(model)
-    return True
+    return None
+
+
+def _name_again(model: ir.Model, names: list[str]) -> None:
+    """Nodes that do what others did have their names: the user knows layers by them."""
+    nodes = {str(n.name): n for n in model.graph}
+    for name in names:
+        found = nodes.get(f"{name}/product") or nodes.get(f"{name}/lifted")
+        if found is not None and name not in nodes:
+            found.name = name
+
+
+def obstacle(model: ir.Model) -> ir.Node | None:
+    """The node that keeps ``model`` from being lifted; it stays as it is."""
+    return lift(model.clone())
 
 
 def _freeze(model: ir.Model, sizes: set[ir.Node]) -> list[tuple[ir.Node, int, ir.Value]]:
