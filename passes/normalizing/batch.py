@@ -56,7 +56,13 @@ def free(model: ir.Model) -> Batch:
             return "fixed"
     # Loading a large graph takes longer than running it: where one sample is the batch, one session does.
     shared = _loaded(model, inputs, size) if size == 1 else None
-    samples = _run_alone(model, size, shared)
+    try:
+        samples = _run_alone(model, size, shared)
+    except ModelError:
+        # Not even one sample: unless a number is written into a batch that is declared free, nothing runs.
+        if static or (found := _settled(model, inputs)) == "fixed":
+            raise
+        return found
     baked.fix(inputs, shapes.BATCH)
     if samples is not None and _same_in_batch(model, samples, size, shared):
         if not inferred:
@@ -182,10 +188,7 @@ def _run_alone(model: ir.Model, size: int, shared: Session | None) -> _Alone | N
     for name, array in rows[-1].items():  # a maximum with 20 shows only where there is more
         rows[-1][name] = array * array.dtype.type(_LARGE) if array.dtype.kind == "f" else array
     varying = [str(o.name) for o in model.graph.outputs if depends(o)]
-    try:
-        found = [{k: v for k, v in session.run(r).items() if k in varying} for r in rows]
-    except ModelError:
-        return None
+    found = [{k: v for k, v in session.run(r).items() if k in varying} for r in rows]
     if any(np.ndim(a) == 0 or len(a) != size for f in found for a in f.values()):
         return None
     if any(np.shape(a) != np.shape(found[0][k]) for f in found for k, a in f.items()):
