@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .errors import ModelError, UserError
+from .graph import variable_inputs
 from .runtime import Session, run
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"})
@@ -128,7 +129,12 @@ def check_network(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
     Raises:
         ModelError: There is such a place; the node where it begins is named.
     """
-    if (found := first(model, {k: v[:_FEW] for k, v in data.items()}, always=True)) is not None:
+    few = {k: v[:_FEW] for k, v in data.items()}
+    found, origin = first(model, few, always=True), first(model, few)
+    # Outside its domain (the logarithm of a negative) a function of one tensor is NaN: its table goes on
+    # there with the nearest value that it has.
+    domain = origin is not None and len(variable_inputs(origin[0])) == 1 and not np.isinf(origin[2]).any()
+    if found is not None and origin is not None and (not domain or origin[0].op_type in _LINEAR):
         raise _no_number(
             found,
             "the float network computes no finite number here, on any calibration sample",

@@ -13,6 +13,7 @@ from ...ir.graph import constant_of, int_of, variable_inputs
 from ...ir.movement import CANDIDATES
 from ..analysis.elementwise import ElementwiseProbe
 from . import shapes
+from .beside import depends, is_sample_by_sample
 from .edit import constant, insert, insert_like, ints_of
 
 BROADCASTING = frozenset(
@@ -66,56 +67,6 @@ _IMAGES = frozenset(
 
 class NotLiftedError(Exception):
     """An operator that is not known to work along its axes alone."""
-
-
-def is_sample_by_sample(node: ir.Node, opset: int) -> bool:
-    """Whether a node that reads and gives one entry along first axes takes several samples there as well.
-
-    It is run on two, together and one by one.
-    """
-    variable, results = variable_inputs(node), [o for o in node.outputs if o.name]
-    known = {v: shapes.static_of(v) for v in (*variable, *results)}
-    # Without another axis there would be nothing for the encrypted part to work on.
-    if any(not s or s[0] != 1 or len(s) < 2 for s in known.values()) or any(
-        v.dtype is None for v in variable
-    ):
-        return False
-    random = np.random.default_rng(0)
-    both = {v: _random(random, [2, *(known[v] or [])[1:]], v) for v in variable}
-    runs = [both, *({v: a[i : i + 1] for v, a in both.items()} for i in range(2))]
-    try:
-        together, *apart = runtime.run_nodes_often([node], runs, results, opset)
-    except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
-        return False
-    for found, *parts in zip(together, *apart, strict=True):
-        wanted = np.concatenate(parts)
-        if found.shape != wanted.shape:
-            return False
-        if found.dtype.kind != "f":
-            if not np.array_equal(found, wanted):
-                return False
-        elif not np.allclose(found, wanted, rtol=1e-4, atol=1e-6 * _largest(wanted), equal_nan=True):
-            return False
-    return True
-
-
-def _largest(array: np.ndarray) -> float:
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0))
-
-
-def _random(random: np.random.Generator, shape: list[int], value: ir.Value) -> np.ndarray:
-    assert value.dtype is not None
-    kind = value.dtype.numpy()
-    array = random.normal(size=shape) if kind.kind == "f" else random.integers(0, 2, shape)
-    return array.astype(kind)
-
-
-def depends(value: ir.Value | None) -> bool:
-    """Whether a value is computed of an input."""
-    if value is None or constant_of(value) is not None:
-        return False
-    node = value.producer()
-    return node is None or bool(variable_inputs(node))
 
 
 class Lifting:
@@ -277,10 +228,8 @@ class Lifting:
             result = self._add("MatMul", [self._lifted(left), right], "product")
             added = constant_of(bias)
             return [result if added is None or not added.any() else self._add("Add", [result, bias])]
-        return self._pair(node) if self._are_matrices(left, right) else self._vectors(node, left, right)
-
-    def _are_matrices(self, *values: ir.Value | None) -> bool:
-        return min(len(self._static(v)) for v in values) > 1
+        matrices = min(len(self._static(left)), len(self._static(right))) > 1
+        return self._pair(node) if matrices else self._vectors(node, left, right)
 
     def _vectors(self, node: ir.Node, left: ir.Value | None, right: ir.Value | None) -> list[ir.Value]:
         """A product with a vector: of a row from the left, of a column from the right."""
@@ -304,9 +253,9 @@ class Lifting:
         axes = ints_of(node, "axes")
         if len(node.inputs) > 1 and node.inputs[1] is not None:
             given = constant_of(node.inputs[1])
-            if given is None:
+            axes = [int(a) for a in given.ravel()] if given is not None else None
+            if axes is None:
                 raise NotLiftedError
-            axes = [int(a) for a in given.ravel()]
         if not axes and int_of(node, "noop_with_empty_axes", 0):
             return [self._lifted(node.inputs[0])]
         moved = [a % rank + 1 for a in axes] if axes else list(range(1, rank + 1))

@@ -13,7 +13,7 @@ from ...ir.runtime import Arrays, Session, skeleton
 from ...ir.sampling import random_inputs
 from ..analysis.refusals import at_fault
 from . import shapes
-from .axes import depends
+from .beside import depends
 
 _MOST = 4096
 """Largest batch that is looked for."""

@@ -15,7 +15,7 @@ from ...ir.runtime import Arrays, Session, skeleton
 from ...ir.sampling import random_inputs
 from ..analysis.refusals import at_fault
 from . import baked, shapes
-from .axes import depends
+from .beside import depends
 from .edit import constant
 
 _BATCHES = 2
