@@ -21,6 +21,18 @@ BATCH = "N"
 """Name of the samples' axis in models that ``normalize`` has seen."""
 
 
+def depending(model: ir.Model) -> frozenset[str]:
+    """The outputs that are computed of an input; the others are the same for all samples, and have none."""
+    reached = set(model.graph.inputs)
+    for node in model.graph:
+        inner = any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()
+        )
+        if inner or any(v in reached for v in node.inputs):
+            reached.update(node.outputs)
+    return frozenset(str(o.name) for o in model.graph.outputs if o in reached)
+
+
 def parts(total: int, most: int) -> list[slice]:
     """All samples in parts of ``most`` or so, not all of which are of the same size."""
     if total <= most:

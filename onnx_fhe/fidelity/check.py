@@ -15,6 +15,7 @@ from ..clipping import Prologue
 from ..ir.errors import FidelityError, ModelError
 from ..ir.partition import Parts, partition
 from ..ir.runtime import Arrays, Session
+from ..ir.samples import depending
 from ..passes.analysis.noise import NoisyModel
 from .causes import steps_of
 from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
@@ -84,7 +85,7 @@ def check_circuit(
     samples = len(next(iter(part.values())))
     if simulated < samples:
         mine = _filled(mine, model, {k: v[simulated:] for k, v in part.items()}, circuit.statistics().p_error)
-    wanted = Session(source).run_batched(part)
+    wanted, mine = _of_samples(source, Session(source).run_batched(part), mine)
     found = compare(wanted, mine, model, None if labels is None else labels[:samples])
     findings = judge(found, samples)
     fidelity = replace(
@@ -99,12 +100,19 @@ def check_circuit(
     return replace(fidelity, cause=cause, steps=steps, sentences=tuple(told))
 
 
+def _of_samples(source: ir.Model, wanted: Arrays, found: Arrays) -> tuple[Arrays, Arrays]:
+    """What can be compared sample by sample: outputs that are constant belong to none."""
+    names = depending(source)
+    pairs = [(k, v, w) for (k, v), w in zip(wanted.items(), found.values(), strict=True) if k in names]
+    return {k: v for k, v, _ in pairs}, {k: w for k, _, w in pairs}
+
+
 def check_model(
     source: ir.Model, model: ir.Model, data: Mapping[str, np.ndarray], labels: np.ndarray | None = None
 ) -> Fidelity:
     """Compare a model of any level, as it runs, with the network that it was made from."""
     given = len(next(iter(data.values())))
-    wanted, mine = (Session(m).run_batched(data) for m in (source, model))
+    wanted, mine = _of_samples(source, *(Session(m).run_batched(data) for m in (source, model)))
     found = compare(wanted, mine, source, labels)
     return fidelity_of(found, judge(found, given), given, given, noise=False)
 
