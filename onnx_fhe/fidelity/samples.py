@@ -122,7 +122,8 @@ def classes_in(model: ir.Model) -> int | None:
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array.reshape(len(array), -1), dtype=np.float64)
+    # Complex numbers are refused later, by the node that reads them.
+    return np.asarray(np.real(array).reshape(len(array), -1), dtype=np.float64)
 
 
 def _blank(data: Mapping[str, np.ndarray]) -> np.ndarray:

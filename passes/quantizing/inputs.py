@@ -53,6 +53,8 @@ def fit_features(features: Features, plain: Quantizer, method: str) -> Quantizer
     """
     sample = some_rows(features.values)
     low, high = (a.astype(np.float64) for a in (features.values.min(axis=0), features.values.max(axis=0)))
+    if plain.bits == 1 and not features.offsets and low.min() < 0 < high.max():
+        return plain  # one bit has no room for 0 between values of both signs
     own = _starting(low, high, sample, features, plain)
     constant = low == high
     before, after = (features.weight * _varying(q, sample) for q in (plain, own))
