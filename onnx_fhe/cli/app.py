@@ -124,7 +124,8 @@ def _report(error: Exception, debug: bool) -> int:
     from ..ir.errors import OnnxFheError, UserError, printable
 
     advice = "" if debug else "\n  run again with --debug for the traceback, and report it"
-    if memory.is_lack_of_memory(error):
+    # Where no limit is set, an error of ours that names the file says more: a shape that asks for a terabyte.
+    if memory.is_lack_of_memory(error) and not (isinstance(error, UserError) and memory.limit() is None):
         message, status = memory.message(), FAULT
     elif isinstance(error, UserError):
         message, status = str(error), FAULT
