@@ -81,7 +81,8 @@ def largest_of_one(model: ir.Model, node: ir.Node) -> bool:
     dims = shapes.dims_of(value)
     if dims is None or dims != shapes.dims_of(node.outputs[0]) or any(o.uses() for o in node.outputs[1:]):
         return False
-    shape = (1, *(d for d in dims[1:] if isinstance(d, int)))
+    # Two samples: the largest over the samples of a batch is a sample's own only where it is alone.
+    shape = (2, *(d for d in dims[1:] if isinstance(d, int)))
     if value is None or len(shape) != len(dims) or np.prod(shape) > MANY:
         return False
     # All different, and the other way round: any other element shows in one of the two. Padding never wins.
