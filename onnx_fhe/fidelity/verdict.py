@@ -98,6 +98,13 @@ def _safe_scores(found: Comparison, samples: int) -> str:
     return found.scores if sure else ""
 
 
+def _off(output: OutputFigures, samples: int, sentence: str) -> Finding:
+    """An output that hardly varies: what counts is its error in spreads of the others."""
+    collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
+    weight = output.median_error / max(output.scale, 1e-30)
+    return Finding("collapse" if collapsed else "warning", sentence, weight)
+
+
 def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Finding]:
     name = title(output)
     if output.same is not None:
@@ -106,22 +113,20 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
         return
     if not output.varies:
         if output.median_error > OFF * output.scale:
-            collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
-            yield Finding(
-                "collapse" if collapsed else "warning",
+            yield _off(
+                output,
+                samples,
                 f"output {name} is the same for every sample in the network, and {output.median_error:.3g}"
                 f" off in the circuit (the outputs spread over {output.scale:.3g})",
-                output.median_error / max(output.scale, 1e-30),
             )
         return
     if output.minor:
         if left_of(output) < COLLAPSED_R2 or output.median_error > OFF * output.scale:
-            collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
-            yield Finding(
-                "collapse" if collapsed else "warning",
+            yield _off(
+                output,
+                samples,
                 f"output {name} varies little beside the others, and the circuit does not follow it"
                 f" ({_r2(output)})",
-                output.median_error / max(output.scale, 1e-30),
             )
         return
     measured = left_of(output)
