@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,10 @@ _ELEMENTS = {"tensor(int8)": TensorProto.INT8, "tensor(uint8)": TensorProto.UINT
 _LARGE = 1024
 _MANY = 512
 """Inputs of a session from which on they are bound one by one."""
+_SMALL = 2**18
+"""Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for one
+circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has: sums
+in another order differ in their last bits."""
 _VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
 """Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
@@ -71,16 +76,19 @@ class Session:
         model: The model; any level.
         outputs: Names of the values to return; ``None`` for the graph outputs. Values inside the graph may be
             named.
+        given: Elements that a run is given, where they are known to be many.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
     """
 
-    def __init__(self, model: ir.Model | onnx.ModelProto, outputs: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, model: ir.Model | onnx.ModelProto, outputs: Iterable[str] | None = None, given: int = 0
+    ) -> None:
         proto = to_proto(model) if isinstance(model, ir.Model) else model
         if outputs is not None:
             proto = _with_outputs(proto, list(outputs))
-        self._session = _session(exact(proto, _types))
+        self._session = _session(exact(proto, _types), _weights(proto) + given)
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 
@@ -168,11 +176,12 @@ class Session:
         return {k: np.concatenate([r[k] for r in runs])[:total] for k in self.outputs}
 
 
-def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def _session(proto: onnx.ModelProto, elements: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    # Two cores at most are useful here, and results must not depend on the machine.
-    options.intra_op_num_threads = 0
+    options.intra_op_num_threads = 2 if elements > _SMALL else 1
+    # A thread that waits for work in a loop takes the core from whoever has work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Fusions keep the meaning but not every bit, and tables are made from these results; what is quantized is
     # fused to kernels that saturate on some processors. Constant folding on the large tables of the integer
     # level takes a thousand times longer than running them.
@@ -185,9 +194,13 @@ def _session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
         raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
 
 
+def _weights(proto: onnx.ModelProto) -> int:
+    return sum(math.prod(i.dims) for i in proto.graph.initializer)
+
+
 def _types(proto: onnx.ModelProto, names: list[str]) -> dict[str, int]:
     """Element types of values that nodes compute, as onnxruntime infers them."""
-    found = _session(_with_outputs(proto, names)).get_outputs()
+    found = _session(_with_outputs(proto, names), 0).get_outputs()
     return {o.name: _ELEMENTS.get(o.type, TensorProto.UNDEFINED) for o in found}
 
 
@@ -267,7 +280,7 @@ def run_nodes_often(
         onnx.helper.make_opsetid(d, v) for d, v in {"": opset, **{d: _VERSIONS[d] for d in domains}}.items()
     ]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    session = Session(dialect.attach(model))
+    session = Session(dialect.attach(model), given=sum(array.size for array in inputs.values()))
     given = {v: k for v, k in names.items() if k in inputs and v in values}
     results_of = [session.run(inputs | {k: run[v] for v, k in given.items()}) for run in runs]
     return [[found[name_of(v)] for v in wanted] for found in results_of]
