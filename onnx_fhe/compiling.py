@@ -38,6 +38,7 @@ from .passes.base import DEFAULT_MARGIN, Context, Margin
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
 from .passes.presets import DEFAULT
+from .passes.supported import Supported
 from .program import Program
 from .record import Measurements
 from .report.measuring import measure
@@ -127,7 +128,8 @@ def compile_model(
     )
     recorder, steps = Recorder(), Steps()
     with timed("passes"):
-        result = manager.run(given.model, context, [Verify(given.arrays), recorder, steps, *instruments])
+        watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
+        result = manager.run(given.model, context, watching)
         require_integer(result.model, manager)
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)

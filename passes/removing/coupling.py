@@ -10,7 +10,7 @@ convolution, an edge of the dependency graph couples them; where something canno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -160,8 +160,9 @@ class _Walk:
     def _other(self, node: ir.Node, known: Mapping[ir.Value, np.ndarray]) -> None:
         """Any other operator: element-wise, or whatever running it shows."""
         why = f"{node.name} ({node.op_type}) mixes channels"
-        if all(v.shape is not None for v in known) and self.probe(node, list(known)):
-            self._meet(node, node.outputs[0], list(known.values()))
+        same_rank = len({u.ndim for u in known.values()}) == 1  # else axis 0 of one meets another of the next
+        if same_rank and all(v.shape is not None for v in known) and self.probe(node, list(known)):
+            self._meet(node, node.outputs[0], np.broadcast_arrays(*known.values()))
             return
         try:
             found = dependence(node, known, self.opset)
@@ -175,7 +176,7 @@ class _Walk:
                     self.result.freeze(units, why)
             self._meet(node, output, [np.where(a == MIXED, FROZEN, a) for a in arrays])
 
-    def _meet(self, node: ir.Node, output: ir.Value, arrays: list[np.ndarray]) -> None:
+    def _meet(self, node: ir.Node, output: ir.Value, arrays: Sequence[np.ndarray]) -> None:
         """Define an output that follows ``arrays``, and couple the units that meet in an element."""
         units = arrays[0]
         for array in arrays[1:]:
