@@ -15,6 +15,7 @@ from . import classical, dialect, functions, precision, qonnx
 from .bind import Shapes, bind_to
 from .bind import bind as bind_axes
 from .convert import convert
+from .declared import check_declared
 from .errors import ModelError, OnnxFheError
 from .external import load_external_data
 from .guard import FileLimits, check_structure
@@ -77,6 +78,7 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     functions.strip(proto)
     check_operators(proto)
     check_onnx(proto)
+    check_declared(proto)
     precision.to_single(proto)
     rename_duplicates(proto)
     classical.check_classical(proto)

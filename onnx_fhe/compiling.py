@@ -34,11 +34,11 @@ from .manifest import Manifest, Source, packages, ports, rounding_of
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
 from .passes.analysis.advice import advice
+from .passes.analysis.supported import Supported
 from .passes.base import DEFAULT_MARGIN, Context, Margin
 from .passes.instruments import Instrument, Verify
 from .passes.manager import PassManager, PipelineResult
 from .passes.presets import DEFAULT
-from .passes.supported import Supported
 from .program import Program
 from .record import Measurements
 from .report.measuring import measure

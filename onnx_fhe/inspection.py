@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
-from .ir.errors import ModelError, UnsupportedError, UserError
-from .ir.graph import variable_inputs
+from .findings import Finding, finding_of, nothing_encrypted, regions_of
+from .ir.errors import UserError
+from .ir.graph import MAXIMA, variable_inputs
 from .ir.guard import FileLimits, read_model
 from .ir.level import Level, level_of
 from .ir.load import load
@@ -24,13 +25,14 @@ from .machine import Prediction, Profile, predict
 from .manifest import Port, ports
 from .passes.analysis.cost import CostEstimate, estimate_float
 from .passes.analysis.linear import linear_of
-from .passes.analysis.regions import Regions, find_regions, server_nodes
+from .passes.analysis.regions import Regions, server_nodes
 from .passes.base import Context
 from .passes.importing.detect import is_foreign
+from .passes.instruments import Verify
 from .passes.manager import PassManager
+from .rehearsal import is_quick, made_up, rehearse
 
 BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"
-MOST_FINDINGS = 20
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,6 @@ class LookupInfo:
     layer: str
     operator: str
     elements: int | None
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that keeps the model from being compiled: where, why, and what to do."""
-
-    what: str
-    node: str
-    operator: str
-    found: str
-    allowed: str
-    do: str
 
 
 @dataclass(frozen=True)
@@ -130,24 +120,33 @@ def inspect_model(
     estimate: CostEstimate | None = None
     try:
         if level is Level.FLOAT or is_foreign(given):
-            # Copies, for passes that compare, take time in large graphs.
+            # Copies, for passes that compare, take time in large graphs. Made-up data are for inputs that
+            # came without a quantizer: where its tables are does not depend on them.
             manager = PassManager.parse("normalize,import-qat")
-            model = manager.run(given, Context(source=given), in_place=True).model
+            context = Context(source=given, calibration=made_up(given) if is_foreign(given) else None)
+            model = manager.run(given, context, [Verify()], in_place=True).model
         if level_of(model) is Level.FLOAT:
-            regions, findings = _regions(model)
+            regions, findings = regions_of(model)
             where = places(model, server_nodes(model) if regions is None else regions.server)
             if regions is not None:
                 lookups, estimate = _of_regions(regions), estimate_float(model, regions=regions)
+                if any(n.op_type in MAXIMA or n in regions.settling for n in regions.server):
+                    lookups = [replace(x, elements=None) for x in lookups]
         elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
             where, lookups = places(model, server), _of_quantizers(server)
-            findings = [] if server else [_nothing_encrypted()]
+            findings = [] if server else [nothing_encrypted()]
         else:
             verify_given(given)
             statistics = ReferenceBackend().lower(model).statistics()
             where, lookups = _of_parts(model), _of_layers(statistics)
+        if not findings and level_of(model) is not Level.INTEGER and is_quick(model):
+            statistics = rehearse(model)
+            if statistics is not None and any(x.elements is None for x in lookups):
+                lookups = _of_layers(statistics)
+                estimate = estimate and _with_all(estimate, lookups)
     except UserError as error:
-        findings = [_finding(error)]
+        findings = [finding_of(error)]
         if model is given:
             model = load(path, limits, bind=bind)  # not half normalized
     counts = [x.elements for x in lookups]
@@ -176,49 +175,17 @@ def _operator(node: ir.Node | onnx.NodeProto) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
-def _finding(error: UserError) -> Finding:
-    return Finding(error.what, error.where.node, error.where.op, error.found, error.allowed, error.do)
-
-
-def _nothing_encrypted() -> Finding:
-    return _finding(
-        ModelError(
-            "there is nothing to run encrypted in this model",
-            allowed="at least one Gemm, MatMul or Conv with quantized weights that depends on an input",
-        )
+def _with_all(estimate: CostEstimate, lookups: list[LookupInfo]) -> CostEstimate:
+    """The estimate with the lookups of maxima and products too, which are of one bit more at most."""
+    known = sum(x.bootstraps for x in estimate.layers)
+    more = sum(x.elements or 0 for x in lookups) - known
+    if more <= 0 or not estimate.layers:
+        return estimate
+    like = estimate.layers[0]
+    added = replace(
+        like, name="", bootstraps=more, lookups=more, complexity=like.complexity / like.lookups * more
     )
-
-
-def _regions(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
-    """The encrypted part, or all that keeps there from being one.
-
-    The analysis stops at the first operator that it cannot take; to find more, the model is cut behind it.
-    """
-    probe, found = model, list[Finding]()
-    while len(found) < MOST_FINDINGS:
-        try:
-            regions = find_regions(probe)
-        except UnsupportedError as error:
-            probe = model.clone() if probe is model else probe
-            node = next((n for n in probe.graph if n.name == error.where.node), None)
-            if node is None:
-                # Nothing linear is left behind the cuts: no finding of its own.
-                found += [] if found else [_finding(error)]
-                break
-            found.append(_finding(error))
-            _cut(probe, node)
-        else:
-            # Of a model that was cut nothing more can be said.
-            return (None, found) if found else (regions, found)
-    return None, found
-
-
-def _cut(model: ir.Model, node: ir.Node) -> None:
-    for value in node.outputs:
-        fresh = ir.Value(name=f"{value.name}/cut", type=value.type, shape=value.shape)
-        model.graph.inputs.append(fresh)
-        for user, index in list(value.uses()):
-            user.replace_input_with(index, fresh)
+    return replace(estimate, layers=(*estimate.layers, added))
 
 
 def places(model: ir.Model, server: list[ir.Node]) -> dict[str, str]:

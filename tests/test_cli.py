@@ -151,8 +151,11 @@ def test_inspect_lists_what_is_not_supported(cli, tmp_path):
     """
     path = tmp_path / "m.onnx"
     onnx.save(onnx.parser.parse_model(text), path)
-    status, out, _ = cli("inspect", path)
-    assert status == 0
+    status, out, err = cli("inspect", path)
+    assert status == 1
+    assert err.startswith("error: this model cannot be compiled")
+    assert str(path) in err
+    assert "'most', TopK" in err
     assert "supported: no" in out
     assert "'most' (TopK)" in out
     assert "do:" in out

@@ -12,6 +12,7 @@ from .options import Bind, Json, Limits, Machine, Plugins, load_plugins
 
 if TYPE_CHECKING:
     from ..inspection import Finding, Inspection
+    from ..ir.errors import OnnxFheError
     from ..manifest import Port
 
 
@@ -28,7 +29,7 @@ def inspect_(
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Say what is in a model, whether it is supported, and where bootstraps will be."""
+    """Say what is in a model, whether it is supported, and where bootstraps will be; exit status 1 if not."""
     from ..artifact import is_artifact
 
     if is_artifact(model):
@@ -48,6 +49,22 @@ def inspect_(
         output.print_json(found)
     else:
         _show(found)
+    if not found.supported:
+        raise unusable(found)
+
+
+def unusable(found: Inspection) -> OnnxFheError:
+    """The error that ``inspect`` ends with where a model cannot be compiled: what is in the way, in short."""
+    from ..ir.errors import UnsupportedError
+
+    what = [f"{f.what}" + (f" ({f.node!r}, {f.operator})" if f.node else "") for f in found.findings]
+    more = f"; and {len(what) - 3} more" if len(what) > 3 else ""
+    return UnsupportedError(
+        "this model cannot be compiled as it is",
+        file=found.file,
+        found="; ".join(what[:3]) + more,
+        do="change what the list of findings names (with --json: findings)",
+    )
 
 
 def _artifact(path: Path, json: bool, machine: Path | None) -> None:

@@ -8,11 +8,11 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
-from ..ir.errors import UnsupportedError
-from ..ir.level import Level, level_of
-from .analysis.regions import find_regions
-from .instruments import Instrument
-from .pipeline import pass_name
+from ...ir.errors import UnsupportedError
+from ...ir.level import Level, level_of
+from ..instruments import Instrument
+from ..pipeline import pass_name
+from .regions import find_regions
 
 __all__ = ["Supported", "require_supported"]
 

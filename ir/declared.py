@@ -1,0 +1,95 @@
+"""What a file declares of its outputs, and what its operators make: types and shapes must not contradict."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, shape_inference
+
+from .errors import ModelError
+
+LARGE = 1024
+"""Elements from which on a constant is only looked at for its shape."""
+
+
+def check_declared(proto: onnx.ModelProto) -> None:
+    """Refuse outputs that are declared twice, without a type, or otherwise than the operators make them.
+
+    Axis 0 is left out unless both name a number, and so is what nothing is known of.
+
+    Raises:
+        ModelError: There is such an output.
+    """
+    names = [o.name for o in proto.graph.output]
+    for name in names:
+        if names.count(name) > 1:
+            raise _refused("two outputs of the model have one name", repr(name), "a name for each")
+    made = _inferred(proto)
+    for output in proto.graph.output:
+        declared, found = output.type.tensor_type, made.get(output.name)
+        if not output.type.HasField("tensor_type") or found is None:
+            continue
+        if found.elem_type and declared.elem_type != found.elem_type:
+            kinds = [TensorProto.DataType.Name(t).lower() for t in (declared.elem_type, found.elem_type)]
+            raise _refused(
+                "an output of the model has another type than the file says",
+                f"output {output.name!r}: declared {kinds[0]}, computed {kinds[1]}",
+                "the type that its operator gives",
+            )
+        if declared.HasField("shape") and found.HasField("shape") and _contradict(declared, found):
+            shapes = [_text(t) for t in (declared, found)]
+            raise _refused(
+                "an output of the model has another shape than the file says",
+                f"output {output.name!r}: declared {shapes[0]}, computed {shapes[1]}",
+                "the shape that its operator gives",
+            )
+
+
+def _inferred(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Types of the graph's outputs by ONNX's inference, from inputs and operators alone."""
+    light = onnx.ModelProto()
+    light.ir_version = max(proto.ir_version, 4)
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    light.graph.name = proto.graph.name
+    light.graph.node.extend(proto.graph.node)
+    constant = {t.name for t in proto.graph.initializer}
+    light.graph.input.extend(i for i in proto.graph.input if i.name not in constant)
+    for tensor in proto.graph.initializer:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        if size <= LARGE:
+            light.graph.initializer.append(tensor)
+        else:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            light.graph.input.append(info)
+    for output in proto.graph.output:
+        light.graph.output.append(onnx.ValueInfoProto(name=output.name))
+    try:
+        result = shape_inference.infer_shapes(light, data_prop=True)
+    except Exception:  # noqa: BLE001 - what is wrong then, onnxruntime says when it loads the model
+        return {}
+    outputs = {o.name for o in proto.graph.output}
+    known = {v.name: v.type for v in (*result.graph.value_info, *result.graph.output) if v.name in outputs}
+    return {k: t.tensor_type for k, t in known.items() if t.HasField("tensor_type")}
+
+
+def _contradict(declared: onnx.TypeProto.Tensor, found: onnx.TypeProto.Tensor) -> bool:
+    mine, theirs = declared.shape.dim, found.shape.dim
+    if len(mine) != len(theirs):
+        return True
+    return any(
+        a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _text(tensor: onnx.TypeProto.Tensor) -> str:
+    dims = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"({', '.join(dims)})"
+
+
+def _refused(what: str, found: str, allowed: str) -> ModelError:
+    return ModelError(
+        what, found=found, allowed=allowed, do="export the model again, or correct what it declares"
+    )
