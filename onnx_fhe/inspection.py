@@ -141,10 +141,10 @@ def inspect_model(
             statistics = ReferenceBackend().lower(model).statistics()
             where, lookups = _of_parts(model), _of_layers(statistics)
         if not findings and level_of(model) is not Level.INTEGER and is_quick(model):
-            statistics = rehearse(model)
-            if statistics is not None and any(x.elements is None for x in lookups):
-                lookups = _of_layers(statistics)
-                estimate = estimate and _with_all(estimate, lookups)
+            rehearsed = rehearse(model)
+            if rehearsed is not None and any(x.elements is None for x in lookups):
+                lookups = _of_layers(rehearsed)
+                estimate = None if estimate is None else _with_all(estimate, lookups)
     except UserError as error:
         findings = [finding_of(error)]
         if model is given:

@@ -34,6 +34,7 @@ def made_up(model: ir.Model, kind: int = 0) -> Arrays:
         dims = list(value.shape or [])
         shape = [SAMPLES, *(d if isinstance(d, int) else 1 for d in dims[1:])]
         dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        array: np.ndarray
         if dtype.kind == "b":
             array = random.random(shape) < 0.5
         elif dtype.kind in "iu":

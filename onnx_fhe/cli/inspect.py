@@ -11,7 +11,8 @@ from . import output, watch
 from .options import Bind, Json, Limits, Machine, Plugins, load_plugins
 
 if TYPE_CHECKING:
-    from ..inspection import Finding, Inspection
+    from ..findings import Finding
+    from ..inspection import Inspection
     from ..ir.errors import OnnxFheError
     from ..manifest import Port
 
