@@ -47,7 +47,7 @@ def regions_of(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
     probe, found = model, list[Finding]()
     while len(found) < MOST_FINDINGS:
         try:
-            regions = find_regions(probe)
+            regions = find_regions(probe, cut=bool(found))
         except UnsupportedError as error:
             probe = model.clone() if probe is model else probe
             node = next((n for n in probe.graph if n.name == error.where.node), None)

@@ -203,10 +203,14 @@ def _reach(sources: list[ir.Node], backwards: bool = False) -> set[ir.Node]:
     return seen
 
 
-def find_regions(model: ir.Model) -> Regions:
+def find_regions(model: ir.Model, *, cut: bool = False) -> Regions:
     """Find the encrypted part of a normalized float model and where quantizers go.
 
     A network without a linear operator is encrypted whole, as far as that goes; the client does the rest.
+
+    Args:
+        model: The model.
+        cut: Operators were taken out of it, so that nothing can be said of its batch.
 
     Raises:
         UnsupportedError: A node between two linear operators is neither linear, nor moves, chooses, averages,
@@ -214,7 +218,8 @@ def find_regions(model: ir.Model) -> Regions:
             there is no node at all, or an input has no free batch axis.
     """
     _refuse_recurrent(model)
-    _require_free_batch(model)
+    if not cut:
+        _require_free_batch(model)
     from .walk import Walk  # the walk is written in terms of what this file defines
 
     probes = Walk.probes(model.graph.opset_imports.get("", 21))
