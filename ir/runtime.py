@@ -24,9 +24,9 @@ _LARGE = 1024
 _MANY = 512
 """Inputs of a session from which on they are bound one by one."""
 _SMALL = 2**18
-"""Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for one
-circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has: sums
-in another order differ in their last bits."""
+"""Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for
+one circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has:
+sums in another order differ in their last bits."""
 _VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
 """Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
