@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from measuring import Files, Settings, find, measure
+from measuring import Files, Settings, find, margin, measure
 
 from onnx_fhe.cli.output import plain, working
 from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
+from onnx_fhe.passes.base import DEFAULT_MARGIN
 from onnx_fhe.passes.presets import DEFAULT, PRESETS
 
 
@@ -74,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--modes", default="observed,sound", help="range modes (%(default)s)")
     parser.add_argument("--p-error", type=float, default=1e-5, help="error of one lookup (%(default)s)")
-    parser.add_argument("--range-margin", type=float, default=0.2, help="margin of ranges (%(default)s)")
+    parser.add_argument(
+        "--range-margin", type=margin, default=DEFAULT_MARGIN, help="margin of ranges (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, metavar="N", help="score on the first N samples only")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")

@@ -20,12 +20,17 @@ from onnx_fhe.ir.level import Level
 from onnx_fhe.ir.runtime import Arrays, Session
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.analysis.regions import server_nodes
-from onnx_fhe.passes.base import Pass
+from onnx_fhe.passes.base import AUTO, DEFAULT_MARGIN, Margin, Pass
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.scoring import accuracy, agreement
 
 Progress = Callable[[str, int, int], None]
 PARTS = ("validation", "test")
+
+
+def margin(text: str) -> Margin:
+    """``--range-margin`` of a benchmark."""
+    return AUTO if text == AUTO else float(text)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Settings:
         pipeline: A preset or a pipeline text.
         modes: Range modes to compile in.
         p_error: Tolerated error of one lookup.
-        range_margin: Share of an observed range that is added on each side.
+        range_margin: As for ``compile``.
         seed: Seeds every random choice of passes.
         limit: Score so many samples only.
         encrypted: So many samples of the last part (test, where there is one) are run encrypted.
@@ -45,7 +50,7 @@ class Settings:
     pipeline: str
     modes: tuple[str, ...] = ("observed", "sound")
     p_error: float = 1e-5
-    range_margin: float = 0.2
+    range_margin: Margin = DEFAULT_MARGIN
     seed: int = 0
     limit: int | None = None
     encrypted: int = 0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Files, find
+from measuring import Files, find, margin
 
 import onnx_fhe
 from onnx_fhe.ir.data import calibration_for, read_npz
@@ -27,6 +27,7 @@ from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes.analysis.cost import estimate
+from onnx_fhe.passes.base import DEFAULT_MARGIN
 from onnx_fhe.scoring import accuracy
 
 MOST = 1000
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OnnxFheError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options = {} if given.range_margin is None else {"range_margin": float(given.range_margin)}
+    options: dict[str, Any] = {"range_margin": given.range_margin}
     if given.range_mode is not None:
         options["range_mode"] = given.range_mode
     found: list[dict[str, Any]] = []
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="folder with models and their data")
     parser.add_argument("--models", metavar="A,B", help="only these; all by default")
     parser.add_argument("--presets", default="balanced,fast", help="presets, or one pipeline (%(default)s)")
-    parser.add_argument("--range-margin", help="as for compile")
+    parser.add_argument("--range-margin", type=margin, default=DEFAULT_MARGIN, help="as for compile")
     parser.add_argument("--range-mode", help="as for compile")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")
     return parser

@@ -23,9 +23,7 @@ Progress = Callable[[str, int, int], None]
 Margin = float | Literal["auto"]
 AUTO: Literal["auto"] = "auto"
 """Margins of observed ranges, channel by channel, after the tails of the calibration data."""
-DEFAULT_MARGIN: Margin = 0.2
-"""The margin of observed ranges where none is given. ``AUTO`` overflows less, but at four bits the resolution
-that wide ranges take cost a network of ten neurons five points, and others up to one."""
+DEFAULT_MARGIN: Margin = AUTO
 
 
 def _quiet(what: str, done: int, total: int) -> None:

@@ -66,7 +66,7 @@ RangeModes = Annotated[
 ]
 
 
-DEFAULT_MARGIN = 0.2
+DEFAULT_MARGIN = "auto"
 """``passes.base.DEFAULT_MARGIN``, which takes a second to import."""
 
 
@@ -80,8 +80,8 @@ Margin = Annotated[
         "--range-margin",
         metavar="F",
         parser=_margin,
-        help="Share of an observed range added on each side; auto: what the tails of the calibration data ask"
-        " for, so that about 1 in 2,000 samples overflows (wider ranges, at the price of resolution).",
+        help="Margin on each side of an observed range, as a share of its width; auto: after the tails of the"
+        " calibration data, as far as a margin saves more than the resolution that it takes.",
     ),
 ]
 Machine = Annotated[

@@ -241,14 +241,20 @@ def over_axes(interval: Interval, keep: Sequence[int]) -> Interval:
     return low.min(axis=gone), high.max(axis=gone)
 
 
-def declare(sound: Interval, seen: Extremes | None, margin: float | str, target: float = TARGET) -> Interval:
+def declare(
+    sound: Interval,
+    seen: Extremes | None,
+    margin: float | str,
+    target: float = TARGET,
+    cells: int | None = None,
+) -> Interval:
     """The bounds that a circuit promises: observed ones with a margin, never more than can happen.
 
     Args:
         sound: What can happen at all, shaped as one sample.
         seen: What was observed; None for the sound bounds.
-        margin, target: As for ``tails.widened``. With ``auto``, channels whose sound bounds are hardly wider
-            take those.
+        margin, target, cells: As for ``tails.widened``. With ``auto``, channels whose sound bounds are
+            hardly wider take those.
 
     Returns:
         Bounds of the channels of ``seen``, shaped as one sample.
@@ -257,7 +263,7 @@ def declare(sound: Interval, seen: Extremes | None, margin: float | str, target:
         return sound
     gone = tuple(i for i, n in enumerate(seen.low.shape) if i and n == 1)
     least, most = sound[0].min(axis=gone, keepdims=True), sound[1].max(axis=gone, keepdims=True)
-    low, high = widened(seen, margin, target)
+    low, high = widened(seen, margin, target, cells)
     low = np.clip(low, least, most)
     high = np.clip(high, low, most)
     if isinstance(margin, str):

@@ -18,18 +18,22 @@ import numpy as np
 
 Interval = tuple[np.ndarray, np.ndarray]
 
-TARGET = 1 / 2000
-"""Share of the samples in which any accumulator of a circuit may be expected to leave its range: half of one
-in a thousand, for an estimate from a few hundred samples is good to within a factor of two or so."""
+TARGET = 1 / 3000
+"""Share of the samples in which any accumulator of a circuit may be expected to leave its range: a third
+of one in a thousand, for an estimate from a few hundred samples is good to within a factor of three or so."""
 FEWEST, TAIL = 16, 8
 """Samples from which on there is a tail to look at, and that it has at least."""
-LEAST, MOST = 0.15, 1.0
+WEIGHT = 4.0
+"""A value that wraps around counts so many times its squared error: it is wrong without a word."""
+LEAST, MOST = 0.1, 1.0
 """Shares of the width that a margin has at least, for new data is never quite like the old, and at most, for
 past that a table would have no resolution left."""
 TENTHS = (10, 25, 100)
 """Units are the largest mean excess of these parts of the samples: a heavy tail shows far out only."""
 SHARES = (0.1, 0.05)
 """Parts of the samples that tails are fitted to; what reaches farthest counts."""
+STEPS = 100
+"""Margins that are compared."""
 CHUNK = 2**24
 """Values that are looked at at once."""
 
@@ -101,13 +105,17 @@ class Tail:
         return max([beyond, *fitted])
 
 
-def widened(seen: Extremes, margin: float | str, target: float, whole: bool = True) -> Interval:
+def widened(
+    seen: Extremes, margin: float | str, target: float, cells: int | None = None, whole: bool = True
+) -> Interval:
     """Observed bounds of each channel with a margin.
 
     Args:
         seen: What each sample has.
         margin: Share of the width for each side (0: no margin at all); ``auto``: what the tails say.
         target: Share of the samples that may leave the bounds of this tensor, for ``auto``.
+        cells: Entries of the table that the range is cut into, for ``auto``: they become coarser with it, so
+            that a margin ends where it loses more by that than it saves. None where a margin costs nothing.
         whole: The values are integers: a margin is one too, and at least 1.
     """
     low, high = seen.range
@@ -118,11 +126,36 @@ def widened(seen: Extremes, margin: float | str, target: float, whole: bool = Tr
         above = below = MOST * _scale(low, high)
     else:
         units, excess = _measured(seen, None)
-        reach = max(0.0, Tail.of(excess).reach(target))
-        above, below = (np.clip(reach * u.reshape(low.shape), LEAST * width, MOST * width) for u in units)
+        tail = Tail.of(excess)
+        far = max(0.0, tail.reach(target))
+        reaches = (np.float64(far) if cells is None else _balanced(u, width, tail, cells, far) for u in units)
+        above, below = (
+            np.clip((r * u).reshape(low.shape), LEAST * width, MOST * width)
+            for r, u in zip(reaches, units, strict=True)
+        )
     if whole and margin:
         above, below = (np.maximum(np.ceil(m), 1.0) for m in (above, below))
     return low - below, high + above
+
+
+def _balanced(unit: np.ndarray, width: np.ndarray, tail: Tail, cells: int, far: float) -> np.ndarray:
+    """Units of margin, for each channel, at which cells and overflow together make the least squared error.
+
+    Both as shares of the squared width: a cell is wrong by a twelfth of its own square, and a value that
+    leaves the range by about the whole width.
+
+    Args:
+        unit: Of this end (channels).
+        width: Of the observed range; as many as channels.
+        tail: Of what samples come beyond, over all channels.
+        cells: Entries of the table.
+        far: No more units than these.
+    """
+    reaches = np.linspace(0.0, far, STEPS)[:, None]
+    share = unit / np.maximum(width.reshape(-1), 1e-9)
+    rates = np.array([tail.rate(float(r)) for r in reaches[:, 0]])[:, None] / len(unit)
+    error = (1 + 2 * reaches * share) ** 2 / (12 * cells**2) + WEIGHT * rates
+    return np.asarray(reaches[np.argmin(error, axis=0), 0])
 
 
 def excesses(seen: Extremes, spare: Interval) -> np.ndarray:

@@ -15,7 +15,7 @@ KEPT = 0.78
 """A lattice stays as it is while the range fills at least this share of it."""
 SPARE = 1.06
 """How much more than the range a new lattice holds, so that it needs no change at once."""
-MARGIN = 0.3
+MARGIN = 0.2
 """Share of a range that is added on each side while training, where the tails choose in the end: margins that
 follow the tails of a network that still moves would keep its lattices moving too."""
 

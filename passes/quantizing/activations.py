@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .unseen import Unseen
+
 SHRINK = np.linspace(0.15, 1.0, 35)
 """Shares of the observed range that are tried as the clipping point (LOWERING: r)."""
+GROWN = (1.05, 1.1, 1.2, 1.3, 1.45, 1.6)
+"""The same where tails say that new values go further."""
 MOST_ROWS = 8000
 FAR = (24, 32, 48, 64, 96, 112)
 """Steps between 0 and the values that are tried besides those of the width itself; 8 bits hold them."""
@@ -49,6 +53,12 @@ class Quantizer:
     def top(self) -> int:
         """Largest integer."""
         return (1 << self.bits) - 1
+
+    @property
+    def span(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value that each channel has."""
+        least = self.offsets - self.zero_point * self.scale
+        return least, least + self.top * self.scale
 
     @property
     def inverse(self) -> np.ndarray:
@@ -211,6 +221,7 @@ def _least_squares(
 ) -> Quantizer:
     top = 2**bits - 1
     sample = some_rows(columns)
+    unseen = Unseen.of(columns, sample)
     best: tuple[float, Quantizer] | None = None
     # Whole numbers (indices, conditions, pixels as they come) stay what they are, where they fit.
     counts = np.array_equal(columns, np.rint(columns))
@@ -219,9 +230,9 @@ def _least_squares(
         error = np.full(whole.shape, np.inf)
         scale = whole.copy()
         ones = [1 / float(whole.max())] if counts and 0 < whole.max() <= 1 else []
-        for share in (*ones, *SHRINK):
+        for share in (*ones, *SHRINK, *GROWN):
             tried = Quantizer(np.ones_like(whole) if share in ones else whole * share, zero, bits)
-            now = ((tried.apply(sample) - sample) ** 2).mean(axis=0)
+            now = squared_error(tried, sample) + unseen.loss(*tried.span)
             scale = np.where(now < error, tried.scale, scale)
             error = np.minimum(now, error)
         if best is None or float(error.sum()) < best[0] * 0.999:

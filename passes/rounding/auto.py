@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from ..analysis.cost import work
-from ..base import AUTO, Context
+from ..base import Context
 from .fill import Fill
 from .plain import Plain
 from .raising import Loss, raise_layers
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 FEWEST, MOST, WIDEST = 2, 6, 8
 """Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
-ORDINARY, LOST = 0.2, 2.0
-"""Margin of the ranges that bits are searched with; how many times as much the real ones may lose."""
 LARGE = 2**34
 """Multiplications on the calibration data's way through a network, past which trying every setting takes too
 long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers (of
@@ -38,7 +35,6 @@ def choose(
     options: InsertRounding,
     tolerance: tuple[float, float],
     context: Context,
-    narrow: bool = True,
 ) -> list[Setting]:
     """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
 
@@ -54,8 +50,6 @@ def choose(
         tolerance: Mean squared error over the variance of the outputs: what is wanted, and what will do where
             that takes tables wider than is comfortable.
         context: For progress and notes, and the margin of ranges.
-        narrow: Where the margin is ``auto``: search as if ranges had an ordinary one. What comes beyond it is
-            rare, and no reason to make every bootstrap dearer, unless the real ranges lose far more.
 
     Returns:
         A setting for each of ``tables``.
@@ -65,7 +59,7 @@ def choose(
     large = few < total or len(tables) > TABLES
     if large:
         data = {name: array[:few] for name, array in data.items()}
-    if large and narrow:
+    if large:
         context.notes.append(
             f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
             f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
@@ -79,11 +73,7 @@ def choose(
     usual = [p for p, setting in enumerate(ladder) if setting.bits <= most]
     steps, done = (len(usual) + len(tables), 0) if not large else (4 + min(TRIALS, len(tables)), 0)
 
-    searching = context
-    if narrow and context.range_mode == "observed" and context.range_margin == AUTO:
-        searching = replace(context, range_margin=ORDINARY)
-
-    def rounded(places: Sequence[int], within: Context = searching) -> ir.Model:
+    def rounded(places: Sequence[int]) -> ir.Model:
         nonlocal done
         context.progress("choose rounding", min(done, steps), steps)
         done += 1
@@ -93,7 +83,7 @@ def choose(
             tried,
             data,
             {by_name[n]: s for n, s in zip(names, settings(places), strict=True)},
-            within,
+            context,
             plain,
             searching=True,
         )
@@ -141,10 +131,6 @@ def choose(
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
         raised = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
         missed, places = missed and raised == places, raised
-    if searching is not context:
-        wide = loss.error(rounded(places, context), data, context)
-        if wide > LOST * max(wanted_error, error_of(places)):
-            return choose(model, data, tables, fixed, options, tolerance, context, narrow=False)
     bits = ", ".join(str(s.bits) for s in settings(places))
     told = "; rounding and noise alone move the outputs by more than `tolerance` asks for" if missed else ""
     context.notes.append(f"insert-rounding: {bits} bits reach the tables{told}")

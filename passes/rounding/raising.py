@@ -19,8 +19,9 @@ CHANGED = 0.02
 """Share of the calibration samples whose class rounding and noise may change."""
 AFFORDABLE = 28e9
 """Operations of all bootstraps together, some five seconds on one core, up to which layers are raised."""
-WORTH = 0.9
-"""A raise has to bring the loss down to this share."""
+WORTH, PROPORTION = 0.9, 2 / 3
+"""A raise has to bring the loss down to this share, and to that of its price raised to this power: a circuit
+twice as dear has to lose 0.63 of what it lost."""
 DRAWS = 3
 
 
@@ -96,7 +97,8 @@ def raise_layers(
                 continue
             model = rounded(tried)
             cost, left = estimate(model).complexity, loss.excess(model, data, tolerance, context)
-            if cost <= AFFORDABLE and left <= WORTH * excess:
+            wanted = min(WORTH, (price / cost) ** PROPORTION) * excess
+            if cost <= AFFORDABLE and left <= wanted:
                 found.append(((excess - left) / max(cost - price, 0.01 * price), tried, left, cost))
         if not found:
             break

@@ -118,17 +118,17 @@ class Walk:
             if found is not None:
                 self._bounds.update(dict.fromkeys(node.outputs, found))
 
-    def _declared(self, value: ir.Value, axes: Sequence[int]) -> Interval:
+    def _declared(self, value: ir.Value, axes: Sequence[int], cells: int | None = None) -> Interval:
         """Bounds that the circuit promises for an accumulator behind rounded layers.
 
-        Its channels lie along ``axes``.
+        Its channels lie along ``axes``; a table of so many ``cells`` reads it.
         """
         seen = None
         if self.context.range_mode == "observed":
             seen = Extremes.of(self.rounded[value], axes)
             if len(seen.low) == self._samples:
                 seen = seen.take(self._distinct)
-        return declare(self.sound.of(value), seen, self.context.range_margin, self._target)
+        return declare(self.sound.of(value), seen, self.context.range_margin, self._target, cells)
 
     def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
@@ -141,7 +141,9 @@ class Walk:
         assert starts is not None
         axis = table.attributes.get_int("axis", 1) or 1
         keep = [axis] if len(entries) > 1 else []
-        low, high = (b.reshape(-1).astype(int) for b in over_axes(self._declared(source, keep), keep))
+        low, high = (
+            b.reshape(-1).astype(int) for b in over_axes(self._declared(source, keep, 2**setting.bits), keep)
+        )
         step = table.attributes.get_int("step", 1) or 1
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
