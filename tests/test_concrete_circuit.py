@@ -400,14 +400,14 @@ def test_the_circuit_of_another_model_is_refused(use: str, tmp_path: Path) -> No
 
 def test_an_older_circuit_in_other_words_is_made_anew(tmp_path: Path) -> None:
     """Whoever claims an older version gets what the integer model computes, too."""
-    b = network()
+    b = network(mode="exact")  # approximate rounding differs in a quarter of the samples by itself
     folder = saved(foreign(b), tmp_path)
     edited(folder, maker="")
     circuit = backend().load(folder, b.model())
     fresh = backend().lower(b.model(), SURE)
     check_against(b.model(), circuit, b.samples)
-    agree = [circuit.simulate(b.samples)[k] == v for k, v in fresh.clear(b.samples).items()]
-    assert np.mean(agree) > 0.8
+    for name, wanted in fresh.clear(b.samples).items():
+        np.testing.assert_array_equal(circuit.simulate(b.samples)[name], wanted)
     assert circuit.mlir != circuit._run.mlir
 
 
