@@ -1,4 +1,4 @@
-"""What a file declares of its outputs, and what its operators make: types and shapes must not contradict."""
+"""What a file declares of its values, and what its operators make: types and shapes must not contradict."""
 
 from __future__ import annotations
 
@@ -12,40 +12,51 @@ LARGE = 1024
 
 
 def check_declared(proto: onnx.ModelProto) -> None:
-    """Refuse outputs that are declared twice, without a type, or otherwise than the operators make them.
+    """Refuse values that are declared otherwise than they are, and outputs that are declared twice.
 
     Axis 0 is left out unless both name a number, and so is what nothing is known of.
 
     Raises:
-        ModelError: There is such an output.
+        ModelError: There is such a value.
     """
     names = [o.name for o in proto.graph.output]
     for name in names:
         if names.count(name) > 1:
             raise _refused("two outputs of the model have one name", repr(name), "a name for each")
+    constants = {t.name: t for t in proto.graph.initializer}
+    for given in proto.graph.input:
+        if given.name in constants and given.type.HasField("tensor_type"):
+            tensor = constants[given.name]
+            found = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)).tensor_type
+            _compare("a weight", given, found, "stored")
     made = _inferred(proto)
-    for output in proto.graph.output:
-        declared, found = output.type.tensor_type, made.get(output.name)
-        if not output.type.HasField("tensor_type") or found is None:
-            continue
-        if found.elem_type and declared.elem_type != found.elem_type:
-            kinds = [TensorProto.DataType.Name(t).lower() for t in (declared.elem_type, found.elem_type)]
-            raise _refused(
-                "an output of the model has another type than the file says",
-                f"output {output.name!r}: declared {kinds[0]}, computed {kinds[1]}",
-                "the type that its operator gives",
-            )
-        if declared.HasField("shape") and found.HasField("shape") and _contradict(declared, found):
-            shapes = [_text(t) for t in (declared, found)]
-            raise _refused(
-                "an output of the model has another shape than the file says",
-                f"output {output.name!r}: declared {shapes[0]}, computed {shapes[1]}",
-                "the shape that its operator gives",
-            )
+    for what, values in (("an output", proto.graph.output), ("a value", proto.graph.value_info)):
+        for value in values:
+            if value.type.HasField("tensor_type") and value.name in made:
+                _compare(what, value, made[value.name], "computed")
+
+
+def _compare(what: str, value: onnx.ValueInfoProto, found: onnx.TypeProto.Tensor, how: str) -> None:
+    """Refuse ``value`` if its declaration and what was ``found`` cannot both be true."""
+    declared, who = value.type.tensor_type, f"{what.split()[-1]} {value.name!r}"
+    if found.elem_type and declared.elem_type != found.elem_type:
+        kinds = [_kind(t) for t in (declared.elem_type, found.elem_type)]
+        raise _refused(
+            f"{what} of the model has another type than the file says",
+            f"{who}: declared {kinds[0]}, {how} {kinds[1]}",
+            "the type that it has",
+        )
+    if declared.HasField("shape") and found.HasField("shape") and _contradict(declared, found):
+        shapes = [_text(t) for t in (declared, found)]
+        raise _refused(
+            f"{what} of the model has another shape than the file says",
+            f"{who}: declared {shapes[0]}, {how} {shapes[1]}",
+            "the shape that it has",
+        )
 
 
 def _inferred(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    """Types of the graph's outputs by ONNX's inference, from inputs and operators alone."""
+    """Types of values by ONNX's inference, from inputs and operators alone."""
     light = onnx.ModelProto()
     light.ir_version = max(proto.ir_version, 4)
     light.opset_import.extend(proto.opset_import)
@@ -69,8 +80,7 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
         result = shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # noqa: BLE001 - what is wrong then, onnxruntime says when it loads the model
         return {}
-    outputs = {o.name for o in proto.graph.output}
-    known = {v.name: v.type for v in (*result.graph.value_info, *result.graph.output) if v.name in outputs}
+    known = {v.name: v.type for v in (*result.graph.value_info, *result.graph.output)}
     return {k: t.tensor_type for k, t in known.items() if t.HasField("tensor_type")}
 
 
@@ -82,6 +92,11 @@ def _contradict(declared: onnx.TypeProto.Tensor, found: onnx.TypeProto.Tensor) -
         a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value
         for a, b in zip(mine, theirs, strict=True)
     )
+
+
+def _kind(number: int) -> str:
+    known = number in TensorProto.DataType.values()
+    return TensorProto.DataType.Name(number).lower() if known else f"type {number}"
 
 
 def _text(tensor: onnx.TypeProto.Tensor) -> str:

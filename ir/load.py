@@ -77,11 +77,11 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     qonnx.spell(proto)
     functions.strip(proto)
     check_operators(proto)
+    classical.check_classical(proto)  # before numbers are looked at: a tree may split at infinity
     check_onnx(proto)
     check_declared(proto)
     precision.to_single(proto)
     rename_duplicates(proto)
-    classical.check_classical(proto)
     classical.drop_zip_maps(proto)
     bind_axes(proto, sizes)
     bind_to(proto, shapes)

@@ -12,6 +12,8 @@ from .errors import ModelError
 _TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "Greater", "Less", "Equal"})
 """Operators for which a single infinite constant is a way to say "no bound" or "never"."""
 
+_COMPARES = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+"""Operators for which any constant may be infinite: the thresholds of trees that are written as a network."""
 
 _RANDOM = frozenset(
     {
@@ -136,7 +138,7 @@ def check_onnx(proto: onnx.ModelProto) -> None:
 
 
 def check_finite(proto: onnx.ModelProto) -> None:
-    """Refuse NaN in any weight, and infinities except as a single constant that means "no bound".
+    """Refuse NaN in any weight, and infinities except as a threshold or a single constant for "no bound".
 
     Raises:
         ModelError: There is one; the tensor is named.
@@ -157,7 +159,9 @@ def check_finite(proto: onnx.ModelProto) -> None:
             continue
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         nodes = readers.get(tensor.name, [])
-        if not nans and array.size == 1 and {n.op_type for n in nodes} <= _TAKES_INFINITY:
+        kinds = {n.op_type for n in nodes}
+        compared = bool(kinds) and kinds <= _COMPARES
+        if not nans and (compared or (array.size == 1 and kinds <= _TAKES_INFINITY)):
             continue
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ModelError(
@@ -167,7 +171,9 @@ def check_finite(proto: onnx.ModelProto) -> None:
             found=f"tensor {tensor.name!r}: {nans} NaN, {infinite} infinite of {array.size} values,"
             f" the first at {first}: {array[first]}",
             allowed="finite weights",
-            do="train or export the model again; a training run that diverged leaves NaN behind",
+            do="train or export the model again; a training run that diverged leaves NaN behind"
+            if nans
+            else "export the model again; where infinity masks something, write a large number (-10000)",
         )
 
 

@@ -89,7 +89,11 @@ def _is_integer_operator(node: ir.Node) -> bool:
     if node.domain:
         return node.domain == DOMAIN
     codes = node.inputs[0] if node.op_type == "Cast" else None
-    return node.op_type in LINEAR or (codes is not None and codes.dtype in _CODES)
+    if codes is None or codes.dtype not in _CODES:
+        return node.op_type in LINEAR
+    # A network may cast to whole numbers itself.
+    source = codes.producer()
+    return source is None or source.op_type in ("Clip", "QuantizeLinear")
 
 
 def _broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> VerificationError:

@@ -79,8 +79,8 @@ class Normalize(Pass):
 
     Raises:
         UnsupportedError: An input has a free axis besides the batch that calibration data does not bind, the
-            samples of a fixed batch depend on each other, a tensor has no elements, an operator is in
-            training mode, or one is linear but too large to be written as a matrix.
+            samples of a fixed batch depend on each other, a tensor has no elements, an output is a constant,
+            an operator is in training mode, or one is linear but too large to be written as a matrix.
     """
 
     name: ClassVar[str] = "normalize"
@@ -108,6 +108,7 @@ class Normalize(Pass):
             _fold(model)
         shapes.check_not_empty(model)
         _rewrite(model)
+        shapes.check_outputs(model)
         if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
             freed = "fixed"
             model.metadata_props[FIXED_KEY] = freed

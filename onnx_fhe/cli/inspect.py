@@ -64,7 +64,8 @@ def unusable(found: Inspection) -> OnnxFheError:
         "this model cannot be compiled as it is",
         file=found.file,
         found="; ".join(what[:3]) + more,
-        do="change what the list of findings names (with --json: findings)",
+        do=(found.findings[0].do if len(what) == 1 else "")
+        or "change what the list of findings names (with --json: findings)",
     )
 
 

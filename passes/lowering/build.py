@@ -80,13 +80,23 @@ class Builder:
         """``value * factor``, or ``value`` itself where the factor is 1 everywhere."""
         if np.all(factor == 1):
             return value
-        return self.add("Mul", [value, self.constant(f"{name}_factor", factor)], value, name)
+        return self._combined("Mul", value, factor, name, "factor")
 
     def shifted(self, value: ir.Value, offset: np.ndarray, name: str) -> ir.Value:
         """``value + offset``, or ``value`` itself where the offset is 0 everywhere."""
         if not np.any(offset):
             return value
-        return self.add("Add", [value, self.constant(f"{name}_offset", offset)], value, name)
+        return self._combined("Add", value, offset, name, "offset")
+
+    def _combined(self, op: str, value: ir.Value, array: np.ndarray, name: str, what: str) -> ir.Value:
+        """``value`` and a constant, whose axes may be longer: a factor for each channel that it will meet."""
+        result = self.add(op, [value, self.constant(f"{name}_{what}", array)], value, name)
+        if value.shape is not None and array.ndim <= len(value.shape):
+            sizes = (*[1] * (len(value.shape) - array.ndim), *array.shape)
+            result.shape = ir.Shape(
+                [n if n > 1 and d == 1 else d for d, n in zip(value.shape, sizes, strict=True)]
+            )
+        return result
 
     @staticmethod
     def _free(name: str, taken: set[str | None]) -> str:

@@ -79,7 +79,9 @@ def largest_of_one(model: ir.Model, node: ir.Node) -> bool:
     if node.op_type not in MAXIMA - {"Max", "Min"} or node.domain or not is_float(node.outputs[0]):
         return False
     dims = shapes.dims_of(value)
-    if dims is None or dims != shapes.dims_of(node.outputs[0]) or any(o.uses() for o in node.outputs[1:]):
+    if dims is None or dims != shapes.dims_of(node.outputs[0]):
+        return False
+    if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         return False
     # Two samples: the largest over the samples of a batch is a sample's own only where it is alone.
     shape = (2, *(d for d in dims[1:] if isinstance(d, int)))
