@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from ..ir.errors import PluginError, UserError
+from ..ir.limits import TargetLimits
 from ..passes.plugins import broken_plugins, load_installed
 from ..passes.store import NameStore, NameTakenError, current_owner
 from ..passes.tokens import nearest
@@ -60,6 +62,19 @@ def get_backend(name: str) -> Backend:
             found=str(error),
             do=f"install what {owner} needs",
         ) from error
+
+
+def limits_of(name: str) -> TargetLimits:
+    """What the backend of that name takes.
+
+    concrete-python is only looked for: to import it takes seconds, and a model may be refused before.
+
+    Raises:
+        UserError, PluginError: see ``get_backend``.
+    """
+    if name == "concrete" and find_spec("concrete") is not None:
+        return TargetLimits(name=name)
+    return get_backend(name).limits()
 
 
 def _of_plugins(name: str) -> tuple[Factory, str]:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .backends.base import Circuit, LowerOptions, Progress, quiet
+from .backends.registry import limits_of
 from .circuits import find_backend
 from .comparing import compare
 from .completing import complete, require_integer
@@ -114,11 +115,11 @@ def compile_model(
     with timed("load"):
         given = _read(model, calibration, limits, bind or {})
         manager = complete(manager, given.model)
-        target = find_backend(backend)
+        target_limits = limits_of(backend)
     context = Context(
         calibration=given.arrays,
         labels=given.labels,
-        limits=target.limits(),
+        limits=target_limits,
         seed=seed,
         range_mode=range_mode,
         range_margin=range_margin,
@@ -134,7 +135,7 @@ def compile_model(
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
-        circuit = target.lower(result.model, options)
+        circuit = find_backend(backend).lower(result.model, options)
     statistics = circuit.statistics()
     overflow = expected_overflow(result.model, given.arrays)
     notes = [

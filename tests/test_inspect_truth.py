@@ -119,6 +119,83 @@ def test_one_node_is_reported_once(tmp_path: Path) -> None:
     assert not found.supported
 
 
+def convolutions(path: Path, tail: list, weights: dict, batch: int | str = "N") -> Path:
+    """Ten convolutions on 3x32x32, and ``tail`` behind their 32 channels (``flat``)."""
+    weights = dict(weights)
+    nodes, last, channels = [], "x", 3
+    for i in range(10):
+        weights[f"k{i}"] = weight(32, channels, 3, 3)
+        nodes += [
+            helper.make_node("Conv", [last, f"k{i}"], [f"c{i}"], f"conv{i}", pads=[1] * 4),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"], f"relu{i}"),
+        ]
+        last, channels = f"r{i}", 32
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["flat"], "flat"),
+    ]
+    return written(path, [*nodes, *tail], (None, None), weights, (batch, 3, 32, 32))
+
+
+def branches() -> list:
+    made = [
+        helper.make_graph(
+            [helper.make_node(op, ["g"], [f"{op}_out"])],
+            op,
+            [],
+            [helper.make_tensor_value_info(f"{op}_out", TensorProto.FLOAT, (None, None))],
+        )
+        for op in ("Relu", "Neg")
+    ]
+    return [
+        helper.make_node("Gemm", ["flat", "first"], ["g"], "first"),
+        helper.make_node("ReduceSum", ["g"], ["s"], "sum", keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["more"], "more"),
+        helper.make_node("If", ["more"], ["chosen"], "branch", then_branch=made[0], else_branch=made[1]),
+        helper.make_node("Gemm", ["chosen", "second"], ["y"], "second"),
+    ]
+
+
+def largest() -> list:
+    return [
+        helper.make_node("Gemm", ["flat", "first"], ["g"], "first"),
+        helper.make_node("TopK", ["g", "five"], ["t", "places"], "most"),
+        helper.make_node("Gemm", ["t", "second"], ["y"], "second"),
+    ]
+
+
+TAILS = {"branch": branches, "most": largest}
+TAIL_WEIGHTS = {
+    "first": weight(32, 5),
+    "second": weight(5, 3),
+    "zero": np.float32(0),
+    "five": np.array([5]),
+}
+
+
+@pytest.mark.parametrize("preset", ["balanced", "fast", "accurate"])
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("node", TAILS)
+def test_what_stands_at_the_end_is_refused_at_once(
+    node: str, batch: int | str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = convolutions(tmp_path / "m.onnx", TAILS[node](), TAIL_WEIGHTS, batch)
+    data = {"x": RANDOM.normal(0, 1, (100, 3, 32, 32)).astype(np.float32)}
+    # Importing concrete-python takes longer than all the rest.
+    monkeypatch.setattr("onnx_fhe.compiling.find_backend", lambda name: pytest.fail(f"{name} was loaded"))
+    began = time.process_time()
+    with pytest.raises(UnsupportedError, match="cannot be computed on encrypted data") as caught:
+        onnx_fhe.compile(path, data, pipeline=preset)
+    assert caught.value.where.node == node
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("node", TAILS)
+def test_what_stands_at_the_end_is_found_once(node: str, tmp_path: Path) -> None:
+    found = inspect_model(convolutions(tmp_path / "m.onnx", TAILS[node](), TAIL_WEIGHTS))
+    assert [f.node for f in found.findings] == [node]
+
+
 @pytest.mark.parametrize("preset", ["balanced", "fast", "accurate"])
 def test_refusals_come_before_the_passes_that_take_long(preset: str, tmp_path: Path) -> None:
     path = recurrent(tmp_path / "m.onnx", 12)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.lower_to_integer import LowerToInteger
+from onnx_fhe.passes.lowering.build import Builder
 from onnx_fhe.passes.lowering.views import common_unit, whole_multiples
 
 FOLDER = Path(__file__).parent / "models"
@@ -339,6 +341,15 @@ def test_sums_of_tensors_with_different_scales(op, ratio):
     after = lowered(model)
     verify(after)
     assert_same(model, after, {"x": inputs(40, 3)})
+
+
+def test_one_number_a_sample_that_gets_a_factor_for_each_channel():
+    build = Builder(dense())
+    (value,) = build.model.graph.inputs
+    value.shape = ir.Shape(["N", 1, 4])
+    factors = np.float32([1, 2, 3]).reshape(1, 3, 1)
+    for made in (build.scaled(value, factors, "a"), build.shifted(value, factors, "b")):
+        assert list(made.shape) == ["N", 3, 4]
 
 
 positive = st.floats(1e-4, 1e4)
