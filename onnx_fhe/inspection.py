@@ -25,7 +25,7 @@ from .machine import Prediction, Profile, predict
 from .manifest import Port, ports
 from .passes.analysis.cost import CostEstimate, estimate_float
 from .passes.analysis.linear import linear_of
-from .passes.analysis.regions import Regions, server_nodes
+from .passes.analysis.regions import PRODUCTS, Regions, server_nodes
 from .passes.base import Context
 from .passes.importing.detect import is_foreign
 from .passes.instruments import Verify
@@ -130,7 +130,7 @@ def inspect_model(
             where = places(model, server_nodes(model) if regions is None else regions.server)
             if regions is not None:
                 lookups, estimate = _of_regions(regions), estimate_float(model, regions=regions)
-                if any(n.op_type in MAXIMA or n in regions.settling for n in regions.server):
+                if _takes_several(regions):
                     lookups = [replace(x, elements=None) for x in lookups]
         elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
@@ -142,7 +142,7 @@ def inspect_model(
             where, lookups = _of_parts(model), _of_layers(statistics)
         if not findings and level_of(model) is not Level.INTEGER and is_quick(model):
             rehearsed = rehearse(model)
-            if rehearsed is not None and any(x.elements is None for x in lookups):
+            if rehearsed is not None:
                 lookups = _of_layers(rehearsed)
                 estimate = None if estimate is None else _with_all(estimate, lookups)
     except UserError as error:
@@ -221,6 +221,13 @@ def _of_regions(regions: Regions) -> list[LookupInfo]:
         if node is not None:
             found.append(LookupInfo(node.name or "", node.op_type, _elements(value)))
     return found
+
+
+def _takes_several(regions: Regions) -> bool:
+    """Whether there are maxima, products or functions of a pair: they take lookups behind no quantizer."""
+    return bool(regions.operands or regions.paired or regions.settling) or any(
+        n.op_type in MAXIMA or (n.op_type in PRODUCTS and len(variable_inputs(n)) > 1) for n in regions.server
+    )
 
 
 def _layer_of(value: ir.Value, regions: Regions) -> ir.Node | None:

@@ -90,6 +90,26 @@ def test_bootstraps_of_max_pooling_are_counted(window: tuple[int, int], tmp_path
     assert "pool" in [x.layer for x in found.lookups]
 
 
+@pytest.mark.parametrize("operator", ["Mul", "Max", "Div"])
+def test_bootstraps_of_functions_of_two_tensors_are_counted(operator: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "a"], ["g"], "first"),
+        helper.make_node("Gemm", ["x", "b"], ["h"], "second"),
+        helper.make_node("Exp", ["h"], ["e"], "positive"),
+        helper.make_node(operator, ["g", "e"], ["m"], "both"),
+        helper.make_node("Gemm", ["m", "v"], ["y"], "last"),
+    ]
+    weights = {"a": weight(4, 5), "b": weight(4, 5), "v": weight(5, 3)}
+    path = written(tmp_path / "m.onnx", nodes, ("N", 3), weights)
+    found = inspect_model(path)
+    data = {"x": RANDOM.normal(0, 1, (64, 4)).astype(np.float32)}
+    program = onnx_fhe.compile(
+        path, data, pipeline=PLAIN, backend="reference", check_samples=4, accept_loss=True
+    )
+    assert found.programmable_bootstraps == program.statistics.programmable_bootstraps
+    assert found.programmable_bootstraps > 10
+
+
 def recurrent(path: Path, front: int) -> Path:
     """Dense layers, and behind them an LSTM of which everything is read."""
     weights = {f"w{i}": weight(8, 8) for i in range(front)}
