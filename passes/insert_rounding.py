@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,8 +12,9 @@ import onnx_ir as ir
 from ..ir import dialect
 from ..ir.errors import PipelineError
 from ..ir.level import TRAINED_KEY, Level
+from .analysis.cost import estimate
 from .analysis.layers import layer_of
-from .base import Context, Pass, option
+from .base import AUTO, Context, Pass, option
 from .rounding.auto import choose
 from .rounding.plain import Plain
 from .rounding.setting import Setting
@@ -107,7 +108,7 @@ class InsertRounding(Pass):
             limit = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
             if self.tolerance is not None:
                 limit = (self.tolerance, self.tolerance)
-            chosen = choose(model, data, tables, fixed, self, limit, context)
+            chosen, context = self._cheapest(model, data, tables, fixed, limit, context, trained)
             if trained and self.tolerance is None:
                 context.notes.append(
                     "insert-rounding: this model was trained quantized and is exact up to here; rounding"
@@ -117,6 +118,45 @@ class InsertRounding(Pass):
         else:
             chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]
         return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
+
+    def _cheapest(
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        tables: Sequence[ir.Node],
+        fixed: Mapping[ir.Node, int | None],
+        limit: tuple[float, float],
+        context: Context,
+        trained: bool,
+    ) -> tuple[list[Setting], Context]:
+        """Settings, and the context to round in: with sound ranges where they cost nothing.
+
+        Integers that were trained are small, so that what can happen at all is often hardly wider than what
+        was observed with a margin; and then no input can overflow.
+        """
+        modes: list[Literal["observed", "sound"]] = [context.range_mode]
+        if trained and context.range_mode == "observed" and context.range_margin == AUTO:
+            modes.append("sound")
+        found = []
+        for mode in modes:
+            trying = replace(context, range_mode=mode, notes=[])
+            chosen = choose(model, data, tables, fixed, self, limit, trying)
+            price = 0.0
+            if len(modes) > 1:
+                tried = model.clone()
+                by_name = {n.name: n for n in tried.graph}
+                settings = {by_name[t.name]: s for t, s in zip(tables, chosen, strict=True)}
+                self.round(tried, data, settings, trying, searching=True)
+                price = estimate(tried).complexity
+            found.append((price, chosen, trying))
+        _, chosen, trying = min(reversed(found), key=lambda f: f[0])
+        context.notes.extend(trying.notes)
+        if trying.range_mode != context.range_mode:
+            context.notes.append(
+                "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
+                " these tables"
+            )
+        return chosen, trying
 
     def round(
         self,

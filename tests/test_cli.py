@@ -235,7 +235,7 @@ def test_compile_says_what_it_costs(compiled):
     assert 4 <= found["mean_accumulator_bits"] <= found["max_accumulator_bits"] <= 16
     assert found["p_error"] == 1e-5
     assert 0 < found["global_p_error"] < 0.01
-    assert (found["range_mode"], found["range_margin"], found["seed"]) == ("observed", 0.2, 0)
+    assert (found["range_mode"], found["range_margin"], found["seed"]) == ("observed", "auto", 0)
     assert found["pipeline"].startswith("normalize,quantize")
     assert found["backend"] == "concrete"
     keys = {"name", "operator", "accumulator_bits", "table_bits", "programmable_bootstraps"}

@@ -27,4 +27,4 @@ def test_weights_that_meet_padding_only_cost_nothing(pads):
         .model
     )
     (wanted,), (found,) = run(proto, data).values(), run(model, data).values()
-    assert min(r_squared(wanted[:, i], found[:, i]) for i in range(4)) > 0.97
+    assert min(r_squared(wanted[:, i], found[:, i]) for i in range(4)) > 0.96

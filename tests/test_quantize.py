@@ -22,6 +22,7 @@ from onnx_fhe.passes.analysis.linear import linear_of
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.passes.quantize import Quantize
 from onnx_fhe.passes.quantizing.activations import fit_quantizer
+from onnx_fhe.passes.quantizing.unseen import Unseen
 from onnx_fhe.passes.quantizing.weights import fit_scales, largest_code, moment, round_weights
 
 FOLDER = Path(__file__).parent / "models"
@@ -138,7 +139,8 @@ def test_widths(bits, zoo):
     for values in Session(model, roads.activations(model)).run(wide).values():
         assert values.min() >= 0
         assert values.max() <= 2**bits - 1
-    assert error(model, normal, data) < {1: 1.0, 2: 0.2, 3: 0.08}.get(bits, 0.3 / 4 ** (bits - 2))
+    # Scales hold values that nobody saw: what was seen pays a little for it.
+    assert error(model, normal, data) < {1: 1.0, 2: 0.2, 3: 0.08}.get(bits, 0.36 / 4 ** (bits - 2))
 
 
 @pytest.mark.parametrize("calibration", ["min-max", "percentile", "mse"])
@@ -161,8 +163,12 @@ def test_quantizers_fit_what_they_saw(seed, bits, signed, channels):
         assert (quantizer.scale > 0).all()
         assert 0 <= quantizer.zero_point <= quantizer.top == 2**bits - 1
         assert signed or quantizer.zero_point == 0, method
-    errors = {m: float(((q.apply(values) - values) ** 2).sum()) for m, q in one.items()}
-    assert errors["mse"] <= 1.01 * min(errors.values())
+    beyond = Unseen.of(values, values)
+    errors = {
+        m: float((((q.apply(values) - values) ** 2).mean(axis=0) + beyond.loss(*q.span)).sum())
+        for m, q in one.items()
+    }
+    assert errors["mse"] <= 1.02 * min(errors.values())
     assert (one["percentile"].scale <= one["min-max"].scale * 1.001).all() or bits == 1 or signed
     if not signed:  # nothing is cut off
         np.testing.assert_allclose(one["min-max"].apply(values).max(axis=0), values.max(axis=0))

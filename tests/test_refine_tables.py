@@ -83,7 +83,7 @@ def test_errors_cancel_on_unseen_data(loaded, activation):
     plain, result = refined(model, points(1))
     assert result.modified
     seen = error(plain, model, points(2)), error(result.model, model, points(2))
-    assert seen[1] < 0.7 * seen[0]
+    assert seen[1] < 0.8 * seen[0]
 
 
 def test_only_entries_change(loaded):

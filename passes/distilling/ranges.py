@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..base import AUTO, Context
+from ..analysis.tails import TARGET, Extremes, widened
+from ..base import Context
 from ..rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
 from ..rounding.lattice import width_for
 from .student import Student
@@ -15,9 +16,6 @@ KEPT = 0.78
 """A lattice stays as it is while the range fills at least this share of it."""
 SPARE = 1.06
 """How much more than the range a new lattice holds, so that it needs no change at once."""
-MARGIN = 0.2
-"""Share of a range that is added on each side while training, where the tails choose in the end: margins that
-follow the tails of a network that still moves would keep its lattices moving too."""
 
 
 class Ranges:
@@ -31,7 +29,8 @@ class Ranges:
 
     def __init__(self, student: Student, data: list[torch.Tensor], context: Context) -> None:
         self.student, self.data = student, data
-        self.margin = MARGIN if context.range_margin == AUTO else context.range_margin
+        self.margin = context.range_margin
+        self.target = TARGET / (1 + len(student.tables))
 
     @torch.no_grad()
     def refresh(self, keep: bool = False) -> None:
@@ -58,10 +57,9 @@ class Ranges:
         lattice = table.lattice
         accumulator = ((z - self.student.shift(table)) / self.student.unit(table)).numpy()
         axis = lattice.axis
-        columns = np.moveaxis(accumulator, axis, -1).reshape(-1, accumulator.shape[axis])
-        low, high = columns.min(axis=0).astype(np.float64), columns.max(axis=0).astype(np.float64)
-        extra = np.maximum((high - low) * self.margin, 1.0 if table.linear is not None else 0.0)
-        low, high = low - extra, high + extra
+        seen = Extremes.of(accumulator.astype(np.float64), [axis])
+        bounds = widened(seen, self.margin, self.target, 2**lattice.bits, whole=table.linear is not None)
+        low, high = (b.reshape(-1) for b in bounds)
         shape = [-1 if i == axis else 1 for i in range(accumulator.ndim)]
         points = 2**lattice.bits
         if lattice.ratio.ndim:

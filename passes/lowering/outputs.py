@@ -73,7 +73,7 @@ def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval, free: Int
     if free is not None:
         bits = _bits(least, most)
         ends = (0, 2**bits - 1) if least >= 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        least = min(least, max(ends[0], float(free[0].min())))
+        least = 0.0 if least >= 0 else min(least, max(ends[0], float(free[0].min())))
         most = max(most, min(ends[1], float(free[1].max())))
     declare_range(decrypt, least, most)
 

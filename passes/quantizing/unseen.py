@@ -17,8 +17,8 @@ class Unseen:
     """The expected squared error of clipping new values, from the tails of the observed ones.
 
     A new value exceeds the largest of n with probability 1 / (n + 1), and what it exceeds it by is taken for
-    exponential (Coles, An Introduction to Statistical Modeling of Extreme Values, chapter 4). Values that are
-    bounded lie close together at their bound, and so lose nothing.
+    exponential (Coles, An Introduction to Statistical Modeling of Extreme Values, chapter 4). Values that end
+    at a bound, or that are only a few different ones, meet the largest more than once, and lose nothing.
 
     Attributes:
         low, high: Smallest and largest observed value (columns).
@@ -44,6 +44,10 @@ class Unseen:
         ordered = np.partition(sample.astype(np.float64), (count, rows - 1 - count), axis=0)
         above = ordered[-count:].mean(axis=0) - ordered[-1 - count]
         below = ordered[count] - ordered[:count].mean(axis=0)
+        above, below = (
+            np.where((values == high).sum(axis=0) > 1, 0.0, above),
+            np.where((values == low).sum(axis=0) > 1, 0.0, below),
+        )
         return cls(low, high, below, above, len(values))
 
     def loss(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:

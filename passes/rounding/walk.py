@@ -209,7 +209,7 @@ class Walk:
         axis = linear.channel_axis % rank if linear is not None else 1
         gone = tuple(i for i in range(rank) if i != axis)
         wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
-        low, high = self._declared(source, [axis])
+        low, high = self._declared(source, [axis], 2**self.output_bits if self.output_bits else None)
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
         name, step = str(decrypt.name), 2**width.removed
