@@ -270,7 +270,7 @@ def test_step_3_the_scale_of_the_activation():
     shares = [*np.linspace(0.15, 1, 35), 1.05, 1.1, 1.2, 1.3, 1.45, 1.6]
     candidates = [r * z.max() / 63 for r in shares]
     seen = np.array([((np.clip(np.rint(z / s), 0, 63) * s - z) ** 2).mean() for s in candidates])
-    # A new value exceeds the largest with probability 1 / (n + 1), exponentially, by the mean of the last 25th.
+    # A new value exceeds the largest with probability 1 / (n + 1), by the mean of what the last 25th does.
     tail = np.sort(z)[-(len(z) // 25) - 1 :]
     mean, room = (tail[1:] - tail[0]).mean(), np.array([63 * s - z.max() for s in candidates])
     beyond = 2 * mean**2 * np.exp(-np.maximum(room, 0) / mean)
