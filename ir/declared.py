@@ -10,11 +10,14 @@ from .errors import ModelError
 LARGE = 1024
 """Elements from which on a constant is only looked at for its shape."""
 
+_INNER = "a value"
+
 
 def check_declared(proto: onnx.ModelProto) -> None:
     """Refuse values that are declared otherwise than they are, and outputs that are declared twice.
 
-    Axis 0 is left out unless both name a number, and so is what nothing is known of.
+    Names of axes are not compared, nor what nothing is known of, nor axis 0 of inner values: people free the
+    batch of a file, and leave what it says of them.
 
     Raises:
         ModelError: There is such a value.
@@ -30,7 +33,7 @@ def check_declared(proto: onnx.ModelProto) -> None:
             found = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)).tensor_type
             _compare("a weight", given, found, "stored")
     made = _inferred(proto)
-    for what, values in (("an output", proto.graph.output), ("a value", proto.graph.value_info)):
+    for what, values in (("an output", proto.graph.output), (_INNER, proto.graph.value_info)):
         for value in values:
             if value.type.HasField("tensor_type") and value.name in made:
                 _compare(what, value, made[value.name], "computed")
@@ -46,7 +49,8 @@ def _compare(what: str, value: onnx.ValueInfoProto, found: onnx.TypeProto.Tensor
             f"{who}: declared {kinds[0]}, {how} {kinds[1]}",
             "the type that it has",
         )
-    if declared.HasField("shape") and found.HasField("shape") and _contradict(declared, found):
+    first = int(what == _INNER)
+    if declared.HasField("shape") and found.HasField("shape") and _contradict(declared, found, first):
         shapes = [_text(t) for t in (declared, found)]
         raise _refused(
             f"{what} of the model has another shape than the file says",
@@ -84,13 +88,14 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     return {k: t.tensor_type for k, t in known.items() if t.HasField("tensor_type")}
 
 
-def _contradict(declared: onnx.TypeProto.Tensor, found: onnx.TypeProto.Tensor) -> bool:
+def _contradict(declared: onnx.TypeProto.Tensor, found: onnx.TypeProto.Tensor, first: int) -> bool:
+    """Whether two shapes cannot both be true, from axis ``first`` on."""
     mine, theirs = declared.shape.dim, found.shape.dim
     if len(mine) != len(theirs):
         return True
     return any(
         a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value
-        for a, b in zip(mine, theirs, strict=True)
+        for a, b in zip(mine[first:], theirs[first:], strict=True)
     )
 
 

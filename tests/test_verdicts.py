@@ -74,6 +74,9 @@ FINE = {
     "a batch that an inner value was once declared with": changed(
         lambda g: g.value_info.append(info("h", (9, 5)))
     ),
+    "one sample where inner values were declared with two": changed(
+        lambda g: (g.input[0].CopyFrom(info("x", (1, 4))), g.value_info.append(info("h", (2, 5))))
+    ),
     "a weight that is declared as an input": changed(lambda g: g.input.append(info("v", (5, 3)))),
     "thresholds at infinity": dense(
         [node("Less", ["h", "t"], "l"), node("Cast", ["l"], "r", to=F)],

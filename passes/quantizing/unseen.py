@@ -52,7 +52,8 @@ class Unseen:
 
     def loss(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Mean squared error that a range [low, high] adds to what observed values lose (columns)."""
-        return (_loss(high - self.high, self.above) + _loss(self.low - low, self.below)) / (self.rows + 1)
+        total = _loss(high - self.high, self.above) + _loss(self.low - low, self.below)
+        return np.asarray(total / (self.rows + 1))
 
 
 def _loss(room: np.ndarray, mean: np.ndarray) -> np.ndarray:
