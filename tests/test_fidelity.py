@@ -175,6 +175,17 @@ def test_always_the_most_common_class_is_chance_and_rare_classes_are_no_proof():
     assert verdict(common, np.zeros(500, np.int64)) == "warning"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"), [(0.0, "good"), (0.03, "good"), (0.2, "warning"), (1.0, "collapse")]
+)
+def test_a_class_for_each_place_is_judged(wrong, expected):
+    """An ArgMax along one of several axes: no prediction of one class a sample, but classes all the same."""
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 4, (200, 5))
+    found = np.where(rng.random(wanted.shape) < wrong, rng.integers(0, 4, wanted.shape), wanted)
+    assert verdict(wanted, found) == expected
+
+
 def test_labels_that_show_that_nothing_is_lost_quiet_the_warning_and_others_say_how_much():
     wanted = CLASSES.copy()
     found = np.where(np.arange(200) < 20, (CLASSES + 1) % 4, CLASSES)

@@ -35,6 +35,8 @@ class OutputFigures:
         constant: Whether the circuit's does not.
         minor: Whether it varies too little beside the other columns to be judged by its own variance.
         same: Share of equal values, of a class.
+        kappa: Cohen's kappa of those values, where each sample has several of them (a class for each place):
+            one class a sample is judged as a prediction. None where the network's never differ.
     """
 
     name: str
@@ -49,6 +51,7 @@ class OutputFigures:
     constant: bool = False
     minor: bool = False
     same: float | None = None
+    kappa: float | None = None
 
 
 @dataclass(frozen=True)

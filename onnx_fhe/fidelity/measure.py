@@ -127,12 +127,14 @@ def _of_class(name: str, wanted: np.ndarray, found: np.ndarray) -> OutputFigures
     """An output of integers, booleans or names: what is equal counts."""
     found = found.reshape(wanted.shape)
     flat, its = wanted.reshape(-1), found.reshape(-1)
+    several = len(wanted) < len(flat)
     return OutputFigures(
         name,
         None,
         varies=bool(len(flat)) and bool((flat != flat[0]).any()),
         constant=not (len(its) and bool((its != its[0]).any())),
         same=float((flat == its).mean()) if len(flat) else 1.0,
+        kappa=_kappa(flat, its)[1] if several else None,
     )
 
 

@@ -110,6 +110,14 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
     if output.same is not None:
         if output.varies and output.constant and samples >= ENOUGH:
             yield Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
+        elif output.kappa is not None and output.same < LEAST_AGREEMENT:
+            collapsed = output.kappa < CHANCE and samples >= OTHERS
+            yield Finding(
+                "collapse" if collapsed else "warning",
+                f"{percent(1 - output.same)} of the values of output {name} are others than the network's"
+                + (", which is little better than guessing" if collapsed else ""),
+                1 - output.same,
+            )
         return
     if not output.varies:
         if output.median_error > OFF * output.scale:

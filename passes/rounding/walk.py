@@ -148,6 +148,7 @@ class Walk:
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
             if step == 1:
+                self._cover(table, low, high)
                 return []
             width = Width(setting.bits + 1, 1)
         if self._too_wide is not None:
@@ -166,6 +167,26 @@ class Walk:
         placed = place_all(channels, width, gains.tolist(), noise, self._rough)
         gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
+
+    def _cover(self, table: ir.Node, low: np.ndarray, high: np.ndarray) -> None:
+        """Let a table that stays unrounded hold what rounded layers in front of it now give: its range.
+
+        A channel that never varied has a table of one entry, and may have moved.
+        """
+        values, first = table.inputs[1:3]
+        assert values is not None
+        assert first is not None
+        entries, starts = constant_of(values), constant_of(first)
+        assert entries is not None
+        assert starts is not None
+        last = starts + entries.shape[1] - 1
+        if not self.modified or (np.all(low >= starts) and np.all(high <= last)):
+            return
+        inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
+        index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
+        moved = np.take_along_axis(entries, index, axis=1)
+        table.replace_input_with(1, self.build.constant(f"{table.name}_moved_values", moved))
+        table.replace_input_with(2, self.build.constant(f"{table.name}_moved_first", low))
 
     def _rewrite(
         self, table: ir.Node, placed: list[Placed], gains: np.ndarray, width: Width, axis: int
