@@ -11,8 +11,6 @@ from ..ir.runtime import Arrays
 
 OFF = 0.1
 """A constant may be off by this share of what the output's most variable element varies by."""
-ALONE = 0.02
-"""Where nothing varies: a share of the constant itself."""
 LOST = 0.5
 """R^2 of an output below which it is lost; the same for classes, between chance (0) and all equal (1)."""
 
@@ -100,6 +98,8 @@ def _channels(wanted: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, n
     for i in range(a.shape[1]):
         off: bool | None = None
         if spread[i] < MINOR * most or spread[i] <= 1e-5 * level[i] or spread[i] == 0:
-            off = bool(np.abs(a[:, i] - b[:, i]).max() > OFF * most + ALONE * level[i] + 1e-5)
+            # Where nothing varies at all, the compiler measures by the value itself, too.
+            scale = most if most > 1e-5 * level.max() else level.max()
+            off = bool(np.abs(a[:, i] - b[:, i]).max() > OFF * scale + 1e-3 * level[i] + 1e-5)
         parts.append((a[:, i], b[:, i], off))
     return parts
