@@ -1,32 +1,30 @@
-"""Running an ONNX model in onnxruntime: the one place where a session is made."""
+"""Running an ONNX model in onnxruntime, whole or a few of its nodes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from onnx import TensorProto
 
-from . import dialect, samples
+from . import dialect, samples, sessions
 from .errors import ModelError
 from .exact import exact
-
-# Who imported onnxruntime before onnx_fhe, which switches this off, at least sends nothing from here on.
-onnxruntime.disable_telemetry_events()
 
 Arrays = dict[str, np.ndarray]
 _ELEMENTS = {"tensor(int8)": TensorProto.INT8, "tensor(uint8)": TensorProto.UINT8}
 _LARGE = 1024
+_KEPT, _KEPT_BYTES = 256, 4096
+"""Sessions for some nodes that are kept for the next run, and the largest that are."""
+_DRAWING = {"Bernoulli", "Dropout", "Multinomial"} | {
+    f"Random{k}{like}" for k in ("Normal", "Uniform") for like in ("", "Like")
+}
 _MANY = 512
 """Inputs of a session from which on they are bound one by one."""
-_SMALL = 2**18
-"""Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for
-one circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has:
-sums in another order differ in their last bits."""
 _VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
 """Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
@@ -77,18 +75,23 @@ class Session:
         outputs: Names of the values to return; ``None`` for the graph outputs. Values inside the graph may be
             named.
         given: Elements that a run is given, where they are known to be many.
+        kept: Whether it is one of many that wait for their next run, and holds no memory meanwhile.
 
     Raises:
         ModelError: onnxruntime cannot load the model.
     """
 
     def __init__(
-        self, model: ir.Model | onnx.ModelProto, outputs: Iterable[str] | None = None, given: int = 0
+        self,
+        model: ir.Model | onnx.ModelProto,
+        outputs: Iterable[str] | None = None,
+        given: int = 0,
+        kept: bool = False,
     ) -> None:
         proto = to_proto(model) if isinstance(model, ir.Model) else model
         if outputs is not None:
             proto = _with_outputs(proto, list(outputs))
-        self._session = _session(exact(proto, _types), _weights(proto) + given)
+        self._session = sessions.make(exact(proto, _types), _weights(proto) + given, kept)
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
 
@@ -176,31 +179,13 @@ class Session:
         return {k: np.concatenate([r[k] for r in runs])[:total] for k in self.outputs}
 
 
-def _session(proto: onnx.ModelProto, elements: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 2 if elements > _SMALL else 1
-    # A thread that waits for work in a loop takes the core from whoever has work.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Fusions keep the meaning but not every bit, and tables are made from these results; what is quantized is
-    # fused to kernels that saturate on some processors. Constant folding on the large tables of the integer
-    # level takes a thousand times longer than running them.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
-
-
 def _weights(proto: onnx.ModelProto) -> int:
     return sum(math.prod(i.dims) for i in proto.graph.initializer)
 
 
 def _types(proto: onnx.ModelProto, names: list[str]) -> dict[str, int]:
     """Element types of values that nodes compute, as onnxruntime infers them."""
-    found = _session(_with_outputs(proto, names), 0).get_outputs()
+    found = sessions.make(_with_outputs(proto, names)).get_outputs()
     return {o.name: _ELEMENTS.get(o.type, TensorProto.UNDEFINED) for o in found}
 
 
@@ -280,10 +265,26 @@ def run_nodes_often(
         onnx.helper.make_opsetid(d, v) for d, v in {"": opset, **{d: _VERSIONS[d] for d in domains}}.items()
     ]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    session = Session(dialect.attach(model), given=sum(array.size for array in inputs.values()))
+    session = _part(dialect.attach(model), sum(array.size for array in inputs.values()))
     given = {v: k for v, k in names.items() if k in inputs and v in values}
     results_of = [session.run(inputs | {k: run[v] for v, k in given.items()}) for run in runs]
     return [[found[name_of(v)] for v in wanted] for found in results_of]
+
+
+def _part(proto: onnx.ModelProto, given: int) -> Session:
+    """A session for some nodes; small ones are kept, as passes ask the same of the same nodes many times."""
+    small = _weights(proto) + given <= sessions.SMALL and proto.ByteSize() <= _KEPT_BYTES
+    # What draws numbers would go on where the run before stopped.
+    if small and not any(
+        n.op_type in _DRAWING or any(a.HasField("g") for a in n.attribute) for n in proto.graph.node
+    ):
+        return _kept(proto.SerializeToString())
+    return Session(proto, given=given)
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept(content: bytes) -> Session:
+    return Session(onnx.ModelProto.FromString(content), kept=True)
 
 
 def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

@@ -163,9 +163,11 @@ def _without_gaps(codes: np.ndarray, undefined: np.ndarray, island: Island) -> n
                 op=node.op_type,
                 do="check the calibration data and the network",
             )
-        known = np.flatnonzero(~gaps)
-        nearest = known[np.abs(np.arange(len(row))[:, None] - known[None]).argmin(axis=1)]
-        row[gaps] = row[nearest][gaps]
+        known, places = np.flatnonzero(~gaps), np.flatnonzero(gaps)
+        after = np.searchsorted(known, places)
+        left, right = known[np.maximum(after - 1, 0)], known[np.minimum(after, len(known) - 1)]
+        # Of two that are equally near, the lower one.
+        row[places] = row[np.where(np.abs(places - left) <= np.abs(right - places), left, right)]
     return codes
 
 

@@ -1,0 +1,47 @@
+"""The one place where a session of onnxruntime is made."""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime
+
+from .errors import ModelError
+
+# Who imported onnxruntime before onnx_fhe, which switches this off, at least sends nothing from here on.
+onnxruntime.disable_telemetry_events()
+
+SMALL = 2**18
+"""Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for
+one circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has:
+sums in another order differ in their last bits."""
+
+
+def make(proto: onnx.ModelProto, elements: int = 0, kept: bool = False) -> onnxruntime.InferenceSession:
+    """Make a session.
+
+    Args:
+        proto: The model.
+        elements: Elements of its weights and of what a run is given.
+        kept: Whether it is one of many that wait for their next run, and holds no memory meanwhile.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 2 if elements > SMALL else 1
+    # A thread that waits for work in a loop takes the core from whoever has work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if kept:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    # Fusions keep the meaning but not every bit, and tables are made from these results; what is quantized is
+    # fused to kernels that saturate on some processors. Constant folding on the large tables of the integer
+    # level takes a thousand times longer than running them.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error
