@@ -118,6 +118,7 @@ def inspect_model(
     inputs, outputs = ports(list(given.graph.inputs)), ports(list(given.graph.outputs))
     tensors = [v.const_value for v in given.graph.initializers.values()]
     estimate: CostEstimate | None = None
+    several = False
     try:
         if level is Level.FLOAT or is_foreign(given):
             # Copies, for passes that compare, take time in large graphs. Made-up data are for inputs that
@@ -130,7 +131,8 @@ def inspect_model(
             where = places(model, server_nodes(model) if regions is None else regions.server)
             if regions is not None:
                 lookups, estimate = _of_regions(regions), estimate_float(model, regions=regions)
-                if _takes_several(regions):
+                several = _takes_several(regions)
+                if several:
                     lookups = [replace(x, elements=None) for x in lookups]
         elif level_of(model) is Level.QDQ:
             server = server_nodes(model)
@@ -142,7 +144,8 @@ def inspect_model(
             where, lookups = _of_parts(model), _of_layers(statistics)
         if not findings and level_of(model) is not Level.INTEGER and is_quick(model):
             rehearsed = rehearse(model)
-            if rehearsed is not None:
+            # Made-up data fills every table; where each has a quantizer, counting those is exact.
+            if rehearsed is not None and (several or any(x.elements is None for x in lookups)):
                 lookups = _of_layers(rehearsed)
                 estimate = None if estimate is None else _with_all(estimate, lookups)
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from .fill import Fill
 from .plain import Plain
 from .raising import Loss, raise_layers
 from .setting import Setting
+from .whole import lower_layers, network_outputs
 
 if TYPE_CHECKING:
     from ..insert_rounding import InsertRounding
@@ -66,6 +68,8 @@ def choose(
         )
     plain = Plain.of(model, data)
     loss = Loss.of(model, plain.outputs)
+    if options.tolerance is None and loss.kind == "values" and not large and context.range_mode == "observed":
+        loss = replace(loss, network=network_outputs(context, data, plain.outputs))
     names = [t.name for t in tables]
     fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)
     most = MOST if options.most == "auto" else options.most
@@ -126,6 +130,9 @@ def choose(
                 places = tried
                 if large:
                     break
+        if loss.network is not None:
+            free = [i for i in dearest if fixed[tables[i]] is None]
+            places = lower_layers(places, free, rounded, lambda m: loss.total(m, data, context))
     missed = error_at(place) > wanted_error
     if options.most == "auto" and len(tables) <= TABLES:
         free = [i for i, t in enumerate(tables) if fixed[t] is None]

@@ -14,6 +14,7 @@ from ..analysis.divergence import output_error
 from ..analysis.noise import NoisyModel
 from ..base import Context
 from .setting import Setting
+from .whole import LOST, worst_error
 
 CHANGED = 0.02
 """Share of the calibration samples whose class rounding and noise may change."""
@@ -32,15 +33,24 @@ class Loss:
     Attributes:
         kind: Of the outputs.
         wanted: The outputs of the unrounded model on calibration data.
+        network: Those of the imported network, where it computes values and all that is lost counts, not only
+            what rounding loses.
     """
 
     kind: Kind
     wanted: list[np.ndarray]
+    network: list[np.ndarray] | None = None
 
     @classmethod
     def of(cls, model: ir.Model, wanted: list[np.ndarray]) -> Loss:
         """The loss of roundings of ``model``."""
         return cls(kind_of(wanted, scores(model), list(model.graph.outputs)), wanted)
+
+    def total(self, rounded: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> float:
+        """What is lost in all of the worst value that the network puts out, as a share of its variance."""
+        assert self.network is not None
+        found = NoisyModel(rounded, context.p_error).run(data, context.seed)
+        return worst_error(list(found.values()), self.network)
 
     def error(self, rounded: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> float:
         """Mean squared error over the variance of the outputs."""
@@ -51,6 +61,8 @@ class Loss:
         self, rounded: ir.Model, data: Mapping[str, np.ndarray], tolerance: float, context: Context
     ) -> float:
         """The error as a multiple of what is tolerated, or the share of changed classes, if that is more."""
+        if self.network is not None:
+            return self.total(rounded, data, context) / LOST
         noisy = NoisyModel(rounded, context.p_error)
         found = [list(noisy.run(data, context.seed + i).values()) for i in range(DRAWS)]
         error = float(np.mean([output_error(f, self.wanted) for f in found])) / max(tolerance, 1e-12)
