@@ -89,7 +89,13 @@ class Quantizer:
 
 
 def fit_quantizer(
-    values: np.ndarray, bits: int, method: str, percentile: float, per_channel: bool, shifts: bool = False
+    values: np.ndarray,
+    bits: int,
+    method: str,
+    percentile: float,
+    per_channel: bool,
+    shifts: bool = False,
+    unseen: bool = True,
 ) -> Quantizer:
     """Choose scale and zero point for observed values.
 
@@ -101,6 +107,7 @@ def fit_quantizer(
         per_channel: A scale for each channel; the zero point is shared.
         shifts: Whether 0 may lie outside of the range, for ``mse``: integers then start further up, or end
             further down.
+        unseen: Whether values beyond those observed count, for ``mse``: a scale that holds them is larger.
     """
     columns = values if per_channel else values.reshape(-1, 1)
     if method == "percentile":
@@ -110,7 +117,7 @@ def fit_quantizer(
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     if method != "mse":
         return _spanning(low, high, bits)
-    return _least_squares(columns, low, high, bits, shifts and bits < WIDEST)
+    return _least_squares(columns, low, high, bits, shifts and bits < WIDEST, unseen)
 
 
 def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Quantizer:
@@ -217,11 +224,11 @@ def _outside(low: np.ndarray, high: np.ndarray, top: int) -> list[int]:
 
 
 def _least_squares(
-    columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, shifts: bool
+    columns: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, shifts: bool, unseen: bool
 ) -> Quantizer:
     top = 2**bits - 1
     sample = some_rows(columns)
-    unseen = Unseen.of(columns, sample)
+    beyond = Unseen.of(columns, sample)
     best: tuple[float, Quantizer] | None = None
     # Whole numbers (indices, conditions, pixels as they come) stay what they are, where they fit.
     counts = np.array_equal(columns, np.rint(columns))
@@ -230,9 +237,9 @@ def _least_squares(
         error = np.full(whole.shape, np.inf)
         scale = whole.copy()
         ones = [1 / float(whole.max())] if counts and 0 < whole.max() <= 1 else []
-        for share in (*ones, *SHRINK, *GROWN):
+        for share in (*ones, *SHRINK, *(GROWN if unseen else ())):
             tried = Quantizer(np.ones_like(whole) if share in ones else whole * share, zero, bits)
-            now = squared_error(tried, sample) + unseen.loss(*tried.span)
+            now = squared_error(tried, sample) + (beyond.loss(*tried.span) if unseen else 0.0)
             scale = np.where(now < error, tried.scale, scale)
             error = np.minimum(now, error)
         if best is None or float(error.sum()) < best[0] * 0.999:

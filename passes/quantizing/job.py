@@ -157,8 +157,10 @@ class Job:
             columns = np.concatenate([a.reshape(-1) for a in arrays])[:, None]
         bits = common_bits(self.options, self.regions, group)
         shifts = any(v in self.regions.operands for v in group)
+        # Sound ranges hold all that integers can be: a larger scale would leave more of them empty.
+        unseen = self.context.range_mode == "observed"
         quantizer = fit_quantizer(
-            columns, bits, self.options.calibration, self.options.percentile, absorbed, shifts
+            columns, bits, self.options.calibration, self.options.percentile, absorbed, shifts, unseen
         )
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
