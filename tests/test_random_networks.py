@@ -201,3 +201,9 @@ def test_a_table_of_one_entry_holds_what_rounded_layers_give_it():
     network = random_network(10057)
     outcome = check_network(network, "balanced")
     assert (outcome.category, outcome.overflows) == ("good", 0.0)
+
+
+def test_a_pool_that_reaches_one_place_only_is_a_function():
+    """One element high, and a kernel of two with padding: its accumulators need no quantizer in front."""
+    outcome = check_network(random_network(10151), "balanced")
+    assert outcome.category in ("good", "warned"), outcome.what

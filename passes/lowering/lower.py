@@ -8,6 +8,7 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import Movements, may_move
+from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import JOINS, POOLS, PRODUCTS
 from ..analysis.scaling import carried
@@ -34,6 +35,7 @@ class Lowering:
         self.build = Builder(model)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
+        self.elementwise = ElementwiseProbe(self.opset)
         self.views: dict[ir.Value, View] = {}
         self._floats: dict[tuple[ir.Value, bool], ir.Value] = {}
         self._clones: dict[ir.Value, ir.Value] = {}
@@ -65,7 +67,9 @@ class Lowering:
             data = node.inputs[0]
             assert data is not None
             self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.build)
-        elif node.op_type in MAXIMA and all_viewed and combining.chooses(node):
+        elif (
+            node.op_type in MAXIMA and all_viewed and combining.chooses(node) and not self._is_function(node)
+        ):
             self._choose(node)
         elif node.op_type in PRODUCTS and all_viewed and combining.multiplies(node):
             self._multiply(node)
@@ -111,6 +115,11 @@ class Lowering:
                 )
             self._encrypted[codes] = integers
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
+
+    def _is_function(self, node: ir.Node) -> bool:
+        """Whether a maximum is of one element each: a pool may reach a single place besides its padding."""
+        variable = variable_inputs(node)
+        return len(variable) == 1 and self.elementwise(node, variable)
 
     def _choose(self, node: ir.Node) -> None:
         """A maximum or minimum of elements of one scale."""
