@@ -20,19 +20,25 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A machine may have names of interpreters that do not start (version managers leave such shims): run it to know.
 FITS := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: help setup demo test fuzz lint format types models docs clean
+.PHONY: help setup demo test test-fast fuzz lint format types models docs clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create the virtual environment .venv and install everything in it
 
 demo: $(STAMP) ## Compile the digits network and classify three encrypted images (some minutes the first time)
 	@$(BIN)/python examples/demo.py
 
-# A test process that crashes ends the run: after a restart the rest of its file may never be handed out.
+# A test process that crashes ends the run: after a restart the rest of its file may never be handed out. The order of
+# files is that of tests/conftest.py.
+TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 test: $(STAMP) ## Run the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 $(PYTEST_FLAGS)
+	$(TESTS) $(PYTEST_FLAGS)
+
+test-fast: $(STAMP) ## Run the tests that take no long time, between two edits
+	$(TESTS) -m "not slow" $(PYTEST_FLAGS)
 
 # Seconds for each of the three targets of `make fuzz`.
 FUZZ_SECONDS ?= 600

@@ -1,9 +1,10 @@
-"""What tests share: example networks with their data, and the zoo of small ones."""
+"""What tests share: example networks with their data, the zoo of small ones, and which tests are slow."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,30 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+# Seconds of processor time by test, or by file where most of its tests are slow (see the file).
+SLOW = {
+    name: float(seconds)
+    for seconds, name in (
+        line.split(maxsplit=1)
+        for line in (ROOT / "tests" / "slow.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and put the files that take longest first: two processes then end together."""
+    files: Counter[str] = Counter()
+    for name, seconds in SLOW.items():
+        files[name.split("::")[0]] += int(10 * seconds)
+    for item in items:
+        names = {item.nodeid, item.nodeid.split("[")[0], item.nodeid.split("::")[0]}
+        if names & SLOW.keys() or item.get_closest_marker("encrypted"):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: -files[item.nodeid.split("::")[0]])
 
 
 _zoo = _load(ROOT / "tests" / "models" / "zoo.py")

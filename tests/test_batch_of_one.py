@@ -146,7 +146,7 @@ def test_it_runs_encrypted(name, tmp_path):
     path = case(tmp_path, name)
     data = data_for(path, 64)
     pipeline = "normalize,quantize{weights=2 activations=2 inputs=2},lower-to-integer,fuse-tlu"
-    result = onnx_fhe.compile(path, data, pipeline=pipeline).encrypted({"x": data["x"][:2]})
+    result = onnx_fhe.compile(path, data, pipeline=pipeline, check_samples=4).encrypted({"x": data["x"][:2]})
     assert result.outputs["y"].shape == (2, 2)
     np.testing.assert_allclose(result.outputs["y"], result.expected["y"], rtol=1e-5)
 

@@ -276,7 +276,7 @@ def test_run_in_the_clear_and_simulated(compiled, digits_mlp, tmp_path):
     assert found["seconds_per_sample"] > 0
 
 
-def test_run_encrypted_times_each_step(zoo, tmp_path):
+def test_run_encrypted_times_each_step(cli, tmp_path):
     proto = onnx.parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>
     tiny (float[N, 2] x) => (float[N, 2] y)
@@ -288,7 +288,10 @@ def test_run_encrypted_times_each_step(zoo, tmp_path):
     np.savez(
         data, x=np.random.default_rng(0).uniform(0, 1, (50, 2)).astype(np.float32), labels=np.zeros(50, int)
     )
-    data_of(command("compile", model, "--calibration", data, "-p", PIPELINE, "-o", file, "--json"))
+    status, _, err = cli(
+        "compile", model, "--calibration", data, "-p", PIPELINE, "-o", file, "--self-test", "0"
+    )
+    assert status == 0, err
     done = command("run", file, "--data", data, "--mode", "encrypted", "--limit", 1, "--json")
     found = data_of(done)
     assert done.stderr == "", "no bars and no warnings in a pipe"

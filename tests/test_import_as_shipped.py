@@ -114,7 +114,7 @@ def test_on_concrete(name, tmp_path):
     path = next(f for f in FILES if f.stem == name)
     data = samples(path)
     narrow = "quantize{weights=3 activations=2 inputs=3},lower-to-integer,fuse-tlu"
-    program = onnx_fhe.compile(path, data, narrow)
+    program = onnx_fhe.compile(path, data, narrow, check_samples=4)
     program.save(tmp_path / "m.fhe")
     again = onnx_fhe.Program.load(tmp_path / "m.fhe")
     few = {k: v[:4] for k, v in data.items()}
@@ -127,7 +127,7 @@ def test_keras_models_simulated_on_concrete(name):
     path = next(f for f in FILES if f.stem == name)
     data = samples(path)
     text = "quantize{weights=4 activations=4 inputs=4},lower-to-integer,fuse-tlu"
-    program = onnx_fhe.compile(path, data, text)
+    program = onnx_fhe.compile(path, data, text, check_samples=4)
     few = {k: v[:8] for k, v in data.items()}
     (found,) = program.run(few, mode="simulate").outputs.values()
     assert np.abs(found - OWN["keras"][f"{name}.y"][:8]).mean() < 0.05

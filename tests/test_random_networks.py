@@ -169,9 +169,9 @@ SMALL = (
 
 @pytest.mark.encrypted
 def test_a_small_network_from_float_to_ciphertexts():
-    outcome = check_network(random_network(5, longest=1), SMALL, "concrete", encrypted=8)
+    outcome = check_network(random_network(5, longest=1), SMALL, "concrete", encrypted=4)
     assert outcome.category in {"good", "warned"}, outcome
-    assert outcome.encrypted.samples + outcome.encrypted.overflows == 8
+    assert outcome.encrypted.samples + outcome.encrypted.overflows == 4
     assert outcome.encrypted.values == 2 * outcome.encrypted.samples
 
 

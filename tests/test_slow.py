@@ -1,0 +1,33 @@
+"""tests/slow.txt names tests that there are, and CONTRIBUTING the slowest of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+LINES = (Path(__file__).parent / "slow.txt").read_text().splitlines()
+NAMES = [line.split(maxsplit=1)[1] for line in LINES if line and not line.startswith("#")]
+
+
+def test_every_slow_test_is_there_once(root: Path) -> None:
+    assert len(NAMES) == len(set(NAMES)) > 100
+    for name in NAMES:
+        file, _, test = name.partition("::")
+        text = (root / file).read_text()
+        assert f"def {test.split('[')[0]}(" in text if test else text, name
+
+
+def test_what_is_listed_is_marked(request: pytest.FixtureRequest) -> None:
+    items = request.session.items
+    marked = {item.nodeid.split("::")[0] for item in items if item.get_closest_marker("slow")}
+    files = {item.nodeid.split("::")[0] for item in items}
+    assert {name.split("::")[0] for name in NAMES if "[" not in name} & files <= marked
+
+
+def test_contributing_lists_ten_of_them(root: Path) -> None:
+    text = (root / "CONTRIBUTING.md").read_text()
+    rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `test_")]
+    assert len(rows) == 10
+    for row in rows:
+        assert any(f"tests/{row}".startswith(name) for name in NAMES), row
