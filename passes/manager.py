@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.level import Level, level_of
+from ..ir.threads import one_thread
 from .analysis import outliers
 from .base import Context, Pass
 from .importing.detect import is_foreign
@@ -155,7 +156,7 @@ def _located(name: str) -> Iterator[None]:
     """Errors inside name the pass and come without the shells that onnx_ir puts around them."""
     try:
         # What passes compute with may be too large; ``Verify`` says so, and numpy need not.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with one_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             yield
     except OnnxFheError as error:
         error.located(pass_name=name)

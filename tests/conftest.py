@@ -113,6 +113,12 @@ def _example(name: str) -> Example:
 
 
 @pytest.fixture(scope="session")
+def searches() -> ModuleType:
+    """A small network to search with, its data, and what tries pipelines of it: ``tests/test_tune.py``."""
+    return _load(ROOT / "tests" / "test_tune.py")
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The root of the repository."""
     return ROOT

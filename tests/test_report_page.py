@@ -15,8 +15,9 @@ import pytest
 import onnx_fhe
 from onnx_fhe.cli import main
 from onnx_fhe.report import page, scatter
-from onnx_fhe.tuning.frontier import Frontier, Measured, Point, axes_of, non_dominated
+from onnx_fhe.tuning.frontier import Frontier, axes_of, non_dominated
 from onnx_fhe.tuning.goal import Goal
+from onnx_fhe.tuning.points import Measured, Point
 
 ROOT = Path(__file__).resolve().parent
 PIPELINE = (

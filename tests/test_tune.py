@@ -181,17 +181,27 @@ def test_what_cannot_be_written_is_made_again(small, tmp_path, monkeypatch):
     assert nowhere.found["sha256"] == Tester(task).try_out(candidate).found["sha256"]
 
 
-def test_the_end_of_a_budget_is_kept_for_the_finalists():
+def test_the_end_of_a_budget_is_kept_for_the_finalists(tmp_path):
     from dataclasses import replace
 
-    from onnx_fhe.tuning.tune import _reserve
+    from onnx_fhe.tuning.clock import Clock
+    from onnx_fhe.tuning.compiler import Compiler
+    from onnx_fhe.tuning.run import MEASURING, reserve
 
-    point = _point()
-    assert _reserve(None, 3, 2)([point]) == 0
-    assert _reserve(600.0, 3, 2)([]) == 0
-    # Three of 20 s on two workers, and measuring each.
-    assert _reserve(600.0, 3, 2)([replace(point, trial_seconds=20.0)] * 5) == 40 + 3 * tune_module.MEASURING
-    assert _reserve(100.0, 3, 1)([replace(point, trial_seconds=90.0)] * 5) == 40
+    def kept(seconds, point, workers=2, retrained=False, longest=0.0):
+        clock = Clock(seconds)
+        compiler = Compiler("m.onnx", None, "reference", None, None, (), tmp_path, clock, longest)
+        return reserve(compiler, 3, 3, workers, retrained)([point] * 5 if point else [])
+
+    point = replace(_point(), trial_seconds=20.0)
+    assert kept(None, point) == 0
+    assert kept(600.0, None) == 0
+    # What trials left is used again, but for those of a cluster: two rounds of 20 s on two workers.
+    assert kept(600.0, point) == 3 * MEASURING
+    assert kept(600.0, point, retrained=True) == 2 * 20 + 3 * MEASURING
+    assert kept(600.0, point, longest=5.0) == 2 * 5 + 3 * MEASURING
+    assert kept(600.0, replace(point, seconds=6.0)) == 3 * 4 * 6
+    assert kept(100.0, point, workers=1, retrained=True) == 40
 
 
 def test_a_search_that_has_nothing_left_to_try_says_so(small, tuned, monkeypatch):
@@ -206,7 +216,7 @@ def test_a_search_that_has_nothing_left_to_try_says_so(small, tuned, monkeypatch
 
 
 def _point():
-    from onnx_fhe.tuning.frontier import Point
+    from onnx_fhe.tuning.points import Point
 
     return Point(0, "normalize", 1e-3, 0, "observed", 0.2, 0.9, None, 1.0, 1.0, 1, 1, 1.0, 0, "0")
 
@@ -424,7 +434,7 @@ def test_where_a_search_stands_can_be_drawn(tuned):
     from rich.console import Console
 
     from onnx_fhe.cli.frontier import drawn
-    from onnx_fhe.tuning.search import State
+    from onnx_fhe.tuning.state import State
 
     points = list(tuned.frontier.points)
     console = Console(width=100, file=StringIO())

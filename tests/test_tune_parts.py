@@ -14,21 +14,13 @@ from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
 from onnx_fhe.passes.manager import PassManager
 from onnx_fhe.passes.presets import PRESETS
-from onnx_fhe.tuning.frontier import (
-    Failure,
-    Frontier,
-    Measured,
-    Point,
-    TestReport,
-    axes_of,
-    costs,
-    non_dominated,
-)
+from onnx_fhe.tuning.frontier import Frontier, TestReport, axes_of, costs, non_dominated
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.judge import Judge
 from onnx_fhe.tuning.ladder import Known, Ladder, is_within
 from onnx_fhe.tuning.luck import Correction, Luck
 from onnx_fhe.tuning.metric import Answers, resolve, standard_error
+from onnx_fhe.tuning.points import Failure, Measured, Point
 from onnx_fhe.tuning.space import (
     ASSUMED,
     P_ERRORS,

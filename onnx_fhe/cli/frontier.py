@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from . import output
 
 if TYPE_CHECKING:
-    from ..tuning.frontier import Frontier, Point
-    from ..tuning.search import State
+    from ..tuning.frontier import Frontier
+    from ..tuning.points import Point
+    from ..tuning.state import State
 
+CAUTIOUS = 0.9
+"""Probability of what is shown to the cautious."""
 NOTABLE = 5e-5
 """A difference of scores that is seen in print."""
 SHOWN = 8
@@ -27,10 +30,12 @@ def report(frontier: Frontier, out: Path | None, listing: Path) -> dict[str, Any
         "goal": frontier.goal,
         "trials": len(frontier.points) + len(frontier.failures),
         "best": None if frontier.best is None else frontier.point(frontier.best),
+        "cautious": None if frontier.cautious is None else frontier.point(frontier.cautious),
         "nearest": None if frontier.nearest is None else frontier.point(frontier.nearest),
         "unmet": frontier.unmet,
         "frontier": frontier.front_points,
         "test": frontier.test,
+        "stopped": frontier.stopped,
         "notes": frontier.notes,
     }
 
@@ -81,9 +86,10 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
             rows.append(
                 (
                     "expected",
-                    f"{frontier.metric} {best.expected:.4f} on other samples: some of the score is luck",
+                    f"{frontier.metric} {best.expected:.4f} on other samples, by agreement and luck",
                 )
             )
+        rows += _odds(frontier, best)
         if frontier.why:
             rows.append(("why", frontier.why))
         if test := frontier.test:
@@ -97,6 +103,28 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
             )
         output.facts(rows)
     output.say(f"{listing}: all trials and the frontier")
+
+
+def _odds(frontier: Frontier, best: Point) -> list[tuple[str, str]]:
+    """How sure the best circuit is to hold the limit on accuracy, and what more caution costs."""
+    if best.holds is None:
+        return []
+    other = None if frontier.cautious is None else frontier.point(frontier.cautious)
+    if other is None or other.number == best.number:
+        text = f"{best.holds:.0%} that it holds the limit on accuracy on other samples"
+        return [("odds", text if other is not None else f"{text}; no trial is surer to {CAUTIOUS:.0%}")]
+    return [
+        (
+            "odds",
+            f"{best.holds:.0%} that it holds the limit on accuracy on other samples,"
+            f" {other.holds or 0.0:.0%} for trial {other.number}",
+        ),
+        (
+            "caution",
+            f"trial {other.number} has {other.bootstraps} bootstraps and {other.seconds:.3f} s a sample, not"
+            f" {best.bootstraps} and {best.seconds:.3f} s; --confidence 1.28 takes it",
+        ),
+    ]
 
 
 def drawn(state: State) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import frontier, output, watch
+from . import frontier, output, stopping, watch
 from .options import (
     DEFAULT_MARGIN,
     Backend,
@@ -31,7 +31,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..tuning.frontier import Frontier
-    from ..tuning.search import State, Watch
+    from ..tuning.state import State, Watch
 
 
 def tune_(
@@ -105,7 +105,8 @@ def tune_(
         typer.Option(
             "--seconds",
             metavar="N",
-            help="Time for the search and for measuring its finalists (default: 600, or --trials).",
+            help="Time for the search and for measuring its finalists (default: 600, or --trials). What is"
+            " not done by then is left out. Ctrl-C ends it too, and the best so far is written.",
         ),
     ] = None,
     jobs: Annotated[
@@ -136,11 +137,11 @@ def tune_(
         typer.Option(
             "--confidence",
             metavar="F",
-            help="Prefer circuits that clear a limit on accuracy by so many standard errors, as others of"
-            " their size scored: the best of many trials is a little lucky. With 1.28 it should hold nine"
-            " times in ten.",
+            help="Prefer circuits that clear a limit on accuracy by so many standard errors. With 0 the"
+            " fastest that holds it at even odds wins, and what caution costs is shown; with 1.28 it should"
+            " hold nine times in ten.",
         ),
-    ] = 1.28,
+    ] = 0.0,
     p_error: Annotated[
         float | None,
         typer.Option(
@@ -173,7 +174,7 @@ def tune_(
         journal, listing = out.with_suffix(".tune.journal"), out.with_suffix(".tune.json")
         for path in (out, listing, *([] if page is None else [page])):
             require_writable(path)
-        with _keeping(journal), _watching() as told:
+        with stopping.ending(), stopping.keeping(journal), _watching() as told:
             found = tune(
                 model,
                 calibration,
@@ -206,6 +207,9 @@ def tune_(
                 bind=parse_bindings(bind or []),
             )
         write_bytes(listing, found.frontier.to_json())
+        near = out.with_suffix(f".nearest{out.suffix}")
+        if found.nearest is not None:
+            found.nearest.save(near)
         if found.program is not None:
             found.program.save(out)
             if page is not None:
@@ -217,17 +221,10 @@ def tune_(
     else:
         frontier.show(found.frontier, out, listing)
     if found.program is None:
-        _refuse(found.frontier)
-
-
-@contextlib.contextmanager
-def _keeping(journal: Path) -> Iterator[None]:
-    """Who stops a search shall know that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        output.say(f"stopped; the same command goes on where it was ({journal})", err=True)
-        raise
+        _refuse(found.frontier, None if found.nearest is None else near)
+    if found.frontier.stopped:
+        stopping.say(journal)
+        raise KeyboardInterrupt
 
 
 def _require_extra() -> None:
@@ -246,8 +243,12 @@ def _require_extra() -> None:
         )
 
 
-def _refuse(found: Frontier) -> None:
+def _refuse(found: Frontier, written: Path | None) -> None:
     """Say which constraint cannot be met, and what comes nearest.
+
+    Args:
+        found: What the search found.
+        written: Where the nearest circuit is, if there is one.
 
     Raises:
         UserError: Always.
@@ -257,7 +258,8 @@ def _refuse(found: Frontier) -> None:
     near = found.chosen
     assert near is not None
     raise UserError(
-        "no circuit was found that holds the constraints; none was written",
+        "no circuit was found that holds the constraints"
+        + ("; none was written" if written is None else f"; the nearest is {written}"),
         found="; ".join(found.unmet) + f" (trial {near.number}, the nearest)",
         do=f"give more time or a weaker constraint, or compile the nearest: -p '{near.pipeline}'"
         f" --p-error {near.p_error:g}",

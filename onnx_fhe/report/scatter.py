@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..tuning.frontier import Frontier, Point
+from ..tuning.frontier import Frontier
+from ..tuning.points import Point
 from . import text
 
 LEFT, RIGHT, TOP, BOTTOM = 12.0, 97.0, 4.0, 82.0

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..ir.errors import FidelityError, OnnxFheError
+from ..ir.errors import OnnxFheError
 from ..ir.runtime import Arrays
 from ..machine import predict
 from ..program import Program
 from ..scoring import agreement
-from .compiler import Compiler
-from .frontier import Measured, Point
+from .clock import Clock, OutOfTimeError, bounded
+from .compiler import Compiler, in_words
 from .judge import Judge
 from .metric import Answers
+from .points import Measured, Point
 from .trying import Tester
 from .workers import Workers
 
 SIMULATED, ROUNDS = 600, 3
 """Simulated samples of one finalist: the validation data up to so many, or up to so often."""
+SIMULATING = 3.0
+"""Another round of simulation is begun where so many times its time is left."""
 MORE = 2
 """Where none of the finalists holds the constraints, up to so many times more are measured."""
 
@@ -41,9 +44,10 @@ class Final:
 
     @property
     def as_measured(self) -> Point:
-        """The point with what was measured in place of what was predicted."""
+        """The point with what was measured, as far as there was time for that, in place of predictions."""
         found = self.point.measured
-        assert found is not None
+        if found is None:
+            return self.point
         seconds = self.point.seconds if found.seconds is None else found.seconds
         return replace(
             self.point,
@@ -54,7 +58,7 @@ class Final:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finals:
     """Compiles and measures.
 
@@ -64,6 +68,9 @@ class Finals:
         judge: What is better.
         encrypted: Samples to run on ciphertexts.
         tell: Called with what is being done.
+        clock: What there is no time for is left out.
+        finals: What came of it so far.
+        notes: What the user should be told of it.
     """
 
     compiler: Compiler
@@ -71,63 +78,103 @@ class Finals:
     judge: Judge
     encrypted: int
     tell: Callable[[str], None]
+    clock: Clock = field(default_factory=Clock)
+    finals: list[Final] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def run(
-        self, candidates: list[Point], count: int, workers: Workers
-    ) -> tuple[list[Final], Final | None, list[str]]:
+    def run(self, candidates: list[Point], count: int, workers: Workers) -> None:
         """Measure the first ``count`` of the candidates, and more as long as none holds the constraints.
+
+        Where time is short fewer are measured, and one whose circuit is there already counts unmeasured.
 
         Args:
             candidates: The best first.
             count: How many, of those that differ.
             workers: Compile several at once.
-
-        Returns:
-            The finalists, the best of those that hold the constraints as measured, and notes.
         """
-        finals: list[Final] = []
-        notes: list[str] = []
         first = {p.sha256: p for p in reversed(candidates)}
         candidates = [p for p in candidates if first[p.sha256] is p]
         self.tell(f"compile {min(count, len(candidates))} finalists")
         self.compiler.prepare(candidates[:count], workers)
-        for point in candidates:
-            enough = count if self.best(finals) is not None else count * (1 + MORE)
-            if len(finals) >= enough:
-                break
-            self.tell(f"measure finalist {len(finals) + 1}")
-            try:
-                finals.append(self._measure(point))
-            except OnnxFheError as error:
-                why = error.what if not isinstance(error, FidelityError) else f"{error.what} ({error.found})"
-                notes.append(f"trial {point.number} was no finalist: {why}")
-        notes.extend(self._changed(finals))
-        return finals, self.best(finals), notes
+        self._compile(candidates, count)
+        if not self.finals:
+            # What was made in case that the search is stopped.
+            self._compile([p for p in candidates if self.compiler.is_made(p)], 1)
+        self.notes.extend(self._changed())
 
-    def best(self, finals: list[Final]) -> Final | None:
+    def _compile(self, candidates: list[Point], count: int) -> None:
+        tried = 0
+        for point in candidates:
+            enough = count if self.best() is not None else count * (1 + MORE)
+            if len(self.finals) >= enough:
+                break
+            if self.clock.left() <= 0 and not self.compiler.is_made(point):
+                continue
+            if self.finals and self.clock.left() < self._needed(point):
+                self._say(f"time was left to measure {len(self.finals)} of the finalists")
+                break
+            tried += 1
+            self.tell(f"measure finalist {tried}")
+            try:
+                program, sha256 = self.compiler.compile(point)
+            except OnnxFheError as error:
+                self._say(f"trial {point.number} was no finalist: {in_words(error)}")
+                continue
+            # It counts from here on, whatever stops the measuring.
+            self.finals.append(Final(point, program, sha256))
+            try:
+                with bounded(self.clock.left()):
+                    self.finals[-1] = self._measure(self.finals[-1])
+            except OutOfTimeError:
+                self._say(f"trial {point.number} is not measured: the time was over")
+
+    def _say(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _needed(self, point: Point) -> float:
+        """Seconds that a finalist will take, at least: making its circuit, keys, and a first sample."""
+        made = 0.0 if self.compiler.is_made(point) else self.compiler.longest
+        return made + (1 + min(self.encrypted, 1)) * point.seconds
+
+    def best(self) -> Final | None:
         """The best of those that hold the constraints as measured."""
-        order = self.judge.preferred([f.as_measured for f in finals])
-        by_number = {f.point.number: f for f in finals}
+        order = self.judge.preferred([f.as_measured for f in self.finals])
+        by_number = {f.point.number: f for f in self.finals}
         return by_number[order[0].number] if order else None
 
-    def nearest(self, finals: list[Final]) -> Final | None:
+    def nearest(self) -> Final | None:
         """What misses the constraints least, as measured."""
-        return min(finals, key=lambda f: self.judge.rank(f.as_measured), default=None)
+        return min(self.finals, key=lambda f: self.judge.rank(f.as_measured), default=None)
 
-    def _measure(self, point: Point) -> Final:
-        program, sha256 = self.compiler.compile(point)
+    def _measure(self, final: Final) -> Final:
+        program, point = final.program, final.point
         data = self.tester.task.data
         samples = min(SIMULATED, len(next(iter(data.values()))))
-        rounds = [program.simulate(data, samples) for _ in range(min(ROUNDS, -(-SIMULATED // samples)))]
+        rounds = []
+        for _ in range(min(ROUNDS, -(-SIMULATED // samples))):
+            began = self.clock.elapsed
+            rounds.append(program.simulate(data, samples))
+            # The rest of the time is for ciphertexts.
+            if self.clock.left() < SIMULATING * (self.clock.elapsed - began):
+                break
         scores = [self.tester.metric.score(self._answers(r.outputs, samples)) for r in rounds]
         seconds = keygen = encrypted_agreement = None
         statistics = program.statistics
+        predicted = predict(statistics, self.tester.task.machine.profile)
         # A backend without complexity computes nothing on ciphertexts: its seconds say nothing.
-        runs = self.encrypted if statistics.complexity else 0
+        runs = min(self.encrypted, samples) if statistics.complexity else 0
+        # The first sample waits for what is loaded and made once.
+        if runs and self.clock.left() < predicted.keygen_seconds + 2 * predicted.seconds:
+            self._say(f"trial {point.number} was not run on ciphertexts: there was no time for it")
+            runs = 0
         if runs:
-            # The first sample waits for what is loaded and made once.
             keygen = program.encrypted(data, 1).seconds.get("keygen")
-            one = [program.encrypted(_only(data, i), 1) for i in range(min(runs, samples))]
+            one = []
+            for i in range(runs):
+                one.append(program.encrypted(_only(data, i), 1))
+                if self.clock.left() < one[-1].seconds["evaluate"]:
+                    break
             runs = len(one)
             seconds = float(np.median([r.seconds["evaluate"] for r in one]))
             agreed = [agreement(r.outputs, r.expected, program.integer_model) for r in one]
@@ -143,9 +190,15 @@ class Finals:
             compile_seconds=sum(program.seconds.values()),
             bootstraps=statistics.programmable_bootstraps,
             complexity=statistics.complexity,
-            key_bytes=predict(statistics, self.tester.task.machine.profile).key_bytes,
+            key_bytes=predicted.key_bytes,
+            behind=self._behind(point, float(np.mean(scores)), samples),
         )
-        return Final(replace(point, measured=measured), program, sha256)
+        return replace(final, point=replace(point, measured=measured))
+
+    def _behind(self, point: Point, score: float, samples: int) -> float:
+        sign = 1.0 if self.judge.higher_is_better else -1.0
+        complete = samples == len(next(iter(self.tester.task.data.values())))
+        return max(0.0, sign * (point.score - score)) if complete else 0.0
 
     def _answers(self, outputs: Arrays, samples: int) -> Answers:
         given = self.tester.answers(outputs)
@@ -153,12 +206,12 @@ class Finals:
         expected = {k: v[:samples] for k, v in given.expected.items()}
         return replace(given, labels=labels, expected=expected)
 
-    def _changed(self, finals: list[Final]) -> Iterator[str]:
-        for final in finals:
+    def _changed(self) -> Iterator[str]:
+        for final in self.finals:
             if final.sha256 != final.point.sha256:
                 yield (
                     f"trial {final.point.number} gave another integer model here than where it was tried:"
-                    " linear algebra of another machine or number of threads; what was measured counts"
+                    " linear algebra of another machine; what was measured counts"
                 )
 
 

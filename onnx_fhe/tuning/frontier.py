@@ -6,112 +6,18 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..ir.errors import ArtifactError
-from ..passes.base import Margin
 from .goal import Goal
+from .points import Failure, Point
 
 FORMAT = 1
 """Version of the JSON; a newer one is refused."""
 
 Axis = Literal["score", "seconds", "samples_per_second", "key_bytes"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a compiled circuit really does.
-
-    Attributes:
-        score: The metric on the validation data, with Concrete's simulation.
-        samples: Samples that were simulated.
-        agreement: Share of simulated predictions that equal the integer model's; None for regressors.
-        seconds: Median of evaluating one encrypted sample; None where none ran.
-        encrypted_samples: Samples that were encrypted.
-        encrypted_agreement: The same of the encrypted ones.
-        keygen_seconds: Making the keys.
-        compile_seconds: Passes and circuit.
-        bootstraps: Programmable bootstraps of one sample.
-        complexity: Concrete's own prediction of the operations.
-        key_bytes: Evaluation keys as they are sent.
-    """
-
-    score: float
-    samples: int
-    agreement: float | None
-    seconds: float | None
-    encrypted_samples: int
-    encrypted_agreement: float | None
-    keygen_seconds: float | None
-    compile_seconds: float
-    bootstraps: int
-    complexity: float
-    key_bytes: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """One pipeline that was tried. With the model, ``pipeline``, ``p_error``, ``seed`` and the range options
-    ``compile`` makes the same integer model again, bit for bit.
-
-    Attributes:
-        number: Of the trial.
-        pipeline: The passes, as text with all that differs from their defaults.
-        p_error: Error of one lookup that passes are told; tolerated where the pipeline says nothing else.
-        seed, range_mode, range_margin: As in ``passes.base.Context``.
-        score: The metric on the validation data, with the errors of encryption modelled.
-        score_error: Standard error of the difference to the float model on these samples; None where the
-            metric has none.
-        seconds: Predicted latency of one sample.
-        samples_per_second: Predicted throughput.
-        key_bytes: Predicted size of the evaluation keys.
-        bootstraps: Programmable bootstraps of one sample.
-        complexity: Predicted operations of one sample.
-        overflows: Validation samples that leave a declared range.
-        sha256: Of the integer model.
-        parameters: What the search chose.
-        trial_seconds: What the trial took.
-        measured: What was measured of the compiled circuit, where it was a finalist.
-        expected: The score that other samples will probably give, what others of its size scored being known
-            (``luck``); None where nothing is known of it.
-    """
-
-    number: int
-    pipeline: str
-    p_error: float
-    seed: int
-    range_mode: Literal["observed", "sound"]
-    range_margin: Margin
-    score: float
-    score_error: float | None
-    seconds: float
-    samples_per_second: float
-    key_bytes: int
-    bootstraps: int
-    complexity: float
-    overflows: int
-    sha256: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    trial_seconds: float = 0.0
-    measured: Measured | None = None
-    expected: float | None = None
-
-    @property
-    def tolerated(self) -> float:
-        """The tolerated error of one lookup, whoever says it."""
-        return float(self.parameters.get("p_error", self.p_error))
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A pipeline that gave no circuit, and why."""
-
-    number: int
-    pipeline: str
-    reason: str
-    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,7 +60,10 @@ class Frontier:
         best: Number of the chosen one; None where no point holds the constraints.
         nearest: Where none does: the point that misses them least.
         unmet: The constraints that it misses, in words.
+        cautious: Number of the fastest finalist that holds the limits on accuracy with 90 %; None where there
+            is none but the best.
         confidence: Standard errors by which limits on accuracy should be cleared.
+        stopped: Why it ended early; empty where it did not.
         backend: Name of the backend.
         seed: Of the search.
         priced_with: The machine profile behind ``seconds``.
@@ -178,6 +87,8 @@ class Frontier:
     best: int | None = None
     nearest: int | None = None
     unmet: tuple[str, ...] = ()
+    cautious: int | None = None
+    stopped: str = ""
     confidence: float = 0.0
     backend: str = "concrete"
     seed: int = 0
@@ -214,10 +125,8 @@ class Frontier:
         """Why the best point is none of the frontier of scores as they are; empty where it is one."""
         if self.best is None or self.best in self.front:
             return ""
-        return (
-            "points of the frontier score as well or better on these samples for less, but are less sure"
-            f" to on others (--confidence {self.confidence:g})"
-        )
+        sure = f" (--confidence {self.confidence:g})" if self.confidence else ""
+        return f"points of the frontier score as well or better here for less, but hold less surely{sure}"
 
     def to_json(self) -> bytes:
         """The content of the JSON file."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
-from .frontier import Axis, Point, axes_of
+from .agreeing import Agreeing
+from .frontier import Axis, axes_of
 from .goal import Goal, better, option_of
 from .luck import Luck
+from .points import Point
 
+CAUTIOUS = 0.9
+"""Probability with which the circuit holds a limit on accuracy that is shown to the cautious."""
 ALIKE = 1.15
 """Predicted and measured times differ by so much without a reason: what is faster by less is not faster."""
 
@@ -20,9 +25,10 @@ class Judge:
         goal: The constraints.
         float_score: The metric of the float model.
         higher_is_better: Of the metric.
-        confidence: Standard errors by which points should clear a limit on accuracy, if any do: the best of
-            many trials is a little lucky.
-        luck: How lucky.
+        confidence: Standard errors by which points should clear a limit on accuracy, if any do; with 0 they
+            hold it at even odds or better.
+        luck: How lucky the best of many trials is.
+        agreeing: What they lose, by agreement with the float network.
     """
 
     goal: Goal
@@ -30,6 +36,24 @@ class Judge:
     higher_is_better: bool
     confidence: float = 0.0
     luck: Luck = field(default_factory=Luck, compare=False)
+    agreeing: Agreeing = field(default_factory=Agreeing, compare=False)
+
+    def learn(self, points: list[Point]) -> None:
+        """Look at all points again."""
+        self.agreeing.learn(points)
+        self.luck.learn([self._estimated(p) for p in points])
+
+    def _estimated(self, point: Point) -> Point:
+        """A point with the score, and its error, that agreement gives, where classes were compared."""
+        loss = self.agreeing.loss(point)
+        if loss is None:
+            return point
+        score, error = self.float_score - loss.value, loss.error
+        measured = point.measured
+        if measured is not None and measured.behind > (point.score_error or 0.0):
+            # The circuit does worse than the model of its errors said.
+            score -= measured.behind
+        return replace(point, score=score, score_error=error)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -38,8 +62,11 @@ class Judge:
 
     def violations(self, point: Point) -> dict[str, float]:
         """By constraint: how far it is missed; 0 or less is held."""
+        return self._violations(point, self.expected(point))
+
+    def _violations(self, point: Point, score: float) -> dict[str, float]:
         return self.goal.violations(
-            point.score,
+            score,
             point.seconds,
             point.samples_per_second,
             point.key_bytes,
@@ -53,14 +80,35 @@ class Judge:
 
     def expected(self, point: Point) -> float:
         """The score that other samples will probably give: none is better than what it imitates."""
-        found = point.score + self.luck.correction(point).shift
+        known = self._estimated(point)
+        found = known.score + self.luck.correction(known).shift
         # A network that was made to answer like another and answers better than it was lucky.
         return min(found, self.float_score) if self.higher_is_better else max(found, self.float_score)
+
+    def error(self, point: Point) -> float | None:
+        """Standard error of ``expected``; None where the metric has none."""
+        return self.luck.correction(self._estimated(point)).error
 
     def _bound(self, point: Point, errors: float) -> float:
         """What a score will hardly fall behind: so many standard errors from what is expected."""
         sign = 1.0 if self.higher_is_better else -1.0
-        return self.expected(point) - sign * errors * (self.luck.correction(point).error or 0.0)
+        return self.expected(point) - sign * errors * (self.error(point) or 0.0)
+
+    def holds(self, point: Point) -> float | None:
+        """The probability that a point holds the limits on accuracy on other samples, were errors normal.
+
+        None where accuracy is not limited, or the metric has no standard error.
+        """
+        error, found = self.error(point), self.violations(point)
+        missed = [found[name] for name in ("max_accuracy_drop", "min_accuracy") if name in found]
+        if error is None or not missed:
+            return None
+        away = max(missed) * max(abs(self.float_score), 1e-9)
+        return NormalDist().cdf(-away / error) if error else float(away <= 0)
+
+    def cautious(self, points: list[Point]) -> Point | None:
+        """The fastest of those that hold all constraints, those on accuracy with ``CAUTIOUS`` probability."""
+        return next((p for p in self.best(points) if (self.holds(p) or 0.0) >= CAUTIOUS), None)
 
     def is_sure(self, point: Point) -> bool:
         """Whether a point clears the limits on accuracy by as many standard errors as were asked for."""
@@ -71,7 +119,7 @@ class Judge:
         return self._misses_accuracy(point, -errors)
 
     def _misses_accuracy(self, point: Point, errors: float) -> bool:
-        found = self.violations(replace(point, score=self._bound(point, errors)))
+        found = self._violations(point, self._bound(point, errors))
         return any(found.get(name, 0.0) > 0 for name in ("max_accuracy_drop", "min_accuracy"))
 
     def rank(self, point: Point) -> tuple[float, ...]:
@@ -108,9 +156,12 @@ class Judge:
         found = {
             "max_accuracy_drop": (
                 f"{metric} {better} {self.float_score - sign * (self.goal.max_accuracy_drop or 0):.4g}",
-                f"{point.score:.4g}",
+                f"{self.expected(point):.4g}",
             ),
-            "min_accuracy": (f"{metric} {better} {self.goal.min_accuracy or 0:.4g}", f"{point.score:.4g}"),
+            "min_accuracy": (
+                f"{metric} {better} {self.goal.min_accuracy or 0:.4g}",
+                f"{self.expected(point):.4g}",
+            ),
             "max_latency": (f"at most {self.goal.max_latency or 0:.3g} s", f"{point.seconds:.3g} s"),
             "min_throughput": (
                 f"at least {self.goal.min_throughput or 0:.3g} samples a second",

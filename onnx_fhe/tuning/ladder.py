@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .frontier import Point
 from .judge import Judge
+from .points import Point
 from .space import STEPS, TRAINED, Parameters, Space, student, untrained
 
 SIXTEENTHS = (14, 12, 10, 8, 4, 0)

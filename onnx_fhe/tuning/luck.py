@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean, variance
 
-from .frontier import Point
+from .points import Point
 
 SHARED = 0.5
 """Least share of the variance of scores that networks of one size have in common. Where they differ in

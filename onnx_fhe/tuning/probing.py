@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import time
+from contextlib import suppress
 
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.graph import is_dialect
@@ -13,6 +13,7 @@ from ..passes.analysis.linear import linear_of
 from ..passes.importing.detect import is_foreign
 from ..passes.presets import TO_TABLES
 from ..passes.removing_layers.search import bootstraps
+from .clock import OutOfTimeError, bounded
 from .space import ASSUMED, P_ERRORS, Layers, Space
 from .trying import Tester
 
@@ -22,13 +23,20 @@ FEWEST = 32
 """Calibration samples that ``distill`` needs."""
 
 
-def probe(tester: Tester, *, distill: bool = True, p_error: float | None = None) -> Space:
+def probe(
+    tester: Tester,
+    *,
+    distill: bool = True,
+    p_error: float | None = None,
+    seconds: float = float("inf"),
+) -> Space:
     """What may be chosen for a model.
 
     Args:
         tester: Holds the model and its calibration data.
         distill: Whether students may be trained, where PyTorch is there.
         p_error: Tolerated error of a lookup; None to search it.
+        seconds: That looking for layers to remove may take.
 
     Raises:
         PipelineError: The model is of the integer level.
@@ -48,21 +56,26 @@ def probe(tester: Tester, *, distill: bool = True, p_error: float | None = None)
     if quantized:
         return Space((_layers(tester, "normalize,import-qat", ""),), True, trains, errors, assumed)
     found = [_layers(tester, "normalize", _PLAIN)]
-    began, before = time.monotonic(), bootstraps(tester.model_after("normalize"))
+    # What is known when the time is over is what may be chosen.
+    with suppress(OutOfTimeError), bounded(min(PROBING_SECONDS, seconds)):
+        _look(tester, found)
+    return Space(tuple(found), False, trains, errors, assumed)
+
+
+def _look(tester: Tester, found: list[Layers]) -> None:
+    """Append what is left for each number of layers that can be removed."""
+    before = bootstraps(tester.model_after("normalize"))
     for count in range(1, MOST_REMOVED + 1):
         text = f"normalize,remove-layers{{count={count}}}"
         try:
             left = bootstraps(tester.model_after(text))
             if left >= before or not left:
-                break
+                return
             found.append(_layers(tester, text, _PLAIN))
         except OnnxFheError:
             # What cannot be removed is no reason not to search among the rest.
-            break
+            return
         before = left
-        if time.monotonic() - began > PROBING_SECONDS:
-            break
-    return Space(tuple(found), False, trains, errors, assumed)
 
 
 _PLAIN = "quantize{weights=4 inputs=4 method=nearest adapt=0}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .frontier import Failure, Point, non_dominated
+from ..ir.errors import UserError
+from .frontier import non_dominated
 from .judge import Judge
+from .kinds import Kinds
 from .ladder import Known, Ladder
-from .space import Parameters, Space, presets
+from .points import Failure, Paired, Point
+from .space import STEPS, Parameters, Space, presets
+from .state import Budget, State, Watch
 from .steps import Steps
 from .study import Study
 from .trying import Candidate, Outcome
@@ -17,46 +20,8 @@ from .workers import Workers
 
 MOST_REPEATS = 60
 """So many choices in a row that were tried before, and there is nothing left to try."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a search ends.
-
-    Attributes:
-        trials: Finished trials, those of earlier runs among them; None for no limit.
-        seconds: Of this run; None for no limit. No trial is begun that would probably end later.
-        finals: Seconds of those that are left for measuring the finalists.
-    """
-
-    trials: int | None
-    seconds: float | None
-    finals: Callable[[list[Point]], float] | None = None
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a search stands; what watches it is told.
-
-    Attributes:
-        points, failures: So far.
-        running: Trials that run.
-        seconds: Since it began.
-        best: The best point that holds the constraints so far.
-        front: The frontier so far, from cheap to dear.
-        what: What is being done.
-    """
-
-    points: list[Point]
-    failures: list[Failure]
-    running: int
-    seconds: float
-    best: Point | None
-    front: list[Point]
-    what: str = "search"
-
-
-Watch = Callable[[State], None]
+MOST_REFUSED = 8
+"""Choices for which there is no time any more, and the time is over."""
 
 
 @dataclass
@@ -70,7 +35,9 @@ class Search:
         judge: What is better.
         budget: When it ends.
         watch: Told of every change.
+        found: Called with the best point so far, whenever there is a new one.
         points, failures: What came of the trials.
+        notes: What the user should be told of them.
         exhausted: It ended before its time: nothing was left to try that could be better.
     """
 
@@ -80,25 +47,30 @@ class Search:
     judge: Judge
     budget: Budget
     watch: Watch
+    found: Callable[[Point], None]
     points: list[Point] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     exhausted: bool = False
     _choices: dict[int, Parameters] = field(default_factory=dict)
     _tried: set[Candidate] = field(default_factory=set)
     _running: dict[int, tuple[Parameters, Candidate]] = field(default_factory=dict)
     _turn: int = 0
+    _is_short: bool = False
+
+    def __post_init__(self) -> None:
+        self._kinds = Kinds(self.space, self.notes)
+        self._ladder = Ladder(self.space, self.judge, self.budget.clock.seconds)
+        self._presets = presets(self.space)
 
     def run(self) -> None:
         """Search until the budget is spent or nothing is left to try.
 
         Raises:
-            UserError: A worker was lost, or the user's metric fails.
+            UserError: A worker was lost before any trial gave a circuit, or the user's metric fails.
         """
-        self._began = time.monotonic()
         for number, chosen, outcome in self.study.finished():
             self._note(number, chosen, outcome)
-        self._ladder = Ladder(self.space, self.judge, self.budget.seconds)
-        self._presets = presets(self.space)
         self._tell()
         while True:
             # Where there is nothing to try now, what ends next may show more.
@@ -106,11 +78,30 @@ class Search:
                 if not self._start():
                     break
             if not self._running:
-                self.exhausted = self._has_budget()
+                self.exhausted = self._has_budget() and not self._is_short
                 break
-            number, outcome = self.workers.finished()
+            try:
+                ended = self.workers.finished(self._left())
+            except UserError as error:
+                if not self.points:
+                    raise
+                self.notes.append(f"the search ended early: {error.what} ({error.found})")
+                ended = None
+            if ended is None:
+                self.stop()
+                break
+            number, outcome = ended
             chosen, _ = self._running.pop(number)
             self._finish(number, chosen, outcome)
+
+    def stop(self) -> None:
+        """End the trials that run: there is no time for them any more."""
+        if self._running:
+            count = len(self._running)
+            which = "a trial that was" if count == 1 else f"{count} trials that were"
+            self.notes.append(f"the time was over for {which} running; more --seconds would let them end")
+        self._running.clear()
+        self.workers.stop()
 
     def state(self, what: str = "search") -> State:
         """Where the search stands."""
@@ -121,7 +112,7 @@ class Search:
             self.points,
             self.failures,
             len(self._running),
-            time.monotonic() - self._began,
+            self.budget.clock.elapsed,
             best[0] if best else None,
             [known[n] for n in front],
             what,
@@ -135,21 +126,34 @@ class Search:
 
     def _left(self) -> float:
         """Seconds that are left to try more."""
-        if self.budget.seconds is None:
-            return float("inf")
-        left = self.budget.seconds - (time.monotonic() - self._began)
-        return left - (self.budget.finals(self.judge.best(self.points)) if self.budget.finals else 0.0)
+        left = self.budget.clock.left()
+        return left - self.budget.finals(self.judge.best(self.points) or self.points)
 
-    def _fits(self, chosen: Parameters) -> bool:
-        """Whether a trial would probably end in time."""
+    def _fits(self, chosen: Parameters, is_preset: bool = False) -> bool:
+        """Whether a trial can work and would probably end in time; where nothing is known of it, it may."""
+        if is_preset:
+            # They search widths, and train or not: at least as long as anything that was tried.
+            return max((p.trial_seconds for p in self.points), default=0.0) < self._left()
+        if self._kinds.include(chosen):
+            return False
         if self._steps().student(chosen) is not None:
             return True
-        grade = chosen.get("distill")
-        like = [p.trial_seconds for p, c in self._known().pairs() if c.get("distill") == grade]
-        return max(like, default=0.0) < self._left()
+        fits = self._estimate(int(chosen.get("distill", 0))) < self._left()
+        self._is_short = self._is_short or not fits
+        return fits
+
+    def _estimate(self, grade: int) -> float:
+        """Seconds of a trial that trains for so long, by those that did, or else by shorter training."""
+        took: dict[int, float] = {}
+        for point, chosen in self._known().pairs():
+            of = int(chosen.get("distill", 0))
+            took[of] = max(took.get(of, 0.0), point.trial_seconds)
+        shorter = [took[g] * STEPS[grade] / STEPS[g] for g in took if 0 < g < grade]
+        return took.get(grade, max(shorter, default=took.get(0, 0.0)))
 
     def _start(self) -> bool:
         """Start one trial; False where nothing is left to try."""
+        refused = 0
         for _ in range(MOST_REPEATS):
             if not self.study.waiting():
                 self._propose()
@@ -159,6 +163,12 @@ class Search:
             candidate = Candidate(text or self.space.pipeline(chosen), self.space.assumed)
             if candidate in self._tried:
                 self.study.drop(trial.number)
+                continue
+            if not self._fits(chosen, is_preset=text is not None):
+                self.study.drop(trial.number)
+                refused += 1
+                if refused > MOST_REFUSED:
+                    return False
                 continue
             if not queued and (steps := self._steps()).is_useless(chosen):
                 self.study.drop(trial.number)
@@ -180,7 +190,13 @@ class Search:
     def _finish(self, number: int, chosen: Parameters, outcome: Outcome) -> None:
         point = self._note(number, chosen, outcome)
         self.study.record(number, chosen, outcome, {} if point is None else self.judge.violations(point))
+        if point is not None:
+            self.found(self.candidates()[0])
         self._tell()
+
+    def candidates(self) -> list[Point]:
+        """The points that hold the constraints, the best first; where none does, all, the nearest first."""
+        return self.judge.preferred(self.points) or sorted(self.points, key=self.judge.rank)
 
     def _note(self, number: int, chosen: Parameters, outcome: Outcome) -> Point | None:
         readable = self.space.readable(chosen)
@@ -189,19 +205,27 @@ class Search:
         self._tried.add(Candidate(outcome.pipeline, outcome.p_error))
         if outcome.found is None:
             self.failures.append(Failure(number, outcome.pipeline, outcome.reason, readable))
+            self._kinds.learn(chosen, outcome)
             return None
-        point = Point(number=number, parameters=readable, **outcome.found)
+        found = dict(outcome.found)
+        paired = found.pop("paired", None)
+        point = Point(
+            number=number,
+            parameters=readable,
+            paired=None if paired is None else Paired(**paired),
+            **found,
+        )
         self.points.append(point)
-        self.judge.luck.learn(self.points)
+        self.judge.learn(self.points)
         return point
 
     def _propose(self) -> None:
         """Queue what comes next; where nothing is queued Optuna's sampler chooses."""
         for chosen in self._ladder.first():
-            if self._candidate(chosen) not in self._tried:
+            if self._candidate(chosen) not in self._tried and not self._kinds.include(chosen):
                 self.study.queue(chosen)
                 return
-        rung = self._ladder.next(self._known(), time.monotonic() - self._began)
+        rung = self._ladder.next(self._known(), self.budget.clock.elapsed)
         if rung is not None and self._fits(rung):
             self.study.queue(rung)
             return
@@ -229,7 +253,7 @@ class Search:
         return Known(
             [p for p in self.points if p.number in self._choices],
             self._choices,
-            lambda chosen: self._candidate(chosen) in self._tried,
+            lambda c: self._candidate(c) in self._tried or self._kinds.include(c),
         )
 
     def _is_settled(self) -> bool:

@@ -21,10 +21,17 @@ QUICK, SLOW = 0.02, 1.0
 
 @dataclass(frozen=True)
 class Stage:
-    """A model on its way, and the float model that it was quantized from."""
+    """A model on its way.
+
+    Attributes:
+        model: The model.
+        quantized_from: The float model that it was quantized from.
+        notes: What its last pass told the user.
+    """
 
     model: ir.Model
     quantized_from: ir.Model | None
+    notes: tuple[str, ...] = ()
 
 
 class Stages:
@@ -54,6 +61,10 @@ class Stages:
         if seconds >= SLOW and self._folder is not None:
             self._write(self._file(self._folder, texts), stage)
 
+    def written(self, texts: tuple[str, ...]) -> Stage | None:
+        """What a process left of exactly these passes."""
+        return self._read(texts)
+
     def _remember(self, texts: tuple[str, ...], stage: Stage) -> None:
         self._kept[texts] = stage
         self._kept.move_to_end(texts)
@@ -71,14 +82,15 @@ class Stages:
         except OSError:
             return None
         # Written by a process of this search, into a folder that only its user may read.
-        model, quantized_from = pickle.loads(content)
-        return Stage(_model(model), None if quantized_from is None else _model(quantized_from))
+        model, quantized_from, notes = pickle.loads(content)
+        return Stage(_model(model), None if quantized_from is None else _model(quantized_from), notes)
 
     def _write(self, path: Path, stage: Stage) -> None:
         # A model over 2 GB, or a full disk: then it is made again.
         with suppress(ValueError, OSError):
             before = stage.quantized_from
-            content = pickle.dumps((_bytes(stage.model), None if before is None else _bytes(before)))
+            parts = (_bytes(stage.model), None if before is None else _bytes(before), stage.notes)
+            content = pickle.dumps(parts)
             part = path.with_suffix(f".{os.getpid()}")
             part.write_bytes(content)
             part.replace(path)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .frontier import Point
 from .judge import Judge
 from .ladder import CLEAR, GAIN, Known
+from .points import Point
 from .space import Parameters, Space, alike, cheaper, exacter, untrained
 
 NEAR = 3

@@ -28,10 +28,11 @@ from ..ir.verify import verify
 from ..passes.analysis.noise import NoisyModel
 from ..passes.base import DEFAULT_MARGIN, Context, Margin
 from ..passes.manager import PassManager
-from ..passes.pipeline import pass_text
 from ..passes.plugins import load_plugin
+from .comparing import Comparer
 from .metric import Answers, Metric, standard_error
 from .pricing import Machine, price
+from .recalling import texts_of
 from .stages import Stage, Stages
 
 DRAWS, SCORED = 8, 1000
@@ -45,9 +46,11 @@ class Candidate:
     pipeline: str
     p_error: float
 
-    def failed(self, reason: str, is_defect: bool = False) -> Outcome:
+    def failed(self, reason: str, is_defect: bool = False, failed_pass: str = "") -> Outcome:
         """There is no circuit."""
-        return Outcome(self.pipeline, self.p_error, reason=reason, is_defect=is_defect)
+        return Outcome(
+            self.pipeline, self.p_error, reason=reason, is_defect=is_defect, failed_pass=failed_pass
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Outcome:
         found: Those attributes.
         reason: Why there are none.
         is_defect: A pass failed as none should.
+        failed_pass: Its name, where it was a pass that failed.
     """
 
     pipeline: str
@@ -66,6 +70,7 @@ class Outcome:
     found: dict[str, Any] | None = None
     reason: str = ""
     is_defect: bool = False
+    failed_pass: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,7 @@ class Tester:
         self._stages = Stages(self.folder)
         self.metric: Metric = pickle.loads(self.task.metric)
         self.expected = Session(self.source).run_batched(self.task.data)
+        self._comparer = Comparer(self.source, self.task.calibration, self.task.seed)
 
     def model_after(self, pipeline: str, p_error: float = 1e-5) -> ir.Model:
         """What the passes make of the model; a stage that was made before is not made again.
@@ -163,7 +169,7 @@ class Tester:
         """
         passes = PassManager.parse(pipeline).passes
         # What passes make depends on this error, too.
-        texts = (f"{p_error!r}", *(pass_text(p) for p in passes))
+        texts = texts_of(passes, p_error)
         count, stage = self._stages.longest(texts)
         stage = stage or Stage(self.source, None)
         context = replace(self.task.context(p_error), source=self.source.clone())
@@ -172,7 +178,7 @@ class Tester:
             result = PassManager([passes[place]]).run(
                 stage.model, replace(context, quantized_from=stage.quantized_from, notes=[])
             )
-            stage = Stage(result.model, result.context.quantized_from)
+            stage = Stage(result.model, result.context.quantized_from, tuple(result.context.notes))
             self._stages.keep(texts[: place + 2], stage, time.perf_counter() - began)
         return stage.model
 
@@ -184,11 +190,15 @@ class Tester:
             if level_of(model) is not Level.INTEGER:
                 raise UserError("the pipeline does not reach the integer level", found=str(level_of(model)))
             verify(model)
-            score, error = self.score(model, candidate.p_error)
+            draws, score, error = self.score(model, candidate.p_error)
+            paired = None
+            if self.metric.name in ("accuracy", "agreement"):
+                labelled = self.metric.name == "accuracy"
+                paired = self._comparer.paired(draws, model, candidate.pipeline, candidate.p_error, labelled)
             cost = price(model, candidate.p_error, self.task.machine)
             overflows = self._overflows(model)
         except OnnxFheError as error:
-            return candidate.failed(str(error), not isinstance(error, UserError))
+            return candidate.failed(str(error), not isinstance(error, UserError), error.where.pass_name)
         if not math.isfinite(score):
             return candidate.failed(f"the metric is {score}")
         return Outcome(
@@ -202,6 +212,7 @@ class Tester:
                 "range_margin": self.task.range_margin,
                 "score": score,
                 "score_error": error,
+                "paired": None if paired is None else asdict(paired),
                 **asdict(cost),
                 "overflows": overflows,
                 "sha256": hashlib.sha256(serialize(model)).hexdigest(),
@@ -209,24 +220,22 @@ class Tester:
             },
         )
 
-    def score(self, model: ir.Model, p_error: float) -> tuple[float, float | None]:
+    def score(self, model: ir.Model, p_error: float) -> tuple[list[Answers], float, float | None]:
         """The metric of an integer-level model with the errors of encryption, over several draws of them.
 
         Returns:
-            The mean, and the standard error of the difference to the float model, where it has one.
+            The answers of each draw, the mean of the metric, and the standard error of the difference to the
+            float model, where it has one.
         """
         samples = len(next(iter(self.task.data.values())))
         draws = min(DRAWS, -(-SCORED // samples))
-        noisy, scores, each = NoisyModel(model, p_error), [], []
-        for draw in range(draws):
-            given = self.answers(noisy.run(self.task.data, self.task.seed + draw))
-            scores.append(self.metric.score(given))
-            if self.metric.each is not None:
-                each.append(self.metric.each(given))
+        noisy = NoisyModel(model, p_error)
+        given = [self.answers(noisy.run(self.task.data, self.task.seed + draw)) for draw in range(draws)]
         error = None
         if self.metric.each is not None:
-            error = standard_error(np.mean(each, axis=0), self.metric.each(self.answers(self.expected)))
-        return float(np.mean(scores)), error
+            each = np.mean([self.metric.each(g) for g in given], axis=0)
+            error = standard_error(each, self.metric.each(self.answers(self.expected)))
+        return given, float(np.mean([self.metric.score(g) for g in given])), error
 
     def answers(self, outputs: Arrays) -> Answers:
         """Outputs for the validation samples, with what they are compared with."""

@@ -18,19 +18,21 @@ from ..ir.guard import FileLimits
 from ..ir.load import FILE_KEY
 from ..machine import Profile
 from ..machine.predict import usable_cores
-from ..manifest import packages
 from ..passes.base import DEFAULT_MARGIN, Margin
 from ..passes.plugins import load_plugin
 from ..program import Program
+from .assembling import frontier_of
+from .clock import GRACE, Clock, OutOfTimeError, bounded
 from .compiler import Compiler
-from .finals import Finals
-from .frontier import Frontier, Point, axes_of, non_dominated
+from .finals import Final
+from .frontier import Frontier, TestReport
 from .goal import DROP, Goal, check_possible
 from .judge import Judge
-from .metric import packed, resolve
+from .metric import Metric, packed, resolve
 from .pricing import Machine
 from .probing import probe
-from .search import Budget, Search, State, Watch
+from .run import Run
+from .state import State, Watch
 from .study import Study
 from .subject import Subject
 from .trying import Task, Tester, to_bytes
@@ -38,11 +40,10 @@ from .workers import Dask, Inline, Processes, Workers
 
 SECONDS = 600.0
 """Of search and finalists together, where no budget is given."""
-CONFIDENCE = 1.28
-"""Standard errors by which points should clear a limit on accuracy, if any do: nine in ten should hold."""
-MEASURING, MOST_MEASURING = 8.0, 0.4
-"""Seconds that compiling and measuring a finalist takes besides its passes, and the share of the budget that
-is kept back for all of them at most."""
+CONFIDENCE = 0.0
+"""Standard errors by which points should clear a limit on accuracy: with 0 they hold it at even odds."""
+PROBING = 0.05
+"""Share of the budget that looking for layers to remove may take."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class Tuned:
 
     Attributes:
         program: The best circuit; None where no point holds the constraints.
-        frontier: Every point, the frontier, and what was measured.
+        frontier: Every point, the frontier, and what was measured; ``frontier.stopped`` says whether Ctrl-C
+            ended the search early.
+        nearest: Where no point holds the constraints: the circuit that misses them least.
     """
 
     program: Program | None
     frontier: Frontier
+    nearest: Program | None = None
 
 
 def tune(
@@ -92,8 +96,10 @@ def tune(
 ) -> Tuned:
     """Search widths, rounding, removal, training and tolerated errors for the best circuit.
 
-    Where accuracy is limited the best circuit is the fastest that holds all constraints, else the most
-    accurate. Without any constraint one point of accuracy (0.01) may be lost.
+    Where accuracy is limited the best circuit is the fastest that holds all constraints at even odds or
+    better, else the most accurate. What a circuit loses is judged by labels and by how often its class is
+    another than the float model's, on all inputs that no weight was fitted to. Without any constraint one
+    point of accuracy (0.01) may be lost.
 
     Args:
         model: An ONNX file, or what ``load`` returned.
@@ -109,17 +115,18 @@ def tune(
             takes what fits the labels.
         test: Reported on at the end; nothing is chosen by it.
         trials: End after so many finished trials, those of earlier runs in ``journal`` among them.
-        seconds: Of search and finalists together (600 where ``trials`` is not given either); no trial is
-            begun that would probably end later.
+        seconds: Of search and finalists together (600 where ``trials`` is not given either). No trial is
+            begun that would probably end later, one that does is stopped, and finalists are measured as far
+            as there is time. Ctrl-C ends the search too, and returns the best so far.
         jobs: Trials at once, each in a process of its own; None for as many as there are cores.
         dask: Address of a Dask scheduler on whose workers the trials run instead.
         journal: A file that remembers finished trials; a later call with the same arguments goes on there.
         finalists: Points that are compiled and measured.
         encrypted: Samples that each finalist runs on ciphertexts; with 0 latency is only predicted.
         distill: Whether students may be trained (with PyTorch).
-        confidence: Standard errors (of the difference to the float model on ``data``) by which points should
-            clear a limit on accuracy (with 1.28 nine in ten should hold it); where none does, those that
-            hold it are taken.
+        confidence: Standard errors by which points should clear a limit on accuracy. With 0 the fastest that
+            holds it at even odds or better is the best; with 1.28 nine in ten should hold it, and where none
+            does, those that hold it at even odds are taken.
         p_error: Tolerated error of one lookup; None to search it.
         range_mode, range_margin, backend, limits, bind: As for ``compile``.
         machine: A profile of another machine, as ``calibrate-cost`` writes it.
@@ -130,6 +137,7 @@ def tune(
     Raises:
         UserError: Model, data, constraints or another argument is at fault.
     """
+    clock = Clock(seconds if seconds is not None or trials is not None else SECONDS)
     goal = Goal(max_accuracy_drop, min_accuracy, max_latency, min_throughput, max_key_size)
     if goal.is_empty:
         goal = replace(goal, max_accuracy_drop=DROP)
@@ -162,14 +170,15 @@ def tune(
     )
     told: Watch = watch or _quiet
     told(State([], [], 0, 0.0, None, [], "look at the model"))
-    budget_seconds = seconds if seconds is not None or trials is not None else SECONDS
     judge = Judge(goal, float_score, scored.higher_is_better, confidence)
     workers: Workers | None = None
     study: Study | None = None
     with tempfile.TemporaryDirectory(prefix="onnx-fhe-") as folder:
         tester = Tester(task, Path(folder))
-        space = probe(tester, distill=distill, p_error=p_error)
-        compiler = Compiler(model, given.raw_calibration, backend, limits, bind, tuple(plugins), Path(folder))
+        space = probe(tester, distill=distill, p_error=p_error, seconds=PROBING * clock.left())
+        compiler = Compiler(
+            model, given.raw_calibration, backend, limits, bind, tuple(plugins), Path(folder), clock
+        )
         try:
             study = Study(
                 None if journal is None else Path(journal),
@@ -179,75 +188,40 @@ def tune(
                 seed,
             )
             workers = _workers(tester, jobs, dask)
-            budget = Budget(trials, budget_seconds, _reserve(budget_seconds, finalists, workers.size))
-            search = Search(space, study, workers, judge, budget, told)
-            search.run()
-            if not search.points:
-                raise _nothing(search)
-            finals = Finals(compiler, tester, judge, encrypted, lambda what: told(search.state(what)))
-            held = judge.preferred(search.points)
-            candidates = held or [min(search.points, key=judge.rank)]
-            finished, best, notes = finals.run(candidates, finalists, workers)
-            if search.exhausted:
-                notes.append("the search ended before its time: nothing was left to try that could be better")
+            run = Run(space, study, workers, judge, compiler, tester, finalists, encrypted, trials, told)
+            run.run()
         finally:
             if workers is not None:
                 workers.close()
             if study is not None:
                 study.close()
-    chosen = best or finals.nearest(finished)
-    measured = {f.point.number: f.point for f in finished}
-    points = tuple(
-        replace(measured.get(p.number, p), expected=judge.expected(p))
-        for p in sorted(search.points, key=lambda p: p.number)
+        chosen = run.finals.best() or run.finals.nearest()
+        frontier = frontier_of(
+            run,
+            model=given.model.metadata_props.get(FILE_KEY, ""),
+            metric=scored.name,
+            samples=given.samples,
+            backend=backend,
+            seed=seed,
+            priced_with=profile.describe(),
+            test=None if test is None or chosen is None else _tested(given, test, scored, chosen, run),
+        )
+    best = run.finals.best()
+    return Tuned(
+        program=None if best is None else best.program,
+        frontier=frontier,
+        nearest=chosen.program if best is None and chosen is not None else None,
     )
-    nearest = None
-    unmet: tuple[str, ...] = ()
-    if best is None:
-        near = chosen.as_measured if chosen is not None else min(search.points, key=judge.rank)
-        nearest, unmet = near.number, judge.unmet(near, scored.name)
-        if not finished:
-            # What none of them could be compiled for, such as circuits that compute something else.
-            unmet = (*unmet, *notes[:1])
-    axes = axes_of(goal)
-    frontier = Frontier(
-        model=given.model.metadata_props.get(FILE_KEY, ""),
-        metric=scored.name,
-        higher_is_better=scored.higher_is_better,
-        float_score=float_score,
-        samples=given.samples,
-        goal=goal,
-        confidence=confidence,
-        axes=axes,
-        points=points,
-        failures=tuple(sorted(search.failures, key=lambda f: f.number)),
-        front=non_dominated(points, axes, scored.higher_is_better),
-        finalists=tuple(measured),
-        best=None if best is None else best.point.number,
-        nearest=nearest,
-        unmet=unmet,
-        backend=backend,
-        seed=seed,
-        priced_with=profile.describe(),
-        test=None if test is None or chosen is None else given.report(as_data(test), scored, chosen.program),
-        notes=tuple(notes),
-        packages=packages(),
-    )
-    return Tuned(None if best is None else best.program, frontier)
 
 
-def _reserve(seconds: float | None, finalists: int, workers: int) -> Callable[[list[Point]], float]:
-    """Of the budget: what measuring finalists will take, by what their passes took."""
-
-    def found(points: list[Point]) -> float:
-        if seconds is None or not points:
-            return 0.0
-        # One that found its student ready has to be trained again.
-        longest = max(p.trial_seconds for p in points)
-        count = min(finalists, len(points))
-        return min(MOST_MEASURING * seconds, -(-count // workers) * longest + count * MEASURING)
-
-    return found
+def _tested(given: Subject, test: DataLike, metric: Metric, chosen: Final, run: Run) -> TestReport | None:
+    """What a circuit does on other data, where that does not take much longer than what was given."""
+    try:
+        with bounded(max(0.0, run.clock.left()) + GRACE):
+            return given.report(as_data(test), metric, chosen.program)
+    except (OutOfTimeError, KeyboardInterrupt):
+        run.notes.append("the test data was not run to its end: the time was over")
+        return None
 
 
 def _check(
@@ -275,17 +249,6 @@ def _workers(tester: Tester, jobs: int, dask: str | None) -> Workers:
     if dask is not None:
         return Dask(tester.task, dask)
     return Inline(tester) if jobs == 1 else Processes(tester.task, jobs, tester.folder)
-
-
-def _nothing(search: Search) -> UserError:
-    reasons = [f.reason for f in search.failures]
-    return UserError(
-        "no pipeline made a circuit of this model",
-        found=reasons[0] if reasons else "no trial ended",
-        do="see what `onnx-fhe inspect` and `onnx-fhe compile` say of it"
-        if reasons
-        else "give more --seconds or --trials",
-    )
 
 
 def _quiet(state: State) -> None:

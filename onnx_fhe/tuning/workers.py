@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,10 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ..ir.errors import UserError
+from .clock import OutOfTimeError, bounded
 from .trying import Candidate, Outcome, Task, Tester
 
 Answer = TypeVar("Answer")
@@ -41,12 +43,22 @@ class Workers(ABC):
         """Start a trial."""
 
     @abstractmethod
-    def finished(self) -> tuple[int, Outcome]:
+    def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
         """Wait for any trial to end, and return its number and what came of it.
+
+        Args:
+            seconds: To wait at most.
+
+        Returns:
+            None where none ended in that time; what runs should be stopped then.
 
         Raises:
             UserError: A worker was lost.
         """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the trials that run; new ones may be started."""
 
     @abstractmethod
     def close(self) -> None:
@@ -64,10 +76,18 @@ class Inline(Workers):
         """Start a trial (when it is waited for)."""
         self._waiting.append((number, candidate))
 
-    def finished(self) -> tuple[int, Outcome]:
+    def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
         """Run the next."""
         number, candidate = self._waiting.popleft()
-        return number, self._tester.try_out(candidate)
+        try:
+            with bounded(seconds):
+                return number, self._tester.try_out(candidate)
+        except OutOfTimeError:
+            return None
+
+    def stop(self) -> None:
+        """Forget what waits; what ran has ended."""
+        self._waiting.clear()
 
     def close(self) -> None:
         """Forget what waits."""
@@ -85,24 +105,34 @@ class Processes(Workers):
 
     def __init__(self, task: Task, size: int, folder: Path | None = None) -> None:
         self.size = size
+        self._own = tempfile.TemporaryDirectory(prefix="onnx-fhe-")
+        self._folder = folder
+        # In a file: what does not fit a pipe would be written while the new process is still importing.
+        self._task = Path(self._own.name) / "task"
+        self._task.write_bytes(pickle.dumps(task))
         self._threads = _one_thread()
         self._threads.__enter__()
-        self._pool = ProcessPoolExecutor(
-            size,
+        self._pool = self._begun()
+        self._running: dict[Future[Outcome], int] = {}
+
+    def _begun(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self.size,
             # Not fork: this process may have threads, of onnxruntime and others.
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(pickle.dumps(task), os.getpid(), folder),
+            initargs=(self._task, os.getpid(), self._folder),
         )
-        self._running: dict[Future[Outcome], int] = {}
 
     def submit(self, number: int, candidate: Candidate) -> None:
         """Start a trial."""
         self._running[self._pool.submit(_try_here, candidate)] = number
 
-    def finished(self) -> tuple[int, Outcome]:
+    def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
         """Wait for any."""
-        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._running, min(max(seconds, 0.0), threading.TIMEOUT_MAX), FIRST_COMPLETED)
+        if not done:
+            return None
         future = min(done, key=lambda f: self._running[f])
         number = self._running.pop(future)
         try:
@@ -119,13 +149,23 @@ class Processes(Workers):
         """Start something else than a trial."""
         return self._pool.submit(function, *arguments)
 
+    def stop(self) -> None:
+        """End the processes, whatever they do; others begin where there is more to do."""
+        self._end()
+        self._pool = self._begun()
+
     def close(self) -> None:
         """End the processes, whatever they do."""
+        self._end()
+        self._own.cleanup()
+        self._threads.__exit__(None, None, None)
+
+    def _end(self) -> None:
+        self._running.clear()
         processes = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        self._threads.__exit__(None, None, None)
 
 
 class Dask(Workers):
@@ -175,18 +215,29 @@ class Dask(Workers):
         self._running[future] = number, candidate
         future.add_done_callback(self._done.put)
 
-    def finished(self) -> tuple[int, Outcome]:
+    def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
         """Wait for any."""
-        future = self._done.get()
+        future: Any = None
+        # What was stopped comes here too.
+        while future not in self._running:
+            try:
+                future = self._done.get(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+            except Empty:
+                return None
         number, candidate = self._running.pop(future)
         try:
             return number, future.result()
         except Exception as error:  # noqa: BLE001 - a lost worker costs the trial that it ran, not the search
             return number, candidate.failed(f"lost on the cluster: {error}", True)
 
+    def stop(self) -> None:
+        """Cancel what waits; a trial that runs on a worker ends there, and nobody asks for it."""
+        self._client.cancel(list(self._running), force=True)
+        self._running.clear()
+
     def close(self) -> None:
         """Cancel what runs, and leave the cluster."""
-        self._client.cancel(list(self._running), force=True)
+        self.stop()
         self._client.close()
 
 
@@ -195,14 +246,14 @@ _there: dict[str, Tester] = {}
 _lock = threading.Lock()
 
 
-def _begin(task: bytes, parent: int, folder: Path | None) -> None:
+def _begin(task: Path, parent: int, folder: Path | None) -> None:
     """In a new process: get ready, and end with the process that started it, however that ends."""
     import signal
 
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _here = Tester(pickle.loads(task), folder)
+    _here = Tester(pickle.loads(task.read_bytes()), folder)
 
 
 def _end_with(parent: int) -> None:

@@ -1,0 +1,22 @@
+"""Linear algebra on one thread, whose sums have the same order on every machine.
+
+Libraries of linear algebra split products and factorizations among their threads, and sums of floating-point
+numbers depend on how they are split. A weight that lies half-way between two integers then rounds either way,
+and a pipeline makes another integer model on a machine of another number of cores.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """While inside, numpy's and SciPy's linear algebra runs on one thread.
+
+    onnxruntime has its own threads, which do not split sums; ``distill`` sets those of PyTorch.
+    """
+    limited: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limited

@@ -1,0 +1,40 @@
+"""Stopping a search with Ctrl-C, or as systems do that want a process to end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import output
+
+
+def say(journal: Path) -> None:
+    """Who stops a search shall know that nothing is lost."""
+    output.say(f"stopped; the same command goes on where it was ({journal})", err=True)
+
+
+@contextlib.contextmanager
+def keeping(journal: Path) -> Iterator[None]:
+    """Who stops a search shall know that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(journal)
+        raise
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """What asks the process to end ends the search as Ctrl-C does: the best so far is written first."""
+
+    def asked(number: int, frame: object) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

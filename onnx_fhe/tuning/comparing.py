@@ -1,0 +1,93 @@
+"""Comparing the classes of a circuit and the float network on every input that no weight was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.runtime import Arrays, Session
+from ..passes.analysis.noise import NoisyModel
+from ..passes.distill import Distill
+from ..passes.distilling.data import split
+from ..passes.manager import PassManager
+from ..passes.pipeline import pass_name
+from ..scoring import predictions
+from .metric import Answers
+from .points import Paired
+
+MOST = 2000
+"""Calibration inputs that are compared: a standard error of a few thousandths, in seconds."""
+FITTING = ("remove-layers", "remove-neurons", "prune")
+"""Passes that fit weights to all calibration inputs, where they remove more than costs nothing; ``distill``
+holds some back."""
+
+
+@dataclass
+class Comparer:
+    """Knows what the float network says of the calibration inputs.
+
+    Attributes:
+        source: The float network.
+        calibration: By input name, samples on axis 0.
+        seed: Of the passes, which decides what ``distill`` holds back.
+    """
+
+    source: ir.Model
+    calibration: Mapping[str, np.ndarray]
+    seed: int
+    _classes: np.ndarray | None = None
+
+    def paired(
+        self, draws: list[Answers], model: ir.Model, pipeline: str, p_error: float, has_labels: bool
+    ) -> Paired | None:
+        """Agreement with the float network; None where it has no classes.
+
+        Args:
+            draws: Answers to the validation inputs, for each draw of the noise.
+            model: Of the integer level.
+            pipeline: What made it.
+            p_error: Error of one lookup.
+            has_labels: Whether the metric counts right labels.
+        """
+        wanted = predictions(draws[0].expected, self.source)
+        if wanted is None:
+            return None
+        found = [np.asarray(predictions(d.outputs, self.source)) for d in draws]
+        labels = draws[0].labels if has_labels else None
+        lost = 0.0
+        if labels is not None:
+            lost = float(np.mean([(wanted == labels).sum() - (f == labels).sum() for f in found]))
+        chosen = self.unseen(pipeline)
+        return Paired(
+            validation=len(wanted),
+            validation_differing=float(np.mean([(f != wanted).sum() for f in found])),
+            calibration=len(chosen),
+            differing=self._differing(model, p_error, chosen) if len(chosen) else 0.0,
+            has_labels=has_labels,
+            lost=lost,
+        )
+
+    def unseen(self, pipeline: str) -> np.ndarray:
+        """Indices of the calibration inputs that no pass of a pipeline fitted weights to."""
+        total = len(next(iter(self.calibration.values())))
+        passes = PassManager.parse(pipeline).passes
+        training = [p for p in passes if isinstance(p, Distill)]
+        if training:
+            hold = training[-1].hold
+            held = split(total, hold, np.random.default_rng(self.seed)).held
+            return held[:MOST] if hold else held[:0]
+        if any(pass_name(p) in FITTING and getattr(p, "ratio", 1.0) > 0 for p in passes):
+            return np.arange(0)
+        return np.arange(min(total, MOST))
+
+    def _differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> float:
+        """How many of these inputs have another class, with one draw of the noise."""
+        if self._classes is None:
+            answers: Arrays = Session(self.source).run_batched(self.calibration)
+            self._classes = np.asarray(predictions(answers, self.source))
+        data = {k: np.asarray(v)[chosen] for k, v in self.calibration.items()}
+        found = predictions(NoisyModel(model, p_error).run(data, self.seed), self.source)
+        return float((found != self._classes[chosen]).sum())
