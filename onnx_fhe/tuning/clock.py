@@ -77,3 +77,23 @@ def bounded(seconds: float) -> Iterator[None]:
         if outer:
             # What bounds this from outside goes on.
             signal.setitimer(signal.ITIMER_REAL, max(0.001, outer - (time.monotonic() - began)))
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that have a handler in Python wait until this ends: what is being written is written whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    known = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: h for n, h in known.items() if callable(h)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: waiting.append(number))  # noqa: ARG005
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for one in waiting:
+            handlers[signal.Signals(one)](one, None)

@@ -110,8 +110,12 @@ class Compiler:
         asked = [self._ahead[p.number] for p in points if p.number in self._ahead]
         wait(asked, None if self.clock.seconds is None else max(0.0, self.clock.left()))
 
-    def compile(self, point: Point) -> tuple[Program, str]:
+    def compile(self, point: Point, bound: bool = True) -> tuple[Program, str]:
         """The circuit of a point, and the SHA-256 of its integer model.
+
+        Args:
+            point: What to compile.
+            bound: Whether the clock ends it.
 
         Raises:
             OnnxFheError: There is none, or the time was over before it was made.
@@ -120,7 +124,7 @@ class Compiler:
         if future is None or not future.done() or future.cancelled() or _is_lost(future):
             began = time.monotonic()
             try:
-                with bounded(self.clock.left()):
+                with bounded(self.clock.left() if bound else float("inf")):
                     program = self.here(point)
             except OutOfTimeError as error:
                 raise UserError("the time was over before its circuit was made") from error

@@ -100,6 +100,8 @@ class Finals:
         if not self.finals:
             # What was made in case that the search is stopped.
             self._compile([p for p in candidates if self.compiler.is_made(p)], 1)
+        if not self.finals and self.clock.left() <= 0:
+            self._leave_one(candidates[:count])
         self.notes.extend(self._changed())
 
     def _compile(self, candidates: list[Point], count: int) -> None:
@@ -127,6 +129,19 @@ class Finals:
                     self.finals[-1] = self._measure(self.finals[-1])
             except OutOfTimeError:
                 self._say(f"trial {point.number} is not measured: the time was over")
+
+    def _leave_one(self, candidates: list[Point]) -> None:
+        """Late is better than nothing: make one circuit without a bound; Ctrl-C still ends it."""
+        self.notes.clear()
+        for point in candidates:
+            try:
+                program, sha256 = self.compiler.compile(point, bound=False)
+            except OnnxFheError as error:
+                self._say(f"trial {point.number} was no finalist: {in_words(error)}")
+                continue
+            self.finals.append(Final(point, program, sha256))
+            self._say(f"trial {point.number} is not measured: the time was over")
+            return
 
     def _say(self, note: str) -> None:
         if note not in self.notes:

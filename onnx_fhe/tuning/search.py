@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..ir.errors import UserError
+from .clock import undisturbed
 from .frontier import non_dominated
 from .judge import Judge
 from .kinds import Kinds
@@ -159,7 +160,8 @@ class Search:
                 self._propose()
             queued = self.study.waiting()
             trial, text = self.study.ask()
-            chosen = self.space.suggest(trial)
+            with undisturbed():
+                chosen = self.space.suggest(trial)
             candidate = Candidate(text or self.space.pipeline(chosen), self.space.assumed)
             if candidate in self._tried:
                 self.study.drop(trial.number)

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..ir.errors import OutputError, UserError
+from .clock import undisturbed
 from .goal import Goal
 from .space import Parameters
 from .trying import Outcome
@@ -93,6 +94,7 @@ class Study:
                 self._adopt(optuna.load_study(study_name=other, storage=self._storage))
         self._repair()
 
+    @undisturbed()
     def finished(self) -> list[tuple[int, Parameters, Outcome]]:
         """All finished trials by number: choice and what came of it."""
         found = []
@@ -102,10 +104,12 @@ class Study:
                 found.append((trial.number, dict(trial.user_attrs[_CHOICE]), outcome))
         return found
 
+    @undisturbed()
     def waiting(self) -> bool:
         """Whether choices are queued."""
         return any(t.state is TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
 
+    @undisturbed()
     def queue(self, chosen: Parameters, pipeline: str | None = None) -> None:
         """Have ``ask`` return this choice next, or after what is queued already."""
         own = {} if pipeline is None else {_TEXT: pipeline}
@@ -113,12 +117,14 @@ class Study:
             warnings.simplefilter("ignore")
             self._study.enqueue_trial(chosen, own)
 
+    @undisturbed()
     def ask(self) -> tuple[Trial, str | None]:
         """The next trial, and its pipeline where that is no choice of the space."""
         trial = self._study.ask()
         self._trials[trial.number] = trial
         return trial, trial.user_attrs.get(_TEXT)
 
+    @undisturbed()
     def record(
         self, number: int, chosen: Parameters, outcome: Outcome, violations: Mapping[str, float]
     ) -> None:
@@ -134,6 +140,7 @@ class Study:
         trial.set_user_attr(_FOUND, outcome.found)
         self._study.tell(trial, [outcome.found["score"], outcome.found["seconds"]])
 
+    @undisturbed()
     def drop(self, number: int) -> None:
         """A trial that was tried before: no news."""
         self._study.tell(self._trials.pop(number), state=TrialState.FAIL)
