@@ -7,11 +7,15 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 GRACE = 10.0
 """Seconds that a search which was stopped may still take to leave its best circuit."""
+TICK = 0.25
+"""Seconds between two looks at what runs."""
 
 
 class OutOfTimeError(BaseException):
@@ -97,3 +101,15 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         for one in waiting:
             handlers[signal.Signals(one)](one, None)
+
+
+def wait_for(futures: list[Future[Any]], seconds: float, until: str = ALL_COMPLETED) -> set[Future[Any]]:
+    """Wait for futures, and return those that are done. Signals come between two looks: inside, an exception
+    of a handler would leave locks of the futures as they are.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        with undisturbed():
+            done, left = wait(futures, min(TICK, max(0.0, end - time.monotonic())), until)
+        if not left or (done and until == FIRST_COMPLETED) or time.monotonic() >= end:
+            return done

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
@@ -21,7 +21,7 @@ from ..ir.guard import FileLimits
 from ..ir.save import serialize
 from ..passes.plugins import load_plugin
 from ..program import Program
-from .clock import Clock, OutOfTimeError, bounded
+from .clock import Clock, OutOfTimeError, bounded, wait_for
 from .points import Point
 from .recalling import recalled
 from .workers import Processes, Workers
@@ -108,7 +108,7 @@ class Compiler:
             if len(points) > 1 and (future is None or future.cancelled() or _is_lost(future)):
                 self.begin(point, workers)
         asked = [self._ahead[p.number] for p in points if p.number in self._ahead]
-        wait(asked, None if self.clock.seconds is None else max(0.0, self.clock.left()))
+        wait_for(asked, self.clock.left())
 
     def compile(self, point: Point, bound: bool = True) -> tuple[Program, str]:
         """The circuit of a point, and the SHA-256 of its integer model.

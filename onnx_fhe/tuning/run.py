@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..ir.errors import UserError
+from .clock import undisturbed
 from .compiler import Compiler
 from .finals import Finals
 from .judge import ALIKE, Judge
@@ -103,7 +104,8 @@ class Run:
         self.stopped = "stopped before its time; the best so far was taken"
         self.notes.append(self.stopped)
         self.clock.stop()
-        self.workers.stop()
+        with undisturbed():
+            self.workers.stop()
 
     def _found(self, best: Point) -> None:
         # One that could be made in any case needs no circuit in reserve.

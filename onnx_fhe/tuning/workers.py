@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ..ir.errors import UserError
-from .clock import OutOfTimeError, bounded
+from .clock import OutOfTimeError, bounded, wait_for
 from .trying import Candidate, Outcome, Task, Tester
 
 Answer = TypeVar("Answer")
@@ -130,7 +130,7 @@ class Processes(Workers):
 
     def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
         """Wait for any."""
-        done, _ = wait(self._running, min(max(seconds, 0.0), threading.TIMEOUT_MAX), FIRST_COMPLETED)
+        done = wait_for(list(self._running), seconds, FIRST_COMPLETED)
         if not done:
             return None
         future = min(done, key=lambda f: self._running[f])
