@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, Movement, may_move
+from ..analysis.elementwise import ElementwiseProbe
 from ..analysis.regions import JOINS, POOLS
 from ..analysis.scaling import carried, spread
 from .build import Builder
@@ -105,12 +106,15 @@ def _adds_up(node: ir.Node) -> bool:
     return node.op_type in JOINS and len(variable_inputs(node)) == 2
 
 
-def chooses(node: ir.Node) -> bool:
-    """Whether a maximum or minimum is one of several encrypted elements, not of one and a constant."""
+def chooses(node: ir.Node, elementwise: ElementwiseProbe) -> bool:
+    """Whether a maximum or minimum is one of several encrypted elements, not of one and a constant.
+
+    A pool may reach a single place besides its padding: then it is a function of one element.
+    """
     variable = variable_inputs(node)
     if node.op_type in ("Max", "Min"):
         return len(variable) == len([v for v in node.inputs if v is not None]) > 1
-    return len(variable) == 1
+    return len(variable) == 1 and not elementwise(node, variable)
 
 
 def choose(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> View:

@@ -67,9 +67,7 @@ class Lowering:
             data = node.inputs[0]
             assert data is not None
             self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.build)
-        elif (
-            node.op_type in MAXIMA and all_viewed and combining.chooses(node) and not self._is_function(node)
-        ):
+        elif node.op_type in MAXIMA and all_viewed and combining.chooses(node, self.elementwise):
             self._choose(node)
         elif node.op_type in PRODUCTS and all_viewed and combining.multiplies(node):
             self._multiply(node)
@@ -115,11 +113,6 @@ class Lowering:
                 )
             self._encrypted[codes] = integers
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
-
-    def _is_function(self, node: ir.Node) -> bool:
-        """Whether a maximum is of one element each: a pool may reach a single place besides its padding."""
-        variable = variable_inputs(node)
-        return len(variable) == 1 and self.elementwise(node, variable)
 
     def _choose(self, node: ir.Node) -> None:
         """A maximum or minimum of elements of one scale."""

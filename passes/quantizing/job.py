@@ -158,14 +158,12 @@ class Job:
         bits = common_bits(self.options, self.regions, group)
         shifts = any(v in self.regions.operands for v in group)
         # Sound ranges hold all that integers can be: a larger scale would leave more of them empty.
-        unseen = self.context.range_mode == "observed"
-        quantizer = fit_quantizer(
-            columns, bits, self.options.calibration, self.options.percentile, absorbed, shifts, unseen
-        )
+        unseen, method = self.context.range_mode == "observed", self.options.calibration
+        quantizer = fit_quantizer(columns, bits, method, self.options.percentile, absorbed, shifts, unseen)
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)
             if self._takes_offsets(group[0]):
-                quantizer = with_offsets(quantizer, columns, self.options.calibration)
+                quantizer = with_offsets(quantizer, columns, method)
         if self.options.scales == "power-of-two":
             quantizer = to_powers_of_two(quantizer, columns, self.options.calibration == "mse")
         self.quantizers |= dict.fromkeys(group, quantizer)
