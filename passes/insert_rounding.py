@@ -156,7 +156,7 @@ class InsertRounding(Pass):
                 "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
                 " these tables"
             )
-        return chosen, trying
+        return chosen, replace(context, range_mode=trying.range_mode)
 
     def round(
         self,

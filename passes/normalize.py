@@ -108,7 +108,6 @@ class Normalize(Pass):
             _fold(model)
         shapes.check_not_empty(model)
         _rewrite(model)
-        shapes.check_outputs(model)
         if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
             freed = "fixed"
             model.metadata_props[FIXED_KEY] = freed

@@ -70,6 +70,7 @@ def cast(kind: int) -> list[NodeProto]:
 
 
 FINE = {
+    "a weight that is returned": changed(lambda g: g.output.append(info("w", (4, 5)))),
     "as it should be": dense(),
     "a batch that an inner value was once declared with": changed(
         lambda g: g.value_info.append(info("h", (9, 5)))
@@ -123,7 +124,6 @@ REFUSED = {
         lambda g: g.initializer[0].CopyFrom(tensor("w", np.ones((4, 5)), np.int64))
     ),
     "one name for two outputs": changed(lambda g: g.output.append(info("y", ("N", 3)))),
-    "a weight that is returned": changed(lambda g: g.output.append(info("w", (4, 5)))),
     "an output that nobody makes": changed(lambda g: g.output.append(info("z", ("N", 3)))),
     "opset 0": dense(opset=0),
     "an opset to come": dense(opset=99),

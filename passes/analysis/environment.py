@@ -41,6 +41,8 @@ class Environment:
         self._uses = Counter(v for n in model.graph for v in variable_inputs(n))
 
     def __getitem__(self, value: ir.Value) -> np.ndarray:
+        if value not in self.values and value.const_value is not None:
+            return value.const_value.numpy()  # a weight may be an output as well
         return self.values[value]
 
     def step(self, nodes: Sequence[ir.Node]) -> None:

@@ -62,29 +62,6 @@ def check_not_empty(model: ir.Model) -> None:
         )
 
 
-def check_outputs(model: ir.Model) -> None:
-    """Refuse a model with an output that is a constant, where others are none.
-
-    Raises:
-        UnsupportedError: There is one.
-    """
-    fixed = [o for o in model.graph.outputs if o.const_value is not None or _is_constant(o.producer())]
-    if fixed and (len(fixed) < len(model.graph.outputs) or fixed[0].producer() is not None):
-        node = fixed[0].producer()
-        raise UnsupportedError(
-            "an output of the model is the same for every input",
-            node="" if node is None else str(node.name or ""),
-            op="" if node is None else node.op_type,
-            found=f"{fixed[0].name!r} is a constant",
-            allowed="outputs that are computed from the inputs",
-            do="remove this output: whoever needs it can read it from the file",
-        )
-
-
-def _is_constant(node: ir.Node | None) -> bool:
-    return node is not None and node.op_type == "Constant" and not node.domain
-
-
 def dims_of(value: ir.Value | None) -> list[int | str | None] | None:
     """The axes of a value: an int, a name, or None where unknown."""
     if value is None or value.shape is None:
