@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 def one_thread() -> AbstractContextManager[Any]:
     """While inside, numpy's and SciPy's linear algebra runs on one thread.
 
-    onnxruntime has its own threads, which do not split sums; ``distill`` sets those of PyTorch.
+    onnxruntime has a fixed number of threads (``sessions``); ``distill`` sets those of PyTorch.
     """
     limited: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
     return limited

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.errors import DataError, PipelineError
-from onnx_fhe.ir.runtime import run
+from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.analyze_bit_widths import table_width
@@ -362,3 +362,17 @@ def test_full_ranges_stay_exact_in_float32():
     )
     verify(model)
     assert len(lookups(model)) == 2
+
+
+def test_a_layer_that_is_left_alone_holds_what_the_rounded_ones_give_it():
+    """Its own table was made for accumulators that nothing had rounded."""
+    integer = roads.apply(roads.imported(roads.dense(6, 8, 7, 3)), WIDE, DATA, range_margin=0.0)
+    last = lookups(integer)[-1].name
+    after = rounded(integer, f'bits=2 layers={{"{last}"=0}}', range_margin=0.0)
+    table = next(n for n in after.graph if n.name == last)
+    source = Session(after, [table.inputs[0].name]).run_batched(DATA)[table.inputs[0].name]
+    entries, first = (v.const_value.numpy() for v in table.inputs[1:3])
+    assert (source >= first).all()
+    assert (source <= first + entries.shape[1] - 1).all()
+    before = next(n for n in integer.graph if n.name == last)
+    assert not np.array_equal(first, before.inputs[2].const_value.numpy()), "it had to move"

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from ..tuning.points import Point
     from ..tuning.state import State
 
-CAUTIOUS = 0.9
-"""Probability of what is shown to the cautious."""
 NOTABLE = 5e-5
 """A difference of scores that is seen in print."""
 SHOWN = 8
@@ -107,6 +105,8 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
 
 def _odds(frontier: Frontier, best: Point) -> list[tuple[str, str]]:
     """How sure the best circuit is to hold the limit on accuracy, and what more caution costs."""
+    from ..tuning.judge import CAUTIOUS
+
     if best.holds is None:
         return []
     other = None if frontier.cautious is None else frontier.point(frontier.cautious)

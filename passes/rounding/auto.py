@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.level import TRAINED_KEY
 from ..analysis.cost import work
 from ..base import Context
 from .fill import Fill
@@ -68,7 +69,9 @@ def choose(
         )
     plain = Plain.of(model, data)
     loss = Loss.of(model, plain.outputs)
-    if options.tolerance is None and loss.kind == "values" and not large and context.range_mode == "observed":
+    # Integers that were trained are worth more bits than this would leave them.
+    trained = model.metadata_props.get(TRAINED_KEY) == "true"
+    if options.tolerance is None and loss.kind == "values" and not large and not trained:
         loss = replace(loss, network=network_outputs(context, data, plain.outputs))
     names = [t.name for t in tables]
     fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)

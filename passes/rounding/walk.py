@@ -92,6 +92,8 @@ class Walk:
             else:
                 if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
                     self._outputs(node)
+                elif asked is not None and rounding_of(node) is None and self.modified:
+                    self._cover(node, *self._range(node))
                 self.rounded.step([node])
                 self._bound([node])
                 if node in self._restored:
@@ -132,18 +134,11 @@ class Walk:
 
     def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
-        source, values, first = table.inputs[:3]
+        source = table.inputs[0]
         assert source is not None
-        assert values is not None
-        assert first is not None
-        entries, starts = constant_of(values), constant_of(first)
-        assert entries is not None
-        assert starts is not None
+        entries, starts = _table_of(table)
         axis = table.attributes.get_int("axis", 1) or 1
-        keep = [axis] if len(entries) > 1 else []
-        low, high = (
-            b.reshape(-1).astype(int) for b in over_axes(self._declared(source, keep, 2**setting.bits), keep)
-        )
+        low, high = self._range(table, 2**setting.bits)
         step = table.attributes.get_int("step", 1) or 1
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
@@ -168,19 +163,26 @@ class Walk:
         gains = np.array([p.gain for p in placed])
         return self._rewrite(table, placed, gains, width, axis)
 
+    def _range(self, table: ir.Node, cells: int | None = None) -> Interval:
+        """Declared bounds, for each channel, of what a table of so many ``cells`` reads."""
+        source, entries = table.inputs[0], _table_of(table)[0]
+        assert source is not None
+        keep = [table.attributes.get_int("axis", 1) or 1] if len(entries) > 1 else []
+        low, high = over_axes(self._declared(source, keep, cells), keep)
+        return low.reshape(-1).astype(int), high.reshape(-1).astype(int)
+
     def _cover(self, table: ir.Node, low: np.ndarray, high: np.ndarray) -> None:
         """Let a table that stays unrounded hold what rounded layers in front of it now give: its range.
 
         A channel that never varied has a table of one entry, and may have moved.
         """
-        values, first = table.inputs[1:3]
-        assert values is not None
-        assert first is not None
-        entries, starts = constant_of(values), constant_of(first)
-        assert entries is not None
-        assert starts is not None
+        entries, starts = _table_of(table)
         last = starts + entries.shape[1] - 1
-        if not self.modified or (np.all(low >= starts) and np.all(high <= last)):
+        if (
+            not self.modified
+            or (table.attributes.get_int("step", 1) or 1) > 1
+            or (np.all(low >= starts) and np.all(high <= last))
+        ):
             return
         inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
         index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
@@ -258,6 +260,14 @@ class Walk:
         made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
         decrypt.replace_input_with(0, chain[-1])
+
+
+def _table_of(table: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Entries (channels, size) of a lookup, and the input of each channel's first entry."""
+    entries, starts = constant_of(table.inputs[1]), constant_of(table.inputs[2])
+    assert entries is not None
+    assert starts is not None
+    return entries, starts
 
 
 def _centred(base: np.ndarray, low: np.ndarray, high: np.ndarray, seen: Interval, width: Width) -> np.ndarray:
