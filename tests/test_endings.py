@@ -193,6 +193,34 @@ raise RuntimeError("an error of the caller")
 """
 
 
+SIGNALLED = """
+import os, signal, sys, time
+import numpy as np
+import onnx_fhe
+
+program = onnx_fhe.Program.load(sys.argv[1])
+program.simulate(dict(np.load(sys.argv[2])), limit=1)
+reading, writing = os.pipe()
+os.close(reading)
+try:
+    os.write(writing, b"to nobody")
+except BrokenPipeError:
+    print("pipe")
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_signals_stay_with_a_program_that_has_computed(compiled: Compiled) -> None:
+    """Concrete's runtime has handlers that end the process, and takes them when it starts."""
+    arguments = [sys.executable, "-W", "ignore", "-c", SIGNALLED, str(compiled.out), str(compiled.data)]
+    found = subprocess.run(arguments, capture_output=True, text=True)
+    assert found.stdout.split() == ["pipe", "interrupted"], found.stderr
+
+
 def test_a_python_program_leaves_no_folders(tmp_path: Path, zoo) -> None:
     model, data = written(zoo.mlp(), tmp_path, zoo)
     scratch = tmp_path / "scratch"

@@ -13,6 +13,7 @@ from concrete import fhe
 
 from ...ir.errors import LimitError
 from ...passes.analysis.parameters import BootstrapParameters, KeyswitchParameters
+from . import signals
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
 
@@ -133,7 +134,8 @@ class Running:
 
     def evaluate(self) -> None:
         """Compute all lookups on this thread."""
-        self._circuit.run(self._sent)
+        with signals.kept():
+            self._circuit.run(self._sent)
 
     def times(self, repeats: int) -> Times:
         """Processor times; the least of ``repeats`` calls."""
@@ -173,7 +175,8 @@ def product_nanoseconds(repeats: int, size: int = 64) -> float:
     settings = fhe.Configuration(loop_parallelize=False, dump_artifacts_on_unexpected_failures=False)
     circuit = fhe.Compiler(lambda x: x @ weights, {"x": "encrypted"}).compile(samples, settings)
     sent = circuit.encrypt(samples[1])
-    circuit.run(sent)
+    with signals.kept():
+        circuit.run(sent)
     seconds = _best(lambda: circuit.run(sent), max(3, repeats), time.process_time)
     return 1e9 * seconds / products_of(circuit.server)
 

@@ -11,6 +11,7 @@ from concrete import fhe
 from ...ir.errors import DataError
 from ...ir.runtime import Arrays
 from ..base import Ciphertexts, EncryptedSession
+from . import signals
 from .plan import Port
 
 
@@ -105,7 +106,8 @@ class ConcreteSession(EncryptedSession):
 
     def _run(self, server: Any, ciphertexts: Ciphertexts) -> Ciphertexts:
         given = [ciphertexts[p.name] for p in self._inputs]
-        found = server.run(*given, evaluation_keys=self._client.evaluation_keys)
+        with signals.kept():
+            found = server.run(*given, evaluation_keys=self._client.evaluation_keys)
         return _named(self._outputs, listed(found, self._outputs))
 
     def decrypt(self, ciphertexts: Ciphertexts) -> Arrays:
