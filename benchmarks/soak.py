@@ -128,7 +128,9 @@ def _checked(given: argparse.Namespace, seed: int, pipeline: str) -> dict[str, A
     try:
         with _limit(given.limit):
             network = random_network(seed, longest=given.longest)
-            found = plain(check_network(network, pipeline, given.backend, given.encrypted, given.most))
+            found = plain(
+                check_network(network, pipeline, given.backend, given.encrypted, given.most, given.dearest)
+            )
     except TimeoutError as error:
         found = {**case, "category": "defect", "what": str(error), "trace": traceback.format_exc()}
     (given.folder / "running.json").unlink()
@@ -209,6 +211,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--most", type=int, metavar="N", help="no ciphertexts for circuits of more than N bootstraps"
+    )
+    parser.add_argument(
+        "--dearest",
+        type=float,
+        metavar="X",
+        help="nor for circuits of a complexity over X (1e9 is about 0.5 s)",
     )
     parser.add_argument("--longest", type=int, default=4, metavar="N", help="most steps (%(default)s)")
     parser.add_argument(

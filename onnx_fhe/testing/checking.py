@@ -66,6 +66,7 @@ def check_network(
     backend: str = "reference",
     encrypted: int = 0,
     most: int | None = None,
+    dearest: float | None = None,
 ) -> Outcome:
     """Compile a network and compare float, integer model, circuit and, where asked for, ciphertexts.
 
@@ -75,6 +76,7 @@ def check_network(
         backend: Whose circuit is compared with the integer model.
         encrypted: Samples on ciphertexts.
         most: Circuits of more bootstraps than this are spared the ciphertexts.
+        dearest: So are those of a larger complexity (operations of a sample, by the backend's own count).
     """
     began = time.perf_counter()
 
@@ -95,7 +97,9 @@ def check_network(
         known = _compared(network, program)
         lost = known.pop("lost")
         told = warning(program)
-        if encrypted and (most is None or program.statistics.programmable_bootstraps <= most):
+        size = program.statistics
+        small = most is None or size.programmable_bootstraps <= most
+        if encrypted and small and (dearest is None or size.complexity <= dearest):
             found = compare_encrypted(program, network.test, encrypted)
             known["encrypted"] = found
             if not found.explained:

@@ -16,7 +16,8 @@ from ..base import Context
 from . import combining, pooling
 from .build import Builder
 from .codes import bias_of, code_range, weight_of
-from .views import View, common_unit, rank_of, through, whole_multiples
+from .meeting import Meeting
+from .views import View, rank_of, through, whole_multiples
 
 
 class Lowering:
@@ -33,6 +34,7 @@ class Lowering:
         self.server = server
         self.context = context
         self.build = Builder(model)
+        self.meeting = Meeting(self.build)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
         self.elementwise = ElementwiseProbe(self.opset)
@@ -106,12 +108,13 @@ class Lowering:
             offset = -np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else [1] * rank)
             integers = self.build.shifted(integers, offset, f"{name}_centred")
             producer = codes.producer()
+            low, high = code_range(codes, np.asarray(zero))
             if producer is None or producer not in self.server:
-                low, high = code_range(codes, np.asarray(zero))
                 integers = self.build.dialect(
                     "Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high
                 )
             self._encrypted[codes] = integers
+            self.meeting.declare(integers, low, high)
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
 
     def _choose(self, node: ir.Node) -> None:
@@ -217,8 +220,7 @@ class Lowering:
         assert first is not None
         assert second is not None
         output = node.outputs[0]
-        a, b = self.data_view(node, first), self.data_view(node, second)
-        common = common_unit(a.scale, b.scale)
+        a, b, common = self.meeting.common(self.data_view(node, first), self.data_view(node, second))
         if common.error:
             self.context.notes.append(
                 f"{node.name} ({node.op_type}) adds tensors whose scales have no small common multiple;"

@@ -10,19 +10,19 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.finite import check_network
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
 from ..analysis.environment import Environment
 from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import Kind, Regions
+from ..analysis.tails import FEWEST, distinct
 from ..base import Context
 from . import graph as edit
 from . import offsets, scales, weights
 from .activations import Quantizer, fit_quantizer, to_powers_of_two, with_offsets
 from .bits import common_bits, is_fresh
 from .client import ClientInputs
-from .observe import observe
+from .observe import finite, observe
 from .rounder import Rounder
 from .solvers import adapt
 from .survivors import survivors
@@ -46,11 +46,14 @@ class Job:
     beside: set[ir.Value] = field(default_factory=set)
     added: dict[ir.Node, np.ndarray] = field(default_factory=dict)
     """What offsets of what a layer reads add to its bias."""
+    _many: bool = False
+    """Whether there are samples enough to tell what never varies."""
 
     def run(self) -> None:
         """Quantize the model in place."""
         server = set(self.regions.server)
         self._float_run()
+        self._many = len(distinct(self.data)) >= FEWEST
         groups = self._groups()
         for index, group in enumerate(groups):
             self._fit(group)
@@ -115,21 +118,7 @@ class Job:
         self.float_values |= {v: np.asarray(self.data[v.name or ""]) for v in wanted if v.is_graph_input()}
         for value, array in self.float_values.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self.float_values[value] = self._finite(value, array)
-
-    def _finite(self, value: ir.Value, array: np.ndarray) -> np.ndarray:
-        """What is not a number (the logarithm of a negative) teaches nothing."""
-        node, wrong = value.producer(), ~np.isfinite(array)
-        if wrong.all(axis=0).any():
-            check_network(self.model, self.data)
-        note = (
-            f"quantize: {node.name if node else value.name} is not a finite number for"
-            f" {int(wrong.reshape(len(array), -1).any(axis=1).sum())} of {len(array)} calibration samples"
-        )
-        if note not in self.context.notes:
-            self.context.notes.append(note)
-        known = array[~wrong] if not wrong.all() else np.zeros(1)
-        return np.nan_to_num(array, nan=0.0, posinf=float(known.max()), neginf=float(known.min()))
+                self.float_values[value] = finite(self.model, self.data, value, array, self.context.notes)
 
     def _snap(self, node: ir.Node, units: Units) -> None:
         """Bring constants that a node puts between encrypted elements onto their grid."""
@@ -254,6 +243,8 @@ class Job:
         if options.adapt and options.refit:
             wide = matrix.shape[1] > weights.WIDE
             matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
+        if options.refit and self._many:
+            matrix = weights.without_constants(matrix, rows, targets)
         reference = units.reference(linear)
         if reference is None:
             candidates = weights.candidate_scales(matrix, bits, options.calibration)

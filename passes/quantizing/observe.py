@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.finite import check_network
 from ...ir.movement import sample_shape
 
 MOST_ALIVE = 2**27
@@ -67,3 +68,31 @@ def observe(
 def _elements(value: ir.Value) -> int:
     shape = sample_shape(value)
     return max(1, int(np.prod(shape))) if shape is not None else 1
+
+
+def finite(
+    model: ir.Model, data: Mapping[str, np.ndarray], value: ir.Value, array: np.ndarray, notes: list[str]
+) -> np.ndarray:
+    """The values of a tensor, with the nearest known number for what is none (the logarithm of a negative).
+
+    Args:
+        model: The float model, and
+        data: what it was run on.
+        value: Which tensor.
+        array: Its values.
+        notes: Are told.
+
+    Raises:
+        ModelError: A place is finite for no sample.
+    """
+    node, wrong = value.producer(), ~np.isfinite(array)
+    if wrong.all(axis=0).any():
+        check_network(model, data)
+    note = (
+        f"quantize: {node.name if node else value.name} is not a finite number for"
+        f" {int(wrong.reshape(len(array), -1).any(axis=1).sum())} of {len(array)} calibration samples"
+    )
+    if note not in notes:
+        notes.append(note)
+    known = array[~wrong] if not wrong.all() else np.zeros(1)
+    return np.nan_to_num(array, nan=0.0, posinf=float(known.max()), neginf=float(known.min()))

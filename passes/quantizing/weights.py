@@ -13,6 +13,8 @@ WIDE = 1024
 """Layers with more inputs are fitted in single precision, and to fewer candidates: the best of every
 ``COARSE``-th, then those around it."""
 COARSE = 5
+ROUNDING = 2.0**-20
+"""What float32 makes of a constant sum may vary by this share of its largest term."""
 _ROWS = 4096
 """Rows of wide layers whose products are added up in single precision."""
 
@@ -67,6 +69,23 @@ def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarr
         return np.asarray(np.sign(weights))  # what is exactly zero was pruned, or reads what is not there
     top = largest_code(bits)
     return np.asarray(np.clip(np.rint(weights / safe), -top, top))
+
+
+def without_constants(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray) -> np.ndarray:
+    """The weights, zero for outputs that never vary: the offset says what those are, exactly.
+
+    Such an output may come from weights of any size (a normalization that divides by next to nothing), whose
+    scale would then be the unit of all that is added to it.
+
+    Args:
+        weights: (out, in).
+        rows: Input rows of each group of output channels, (rows, in) each.
+        wanted: (rows, out) the float model's outputs on the same rows.
+    """
+    blocks = np.array_split(np.abs(weights), len(rows))
+    largest = np.concatenate([b @ np.abs(r).max(axis=0) for b, r in zip(blocks, rows, strict=True)])
+    constant = np.ptp(wanted, axis=0) <= ROUNDING * largest
+    return np.where(constant[:, None], 0.0, weights)
 
 
 def fit_scales(
