@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,19 +15,16 @@ from onnx import TensorProto
 from . import dialect, samples, sessions
 from .errors import ModelError
 from .exact import exact
+from .parts import Part
 
 Arrays = dict[str, np.ndarray]
 _ELEMENTS = {"tensor(int8)": TensorProto.INT8, "tensor(uint8)": TensorProto.UINT8}
-_LARGE = 1024
-_KEPT, _KEPT_BYTES = 256, 4096
-"""Sessions for some nodes that are kept for the next run, and the largest that are."""
-_DRAWING = {"Bernoulli", "Dropout", "Multinomial"} | {
-    f"Random{k}{like}" for k in ("Normal", "Uniform") for like in ("", "Like")
-}
+_KEPT = 512
+"""Sessions for some nodes that are kept for the next run."""
+_SESSIONS: dict[tuple[Any, ...], Session] = {}
+_LOCK = Lock()
 _MANY = 512
 """Inputs of a session from which on they are bound one by one."""
-_VERSIONS = {"ai.onnx.ml": 3, "com.microsoft": 1}
-"""Versions of domains, other than ONNX's own, whose operators onnxruntime runs itself."""
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -223,68 +221,22 @@ def run_nodes_often(
     opset: int,
 ) -> list[list[np.ndarray]]:
     """As ``run_nodes``, on several sets of values of the same types and ranks."""
-    values = runs[0]
-    produced = {o for n in nodes for o in n.outputs}
-    names: dict[ir.Value, str] = {}
-
-    def name_of(value: ir.Value) -> str:
-        return names.setdefault(value, f"v{len(names)}")
-
-    inputs, initializers, protos = {}, [], []
-    for node in nodes:
-        for value in node.inputs:
-            if value is None or value in produced or value in names:
-                continue
-            if value in values:
-                inputs[name_of(value)] = values[value]
-            elif value.const_value is not None and value.const_value.size > _LARGE:
-                # onnxruntime copies initializers several times while it loads a model; inputs it does not.
-                inputs[name_of(value)] = value.const_value.numpy()
-            elif value.const_value is not None:
-                array = value.const_value.numpy()
-                # Names of classes: onnx writes strings as objects only.
-                array = array.astype(object) if array.dtype.kind in "SU" else array
-                initializers.append(onnx.numpy_helper.from_array(array, name_of(value)))
-            else:
-                raise KeyError(f"no value for {value.name!r}, an input of {node.name!r}")
-        proto = ir.to_proto(node)
-        del proto.input[:], proto.output[:]
-        proto.input.extend("" if v is None else name_of(v) for v in node.inputs)
-        proto.output.extend(name_of(v) for v in node.outputs)
-        protos.append(proto)
-    infos = [
-        # Free shapes: with static ones onnxruntime propagates shape data while it loads, which takes far
-        # longer.
-        onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
-        for k, v in inputs.items()
-    ]
-    results = [onnx.helper.make_empty_tensor_value_info(name_of(v)) for v in wanted]
-    graph = onnx.helper.make_graph(protos, "part", infos, results, initializers)
-    domains = {n.domain for n in nodes} & _VERSIONS.keys()
-    imports = [
-        onnx.helper.make_opsetid(d, v) for d, v in {"": opset, **{d: _VERSIONS[d] for d in domains}}.items()
-    ]
-    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    session = _part(dialect.attach(model), sum(array.size for array in inputs.values()))
-    given = {v: k for v, k in names.items() if k in inputs and v in values}
-    results_of = [session.run(inputs | {k: run[v] for v, k in given.items()}) for run in runs]
-    return [[found[name_of(v)] for v in wanted] for found in results_of]
+    part = Part(nodes, runs[0], wanted, opset)
+    session = _session_of(part)
+    results = [session.run(part.inputs | {k: run[v] for v, k in part.given.items()}) for run in runs]
+    return [[found[name] for name in part.wanted] for found in results]
 
 
-def _part(proto: onnx.ModelProto, given: int) -> Session:
+def _session_of(part: Part) -> Session:
     """A session for some nodes; small ones are kept, as passes ask the same of the same nodes many times."""
-    small = _weights(proto) + given <= sessions.SMALL and proto.ByteSize() <= _KEPT_BYTES
-    # What draws numbers would go on where the run before stopped.
-    if small and not any(
-        n.op_type in _DRAWING or any(a.HasField("g") for a in n.attribute) for n in proto.graph.node
-    ):
-        return _kept(proto.SerializeToString())
-    return Session(proto, given=given)
-
-
-@lru_cache(maxsize=_KEPT)
-def _kept(content: bytes) -> Session:
-    return Session(onnx.ModelProto.FromString(content), kept=True)
+    if part.key is None or part.elements > sessions.SMALL:
+        return Session(part.proto(), given=part.elements)
+    with _LOCK:
+        found = _SESSIONS.pop(part.key, None) or Session(part.proto(), kept=True)
+        _SESSIONS[part.key] = found
+        if len(_SESSIONS) > _KEPT:
+            del _SESSIONS[next(iter(_SESSIONS))]
+    return found
 
 
 def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

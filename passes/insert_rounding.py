@@ -16,6 +16,7 @@ from .analysis.cost import estimate
 from .analysis.layers import layer_of
 from .base import AUTO, Context, Pass, option
 from .rounding.auto import choose
+from .rounding.memo import Memo
 from .rounding.plain import Plain
 from .rounding.setting import Setting
 from .rounding.walk import Walk
@@ -146,7 +147,7 @@ class InsertRounding(Pass):
                 tried = model.clone()
                 by_name = {n.name: n for n in tried.graph}
                 settings = {by_name[t.name]: s for t, s in zip(tables, chosen, strict=True)}
-                self.round(tried, data, settings, trying, searching=True)
+                self.round(tried, data, settings, trying, memo=Memo())
                 price = estimate(tried).complexity
             found.append((price, chosen, trying))
         _, chosen, trying = min(reversed(found), key=lambda f: f[0])
@@ -165,7 +166,7 @@ class InsertRounding(Pass):
         settings: Mapping[ir.Node, Setting],
         context: Context,
         plain: Plain | None = None,
-        searching: bool = False,
+        memo: Memo | None = None,
     ) -> bool:
         """Round ``model`` in place with a given setting for each TableLookup.
 
@@ -175,10 +176,10 @@ class InsertRounding(Pass):
             settings: For each TableLookup.
             context: Range mode and margin.
             plain: The model without rounding on ``data``, where that was run already.
-            searching: This is only a trial.
+            memo: Of the search that this is only a trial of.
         """
         bits = self._output_bits(settings)
-        return Walk(model, data, context, settings, self.mode, bits, plain, searching).run()
+        return Walk(model, data, context, settings, self.mode, bits, plain, memo).run()
 
     def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
         """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,

@@ -81,7 +81,7 @@ class Tail:
     def of(cls, values: np.ndarray) -> Tail:
         """Fit the tails of at least two numbers; minus infinity is what cannot happen, and has none."""
         if not np.isfinite(values).all():
-            return cls(values, ())
+            return cls(np.sort(values)[::-1], ())
         ordered = np.sort(values)[::-1]
         counts = {min(max(TAIL, round(len(values) * s)), len(values) - 1) for s in SHARES}
         return cls(
@@ -96,13 +96,17 @@ class Tail:
         """What a share ``rate`` of the samples exceeds."""
         return max(u + mean * max(0.0, math.log(share / rate)) for u, mean, share in self.fits)
 
+    def rates(self, limits: np.ndarray) -> np.ndarray:
+        """Share of the samples that exceed each of ``limits``."""
+        shares = [1 - np.searchsorted(self.values[::-1], limits, side="right") / len(self.values)]
+        for u, mean, share in self.fits:
+            if mean > 0:
+                shares.append(np.where(limits > u, share * np.exp(-np.maximum(limits - u, 0) / mean), 0.0))
+        return np.asarray(np.max(shares, axis=0))
+
     def rate(self, limit: float) -> float:
         """Share of the samples that exceed ``limit``."""
-        beyond = float((self.values > limit).mean())
-        fitted = [
-            share * math.exp(-(limit - u) / mean) for u, mean, share in self.fits if limit > u and mean > 0
-        ]
-        return max([beyond, *fitted])
+        return float(self.rates(np.asarray(limit)))
 
 
 def widened(
@@ -153,7 +157,7 @@ def _balanced(unit: np.ndarray, width: np.ndarray, tail: Tail, cells: int, far: 
     """
     reaches = np.linspace(0.0, far, STEPS)[:, None]
     share = unit / np.maximum(width.reshape(-1), 1e-9)
-    rates = np.array([tail.rate(float(r)) for r in reaches[:, 0]])[:, None] / len(unit)
+    rates = tail.rates(reaches) / len(unit)
     error = (1 + 2 * reaches * share) ** 2 / (12 * cells**2) + WEIGHT * rates
     return np.asarray(reaches[np.argmin(error, axis=0), 0])
 

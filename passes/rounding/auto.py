@@ -13,6 +13,7 @@ from ...ir.level import TRAINED_KEY
 from ..analysis.cost import work
 from ..base import Context
 from .fill import Fill
+from .memo import Memo
 from .plain import Plain
 from .raising import Loss, raise_layers
 from .setting import Setting
@@ -67,7 +68,7 @@ def choose(
             f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
             f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
         )
-    plain = Plain.of(model, data)
+    plain, memo = Plain.of(model, data), Memo()
     loss = Loss.of(model, plain.outputs)
     # Integers that were trained are worth more bits than this would leave them.
     trained = model.metadata_props.get(TRAINED_KEY) == "true"
@@ -92,7 +93,7 @@ def choose(
             {by_name[n]: s for n, s in zip(names, settings(places), strict=True)},
             context,
             plain,
-            searching=True,
+            memo,
         )
         return tried
 

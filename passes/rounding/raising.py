@@ -101,9 +101,14 @@ def raise_layers(
     if price > AFFORDABLE:
         return best
     excess = loss.excess(now, data, tolerance, context)
+    # What a layer was last worth bounds what it is worth now, as a rule: few are tried again in each round.
+    worth = dict.fromkeys(free, np.inf)
     while excess > 1:
-        found = []
-        for index in free:
+        found: tuple[float, list[int], float, float] | None = None
+        for index in sorted(free, key=lambda i: -worth[i]):
+            if found is not None and worth[index] <= found[0]:
+                break
+            worth[index] = -np.inf
             tried = _raised(best, index, ladder)
             if tried == best:
                 continue
@@ -111,10 +116,12 @@ def raise_layers(
             cost, left = estimate(model).complexity, loss.excess(model, data, tolerance, context)
             wanted = min(WORTH, (price / cost) ** PROPORTION) * excess
             if cost <= AFFORDABLE and left <= wanted:
-                found.append(((excess - left) / max(cost - price, 0.01 * price), tried, left, cost))
-        if not found:
+                worth[index] = (excess - left) / max(cost - price, 0.01 * price)
+                if found is None or worth[index] > found[0]:
+                    found = worth[index], tried, left, cost
+        if found is None:
             break
-        _, best, excess, price = max(found, key=lambda f: f[0])
+        _, best, excess, price = found
     return best
 
 

@@ -22,6 +22,7 @@ from ..lowering.outputs import declare_range, restore
 from .coarse import lift, rounding_of
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, width_for
+from .memo import Fitted, Memo, Upstream
 from .placing import place_all
 from .plain import Plain, columns
 from .setting import Setting
@@ -42,7 +43,7 @@ class Walk:
         mode: Of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
         plain: The model without rounding on ``data``; run here where it is not given.
-        searching: This is only a trial.
+        memo: Of the search that this is only a trial of.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Walk:
         mode: str,
         output_bits: int,
         plain: Plain | None = None,
-        searching: bool = False,
+        memo: Memo | None = None,
     ) -> None:
         self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
@@ -69,11 +70,13 @@ class Walk:
         channels = sum(
             len(a) for t, s in settings.items() if s.bits and (a := constant_of(t.inputs[2])) is not None
         )
-        self._rough = channels > (MANY_TO_TRY if searching else MANY)
+        self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
         self._bounds: dict[ir.Value, intervals.Interval] = {}
         self._too_wide: LimitError | None = None
         self._restored: dict[ir.Node, ir.Value] = {}
+        self._upstream = Upstream(list(model.graph), settings)
+        self._memo = Memo() if memo is None else memo
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
@@ -134,6 +137,19 @@ class Walk:
 
     def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
+        key = self._upstream.key(table, setting)
+        if key not in self._memo.known:
+            self._memo.known[key] = self._fitted(table, setting)
+        fitted: Fitted = self._memo.known[key]
+        if fitted.width is None:
+            self._cover(table, *fitted.range)
+            return []
+        if self._too_wide is not None:
+            raise self._too_wide
+        axis = table.attributes.get_int("axis", 1) or 1
+        return self._rewrite(table, fitted.placed, fitted.gains, fitted.width, axis)
+
+    def _fitted(self, table: ir.Node, setting: Setting) -> Fitted:
         source = table.inputs[0]
         assert source is not None
         entries, starts = _table_of(table)
@@ -143,11 +159,8 @@ class Walk:
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
             if step == 1:
-                self._cover(table, low, high)
-                return []
+                return Fitted((low, high))
             width = Width(setting.bits + 1, 1)
-        if self._too_wide is not None:
-            raise self._too_wide
         room = exact_room(self._bounds.get(source))
         width, gains = fill_range(source, high - low, width, setting.fill, room)
         x, wanted = (
@@ -159,9 +172,7 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        placed = place_all(channels, width, gains.tolist(), noise, self._rough)
-        gains = np.array([p.gain for p in placed])
-        return self._rewrite(table, placed, gains, width, axis)
+        return Fitted((low, high), width, place_all(channels, width, gains.tolist(), noise, self._rough))
 
     def _range(self, table: ir.Node, cells: int | None = None) -> Interval:
         """Declared bounds, for each channel, of what a table of so many ``cells`` reads."""
@@ -191,7 +202,7 @@ class Walk:
         table.replace_input_with(2, self.build.constant(f"{table.name}_moved_first", low))
 
     def _rewrite(
-        self, table: ir.Node, placed: list[Placed], gains: np.ndarray, width: Width, axis: int
+        self, table: ir.Node, placed: Sequence[Placed], gains: np.ndarray, width: Width, axis: int
     ) -> list[ir.Node]:
         source, name = table.inputs[0], str(table.name)
         assert source is not None
@@ -232,7 +243,11 @@ class Walk:
         axis = linear.channel_axis % rank if linear is not None else 1
         gone = tuple(i for i in range(rank) if i != axis)
         wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
-        low, high = self._declared(source, [axis], 2**self.output_bits if self.output_bits else None)
+        key = self._upstream.key(decrypt, self.output_bits)
+        if key not in self._memo.known:
+            cells = 2**self.output_bits if self.output_bits else None
+            self._memo.known[key] = self._declared(source, [axis], cells)
+        low, high = self._memo.known[key]
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
         name, step = str(decrypt.name), 2**width.removed
