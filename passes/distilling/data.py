@@ -81,14 +81,18 @@ def pool(
     made: dict[str, np.ndarray] = {}
     noise = _noise(data)
     for name, array in data.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            made[name] = np.concatenate([array, array[first]])
+        if array.dtype.kind == "b" or (array.dtype.itemsize > 1 and array.dtype.kind in "iu"):
+            made[name] = np.concatenate([array, crossed(array[first], array[second], share, random)])
             continue
-        spread = share.reshape([-1] + [1] * (array.ndim - 1)).astype(array.dtype)
+        spread = share.reshape([-1] + [1] * (array.ndim - 1))
+        spread = spread.astype(np.promote_types(array.dtype, np.float16))
         a, b = array[first], array[second]
         if name in images:
             a, b = (shifted(x, images[name], random) for x in (a, b))
         mixed = a * spread + b * (1 - spread)
+        if array.dtype.kind in "iu":  # pixels
+            made[name] = np.concatenate([array, np.rint(mixed).astype(array.dtype)])
+            continue
         sigma = array.std(axis=0, keepdims=True) * random.uniform(0, noise, size=spread.shape)
         noisy = mixed + random.standard_normal(mixed.shape) * sigma
         low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
@@ -102,6 +106,12 @@ def pool(
         np.concatenate([same, second]),
         np.concatenate([np.ones(total), share]),
     )
+
+
+def crossed(a: np.ndarray, b: np.ndarray, share: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Codes, which have no mean: each cell is that of ``a``, with probability ``share``, or that of ``b``."""
+    chosen = random.random(a.shape) < share.reshape([-1] + [1] * (a.ndim - 1))
+    return np.where(chosen, a, b)
 
 
 def is_small(data: Mapping[str, np.ndarray]) -> bool:

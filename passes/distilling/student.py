@@ -12,6 +12,7 @@ from torch import nn
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
+from .entry import client_nodes, entries
 from .operators import OPERATORS
 from .places import Bits, find_tables
 from .quantizers import Factors, FakeActivation, FakeWeight
@@ -29,6 +30,7 @@ class Student(nn.Module):
         cut: Tensors to return; the graph outputs where it is empty.
 
     Attributes:
+        entries: What the encrypted part starts from; the client's part before it is not trained.
         weights, activations: By their DequantizeLinear.
         layers: Names of those behind which tables will stand.
         tables: Those places, where there is rounding.
@@ -42,7 +44,7 @@ class Student(nn.Module):
     def __init__(self, model: ir.Model, bits: Bits, noise: float, cut: list[ir.Value]) -> None:
         super().__init__()
         self.model = model
-        self.inputs = [str(v.name) for v in model.graph.inputs]
+        self.entries, self._client = entries(model), client_nodes(model)
         self.cut = cut or list(model.graph.outputs)
         self.quantizers = quantizers(model)
         self._skip = {n for q in self.quantizers for n in (q.quantize, q.quantize.outputs[0].consumers()[0])}
@@ -109,7 +111,7 @@ class Student(nn.Module):
         for node in self.model.graph:
             for index, value in enumerate(node.inputs):
                 array = constant_of(value)
-                if value is None or array is None or node in self.weights:
+                if value is None or array is None or node in self.weights or node in self._client:
                     continue
                 if value in self.constants or value in self.factors:
                     continue
@@ -176,6 +178,7 @@ class Student(nn.Module):
     def _check_operators(self) -> None:
         for node in self.model.graph:
             special = node in self._at or node in self._skip or node in self.weights
+            special = special or node in self._client
             if not special and (node.domain or node.op_type not in OPERATORS):
                 raise UnsupportedError(
                     "distill cannot train through this operator",
@@ -225,11 +228,13 @@ class Student(nn.Module):
             yield rows, free_norm(most if table is None else table.lattice.bits, raw=table is None)
 
     def forward(self, data: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The tensors of ``cut`` for a batch of the graph inputs."""
-        env: dict[ir.Value, torch.Tensor] = dict(zip(self.model.graph.inputs, data, strict=True))
+        """The tensors of ``cut`` for a batch of ``entries``."""
+        env: dict[ir.Value, torch.Tensor] = dict(zip(self.entries, data, strict=True))
         rounded: dict[ir.Value, torch.Tensor] = {}
         wanted = set(self.cut)
         for node in self.model.graph:
+            if node in self._client:
+                continue
             if node in self.weights:
                 env[node.outputs[0]] = self.weights[node]()
                 continue

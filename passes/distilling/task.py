@@ -15,7 +15,8 @@ from ...ir.errors import DataError
 from ...ir.graph import constant_of
 from ..analysis.classes import kind_of, scores
 from ..base import Context
-from .data import image_sizes, is_small, pool, split
+from .data import MOST_BYTES, image_sizes, is_small, pool, split
+from .entry import entering, entries
 from .losses import Loss
 from .matching import layer_values, matched_layers
 from .reading import weight_nodes
@@ -36,12 +37,13 @@ class Task:
     """What every student of a run learns from.
 
     Attributes:
-        samples, held: To train on, and to choose the best state by.
-        calibration: Inputs as they are, all of them.
+        samples, held: To train on, and to choose the best state by; inputs are what the encrypted part starts
+            from (``entry.entries``).
+        calibration: The same of all calibration inputs, as they are.
         loss: What is imitated.
         augmented: How many of the samples were made.
         matched: Layers whose outputs are imitated, too.
-        few: Whether the inputs have few elements.
+        few: Whether the inputs have few elements, and are encrypted as they are.
         teacher: Its answers for inputs in graph order.
     """
 
@@ -71,7 +73,8 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
     given = {k: np.asarray(v)[parts.train] for k, v in data.items()}
     kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
     sparse = _weights(model) / len(parts.train)
-    inputs, first, second, share = pool(given, options.augment, random, image_sizes(given), sparse)
+    copies = min(options.augment, max(1, MOST_BYTES // max(1, sum(a.nbytes for a in entering(model, given)))))
+    inputs, first, second, share = pool(given, copies, random, image_sizes(given), sparse)
     matched = matched_layers(model, teacher, len(first)) if options.match else []
     session = runtime.Session(teacher, [str(v.name) for v in [*asked, *layer_values(teacher, matched)]])
     answers = list(session.run_batched(inputs).values())
@@ -97,19 +100,19 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
     count = len(parts.train)
     return Task(
         Samples(
-            _tensors([inputs[n] for n in names]),
+            _tensors(entering(model, inputs)),
             _tensors(answers),
             targets,
             count,
             given_share,
             _tensors(inner),
         ),
-        Samples(_tensors([kept[n] for n in names]), _tensors(held), held_targets, len(parts.held)),
-        _tensors([np.asarray(data[n]) for n in names]),
+        Samples(_tensors(entering(model, kept)), _tensors(held), held_targets, len(parts.held)),
+        _tensors(entering(model, data)),
         Loss(kind, options.temperature, answers, LABELS if targets is not None else 0.0),
         len(first) - count,
         matched,
-        is_small(given),
+        is_small(given) and entries(model) == list(model.graph.inputs),
         ask,
     )
 
