@@ -25,89 +25,12 @@ from functools import cache
 import onnx
 import onnx_ir as ir
 from onnx import defs
-from onnxscript import FLOAT, script, values
-from onnxscript import opset18 as op
 
-from . import functions
+from . import dialect_bodies, functions
 from .opsets import target_opset
 
 DOMAIN = "onnx_fhe"
 VERSION = 1
-
-_domain = values.Opset(DOMAIN, VERSION)
-
-
-@script(_domain, default_opset=op)
-def Encrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:
-    return op.Identity(x)
-
-
-@script(_domain, default_opset=op)
-def Decrypt(x: FLOAT, low: int = 0, high: int = 1) -> FLOAT:
-    return op.Identity(x)
-
-
-@script(_domain, default_opset=op)
-def RoundBits(x: FLOAT, lsbs_to_remove: int = 0, mode: str = "exact") -> FLOAT:
-    two = op.Constant(value_float=2.0)
-    removed = op.Cast(op.Constant(value_int=lsbs_to_remove), to=1)
-    unit = op.Pow(two, removed)
-    half = op.Constant(value_float=0.5)
-    return op.Mul(op.Floor(op.Add(op.Div(x, unit), half)), unit)
-
-
-@script(_domain, default_opset=op)
-def TableLookup(
-    x: FLOAT, table: FLOAT, first: FLOAT, step: int = 1, axis: int = 1, p_error: float = 0.0
-) -> FLOAT:
-    zero = op.Constant(value_ints=[0])
-    one = op.Constant(value_ints=[1])
-    channels = op.Shape(first)
-    size = op.Shape(table, start=1, end=2)
-    rank = op.Size(op.Shape(x))
-    axes = op.Range(op.Constant(value_int=0), rank, op.Constant(value_int=1))
-    along = op.Where(op.Equal(axes, op.Constant(value_int=axis)), channels, one)
-    start = op.Reshape(first, along)
-    base = op.Reshape(
-        op.Mul(op.Range(op.Constant(value_int=0), op.Squeeze(channels), op.Constant(value_int=1)), size),
-        along,
-    )
-    unit = op.Cast(op.Constant(value_int=step), to=1)
-    position = op.Cast(op.Div(op.Sub(x, start), unit), to=7)
-    inside = op.Min(op.Max(position, zero), op.Sub(size, one))
-    return op.Gather(op.Reshape(table, op.Constant(value_ints=[-1])), op.Add(inside, base))
-
-
-@script(_domain, default_opset=op)
-def PairLookup(x: FLOAT, y: FLOAT, table: FLOAT, first: FLOAT, axis: int = 1) -> FLOAT:
-    zero = op.Constant(value_ints=[0])
-    one = op.Constant(value_ints=[1])
-    channels = op.Shape(table, start=0, end=1)
-    rows = op.Shape(table, start=1, end=2)
-    columns = op.Shape(table, start=2, end=3)
-    axes = op.Range(op.Constant(value_int=0), op.Size(op.Shape(x)), op.Constant(value_int=1))
-    along = op.Where(op.Equal(axes, op.Constant(value_int=axis)), channels, one)
-    base = op.Reshape(
-        op.Mul(
-            op.Range(op.Constant(value_int=0), op.Squeeze(channels), op.Constant(value_int=1)),
-            op.Mul(rows, columns),
-        ),
-        along,
-    )
-    low = op.Cast(first, to=7)
-    row = op.Sub(op.Cast(x, to=7), op.Gather(low, zero))
-    column = op.Sub(op.Cast(y, to=7), op.Gather(low, one))
-    inside = op.Add(
-        op.Mul(op.Min(op.Max(row, zero), op.Sub(rows, one)), columns),
-        op.Min(op.Max(column, zero), op.Sub(columns, one)),
-    )
-    return op.Gather(op.Reshape(table, op.Constant(value_ints=[-1])), op.Add(inside, base))
-
-
-FUNCTIONS = (Encrypt, Decrypt, RoundBits, TableLookup, PairLookup)
-OP_TYPES = tuple(f.name for f in FUNCTIONS)
-
-_ATTRIBUTES: dict[str, list[defs.OpSchema.Attribute]] = {}
 
 
 def _int(name: str, text: str, default: int) -> defs.OpSchema.Attribute:
@@ -185,14 +108,7 @@ def register() -> None:
 @cache
 def function_protos() -> tuple[onnx.FunctionProto, ...]:
     """The bodies, importing the opset that models are kept in; not to be changed."""
-    protos = []
-    for function in FUNCTIONS:
-        proto = function.to_function_proto()
-        for imported in proto.opset_import:
-            if imported.domain == "":
-                imported.version = target_opset()
-        protos.append(proto)
-    return tuple(protos)
+    return dialect_bodies.read(target_opset())
 
 
 def attach(proto: onnx.ModelProto) -> onnx.ModelProto:

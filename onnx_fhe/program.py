@@ -23,7 +23,6 @@ from .backends.base import (
 from .backends.reference import ReferenceCircuit, count_overflows
 from .circuits import FromFiles, read
 from .clipping import Prologue
-from .evaluating import encrypted
 from .given import DataLike, as_data
 from .ir.data import calibration_for
 from .ir.errors import UserError
@@ -277,6 +276,8 @@ class Program:
     def _encrypted(
         self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: Jobs, batch: int
     ) -> tuple[Arrays, Evaluations]:
+        from .evaluating import encrypted
+
         known = self._session if self._session is not None and self._session.batch == batch else None
         fresh = known is None
         with timed("prepare"):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from .scratch import install
+from ...ir.deferred import without
+
+# Concrete evaluates convolutions and maxima in Python with torch, which takes longer to import than all else.
+with without("torch"):
+    from .scratch import install
 
 install()

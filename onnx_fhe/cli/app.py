@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import memory, streams, watch
+from . import imports, memory, streams, watch
 from .calibrate_cost import calibrate_cost
 from .compile import compile_
 from .inspect import inspect_
@@ -80,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
-    if arguments is None and given and not {"-h", "--help", "--version"} & set(given):
+    works = bool(given) and not {"-h", "--help", "--version"} & set(given)
+    if arguments is None and works:
         if memory.is_hopeless():
             streams.say(f"error: {memory.message()}")
             sys.exit(FAULT)
         watch.fork()
     try:
         with streams.guarded():
+            if works:
+                imports.onnx_ir()
             app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:
         status = INTERRUPTED

@@ -1,12 +1,21 @@
-"""The processor time that imports take: seconds the first time, and none of it the fault of a file."""
+"""The processor time that imports take: what a command can do without, and none of it the fault of a file."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+
+
+def onnx_ir() -> None:
+    """Import onnx_ir, and sympy only when axes are calculated with: a third of the start otherwise."""
+    from ..ir.deferred import without
+
+    with without("sympy"):
+        importlib.import_module("onnx_ir")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import networkx as nx
 import onnx_ir as ir
 
 from ...ir.graph import extremes_of, int_of, is_dialect, variable_inputs
@@ -34,7 +33,10 @@ class Group:
 
 def groups(model: ir.Model) -> list[Group]:
     """The groups of an integer-level model whose maxima and products are lookups already."""
-    joined = nx.utils.UnionFind()
+    # A run in the clear that has no need of it shall not wait for it.
+    from networkx.utils import UnionFind
+
+    joined = UnionFind()
     for node in model.graph:
         met = [*variable_inputs(node), *node.outputs]
         if _parts(node):

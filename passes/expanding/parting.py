@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
@@ -32,8 +31,10 @@ Vertex = tuple[object, str]
 
 def meets_wider(model: ir.Model) -> bool:
     """Whether a table's input is made wider by what it meets."""
+    if not (plain := _plain(model)):
+        return False
     widths = group_widths(model)
-    return any(_own_bits(n) < widths[n.inputs[0]] for n in _plain(model))  # type: ignore[index]
+    return any(_own_bits(n) < widths[n.inputs[0]] for n in plain)  # type: ignore[index]
 
 
 def part(model: ir.Model, edit: Editor) -> bool:
@@ -92,6 +93,8 @@ def _cuts(model: ir.Model, group: Group, narrow: list[ir.Node], edit: Editor) ->
     A minimum cut: on one side are the narrow tables and all that they are computed from, on the other what
     asks for more bits. Only a value that is read on the other side takes a table.
     """
+    import networkx as nx
+
     limit = max(map(_own_bits, narrow))
     flow, bounds = nx.DiGraph(), {}
     flow.add_nodes_from(("narrow", "wide"))

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
-from onnxscript import optimizer
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
@@ -32,6 +31,8 @@ _MOST_ELEMENTS = 2**24
 
 def fold_shapes(model: ir.Model) -> bool:
     """Compute what depends on shapes alone (Shape-Gather-Concat-Reshape); returns whether there was any."""
+    from onnxscript import optimizer
+
     # Small constants and symbolic shapes are what onnxscript does well; weights are for fold_constants.
     folded = optimizer.fold_constants(model, onnx_shape_inference=False).modified
     lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
