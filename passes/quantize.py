@@ -21,6 +21,7 @@ from .quantizing.bits import input_bits
 from .quantizing.equalize import equalize
 from .quantizing.job import Job
 from .quantizing.observe import affordable
+from .quantizing.operands import FEWEST, choose_operands
 
 Calibration = Literal["min-max", "percentile", "mse"]
 
@@ -49,10 +50,11 @@ class Quantize(Pass):
     activations: int = option(
         6, help="Bits of what each table puts out (they cost next to nothing).", low=1, high=8
     )
-    operands: int = option(
-        4,
+    operands: int | Literal["auto"] = option(
+        "auto",
         help="Most bits of what operators on several encrypted elements read (max-pooling, products,"
-        " comparisons): their tables take one bit more, those of pairs twice as many.",
+        " comparisons): their tables take one bit more, those of pairs twice as many. auto: 4, and more where"
+        " the outputs would leave the tolerance and there are not too many of them.",
         low=1,
         high=8,
     )
@@ -168,6 +170,7 @@ class Quantize(Pass):
                 f" {chosen.inputs}, activations of {self.activations}; they leave an output error of"
                 f" {error:.2%} of the variance on calibration data"
             )
+        chosen = chosen._with_operands(model, data, regions, context)
         chosen._quantize(model, data, context)
         return True
 
@@ -178,11 +181,30 @@ class Quantize(Pass):
         layers = {n: {**self.layers.get(n, {}), "weights": w} for n, w in widths.items()}
         return replace(self, weights=most, inputs=inputs, layers={**self.layers, **layers})
 
+    def _with_operands(
+        self, model: ir.Model, data: Mapping[str, np.ndarray], regions: Regions, context: Context
+    ) -> Quantize:
+        """These options with the bits of operands decided."""
+        if self.operands != "auto":
+            return self
+        if sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE:
+            return replace(self, operands=FEWEST)
+        bits = choose_operands(
+            model,
+            data,
+            regions,
+            self.tolerance,
+            lambda m, b: replace(self, operands=b)._quantize(m, data, replace(context, notes=[])),
+            context,
+        )
+        return replace(self, operands=bits)
+
     def _quantize(self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> None:
         most = self.most if self.weights == "auto" else self.weights
         regions = find_regions(model)
         inputs = input_bits(most, regions) if self.inputs == "auto" else self.inputs
-        Job(replace(self, inputs=inputs), model, regions, data, context).run()
+        operands = FEWEST if self.operands == "auto" else self.operands
+        Job(replace(self, inputs=inputs, operands=operands), model, regions, data, context).run()
 
     def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:
         """Width for the first of ``nodes`` that ``layers`` names, else the general one."""

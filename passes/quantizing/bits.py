@@ -59,9 +59,10 @@ def _bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
 
 def _most_bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
     """What the tables of operators on several encrypted elements leave room for."""
+    operands = int(options.operands)
     if value in regions.paired:
-        return (options.operands + 2) // 2
-    return options.operands if value in regions.operands else 8
+        return (operands + 2) // 2
+    return operands if value in regions.operands else 8
 
 
 def _is_condition(value: ir.Value) -> bool:
