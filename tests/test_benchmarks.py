@@ -1,4 +1,4 @@
-"""benchmarks/bench.py and levers.py: one small run each, and what is refused."""
+"""benchmarks/bench.py, levers.py and compile_time.py: one small run each, and what is refused."""
 
 from __future__ import annotations
 
@@ -86,3 +86,114 @@ def test_the_table_of_levers(root: Path, folder: Path, monkeypatch: pytest.Monke
     assert lines[0].startswith("| | mlp: accuracy | bootstraps | complexity |")
     assert [line.split("|")[1].strip() for line in lines[2:]] == chosen
     assert all("| 64 |" in line for line in lines[2:])
+
+
+def test_compile_time_beside_another_checkout(
+    root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    compile_time = importlib.import_module("compile_time")
+    out, text = tmp_path / "out.json", tmp_path / "out.md"
+    pipeline = "quantize{weights=3 activations=3 inputs=3},lower-to-integer,fuse-tlu,insert-rounding{bits=3}"
+    options = ["--no-regressors", "--backend", "reference", "--repeats", "1", "--against", str(root)]
+    none = ["--widths", "", "--depths", "", "--samples", ""]
+    files = ["--json", str(out), "--markdown", str(text)]
+    assert compile_time.main([str(folder), "-p", pipeline, *options, *none, *files]) == 0
+    printed, error = capsys.readouterr()
+    assert error == "", "progress is for terminals"
+    assert text.read_text() == printed
+    assert "| mlp | quantize{weights=3" in printed
+    report = json.loads(out.read_text())
+    assert {"date", "processor", "cores", "packages", "command", "settings"} <= set(report)
+    assert set(report["sides"]) == {"here", "there"}
+    (row,) = report["rows"]
+    here, there = row["sides"]["here"], row["sides"]["there"]
+    assert here["bootstraps"] == there["bootstraps"] > 0
+    assert here["complexity"] == there["complexity"] > 0
+    assert here["seconds"] >= sum(here["passes"].values()) > 0
+    assert {"normalize", "quantize", "insert-rounding"} <= set(here["passes"])
+    assert 0.8 < here["agreement"] <= 1
+
+
+def test_curves_of_compile_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    compile_time, report = (importlib.import_module(f"compile_{name}") for name in ("time", "report"))
+    given = compile_time._parser().parse_args(["--widths", "4,8", "--depths", "2", "--samples", "20"])
+    cases = list(compile_time.curves(given, tmp_path))
+    assert [(c.curve, c.size, c.network.name) for c in cases] == [
+        ("width", 4, "dense_4x3_250"),
+        ("width", 8, "dense_8x3_250"),
+        ("depth", 2, "dense_32x2_250"),
+        ("samples", 20, "dense_32x3_20"),
+    ]
+    assert len(np.load(cases[3].network.calibration)["x"]) == 20
+
+    def found(seconds: float) -> dict[str, object]:
+        passes = {"quantize": seconds / 2, "normalize": 0.5}
+        times = {"seconds": seconds, "processor_seconds": seconds}
+        return {**times, "passes": passes, "stages": {"passes": seconds}, "bootstraps": 12}
+
+    rows = [
+        {"name": "", "pipeline": "", "curve": "width", "size": size, "sides": {"here": found(size**2)}}
+        for size in (4, 8)
+    ]
+    about = {
+        "command": "",
+        "date": "2026-11-30",
+        "cores": 2,
+        "processor": "",
+        "load": 0,
+        "sides": {"here": ""},
+    }
+    lines = report.to_markdown(
+        {**about, "settings": {"backend": "", "repeats": 1}, "rows": rows}
+    ).splitlines()
+    assert "| width | 4 | 8 | exponent | of the last two |" in lines
+    assert "| seconds | 16.0 | 64.0 | 2.00 | 2.00 |" in lines
+    assert "quantize 2.00 (32.0 s)" in lines[-1]
+    assert "normalize" not in lines[-1]
+
+
+def test_compile_time_goes_on_after_a_failure(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    compile_time = importlib.import_module("compile_time")
+    options = ["--no-regressors", "--backend", "reference", "--repeats", "2"]
+    none = ["--widths", "", "--depths", "", "--samples", ""]
+    assert compile_time.main([str(folder), "-p", "quantize", *options, *none]) == 1
+    assert "mlp, quantize, here: the pipeline does not reach the integer level" in capsys.readouterr().out
+    assert compile_time.main([str(folder), "-p", "quantize", "--patience", "0.01", *options, *none]) == 1
+    assert "more than 0 s" in capsys.readouterr().out
+    assert compile_time.main([str(folder), "--models", "cnn", *options, *none]) == 1
+    assert "no such model with data" in capsys.readouterr().err
+    assert compile_time.main([str(folder), "--against", str(folder), *options, *none]) == 1
+    assert "no checkout" in capsys.readouterr().err
+
+
+def test_exponents_and_medians_of_compile_time(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    report, sides = (importlib.import_module(f"compile_{name}") for name in ("report", "sides"))
+    assert report.exponent([16, 32, 64], [3, 12, 48]) == pytest.approx(2)
+    assert report.exponent([16], [3]) is None
+    runs = [
+        {"seconds": s, "processor_seconds": s, "peak_memory_mb": s, "stages": {}, "passes": {"quantize": s}}
+        for s in (5, 1, 3)
+    ]
+    found = sides.medians(runs)
+    assert (found["seconds"], found["passes"], found["peak_memory_mb"]) == (3, {"quantize": 3}, 5)
+    assert found["all_seconds"] == [5, 1, 3]
+
+
+def test_the_regressors_of_compile_time_are_made_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    networks = importlib.import_module("compile_networks")
+    for name in networks.REGRESSORS:
+        made = networks.regressor(name, tmp_path, steps=2)
+        before = made.model.read_bytes()
+        assert networks.regressor(name, tmp_path, steps=3) == made
+        assert made.model.read_bytes() == before
+        shape = np.load(made.calibration)["x"].shape
+        assert shape == (500, networks.REGRESSORS[name].sizes[0])

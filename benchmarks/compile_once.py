@@ -1,0 +1,109 @@
+"""One compilation in a process of its own, for ``compile_time.py``: what it took, and what came out.
+
+    python benchmarks/compile_once.py '{"model": ..., "calibration": ..., "out": ...}'
+
+It runs on older revisions of onnx-fhe, too, so it imports only what they have.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import onnx_fhe
+from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.errors import OnnxFheError
+from onnx_fhe.ir.runtime import Session
+from onnx_fhe.passes.analysis.cost import estimate
+from onnx_fhe.passes.instruments import Time
+from onnx_fhe.scoring import agreement
+
+
+def main() -> None:
+    """Compile as the first argument says, and write what was found to its ``out``."""
+    given = json.loads(sys.argv[1])
+    try:
+        found = compile_once(given)
+    except OnnxFheError as error:
+        found = {"error": str(error)}
+    except Exception:  # noqa: BLE001 - the others shall still be measured
+        found = {"error": traceback.format_exc()}
+    Path(given["out"]).write_text(json.dumps(found))
+
+
+def compile_once(given: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one compilation.
+
+    Args:
+        given: ``model`` and ``calibration`` (paths), ``held_out`` (paths), ``pipeline``, ``backend``,
+            ``seed``, and ``package``: the folder that onnx-fhe has to come from.
+    """
+    if not Path(onnx_fhe.__file__).is_relative_to(given["package"]):
+        raise RuntimeError(f"measured would be {onnx_fhe.__file__}, not {given['package']}")
+    # Without labels, so that nothing can look at them.
+    data = dict(read_npz(given["calibration"]).arrays)
+    watch = Time()
+    options: dict[str, Any] = {"seed": given["seed"], "instruments": [watch], "backend": given["backend"]}
+    if "accept_loss" in inspect.signature(onnx_fhe.compile).parameters:
+        options["accept_loss"] = True
+    began, processor = time.perf_counter(), _processor()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = onnx_fhe.compile(given["model"], data, given["pipeline"], **options)
+    seconds, processor = time.perf_counter() - began, _processor() - processor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    passes: dict[str, float] = {}
+    for name, spent in watch.seconds:
+        passes[name] = passes.get(name, 0.0) + spent
+    statistics = program.statistics
+    return {
+        "seconds": seconds,
+        "processor_seconds": processor,
+        "stages": dict(program.seconds),
+        "passes": passes,
+        "bootstraps": statistics.programmable_bootstraps,
+        "complexity": statistics.complexity or estimate(program.integer_model).complexity,
+        "peak_memory_mb": peak * (1 if sys.platform == "darwin" else 1024) / 1e6,
+        **_held_out(program, given),
+    }
+
+
+def _held_out(program: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """How well the integer model follows the network on inputs that compilation did not see."""
+    if not given["held_out"]:
+        return {"r2": None, "agreement": None}
+    model = onnx_fhe.load(given["model"])
+    parts = [calibration_for(model, read_npz(path)) for path in given["held_out"]]
+    data = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    wanted, found = Session(model).run_batched(data), program.run(data).outputs
+    return {
+        "r2": min(_r2(found[k], v) for k, v in wanted.items()),
+        "agreement": agreement(found, wanted, model),
+    }
+
+
+def _r2(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The share of what varies in an output that is reproduced, where it is least."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (found, wanted))
+    varies = ((b - b.mean(axis=0)) ** 2).sum(axis=0)
+    kept = varies > 0
+    return float((1 - ((a - b) ** 2).sum(axis=0)[kept] / varies[kept]).min()) if kept.any() else 1.0
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of those that it started and that have ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(x.ru_utime + x.ru_stime for x in spent)
+
+
+if __name__ == "__main__":
+    main()
