@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--presets", default=",".join(PRESETS), help="compared presets (%(default)s)")
     parser.add_argument("-p", "--pipeline", help="a pipeline as text, in place of the presets")
     parser.add_argument("--no-regressors", action="store_true", help="leave the two trained networks out")
-    for what, sizes in (("widths", "16,32,64,128"), ("depths", "2,4,8,16"), ("samples", "125,250,500,1000")):
+    for what, sizes in (("widths", "32,64,128,256"), ("depths", "4,8,16,32"), ("samples", "250,1000,4000")):
         parser.add_argument(
             f"--{what}", default=sizes, metavar="N,N", help="of that curve; empty for none (%(default)s)"
         )

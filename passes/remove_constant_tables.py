@@ -34,13 +34,19 @@ class RemoveConstantTables(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Remove constant neurons of ``model`` in place."""
-        return pricing.improve(model, _Constants, lambda m: reversed(list(unit.tables(m))))
+        # From the outputs back: what a removal changes comes behind what is asked next.
+        return pricing.improve(model, _Constants, lambda m: reversed(list(unit.tables(m))), together=True)
 
 
 class _Constants(pricing.Finder):
     def __init__(self, model: ir.Model, moves: Moves) -> None:
         super().__init__(model, moves)
         self.sound = SoundRanges(model)
+
+    def renewed(self) -> pricing.Finder:
+        """After a removal most ranges are what they were."""
+        self.sound.forget_changed()
+        return self
 
     def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
         found = unit.read(node)

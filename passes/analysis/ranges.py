@@ -12,6 +12,8 @@ from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
 from .tails import TARGET, Extremes, Interval, widened
 
+_SOURCES = frozenset({"Encrypt", "QuantizeLinear"})
+"""Operators that declare their bounds, whatever they read."""
 _MOST_RUN = 2**26
 """Elements of all tensors that are observed at once."""
 NEAR = 1.1
@@ -32,6 +34,7 @@ class SoundRanges:
     def __init__(self, model: ir.Model) -> None:
         self._opset = model.graph.opset_imports.get("", 21)
         self._known: dict[ir.Value, Interval] = {}
+        self._made: dict[ir.Value, tuple[object, ...]] = {}
 
     def of(self, value: ir.Value) -> Interval:
         """The bounds of a value.
@@ -49,10 +52,11 @@ class SoundRanges:
             if producer is None:
                 raise KeyError(f"no bounds for {current.name!r}")
             missing = [v for v in variable_inputs(producer) if v not in self._known]
-            if missing and producer.op_type not in {"Encrypt", "QuantizeLinear"}:
+            if missing and producer.op_type not in _SOURCES:
                 pending.extend(missing)
                 continue
             self._known[current] = self._visit(producer)
+            self._made[current] = _made_of(producer)
             pending.pop()
         return self._known[value]
 
@@ -63,6 +67,18 @@ class SoundRanges:
     def forget(self, value: ir.Value) -> None:
         """Compute the bounds of ``value`` anew when they are next asked for (its producer has changed)."""
         self._known.pop(value, None)
+
+    def forget_changed(self) -> None:
+        """Compute anew, when it is asked for, what is made otherwise than when its bounds were computed."""
+        kept: dict[ir.Value, Interval] = {}
+        for value, bounds in self._known.items():  # what a value is made of comes before it
+            producer, made = value.producer(), self._made.get(value)
+            if producer is None or made is None or not _same(made, _made_of(producer)):
+                continue
+            sources = () if producer.op_type in _SOURCES else variable_inputs(producer)
+            if all(v in kept for v in sources):
+                kept[value] = bounds
+        self._known = kept
 
     def _visit(self, node: ir.Node) -> Interval:
         if node.domain == dialect.DOMAIN:
@@ -156,6 +172,16 @@ class SoundRanges:
             array = constant.astype(np.float32)
             return array, array
         return self._known[value]
+
+
+def _made_of(node: ir.Node) -> tuple[object, ...]:
+    """What the bounds of a node's output follow from, its inputs' bounds left out."""
+    constants = [v.const_value if v is not None else None for v in node.inputs]
+    return (node, *node.inputs, *constants, *node.attributes.values())
+
+
+def _same(made: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    return len(made) == len(now) and all(a is b for a, b in zip(made, now, strict=True))
 
 
 def _sample_shape(value: ir.Value) -> list[int]:
