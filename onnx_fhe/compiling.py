@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ from .ir.tolerance import notes as tolerance_notes
 from .ir.tolerance import tolerated
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
+from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
 from .passes.analysis.advice import advice
@@ -127,11 +128,27 @@ def compile_model(
         timings=None if machine is None else machine.timings,
         progress=progress,
     )
-    recorder, steps = Recorder(), Steps()
-    with timed("passes"):
+
+    attempts: list[Attempt] = []
+
+    def attempt(manager: PassManager) -> Attempt:
+        recorder, steps = Recorder(), Steps()
         watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
-        result = manager.run(given.model, context, watching)
+        result = manager.run(given.model, replace(context, notes=[]), watching)
         require_integer(result.model, manager)
+        attempts.append(Attempt(manager, result, recorder, steps))
+        return attempts[-1]
+
+    with timed("passes"):
+        chosen = attempt(manager)
+        if isinstance(pipeline, str) and given.arrays is not None:
+            lookup = context.p_error
+            chosen = mended(pipeline, chosen, attempt, given.model, given.arrays, given.classes, lookup)
+        if chosen is not attempts[-1] and instruments:
+            # Who watches the passes ends with the circuit that is made.
+            told, chosen = chosen.result.context.notes, attempt(chosen.manager)
+            chosen.result.context.notes[:] = told
+    manager, result = chosen.manager, chosen.result
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
@@ -154,14 +171,14 @@ def compile_model(
             circuit,
             given.arrays,
             labels=given.classes,
-            kept=steps.kept,
+            kept=chosen.steps.kept,
             progress=progress,
         )
     require_faithful(fidelity, given.warnings, accepted=accept_loss)
     with timed("self-test"):
         test = tried(result.model, circuit, backend, given.arrays, self_test, p_error, progress, machine)
     with timed("record"):
-        record = recorder.record(_measure(result, p_error, given), bind or {})
+        record = chosen.recorder.record(_measure(result, p_error, given), bind or {})
     for text in [*given.warnings, *(["; ".join(lost)] if lost else [])]:
         warnings.warn(text, FidelityWarning, stacklevel=2)
     manifest = Manifest(

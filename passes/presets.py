@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mend:
+    """Other options of a preset's passes, for networks that it does not keep close enough to.
+
+    Attributes:
+        options: By name of the pass.
+        words: What they are, for the note that tells it.
+    """
+
+    options: Mapping[str, Mapping[str, Any]]
+    words: str
 
 
 @dataclass(frozen=True)
@@ -12,10 +27,13 @@ class Preset:
     Attributes:
         text: The pipeline; it holds no presets itself.
         summary: One sentence for ``onnx-fhe passes``.
+        mends: What ``compile`` tries, in this order, where the circuit strays from the network: cheap ones
+            first.
     """
 
     text: str
     summary: str
+    mends: tuple[Mend, ...] = ()
 
 
 TABLES = (
@@ -31,7 +49,15 @@ PRESETS = {
         f"normalize,import-qat,quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
         "insert-rounding{bits=auto},remove-constant-tables,analyze-bit-widths",
         "The fewest bits at each table that keep the outputs, and the classes, those of the float model on"
-        " calibration data; the default.",
+        " calibration data; the default. Where they stray, compile tries finer weights and wider tables.",
+        (
+            Mend({"quantize": {"norm": 64.0}}, "finer weights"),
+            Mend({"quantize": {"weights": 8, "norm": None}}, "weights of 8 bits"),
+            Mend(
+                {"quantize": {"norm": 64.0}, "insert-rounding": {"bits": 7, "fill": "full"}},
+                "finer weights and tables of 7 bits",
+            ),
+        ),
     ),
     "fast": Preset(
         "normalize,import-qat,remove-layers{tolerance=0.01},remove-neurons{ratio=0.5 tolerance=0.02},"

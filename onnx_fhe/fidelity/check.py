@@ -117,6 +117,24 @@ def check_model(
     return fidelity_of(found, judge(found, given), given, given, noise=False)
 
 
+def expected_fidelity(
+    source: ir.Model,
+    model: ir.Model,
+    data: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    p_error: float,
+) -> Fidelity:
+    """Compare an integer-level model, with the errors of encryption, with its network."""
+    given = len(next(iter(data.values())))
+    part = {k: v[:MOST] for k, v in data.items()}
+    wanted, mine = _of_samples(
+        source, Session(source).run_batched(part), NoisyModel(model, p_error).run(part)
+    )
+    samples = len(next(iter(part.values())))
+    found = compare(wanted, mine, source, None if labels is None else labels[:samples])
+    return fidelity_of(found, judge(found, samples), samples, given, noise=True)
+
+
 def fidelity_of(
     found: Comparison, findings: list[Finding], samples: int, given: int, *, noise: bool
 ) -> Fidelity:

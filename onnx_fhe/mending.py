@@ -1,0 +1,111 @@
+"""A preset whose circuit strays from the network is tried with finer settings: the cheapest that mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import PassBase
+
+from .fidelity.causes import Steps
+from .fidelity.check import expected_fidelity
+from .fidelity.figures import Fidelity
+from .fidelity.verdict import left_of, percent
+from .ir.errors import OnnxFheError
+from .passes.analysis.cost import estimate
+from .passes.manager import PassManager, PipelineResult
+from .passes.pipeline import pass_name
+from .passes.presets import PRESETS, Mend
+from .report.recording import Recorder
+
+DEARER = 3.0
+"""A circuit that still strays may cost so many times what it did, if it strays less for it."""
+LARGE = 2_000_000
+"""Weights of a network past which another attempt takes minutes: there the warning stands."""
+BETTER = 0.8
+"""What is lost has to come down to this share then."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a pipeline.
+
+    Attributes:
+        manager: The pipeline.
+        result: What it made.
+        recorder, steps: What watched it.
+    """
+
+    manager: PassManager
+    result: PipelineResult
+    recorder: Recorder
+    steps: Steps
+
+
+def mended(
+    preset: str,
+    first: Attempt,
+    again: Callable[[PassManager], Attempt],
+    source: ir.Model,
+    data: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    p_error: float,
+) -> Attempt:
+    """The attempt that is compiled, with a note of what was changed.
+
+    Args:
+        preset: Name of the preset that ``first`` ran.
+        first: The preset as it stands.
+        again: Runs another pipeline.
+        source: The network as it was imported.
+        data: Calibration data by input name, samples on axis 0.
+        labels: (samples) classes, where known.
+        p_error: Of a lookup.
+    """
+    mends = PRESETS[preset].mends if preset in PRESETS else ()
+    weights = (v.const_value for v in source.graph.initializers.values())
+    if not mends or sum(w.size for w in weights if w is not None) > LARGE:
+        return first
+    try:
+        before = expected_fidelity(source, first.result.model, data, labels, p_error)
+    except OnnxFheError:  # the network as it was given does not run by itself
+        return first
+    if before.verdict == "good":
+        return first
+    price = estimate(first.result.model).complexity
+    chosen, best, words = first, before, ""
+    for mend in mends:
+        tried = again(_changed(first.manager, mend))
+        found = expected_fidelity(source, tried.result.model, data, labels, p_error)
+        cost = estimate(tried.result.model).complexity
+        good = found.verdict == "good"
+        if good or (cost <= DEARER * price and 1 - _left(found) < BETTER * (1 - _left(best))):
+            chosen, best, words = tried, found, mend.words
+        if good:
+            break
+    if words:
+        now = estimate(chosen.result.model).complexity
+        kept, was = percent(_left(best)), percent(_left(before))
+        chosen.result.context.notes.append(
+            f"{preset}: {words} keep {kept} of the network rather than {was}, for"
+            f" {now / max(price, 1):.1f} times the operations"
+        )
+    return chosen
+
+
+def _left(found: Fidelity) -> float:
+    """What is left of the worst output, or of the predictions, if that is less."""
+    agreement = found.classes.agreement if found.classes is not None and found.classes.certain else 1.0
+    return min(max(0.0, x) for x in (left_of(found.worst) if found.worst else 1.0, agreement))
+
+
+def _changed(manager: PassManager, mend: Mend) -> PassManager:
+    def of(pass_: PassBase) -> PassBase:
+        options = mend.options.get(pass_name(pass_))
+        return pass_ if options is None else dataclasses.replace(pass_, **options)  # type: ignore[type-var]
+
+    passes: Sequence[PassBase] = [of(p) for p in manager.passes]
+    return PassManager(passes, manager.instruments)
