@@ -49,6 +49,8 @@ class Context:
             before it may have removed or composed layers of ``source``.
         progress: Called with (what, done, total).
         notes: What the user should be told; passes append to it.
+        unfitted: Indices of the calibration samples that no weight was fitted to; a pass that trains on the
+            others appends them, and the newest counts. Empty where nothing was trained.
     """
 
     calibration: Mapping[str, np.ndarray] | None = None
@@ -63,6 +65,7 @@ class Context:
     quantized_from: ir.Model | None = None
     progress: Progress = _quiet
     notes: list[str] = field(default_factory=list)
+    unfitted: list[np.ndarray] = field(default_factory=list)
 
     def require_calibration(self, what_for: str) -> Mapping[str, np.ndarray]:
         """The calibration data, or an error that says who needs it.

@@ -127,7 +127,8 @@ class PassManager(FunctionalPass):
             instrument.start(model, self.passes)
         changed = False
         for pass_ in self.passes:
-            if isinstance(pass_, Pass) and pass_.produces is Level.QDQ and level_of(model) is Level.FLOAT:
+            quantizes = isinstance(pass_, Pass) and pass_.produces in (Level.QDQ, Level.INTEGER)
+            if quantizes and level_of(model) is Level.FLOAT:
                 context = dataclasses.replace(context, quantized_from=model.clone())
             ready = pass_.with_context(context) if isinstance(pass_, Pass) else pass_
             with _located(pass_name(pass_)):

@@ -16,7 +16,9 @@ from ..ir.errors import FidelityError, ModelError
 from ..ir.partition import Parts, partition
 from ..ir.runtime import Arrays, Session
 from ..ir.samples import depending
+from ..passes.analysis.expectation import Expectation
 from ..passes.analysis.noise import NoisyModel
+from ..passes.shrinking.judge import Judge
 from .causes import steps_of
 from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
 from .measure import Comparison, compare
@@ -37,9 +39,14 @@ def measured_fidelity(
     *,
     labels: np.ndarray | None,
     kept: Mapping[Step, ir.Model],
+    unfitted: np.ndarray | None = None,
     progress: Progress,
 ) -> tuple[Fidelity | None, list[str]]:
-    """``check_circuit``, and what is wrong; or why there is nothing to compare."""
+    """``check_circuit``, and what is wrong; or why there is nothing to compare.
+
+    Args:
+        unfitted: Indices of the samples that nothing was trained on, where something was trained; else None.
+    """
     if data is None:
         return None, ["without calibration data the circuit was not compared with the network; give some"]
     try:
@@ -49,7 +56,16 @@ def measured_fidelity(
         return None, [
             f"the network as it was given does not run, so the circuit was not compared with it: {found}"
         ]
+    if unfitted is not None and len(unfitted):
+        p_error = circuit.statistics().p_error or P_ERROR
+        fidelity = with_expectation(fidelity, Judge(source, data, unfitted, 0, p_error).expect(model))
     return fidelity, list(fidelity.sentences)
+
+
+def with_expectation(found: Fidelity, expected: Expectation) -> Fidelity:
+    """What is expected on new inputs comes first: samples that trained a circuit say little about those."""
+    headline = f"{expected}; {found.headline} (most of them trained it)"
+    return replace(found, expected=expected, headline=headline)
 
 
 def check_circuit(

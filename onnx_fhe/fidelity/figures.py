@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..passes.analysis.expectation import Expectation
+
 Verdict = Literal["good", "warning", "collapse"]
 Step = Literal["", "removed", "quantized", "rounded", "noise", "ranges"]
 
@@ -121,6 +123,8 @@ class Fidelity:
         sentences: What is wrong, and what most likely helps; empty where the verdict is good.
         cause: The step that lost most, where that was looked for.
         steps: What was found when it was.
+        expected: What is expected on new inputs, by calibration samples that nothing was trained on; None
+            where nothing was trained.
     """
 
     samples: int
@@ -139,6 +143,7 @@ class Fidelity:
     cause: Step = ""
     steps: tuple[StepFigures, ...] = ()
     simulated: int = 0
+    expected: Expectation | None = None
 
 
 @dataclass(frozen=True)

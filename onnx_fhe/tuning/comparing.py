@@ -14,6 +14,7 @@ from ..passes.distill import Distill
 from ..passes.distilling.data import split
 from ..passes.manager import PassManager
 from ..passes.pipeline import pass_name
+from ..passes.shrink import Shrink
 from ..scoring import predictions
 from .metric import Answers
 from .points import Paired
@@ -74,9 +75,10 @@ class Comparer:
         """Indices of the calibration inputs that no pass of a pipeline fitted weights to."""
         total = len(next(iter(self.calibration.values())))
         passes = PassManager.parse(pipeline).passes
-        training = [p for p in passes if isinstance(p, Distill)]
+        training = [p for p in passes if isinstance(p, (Distill, Shrink))]
         if training:
-            hold = training[-1].hold
+            last = training[-1]
+            hold = last.share(total) if isinstance(last, Shrink) else last.hold
             held = split(total, hold, np.random.default_rng(self.seed)).held
             return held[:MOST] if hold else held[:0]
         if any(pass_name(p) in FITTING and getattr(p, "ratio", 1.0) > 0 for p in passes):

@@ -18,6 +18,8 @@ __all__ = ["Supported", "require_supported"]
 
 QUICK = ("normalize", "import-qat", "quantize")
 """Passes that take a network as it is, and look themselves."""
+QUANTIZING = ("quantize", "shrink")
+"""Passes that a network has to be supported for; the second looks at nothing before it begins."""
 
 
 class Supported(Instrument):
@@ -36,7 +38,8 @@ class Supported(Instrument):
     @override
     def start(self, model: ir.Model, passes: Sequence[PassBase]) -> None:
         names = [pass_name(p) for p in passes]
-        before = passes[: names.index("quantize")] if "quantize" in names else ()
+        ends = [i + (n == "shrink") for i, n in enumerate(names) if n in QUANTIZING]
+        before = passes[: ends[0]] if ends else ()
         own = all(type(p).__module__.startswith("onnx_fhe.") for p in before)
         named = any(pass_name(p) == "remove-layers" and getattr(p, "layers", ()) for p in before)
         self._pending = bool(before) and own and not named

@@ -47,7 +47,7 @@ def split(total: int, share: float, random: np.random.Generator) -> Parts:
     order = random.permutation(total)
     if not share:
         return Parts(np.arange(total), np.arange(total))
-    count = min(max(int(total * share), 16), total // 4)
+    count = max(int(total * share), min(16, total // 4))
     return Parts(np.sort(order[count:]), np.sort(order[:count]))
 
 
@@ -112,6 +112,30 @@ def crossed(a: np.ndarray, b: np.ndarray, share: np.ndarray, random: np.random.G
     """Codes, which have no mean: each cell is that of ``a``, with probability ``share``, or that of ``b``."""
     chosen = random.random(a.shape) < share.reshape([-1] + [1] * (a.ndim - 1))
     return np.where(chosen, a, b)
+
+
+def blended(
+    data: Mapping[str, np.ndarray], share: float, times: int, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Mixtures of each sample with others.
+
+    Args:
+        data: Inputs by name, samples on axis 0.
+        share: Of the sample itself.
+        times: Mixtures of each.
+        random: Source of chance.
+    """
+    total = len(next(iter(data.values())))
+    first, second = np.tile(np.arange(total), times), random.integers(total, size=total * times)
+    made = {}
+    for name, array in data.items():
+        a, b = array[first], array[second]
+        if array.dtype.kind == "f" or (array.dtype.itemsize == 1 and array.dtype.kind in "iu"):
+            mixed = a * np.float32(share) + b * np.float32(1 - share)
+            made[name] = (mixed if array.dtype.kind == "f" else np.rint(mixed)).astype(array.dtype)
+        else:
+            made[name] = crossed(a, b, np.full(len(a), share), random)
+    return made
 
 
 def is_small(data: Mapping[str, np.ndarray]) -> bool:

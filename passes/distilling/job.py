@@ -65,6 +65,8 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
             task = prepare(options, model, data, context)
             zeros = meant_zeros(model, context.quantized_from, every=options.keep_zeros)
             _Job(options, model, task, zeros, context).run()
+            if len(task.kept):
+                context.unfitted.append(task.kept)
         finally:
             torch.set_num_threads(threads)
     return True

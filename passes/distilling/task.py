@@ -45,6 +45,7 @@ class Task:
         matched: Layers whose outputs are imitated, too.
         few: Whether the inputs have few elements, and are encrypted as they are.
         teacher: Its answers for inputs in graph order.
+        kept: Indices of the calibration samples that are held back; none where all are trained on.
     """
 
     samples: Samples
@@ -55,6 +56,7 @@ class Task:
     matched: list[str]
     few: bool
     teacher: Callable[[list[torch.Tensor]], list[torch.Tensor]]
+    kept: np.ndarray
 
 
 def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
@@ -114,6 +116,7 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
         matched,
         is_small(given) and entries(model) == list(model.graph.inputs),
         ask,
+        parts.held if options.hold else parts.held[:0],
     )
 
 

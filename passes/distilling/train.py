@@ -20,6 +20,8 @@ GRADUAL = 0.25
 """Share of the steps in which rounding grows from none to all."""
 REFRESH, LOOK = 50, 200
 """Steps between two looks at the ranges, and at the samples that are held back."""
+WARM = 5
+"""Steps that are no measure of how long the others will take."""
 SETTLED = 0.85
 """Share of the steps after which lattices only move where they must."""
 DRAWS = 4
@@ -82,6 +84,7 @@ def train(
     if all(c.complete(0.0) for c in companions):
         # Training may only make it better: the student as it came is the first candidate.
         best = look(-1)
+    began, since = time.monotonic(), 0
     order = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
     for step in range(recipe.steps):
         done = step / recipe.steps
@@ -112,17 +115,16 @@ def train(
         for companion in companions:
             companion.after(step, done)
         last = step == recipe.steps - 1
+        if step == WARM:
+            began, since = time.monotonic(), step
         ready = all(c.complete(done) for c in companions)
         if ready and (last or (strength == 1.0 and step % LOOK == LOOK - 1)):
             ranges.refresh(keep=done > SETTLED)
             best = look(step)
-        if last or step % LOOK == LOOK - 1:
-            text = (
-                "distill"
-                if best is None
-                else f"distill (loss {best.loss:.4f}, agreement {best.agreement:.1%})"
-            )
-            progress(text, step + 1, recipe.steps)
+        if last or step % LOOK == LOOK - 1 or step == 4 * WARM:
+            left = (time.monotonic() - began) / max(1, step - since) * (recipe.steps - 1 - step)
+            so_far = "" if best is None else f", agreement {best.agreement:.1%}"
+            progress(f"distill (about {left:.0f} s left{so_far})", step + 1, recipe.steps)
     if best is None:  # stopped before what was asked for had come about
         for companion in companions:
             companion.finish()

@@ -1,0 +1,41 @@
+"""What a circuit is expected to do on new inputs: plain data, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected on new inputs, with an interval of 95 %.
+
+    Attributes:
+        kind: ``classes``: shares of equal predictions; ``values``: R^2 against the network.
+        samples: Calibration inputs that nothing was fitted to.
+        value: Expected share of equal predictions, or R^2.
+        low, high: Its interval.
+        loss: Expected loss: of accuracy (what a changed class costs is what the network's own probabilities
+            say), or 1 minus R^2.
+    """
+
+    kind: Literal["classes", "values"]
+    samples: int
+    value: float
+    low: float
+    high: float
+    loss: float
+
+    def __str__(self) -> str:
+        """A sentence, without its full stop."""
+        by = f"by {self.samples} calibration inputs that it was not trained on"
+        if self.kind == "values":
+            return (
+                f"on new inputs an R^2 of {self.value:.3f} against the network is expected ({self.low:.3f} to"
+                f" {self.high:.3f}, {by})"
+            )
+        low, high = (f"{100 * x:.1f}" for x in (self.low, self.high))
+        return (
+            f"on new inputs {100 * self.value:.1f} % of the predictions are expected to be the network's"
+            f" ({low} to {high} %, {by})"
+        )

@@ -1,0 +1,236 @@
+"""Which of some smaller networks is taken: the smallest that loses no more than was stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import DataError, UnsupportedError
+from ..analysis.cost import estimate
+from ..analysis.expectation import Expectation
+from ..base import Context
+from ..distilling.data import split
+from ..manager import PassManager
+from ..presets import TO_TABLES
+from ..removing_layers.search import bootstraps
+from .judge import Judge
+from .pace import Pace
+
+if TYPE_CHECKING:
+    from ..shrink import Shrink
+
+ROUNDS = "remove-constant-tables,analyze-bit-widths"
+LEAST = 60
+"""Calibration samples from which on what is removed can be judged."""
+TRAINABLE = 200
+"""Calibration samples that make training worth while."""
+SMALLER, LARGER = 0.8, 1.1
+"""Share of the bootstraps that a network must save, or add, to be tried as well."""
+MOST = 3
+"""Networks that are trained."""
+WELL, HOPELESS = 0.5, 3.0
+"""Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
+are."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is removed: most output error of layers and of neurons, most share of the neurons."""
+
+    layers: float
+    ratio: float
+    neurons: float
+
+    @property
+    def text(self) -> str:
+        """The passes that do it."""
+        return (
+            f"remove-layers{{tolerance={self.layers:g}}},"
+            f"remove-neurons{{ratio={self.ratio:g} tolerance={self.neurons:g}}}"
+        )
+
+
+USUAL, SMALL, LARGE = Size(0.01, 0.5, 0.02), Size(0.03, 0.7, 0.06), Size(0.002, 0.5, 0.004)
+"""Where it begins; what is tried where that is well within the loss, and where it is past it."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A circuit that could be taken.
+
+    Attributes:
+        model: Of the integer level.
+        notes: Of the passes that made it.
+        pipeline: These passes.
+        found: What it is expected to lose.
+        fitted: Whether something was removed or trained, by all inputs but those held back.
+    """
+
+    model: ir.Model
+    notes: list[str]
+    pipeline: str
+    found: Expectation
+    fitted: bool = True
+
+
+class Search:
+    """Tries smaller networks.
+
+    Args:
+        options: The pass.
+        model: Float level; not changed.
+        context: Calibration data and the network as imported.
+    """
+
+    def __init__(self, options: Shrink, model: ir.Model, context: Context) -> None:
+        self.options, self.model = options, model
+        self.context = replace(context, source=context.source or model, unfitted=[])
+        data = context.require_calibration(options.name)
+        self.total = len(next(iter(data.values())))
+        self.hold = options.share(self.total)
+        self.parts = split(self.total, self.hold, np.random.default_rng(context.seed))
+        self.fitting = replace(
+            self.context, calibration={k: np.asarray(v)[self.parts.train] for k, v in data.items()}
+        )
+        self.why_untrained = ""
+        self.told: list[str] = []
+        self._removed: dict[Size, tuple[ir.Model, list[str]]] = {}
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Of what is tried."""
+        source = self.context.source
+        assert source is not None
+        data = self.context.require_calibration(self.options.name)
+        return Judge(source, data, self.parts.held, self.context.seed, self.context.p_error)
+
+    def run(self) -> Tried:
+        """The network to take."""
+        if self.total < LEAST:
+            return self.plain(f"{self.total} calibration samples are too few to judge what is removed by")
+        pace = Pace.of(self.removed(USUAL)[0])
+        if self.total < TRAINABLE:
+            self.why_untrained = f"{self.total} calibration samples are too few to train on"
+        elif pace.too_long:
+            self.why_untrained = f"training would take about {pace.seconds:.0f} s"
+        if self.why_untrained and bootstraps(self.removed(USUAL)[0]) >= bootstraps(self.model):
+            return self.plain(f"nothing can go at little loss, and {self.why_untrained}")
+        if not self.why_untrained:
+            self.told.append(
+                f"shrink: training takes about {pace.seconds:.0f} s of one core for each network that is tried,"
+                f" {MOST} at most"
+            )
+        tried: list[Tried] = []
+        for found in self._candidates(tried):
+            tried.append(found)
+            self.told.append(self._told(found))
+        kept = [t for t in tried if self.holds(t)]
+        if kept:
+            return min(kept, key=lambda t: estimate(t.model).complexity)
+        least = min(tried, key=lambda t: t.found.loss)
+        plain = self.plain(
+            f"smaller networks would lose {least.found.loss:.1%} at least, by the {len(self.parts.held)}"
+            " calibration samples that were held back, where"
+            f" {self.options.allowed(least.found.kind):.1%} are allowed"
+        )
+        return plain if plain.found.loss <= least.found.loss else least
+
+    def _candidates(self, tried: list[Tried]) -> Iterator[Tried]:
+        """One after the other; what was made of the last is at the end of ``tried``."""
+        usual = bootstraps(self.removed(USUAL)[0])
+        if self.why_untrained:
+            yield self.untrained(USUAL)
+            if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+                yield self.untrained(LARGE)
+            return
+        try:
+            yield self.student(USUAL, 4)
+        except (UnsupportedError, DataError) as error:
+            self.why_untrained = f"{error.what} (found {error.found})"
+            yield from self._candidates(tried)
+            return
+        first = tried[-1].found.loss / max(self.options.allowed(tried[-1].found.kind), 1e-9)
+        if first <= WELL and bootstraps(self.removed(SMALL)[0]) < SMALLER * usual:
+            yield self.student(SMALL, 4)
+        if first <= 1:
+            return
+        if first <= HOPELESS:
+            yield self.student(USUAL, 5)
+        if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+            yield self.student(LARGE, 5)
+        if not self.holds(tried[-1]):
+            yield self.untrained(USUAL)
+
+    def _told(self, tried: Tried) -> str:
+        """What was found of a network, in words."""
+        price, what = estimate(tried.model), tried.found
+        share = f"{what.value:.1%} of the predictions" if what.kind == "classes" else f"R^2 {what.value:.3f}"
+        allowed = "within" if self.holds(tried) else "past"
+        return (
+            f"shrink: {price.bootstraps} bootstraps, {price.complexity / 1e9:.2f} G by estimate: {share}"
+            f" expected on new inputs, a loss of {what.loss:.2%}, {allowed}"
+            f" {self.options.allowed(what.kind):.2%}"
+        )
+
+    def holds(self, tried: Tried) -> bool:
+        """Whether it loses no more than is allowed."""
+        return tried.found.loss <= self.options.allowed(tried.found.kind)
+
+    def removed(self, size: Size) -> tuple[ir.Model, list[str]]:
+        """The float model without what that size removes, fitted on what is not held back."""
+        if size not in self._removed:
+            notes: list[str] = []
+            done = PassManager.parse(size.text).run(self.model, replace(self.fitting, notes=notes))
+            self._removed[size] = done.model, notes
+        return self._removed[size]
+
+    def student(self, size: Size, bits: int) -> Tried:
+        """A trained network of that size, with tables of so many bits.
+
+        Raises:
+            UnsupportedError: It cannot be trained.
+        """
+        model, notes = self.removed(size)
+        pace, options = Pace.of(model), self.options
+        first = f"quantize{{weights={options.weights} activations={options.activations} norm=15}}"
+        second = (
+            f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch} hold={self.hold:g}}},"
+            f"{TO_TABLES},"
+            f"insert-rounding{{bits={bits}}},{ROUNDS}"
+        )
+        told = [*notes]
+        quantized = PassManager.parse(first).run(model, replace(self.fitting, notes=told))
+        calibration = self.context.calibration
+        done = PassManager.parse(second).run(
+            quantized.model, replace(quantized.context, calibration=calibration), in_place=True
+        )
+        return Tried(done.model, told, f"{size.text},{first},{second}", self.judge.expect(done.model))
+
+    def untrained(self, size: Size) -> Tried:
+        """A network of that size, as balanced makes it."""
+        model, notes = self.removed(size)
+        text = self._balanced
+        told = [*notes]
+        done = PassManager.parse(text).run(model, replace(self.fitting, notes=told))
+        return Tried(done.model, told, f"{size.text},{text}", self.judge.expect(done.model))
+
+    def plain(self, why: str) -> Tried:
+        """The whole network, as balanced makes it, with all calibration data."""
+        told = [f"shrink: nothing was removed or trained: {why}"]
+        done = PassManager.parse(self._balanced).run(self.model, replace(self.context, notes=told))
+        return Tried(done.model, told, self._balanced, self.judge.expect(done.model), fitted=False)
+
+    @property
+    def _balanced(self) -> str:
+        # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
+        kind = self.judge.kind
+        tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
+        return (
+            f"quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
+            f"insert-rounding{{bits=auto{tolerance}}},{ROUNDS}"
+        )
