@@ -97,7 +97,7 @@ def _answers(source: ir.Model, asked: list[ir.Value], data: Mapping[str, np.ndar
 
 def _class_of(output: np.ndarray) -> np.ndarray:
     flat = output.reshape(len(output), -1)
-    return flat.argmax(axis=1) if flat.shape[1] > 1 else np.rint(flat[:, 0]).astype(np.int64)
+    return np.asarray(flat.argmax(axis=1) if flat.shape[1] > 1 else np.rint(flat[:, 0]).astype(np.int64))
 
 
 def _halves(values: np.ndarray, count: int) -> float:

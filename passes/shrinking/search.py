@@ -122,8 +122,8 @@ class Search:
             return self.plain(f"nothing can go at little loss, and {self.why_untrained}")
         if not self.why_untrained:
             self.told.append(
-                f"shrink: training takes about {pace.seconds:.0f} s of one core for each network that is tried,"
-                f" {MOST} at most"
+                f"shrink: training takes about {pace.seconds:.0f} s of one core for each network that is"
+                f" tried, {MOST} at most"
             )
         tried: list[Tried] = []
         for found in self._candidates(tried):
