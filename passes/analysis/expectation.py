@@ -17,6 +17,7 @@ class Expectation:
         low, high: Its interval.
         loss: Expected loss: of accuracy (what a changed class costs is what the network's own probabilities
             say), or 1 minus R^2.
+        error: Standard error of ``loss``.
     """
 
     kind: Literal["classes", "values"]
@@ -25,6 +26,7 @@ class Expectation:
     low: float
     high: float
     loss: float
+    error: float
 
     def __str__(self) -> str:
         """A sentence, without its full stop."""

@@ -73,9 +73,11 @@ class Judge:
         likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
         rows, last = np.arange(len(same)), likely.shape[1] - 1
         cost = likely[rows, wanted.clip(0, last)] - likely[rows, given.clip(0, last)]
-        agreement = _halves(same.astype(np.float64), count)
+        agreement = float(_halves(same.astype(np.float64), count).mean())
         low, high = wilson(agreement, count)
-        return Expectation("classes", count, agreement, low, high, _halves(np.where(same, 0.0, cost), count))
+        lost = _halves(np.where(same, 0.0, cost), count)
+        error = float(lost.std() / math.sqrt(count))
+        return Expectation("classes", count, agreement, low, high, float(lost.mean()), error)
 
     def _values(self, found: list[np.ndarray]) -> Expectation:
         count = len(self.held)
@@ -88,7 +90,10 @@ class Judge:
         drawn = random.integers(count, size=(DRAWS, count))
         of_all = _r2(errors, spreads, np.arange(count)[None])[0]
         low, high = np.quantile(_r2(errors, spreads, drawn), [0.025, 0.975])
-        return Expectation("values", count, of_all, float(low), float(high), 1.0 - of_all)
+        error = float(high - low) / (2 * Z)
+        return Expectation(
+            "values", count, float(of_all), float(low), float(high), 1.0 - float(of_all), error
+        )
 
 
 def _answers(source: ir.Model, asked: list[ir.Value], data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -100,9 +105,9 @@ def _class_of(output: np.ndarray) -> np.ndarray:
     return np.asarray(flat.argmax(axis=1) if flat.shape[1] > 1 else np.rint(flat[:, 0]).astype(np.int64))
 
 
-def _halves(values: np.ndarray, count: int) -> float:
-    """The mean of what inputs give and of what mixtures of them do."""
-    return float((values[:count].mean() + values[count:].mean()) / 2)
+def _halves(values: np.ndarray, count: int) -> np.ndarray:
+    """For each input the mean of what it gives and of what its mixtures do."""
+    return np.asarray((values[:count] + values[count:].reshape(-1, count).mean(axis=0)) / 2)
 
 
 def _r2(errors: list[np.ndarray], spreads: list[np.ndarray], drawn: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ FIXED, OF_TABLE, OF_PRODUCT = 4.0, 1.0e-4, 6.0e-7
 for each sample of the batch."""
 STEPS, FEWEST = 4000, 800
 BATCH, SMALLEST = 128, 32
-WANTED, MOST = 30.0, 200.0
+WANTED, MOST = 25.0, 200.0
 """Seconds that training should take, and those past which it is not begun."""
 SHARED = 8.0
 """Milliseconds of a step that samples may take together before the batch becomes smaller."""

@@ -33,6 +33,8 @@ SMALLER, LARGER = 0.8, 1.1
 """Share of the bootstraps that a network must save, or add, to be tried as well."""
 MOST = 3
 """Networks that are trained."""
+CAUTION = 0.5
+"""Standard errors that the expected loss must stay below what is allowed: the best of several is lucky."""
 WELL, HOPELESS = 0.5, 3.0
 """Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
 are."""
@@ -157,7 +159,7 @@ class Search:
         first = tried[-1].found.loss / max(self.options.allowed(tried[-1].found.kind), 1e-9)
         if first <= WELL and bootstraps(self.removed(SMALL)[0]) < SMALLER * usual:
             yield self.student(SMALL, 4)
-        if first <= 1:
+        if self.holds(tried[0]):
             return
         if first <= HOPELESS:
             yield self.student(USUAL, 5)
@@ -173,13 +175,14 @@ class Search:
         allowed = "within" if self.holds(tried) else "past"
         return (
             f"shrink: {price.bootstraps} bootstraps, {price.complexity / 1e9:.2f} G by estimate: {share}"
-            f" expected on new inputs, a loss of {what.loss:.2%}, {allowed}"
+            f" expected on new inputs, a loss of {what.loss:.2%} (+- {what.error:.2%}), {allowed}"
             f" {self.options.allowed(what.kind):.2%}"
         )
 
     def holds(self, tried: Tried) -> bool:
         """Whether it loses no more than is allowed."""
-        return tried.found.loss <= self.options.allowed(tried.found.kind)
+        found = tried.found
+        return found.loss + CAUTION * found.error <= self.options.allowed(found.kind)
 
     def removed(self, size: Size) -> tuple[ir.Model, list[str]]:
         """The float model without what that size removes, fitted on what is not held back."""
