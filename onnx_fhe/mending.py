@@ -27,6 +27,8 @@ LARGE = 2_000_000
 """Weights of a network past which another attempt takes minutes: there the warning stands."""
 BETTER = 0.8
 """What is lost has to come down to this share then."""
+LITTLE = 0.05
+"""Where no more than this is lost of any output, the warning is of something else: a few samples far off."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def mended(
         before = expected_fidelity(source, first.result.model, data, labels, p_error)
     except OnnxFheError:  # the network as it was given does not run by itself
         return first
-    if before.verdict == "good":
+    if before.verdict == "good" or 1 - _left(before) <= LITTLE:
         return first
     price = estimate(first.result.model).complexity
     chosen, best, words = first, before, ""
