@@ -15,11 +15,11 @@ from concrete import fhe
 from ...ir.errors import ArtifactError, DataError
 from ...ir.runtime import Arrays
 from ..base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
-from . import signals
 from .compiling import Compiled, configuration
 from .plan import Port
 from .scratch import removed_with
 from .session import ConcreteSession, checked, decrypted, listed
+from .simulator import Simulator
 from .store import Settings, Stored, write
 
 
@@ -77,14 +77,10 @@ class ConcreteCircuit(Circuit):
 
     def simulate(self, values: Mapping[str, np.ndarray]) -> Arrays:
         """The compiled program with the noise of its parameters, a few milliseconds a sample."""
-        server, client = self._simulator
+        simulator = self._simulator
 
         def run(sample: list[np.ndarray]) -> list[Any]:
-            given = listed(client.simulate_encrypt(*sample), self.inputs)
-            with signals.kept():
-                results = server.run(*given)
-            found = listed(client.simulate_decrypt(results), self.outputs)
-            return [decrypted(p, v) for p, v in zip(self.outputs, found, strict=True)]
+            return [decrypted(p, v) for p, v in zip(self.outputs, simulator(sample), strict=True)]
 
         return self._each("simulate", values, run)
 
@@ -148,9 +144,8 @@ class ConcreteCircuit(Circuit):
         return _make_server(self._run, simulated=False, parallel=False)
 
     @cached_property
-    def _simulator(self) -> tuple[Any, Any]:
-        server = _make_server(self._run, simulated=True)
-        return server, fhe.Client(server.client_specs, is_simulated=True)
+    def _simulator(self) -> Simulator:
+        return Simulator(_make_server(self._run, simulated=True))
 
     def _each(
         self, what: str, values: Mapping[str, np.ndarray], run: Callable[[list[np.ndarray]], list[Any]]
