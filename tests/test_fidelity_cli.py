@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 
 from onnx_fhe.cli.app import main

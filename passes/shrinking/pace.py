@@ -15,7 +15,7 @@ from ..removing_layers.search import bootstraps
 FIXED, OF_TABLE, OF_PRODUCT = 4.0, 1.0e-4, 6.0e-7
 """Milliseconds of one core: of a step, of an element that a table reads, of a multiplication; of the last two
 for each sample of the batch."""
-STEPS, FEWEST = 4000, 800
+STEPS, FEWEST = 3000, 800
 BATCH, SMALLEST = 128, 32
 WANTED, MOST = 25.0, 200.0
 """Seconds that training should take, and those past which it is not begun."""

@@ -35,6 +35,8 @@ MOST = 3
 """Networks that are trained."""
 CAUTION = 0.5
 """Standard errors that the expected loss must stay below what is allowed: the best of several is lucky."""
+CHEAP, FINE, DEARER = 15, 64, 3.0
+"""Norms of untrained weights, and how much more the finer ones may cost."""
 WELL, HOPELESS = 0.5, 3.0
 """Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
 are."""
@@ -217,23 +219,33 @@ class Search:
     def untrained(self, size: Size) -> Tried:
         """A network of that size, as balanced makes it."""
         model, notes = self.removed(size)
-        text = self._balanced
+        text = self._balanced(CHEAP)
         told = [*notes]
         done = PassManager.parse(text).run(model, replace(self.fitting, notes=told))
         return Tried(done.model, told, f"{size.text},{text}", self.judge.expect(done.model))
 
     def plain(self, why: str) -> Tried:
-        """The whole network, as balanced makes it, with all calibration data."""
-        told = [f"shrink: nothing was removed or trained: {why}"]
-        done = PassManager.parse(self._balanced).run(self.model, replace(self.context, notes=told))
-        return Tried(done.model, told, self._balanced, self.judge.expect(done.model), fitted=False)
+        """The whole network, as balanced makes it, with all calibration data; with finer weights where that
+        loses too much, and they lose less.
+        """
+        found = self._whole(self._balanced(CHEAP), why)
+        if self.holds(found):
+            return found
+        finer = self._whole(self._balanced(FINE), why)
+        prices = [estimate(t.model).complexity for t in (found, finer)]
+        better = finer.found.loss < found.found.loss and prices[1] <= DEARER * prices[0]
+        return finer if better else found
 
-    @property
-    def _balanced(self) -> str:
+    def _whole(self, text: str, why: str) -> Tried:
+        told = [f"shrink: nothing was removed or trained: {why}"]
+        done = PassManager.parse(text).run(self.model, replace(self.context, notes=told))
+        return Tried(done.model, told, text, self.judge.expect(done.model), fitted=False)
+
+    def _balanced(self, norm: int) -> str:
         # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
         kind = self.judge.kind
         tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
         return (
-            f"quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
+            f"quantize{{weights=6 activations=8 norm={norm}}},{TO_TABLES},"
             f"insert-rounding{{bits=auto{tolerance}}},{ROUNDS}"
         )
