@@ -97,10 +97,10 @@ def _passes(rows: Sequence[Row], sides: Sequence[str]) -> str:
 
 
 def _rest(found: Mapping[str, Any]) -> dict[str, float]:
-    """The stages beside the passes, and what watches these."""
+    """The stages beside the passes, and what watches and judges these."""
     stages = dict(found["stages"])
     watched = stages.pop("passes", 0.0) - sum(found["passes"].values())
-    return {**stages, "checks of passes": max(watched, 0.0)}
+    return {**stages, "beside passes": max(watched, 0.0)}
 
 
 def _curve(what: str, rows: Sequence[Row], sides: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ class Verify(Instrument):
 
         assert self._interface is not None
         check_constants(model, self._constants)
-        verify(model)
+        verify(model, whole=False)
         after = Interface.of(model)
         if (found := self._interface.difference(after)) is not None:
             raise VerificationError(
@@ -97,6 +97,12 @@ class Verify(Instrument):
         self._interface = after
         if self._watch is not None and modified:
             self._watch.check(model)
+
+    @override
+    def finish(self, model: ir.Model) -> None:
+        from ..ir.verify import verify
+
+        verify(model)
 
 
 class Dump(Instrument):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import parser
 
 from onnx_fhe.ir.errors import LimitError, UnsupportedError, VerificationError
+from onnx_fhe.ir.load import load as load_file
 from onnx_fhe.ir.names import name_nodes
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.verify import NORMALIZED_KEY, verify
@@ -282,3 +284,23 @@ def test_a_model_that_is_no_onnx():
     model.graph[0].op_type = "Unheard"
     with pytest.raises(VerificationError, match="not valid ONNX"):
         verify(model)
+
+
+def test_weights_are_left_out_between_passes(digits_mlp, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_file(digits_mlp.model)
+    sizes: list[int] = []
+    check = onnx.checker.check_model
+
+    def watched(proto: onnx.ModelProto) -> None:
+        sizes.append(proto.ByteSize())
+        check(proto)
+
+    monkeypatch.setattr(onnx.checker, "check_model", watched)
+    verify(model)
+    verify(model, whole=False)
+    assert sizes[1] < sizes[0] / 5
+    node = next(n for n in model.graph if n.op_type == "Gemm")
+    node.attributes.add(ir.AttrInt64("nonsense", 1))
+    for whole in (True, False):
+        with pytest.raises(VerificationError, match="not valid ONNX"):
+            verify(model, whole=whole)
