@@ -65,7 +65,7 @@ class Shrink(Pass):
         taken = search.run()
         context.notes.extend([*search.told, *taken.notes])
         context.notes.append(f"shrink: took {taken.pipeline}")
-        if taken.fitted:
+        if search.fitting is not search.context:
             context.unfitted.append(search.parts.held)
         model.graph = taken.model.graph
         set_level(model, level_of(taken.model))

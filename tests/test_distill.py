@@ -269,3 +269,14 @@ def test_flat_images_are_recognised_and_features_are_not():
     assert image_sizes({"x": np.zeros((4, 1, 8, 8), np.float32)}) == {"x": (8, 8)}
     found = image_sizes({"x": centred.reshape(80, 64).astype(np.float32)})
     assert found in ({"x": (8, 8)}, {})
+
+
+def test_progress_says_how_long_is_left(tmp_path):
+    said = []
+    context = Context(
+        calibration={"x": inputs()}, progress=lambda what, done, total: said.append((what, done, total))
+    )
+    run(network(tmp_path), QUANTIZE + ",distill{rounding=0 steps=30 augment=2}", context)
+    told = [(what, done) for what, done, total in said if what.startswith("distill (about") and total == 30]
+    assert [done for _, done in told] == [21, 30]
+    assert told[-1][0].startswith("distill (about 0 s left, agreement")

@@ -86,7 +86,7 @@ def test_what_loses_more_is_not_taken(tmp_path, quick):
     assert any("past 0.00%" in n for n in notes)
     assert any(n.startswith("shrink: nothing was removed or trained: smaller networks") for n in notes)
     assert any(n.startswith("shrink: took quantize{weights=6") for n in notes)
-    assert not result.context.unfitted
+    assert len(result.context.unfitted[-1]) == 72
 
 
 def test_what_judges_is_not_among_what_is_fitted(tmp_path):
@@ -104,6 +104,10 @@ def test_few_samples_are_not_trained_on(tmp_path, count, why):
     assert not any("distill" in n for n in notes)
 
 
+def test_with_very_few_samples_nothing_is_held_back(tmp_path):
+    assert not run(network(tmp_path), "", 40).context.unfitted
+
+
 def test_the_expectation_is_told_and_remembered(tmp_path, quick):
     program = onnx_fhe.compile(
         network(tmp_path),
@@ -116,7 +120,7 @@ def test_the_expectation_is_told_and_remembered(tmp_path, quick):
     assert found.samples == 72
     assert found.low <= found.value <= found.high
     assert program.manifest.fidelity.headline.startswith("on new inputs ")
-    assert "72 calibration inputs that it was not trained on" in program.manifest.fidelity.headline
+    assert "72 calibration inputs that no weight was fitted to" in program.manifest.fidelity.headline
     assert from_json(program.manifest.to_json()).fidelity.expected == found
 
 

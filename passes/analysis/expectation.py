@@ -30,7 +30,7 @@ class Expectation:
 
     def __str__(self) -> str:
         """A sentence, without its full stop."""
-        by = f"by {self.samples} calibration inputs that it was not trained on"
+        by = f"by {self.samples} calibration inputs that no weight was fitted to"
         if self.kind == "values":
             return (
                 f"on new inputs an R^2 of {self.value:.3f} against the network is expected ({self.low:.3f} to"

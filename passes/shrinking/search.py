@@ -72,14 +72,12 @@ class Tried:
         notes: Of the passes that made it.
         pipeline: These passes.
         found: What it is expected to lose.
-        fitted: Whether something was removed or trained, by all inputs but those held back.
     """
 
     model: ir.Model
     notes: list[str]
     pipeline: str
     found: Expectation
-    fitted: bool = True
 
 
 class Search:
@@ -116,6 +114,7 @@ class Search:
     def run(self) -> Tried:
         """The network to take."""
         if self.total < LEAST:
+            self.fitting = self.context
             return self.plain(f"{self.total} calibration samples are too few to judge what is removed by")
         pace = Pace.of(self.removed(USUAL)[0])
         if self.total < TRAINABLE:
@@ -142,7 +141,13 @@ class Search:
             " calibration samples that were held back, where"
             f" {self.options.allowed(least.found.kind):.1%} are allowed"
         )
-        return plain if plain.found.loss <= least.found.loss else least
+        taken = plain if plain.found.loss <= least.found.loss else least
+        if not self.holds(taken):
+            self.told.append(
+                f"shrink: the whole network untrained loses {plain.found.loss:.1%} by the same samples, more"
+                f" than {self.options.allowed(plain.found.kind):.1%} too: --preset accurate has wider tables"
+            )
+        return taken
 
     def _candidates(self, tried: list[Tried]) -> Iterator[Tried]:
         """One after the other; what was made of the last is at the end of ``tried``."""
@@ -208,44 +213,46 @@ class Search:
             f"{TO_TABLES},"
             f"insert-rounding{{bits={bits}}},{ROUNDS}"
         )
-        told = [*notes]
-        quantized = PassManager.parse(first).run(model, replace(self.fitting, notes=told))
-        calibration = self.context.calibration
-        done = PassManager.parse(second).run(
-            quantized.model, replace(quantized.context, calibration=calibration), in_place=True
-        )
-        return Tried(done.model, told, f"{size.text},{first},{second}", self.judge.expect(done.model))
+        return self._made(model, size.text, first, second, notes)
 
     def untrained(self, size: Size) -> Tried:
         """A network of that size, as balanced makes it."""
         model, notes = self.removed(size)
-        text = self._balanced(CHEAP)
-        told = [*notes]
-        done = PassManager.parse(text).run(model, replace(self.fitting, notes=told))
-        return Tried(done.model, told, f"{size.text},{text}", self.judge.expect(done.model))
+        return self._made(model, size.text, *self._balanced(CHEAP), notes)
 
     def plain(self, why: str) -> Tried:
-        """The whole network, as balanced makes it, with all calibration data; with finer weights where that
-        loses too much, and they lose less.
-        """
-        found = self._whole(self._balanced(CHEAP), why)
+        """The whole network, as balanced makes it; with finer weights where it loses too much without."""
+        notes = [f"shrink: nothing was removed or trained: {why}"]
+        found = self._made(self.model, "", *self._balanced(CHEAP), notes)
         if self.holds(found):
             return found
-        finer = self._whole(self._balanced(FINE), why)
+        finer = self._made(self.model, "", *self._balanced(FINE), notes)
         prices = [estimate(t.model).complexity for t in (found, finer)]
         better = finer.found.loss < found.found.loss and prices[1] <= DEARER * prices[0]
         return finer if better else found
 
-    def _whole(self, text: str, why: str) -> Tried:
-        told = [f"shrink: nothing was removed or trained: {why}"]
-        done = PassManager.parse(text).run(self.model, replace(self.context, notes=told))
-        return Tried(done.model, told, text, self.judge.expect(done.model), fitted=False)
+    def _made(self, model: ir.Model, before: str, first: str, second: str, notes: list[str]) -> Tried:
+        """Run passes.
 
-    def _balanced(self, norm: int) -> str:
+        Args:
+            model: Float level; not changed.
+            before: Passes that have run already.
+            first: Passes that fit weights: they do not see what is held back.
+            second: Passes that hold it back themselves, or fit none.
+            notes: Of the passes that have run.
+        """
+        told = [*notes]
+        quantized = PassManager.parse(first).run(model, replace(self.fitting, notes=told))
+        context = replace(quantized.context, calibration=self.context.calibration)
+        done = PassManager.parse(second).run(quantized.model, context, in_place=True)
+        text = ",".join(filter(None, [before, first, second]))
+        return Tried(done.model, told, text, self.judge.expect(done.model))
+
+    def _balanced(self, norm: int) -> tuple[str, str]:
         # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
         kind = self.judge.kind
         tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
         return (
-            f"quantize{{weights=6 activations=8 norm={norm}}},{TO_TABLES},"
-            f"insert-rounding{{bits=auto{tolerance}}},{ROUNDS}"
+            f"quantize{{weights=6 activations=8 norm={norm}}}",
+            f"{TO_TABLES},insert-rounding{{bits=auto{tolerance}}},{ROUNDS}",
         )
