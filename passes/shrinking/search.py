@@ -35,8 +35,8 @@ MOST = 3
 """Networks that are trained."""
 CAUTION = 0.5
 """Standard errors that the expected loss must stay below what is allowed: the best of several is lucky."""
-CHEAP, FINE, DEARER = 15, 64, 3.0
-"""Norms of untrained weights, and how much more the finer ones may cost."""
+CHEAP, FINE, FINER, DEARER = 15, 64, (5, 6), 3.0
+"""Norms of untrained weights, bits of tables with the finer ones, and how many times more those may cost."""
 WELL, HOPELESS = 0.5, 3.0
 """Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
 are."""
@@ -221,15 +221,17 @@ class Search:
         return self._made(model, size.text, *self._balanced(CHEAP), notes)
 
     def plain(self, why: str) -> Tried:
-        """The whole network, as balanced makes it; with finer weights where it loses too much without."""
+        """The whole network, as balanced makes it; finer, with wider tables, where that loses too much."""
         notes = [f"shrink: nothing was removed or trained: {why}"]
-        found = self._made(self.model, "", *self._balanced(CHEAP), notes)
-        if self.holds(found):
-            return found
-        finer = self._made(self.model, "", *self._balanced(FINE), notes)
-        prices = [estimate(t.model).complexity for t in (found, finer)]
-        better = finer.found.loss < found.found.loss and prices[1] <= DEARER * prices[0]
-        return finer if better else found
+        first = best = self._made(self.model, "", *self._balanced(CHEAP), notes)
+        for bits in FINER:
+            if self.holds(best):
+                break
+            finer = self._made(self.model, "", *self._balanced(FINE, f"bits={bits} fill=full"), notes)
+            dear = estimate(finer.model).complexity > DEARER * estimate(first.model).complexity
+            if finer.found.loss < best.found.loss and not dear:
+                best = finer
+        return best
 
     def _made(self, model: ir.Model, before: str, first: str, second: str, notes: list[str]) -> Tried:
         """Run passes.
@@ -248,11 +250,12 @@ class Search:
         text = ",".join(filter(None, [before, first, second]))
         return Tried(done.model, told, text, self.judge.expect(done.model))
 
-    def _balanced(self, norm: int) -> tuple[str, str]:
+    def _balanced(self, norm: int, rounding: str = "") -> tuple[str, str]:
         # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
         kind = self.judge.kind
         tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
+        rounding = rounding or f"bits=auto{tolerance}"
         return (
             f"quantize{{weights=6 activations=8 norm={norm}}}",
-            f"{TO_TABLES},insert-rounding{{bits=auto{tolerance}}},{ROUNDS}",
+            f"{TO_TABLES},insert-rounding{{{rounding}}},{ROUNDS}",
         )
