@@ -101,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{what}", default=sizes, metavar="N,N", help="of that curve; empty for none (%(default)s)"
         )
-    parser.add_argument("--curve-pipeline", default=DEFAULT, help="of the curves (%(default)s)")
+    # As text, a preset looks for no mends: whether it does on random weights would make the curve jump.
+    parser.add_argument(
+        "--curve-pipeline", default=PRESETS[DEFAULT].text, help=f"of the curves (the text of {DEFAULT})"
+    )
     parser.add_argument("--backend", default="concrete", help="as for compile (%(default)s)")
     parser.add_argument(
         "--repeats", type=int, default=3, help="compilations of each; medians count (%(default)s)"
