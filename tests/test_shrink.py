@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -13,11 +15,12 @@ from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.manifest import from_json
 from onnx_fhe.passes import Context
+from onnx_fhe.passes.analysis.expectation import Expectation
 from onnx_fhe.passes.manager import PassManager
 from onnx_fhe.passes.shrink import Shrink
 from onnx_fhe.passes.shrinking.judge import Judge, wilson
 from onnx_fhe.passes.shrinking.pace import Pace
-from onnx_fhe.passes.shrinking.search import Search
+from onnx_fhe.passes.shrinking.search import Search, Tried
 
 pytest.importorskip("torch")
 
@@ -158,3 +161,23 @@ def test_large_networks_are_trained_no_longer_than_small_ones(tmp_path):
     assert large.seconds <= 31
     assert not large.too_long
     assert huge.too_long
+
+
+@pytest.mark.parametrize(
+    ("prices", "taken"), [((1.0, 2.0, 2.5), "bits=6"), ((1.0, 2.0, 4.0), "bits=5"), ((1.0, 4.0, 4.0), "auto")]
+)
+def test_a_whole_network_that_loses_too_much_gets_wider_tables(tmp_path, monkeypatch, prices, taken):
+    """As long as they cost no more than three times as much."""
+    model = PassManager.parse("normalize").run(network(tmp_path)).model
+    search = Search(Shrink(loss=0.01), model, Context(calibration={"x": inputs()}, source=model))
+    losses = iter((0.05, 0.04, 0.03))
+
+    def made(model, before, first, second, notes):
+        return Tried(second, notes, second, Expectation("classes", 72, 0.9, 0.8, 1.0, next(losses), 0.0))
+
+    def priced(text):
+        return SimpleNamespace(complexity=prices[("bits=auto" in text, "bits=5" in text, True).index(True)])
+
+    monkeypatch.setattr(search, "_made", made)
+    monkeypatch.setattr("onnx_fhe.passes.shrinking.search.estimate", priced)
+    assert taken in search.plain("it is a test").pipeline
