@@ -61,6 +61,8 @@ class Size:
 
 USUAL, SMALL, LARGE = Size(0.01, 0.5, 0.02), Size(0.03, 0.7, 0.06), Size(0.002, 0.5, 0.004)
 """Where it begins; what is tried where that is well within the loss, and where it is past it."""
+BETWEEN = Size(0.005, 0.5, 0.02)
+"""Where it begins with a network without any activation, which loses too much."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ class Search:
             yield self.student(SMALL, 4)
         if self.holds(tried[0]):
             return
-        if first <= HOPELESS:
+        if not usual:  # a linear network: it has no tables that could be wider
+            if bootstraps(self.removed(BETWEEN)[0]):
+                yield self.student(BETWEEN, 4)
+        elif first <= HOPELESS:
             yield self.student(USUAL, 5)
         if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
             yield self.student(LARGE, 5)
