@@ -172,7 +172,7 @@ class Search:
             return
         if not usual:  # a linear network: it has no tables that could be wider
             if bootstraps(self.removed(BETWEEN)[0]):
-                yield self.student(BETWEEN, 4)
+                yield self.student(BETWEEN, 5)
         elif first <= HOPELESS:
             yield self.student(USUAL, 5)
         if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
