@@ -25,6 +25,8 @@ TAIL = 16
 """Where the logistic curve of the noise is cut off: a share of e^-16 is left."""
 OWN_STEPS = 2
 """Smaller gains are tried for tables of at most so many steps of their own for each entry that is left."""
+TRIED = 4
+"""Gains of a channel that a trial looks at."""
 TOGETHER = 64
 """Channels and gains that are treated in one go."""
 USED = 1e-9
@@ -32,7 +34,12 @@ USED = 1e-9
 
 
 def place_all(
-    channels: Sequence[Channel], width: Width, most: Sequence[int], noise: float = 0.0, rough: bool = False
+    channels: Sequence[Channel],
+    width: Width,
+    most: Sequence[int],
+    noise: float = 0.0,
+    rough: bool = False,
+    trial: bool = False,
 ) -> list[Placed]:
     """``place`` each channel of a table with the best gain of at most ``most``.
 
@@ -45,14 +52,14 @@ def place_all(
         most: The largest gain of each channel.
         noise: As for ``place``.
         rough: Try fewer offsets, and the largest gains only.
+        trial: Try no more than ``TRIED`` gains for each channel.
     """
     phases, levels = (FEWER, 0) if rough else (PHASES, OWN_STEPS * 2 ** (width.bits - width.removed))
-    tried = [
-        (c, g)
-        for c, (channel, largest) in enumerate(zip(channels, most, strict=True))
-        for g in range(int(largest), (int(largest) - 1) // 2 if channel.steps <= levels else largest - 1, -1)
-        if g > 0
-    ]
+    tried = []
+    for c, (channel, largest) in enumerate(zip(channels, most, strict=True)):
+        last = (int(largest) + 1) // 2 if channel.steps <= levels else int(largest)
+        stride = max(1, -(-(int(largest) - last + 1) // TRIED)) if trial else 1
+        tried += [(c, g) for g in range(int(largest), last - 1, -stride)]
     best: dict[int, Placed] = {}
     for start in range(0, len(tried), TOGETHER):
         some = tried[start : start + TOGETHER]

@@ -76,7 +76,7 @@ class Walk:
         self._too_wide: LimitError | None = None
         self._restored: dict[ir.Node, ir.Value] = {}
         self._upstream = Upstream(list(model.graph), settings)
-        self._memo = Memo() if memo is None else memo
+        self._memo, self._trial = Memo() if memo is None else memo, memo is not None
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
@@ -172,7 +172,8 @@ class Walk:
             for c in range(len(entries))
         ]
         noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
-        return Fitted((low, high), width, place_all(channels, width, gains.tolist(), noise, self._rough))
+        placed = place_all(channels, width, gains.tolist(), noise, self._rough, self._trial)
+        return Fitted((low, high), width, placed)
 
     def _range(self, table: ir.Node, cells: int | None = None) -> Interval:
         """Declared bounds, for each channel, of what a table of so many ``cells`` reads."""
@@ -243,9 +244,9 @@ class Walk:
         axis = linear.channel_axis % rank if linear is not None else 1
         gone = tuple(i for i in range(rank) if i != axis)
         wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
-        key = self._upstream.key(decrypt, self.output_bits)
+        cells = 2**self.output_bits if self.output_bits else None
+        key = self._upstream.key(decrypt, cells)
         if key not in self._memo.known:
-            cells = 2**self.output_bits if self.output_bits else None
             self._memo.known[key] = self._declared(source, [axis], cells)
         low, high = self._memo.known[key]
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
