@@ -39,8 +39,7 @@ class Walk:
         model: Integer level; edited in place.
         data: Calibration inputs.
         context: Range mode and margin.
-        settings: Bits and fill for each TableLookup; 0 bits leave it alone.
-        mode: Of the RoundBits.
+        settings: Bits and fill for each TableLookup; 0 bits leave it alone. ``mode`` is of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
         plain: The model without rounding on ``data``; run here where it is not given.
         memo: Of the search that this is only a trial of.
@@ -75,8 +74,8 @@ class Walk:
         self._bounds: dict[ir.Value, intervals.Interval] = {}
         self._too_wide: LimitError | None = None
         self._restored: dict[ir.Node, ir.Value] = {}
-        self._upstream = Upstream(list(model.graph), settings)
-        self._memo, self._trial = Memo() if memo is None else memo, memo is not None
+        self._upstream, self._trial = Upstream(list(model.graph), settings), memo is not None
+        self._memo = memo or Memo()
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
