@@ -93,6 +93,7 @@ def test_what_asks_for_an_end_waits_until_the_journal_is_written():
 import os, signal, time
 from onnx_fhe.tuning.clock import undisturbed
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     with undisturbed():
         os.kill(os.getpid(), signal.SIGINT)
