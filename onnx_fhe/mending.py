@@ -21,12 +21,13 @@ from .passes.pipeline import pass_name
 from .passes.presets import PRESETS, Mend
 from .report.recording import Recorder
 
-DEARER = 3.0
-"""A circuit that still strays may cost so many times what it did, if it strays less for it."""
+DEARER = 2.0
+"""A mend may cost so many times what the preset does: past that it is the user's to decide, whom the warning
+tells what helps."""
 LARGE = 2_000_000
 """Weights of a network past which another attempt takes minutes: there the warning stands."""
 BETTER = 0.8
-"""What is lost has to come down to this share then."""
+"""What is lost has to come down to this share where the circuit strays all the same."""
 LITTLE = 0.05
 """Where no more than this is lost of any output, the warning is of something else: a few samples far off."""
 
@@ -83,8 +84,10 @@ def mended(
         tried = again(_changed(first.manager, mend))
         found = expected_fidelity(source, tried.result.model, data, labels, p_error)
         cost = estimate(tried.result.model).complexity
+        if cost > DEARER * price:
+            continue
         good = found.verdict == "good"
-        if good or (cost <= DEARER * price and 1 - _left(found) < BETTER * (1 - _left(best))):
+        if good or 1 - _left(found) < BETTER * (1 - _left(best)):
             chosen, best, words = tried, found, mend.words
         if good:
             break
