@@ -46,7 +46,7 @@ def sink(model: ir.Model, node: ir.Node) -> bool:
     arrays = [constant_of(v) for v in node.inputs]
     if any(a is not None and a.ndim > len(order) for a in arrays):
         return False
-    if len(variable) == 1 and not ElementwiseProbe(model.graph.opset_imports.get("", 21))(node, variable):
+    if len(variable) == 1 and not _is_elementwise(model, node, variable[0]):
         return False
     inverse = list(np.argsort(order))
     inputs: list[ir.Value | None] = []
@@ -68,6 +68,22 @@ def sink(model: ir.Model, node: ir.Node) -> bool:
     made.name, node.name = node.name, f"{node.name}/{first.name}"
     substitute(node, "Transpose", [moved], {"perm": order})
     return True
+
+
+def _is_elementwise(model: ir.Model, node: ir.Node, variable: ir.Value) -> bool:
+    """Whether a node works element by element in any order of axes.
+
+    Along an axis of one element sums and the like seem to, too: here no axis has one.
+    """
+    sizes = [2 if d == 1 else d for d in variable.shape or []]
+    stand_in = ir.Value(name=variable.name, shape=ir.Shape(sizes), type=variable.type)
+    inputs = [stand_in if v is variable else v for v in node.inputs]
+    copy = ir.Node("", node.op_type, inputs, list(node.attributes.values()), num_outputs=1)
+    try:
+        return ElementwiseProbe(model.graph.opset_imports.get("", 21))(copy, [stand_in])
+    finally:
+        for index in range(len(inputs)):
+            copy.replace_input_with(index, None)
 
 
 def _transpose_of(value: ir.Value | None) -> ir.Node | None:
