@@ -19,13 +19,12 @@ from .passes.analysis.cost import estimate
 from .passes.manager import PassManager, PipelineResult
 from .passes.pipeline import pass_name
 from .passes.presets import PRESETS, Mend
+from .passes.quantizing.auto import LARGE
 from .report.recording import Recorder
 
 DEARER = 2.0
 """A mend may cost so many times what the preset does: past that it is the user's to decide, whom the warning
 tells what helps."""
-LARGE = 2_000_000
-"""Weights of a network past which another attempt takes minutes: there the warning stands."""
 BETTER = 0.8
 """What is lost has to come down to this share where the circuit strays all the same."""
 LITTLE = 0.05
@@ -57,7 +56,7 @@ def mended(
     labels: np.ndarray | None,
     p_error: float,
 ) -> Attempt:
-    """The attempt that is compiled, with a note of what was changed.
+    """The attempt that is compiled, with a note of what was changed: ``first`` where nothing does better.
 
     Args:
         preset: Name of the preset that ``first`` ran.
@@ -71,7 +70,7 @@ def mended(
     mends = PRESETS[preset].mends if preset in PRESETS else ()
     weights = (v.const_value for v in source.graph.initializers.values())
     if not mends or sum(w.size for w in weights if w is not None) > LARGE:
-        return first
+        return first  # another attempt would take minutes: the warning stands
     try:
         before = expected_fidelity(source, first.result.model, data, labels, p_error)
     except OnnxFheError:  # the network as it was given does not run by itself
@@ -81,8 +80,11 @@ def mended(
     price = estimate(first.result.model).complexity
     chosen, best, words = first, before, ""
     for mend in mends:
-        tried = again(_changed(first.manager, mend))
-        found = expected_fidelity(source, tried.result.model, data, labels, p_error)
+        try:
+            tried = again(_changed(first.manager, mend))
+            found = expected_fidelity(source, tried.result.model, data, labels, p_error)
+        except OnnxFheError:  # larger weights may leave sums that float32 does not hold
+            continue
         cost = estimate(tried.result.model).complexity
         if cost > DEARER * price:
             continue
@@ -95,7 +97,8 @@ def mended(
         now = estimate(chosen.result.model).complexity
         kept, was = percent(_left(best)), percent(_left(before))
         chosen.result.context.notes.append(
-            f"{preset}: {words} keep {kept} of the network rather than {was}, for"
+            f"{preset}: the circuit strayed from the network, so {words} were taken: they keep {kept} of the"
+            f" predictions, or of what varies in the worst output, rather than {was}, for"
             f" {now / max(price, 1):.1f} times the operations"
         )
     return chosen

@@ -144,7 +144,7 @@ class Quantize(Pass):
         linear = [str(n.name) for n in regions.server if linear_of(n)]
         if self.weights == "auto" and linear:
             free = [n for n in linear if "weights" not in self.layers.get(n, {})]
-            large = sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE
+            large = _is_large(regions)
             few = {k: v[:LARGE_SAMPLES] for k, v in data.items()} if large else data
             trial = replace(self, method="nearest", adapt=0.0) if large else self
             search = WidthSearch(
@@ -187,7 +187,7 @@ class Quantize(Pass):
         """These options with the bits of operands decided."""
         if self.operands != "auto":
             return self
-        if sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE:
+        if _is_large(regions):
             return replace(self, operands=FEWEST)
         bits = choose_operands(
             model,
@@ -231,3 +231,8 @@ class Quantize(Pass):
                         pass_name=self.name,
                         allowed="weights, activations and inputs, each 1 to 8",
                     )
+
+
+def _is_large(regions: Regions) -> bool:
+    """Whether a network has too many weights to be quantized again and again."""
+    return sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE

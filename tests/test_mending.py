@@ -8,6 +8,7 @@ import pytest
 
 from onnx_fhe import compiling
 from onnx_fhe.compiling import compile_model
+from onnx_fhe.ir.errors import LimitError
 from onnx_fhe.passes.presets import PRESETS
 from onnx_fhe.passes.registry import find_pass
 from onnx_fhe.testing import random_network
@@ -61,3 +62,22 @@ def test_mends_are_options_of_the_preset_s_own_passes():
             for name, options in mend.options.items():
                 assert name in names
                 find_pass(name).cls(**options)
+
+
+def test_a_mend_that_cannot_be_made_is_passed_over(strays, monkeypatch, tmp_path):
+    """Larger weights may leave sums that float32 does not hold: the preset's own circuit is there still."""
+    run, done = compiling.PassManager.run, []
+
+    def failing(self, *arguments, **options):
+        done.append(self)
+        if len(done) > 1:
+            raise LimitError("a value of the encrypted part may be too large to be exact")
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(compiling.PassManager, "run", failing)
+    program = compile_model(
+        saved(strays, tmp_path), strays.calibration, "balanced", "reference", accept_loss=True
+    )
+    assert len(done) > 1
+    assert not notes_of(program)
+    assert program.manifest.fidelity.verdict != "good"

@@ -181,3 +181,25 @@ def test_a_whole_network_that_loses_too_much_gets_wider_tables(tmp_path, monkeyp
     monkeypatch.setattr(search, "_made", made)
     monkeypatch.setattr("onnx_fhe.passes.shrinking.search.estimate", priced)
     assert taken in search.plain("it is a test").pipeline
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_constant_beside_what_is_computed_is_not_imitated(tmp_path, first):
+    path = tmp_path / "net.onnx"
+    network(tmp_path)
+    proto = onnx.load(path)
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32([1, 2]), "fixed"))
+    proto.graph.node.append(helper.make_node("Identity", ["fixed"], ["k"], "keep"))
+    outputs = [*proto.graph.output, helper.make_tensor_value_info("k", 1, [2])]
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs[::-1] if first else outputs)
+    onnx.save(proto, path)
+    data = {"x": np.random.default_rng(0).normal(size=(220, 6)).astype(np.float32)}
+    text = (
+        "normalize,quantize{weights=3 activations=4},distill{steps=20},lower-to-integer,fuse-tlu,"
+        "insert-rounding{bits=3}"
+    )
+    program = onnx_fhe.compile(path, data, text, backend="reference", accept_loss=True)
+    np.testing.assert_array_equal(program.run(data).outputs["k"], [1, 2])
+    assert program.manifest.fidelity.steps, "it strays, and which step lost most is said"
+    assert program.manifest.fidelity.expected.samples > 0

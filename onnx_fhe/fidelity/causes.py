@@ -70,7 +70,8 @@ def steps_of(
         # A stage that does not run alone says nothing; the circuit has been compared already.
         with suppress(OnnxFheError):
             if step in stages:
-                found.append((step, compare(wanted, Session(stages[step]).run_batched(data), model)))
+                results = Session(stages[step], list(wanted)).run_batched(data)
+                found.append((step, compare(wanted, results, model)))
     samples = len(next(iter(data.values())))
     found.append(("ranges" if 20 * overflows > samples else "noise", final))
     figures = tuple(_figures(step, comparison) for step, comparison in found)

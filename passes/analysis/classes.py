@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import LAYOUT, variable_inputs
+from ...ir.samples import depending
 
 Kind = Literal["classes", "values"]
 BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
@@ -15,10 +16,16 @@ CONFIDENT = 0.6
 """Mean probability of the likeliest class from which on unnamed outputs count as class scores."""
 
 
+def computed(model: ir.Model) -> list[ir.Value]:
+    """The outputs that are computed of an input: a constant beside them has no samples."""
+    names = depending(model)
+    return [o for o in model.graph.outputs if str(o.name) in names]
+
+
 def scores(model: ir.Model) -> list[ir.Value]:
-    """The tensors to imitate: the graph outputs, or what lies before a Softmax or ArgMax at the end."""
+    """The tensors to imitate: the computed outputs, or what lies before a Softmax or ArgMax at the end."""
     found: list[ir.Value] = []
-    for output in model.graph.outputs:
+    for output in computed(model):
         value = output
         while (producer := value.producer()) is not None and producer.op_type in BEHIND_SCORES | LAYOUT:
             inner = variable_inputs(producer)

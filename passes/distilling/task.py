@@ -13,7 +13,7 @@ import torch
 from ...ir import runtime
 from ...ir.errors import DataError
 from ...ir.graph import constant_of
-from ..analysis.classes import kind_of, scores
+from ..analysis.classes import computed, kind_of, scores
 from ..base import Context
 from .data import MOST_BYTES, image_sizes, is_small, pool, split
 from .entry import entering, entries
@@ -82,7 +82,7 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
     answers = list(session.run_batched(inputs).values())
     held = list(session.run_batched(kept).values())
     inner, answers, held = answers[len(asked) :], answers[: len(asked)], held[: len(asked)]
-    kind = options.loss if options.loss != "auto" else kind_of(answers, asked, list(teacher.graph.outputs))
+    kind = options.loss if options.loss != "auto" else kind_of(answers, asked, computed(teacher))
     targets = held_targets = None
     if options.labels and context.labels is not None and kind == "classes":
         _require_classes(context.labels, answers[0].shape[1])

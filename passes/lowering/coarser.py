@@ -27,7 +27,7 @@ class Coarser:
     def __call__(self, value: ir.Value, factor: np.ndarray) -> ir.Value | None:
         """``value / factor``, by smaller integer weights; None where no linear operator makes it."""
         node = value.producer()
-        if node is None or node.domain != "":
+        if node is None or node.domain != "" or not _fits(value, factor):
             return None
         if node.op_type in ("Mul", "Add", "Sub") and constant_of(node.inputs[1]) is not None:
             return self._with_constant(node, factor)
@@ -74,3 +74,11 @@ class Coarser:
         """A copy of ``node`` on other inputs."""
         attributes = list(node.attributes.values())
         return self.build.add(node.op_type, inputs, node.outputs[0], f"{node.name}_coarser", attributes)
+
+
+def _fits(value: ir.Value, factor: np.ndarray) -> bool:
+    """Whether a tensor has an entry of its own for each factor: otherwise it would have to grow."""
+    sizes = list(value.shape or [])
+    return factor.ndim == len(sizes) and all(
+        n == 1 or d != 1 for n, d in zip(factor.shape, sizes, strict=True)
+    )

@@ -16,7 +16,7 @@ from ..base import Context
 from . import combining, pooling
 from .build import Builder
 from .codes import bias_of, code_range, weight_of
-from .meeting import Meeting
+from .common_scale import CommonScales
 from .views import View, rank_of, through, whole_multiples
 
 
@@ -34,7 +34,7 @@ class Lowering:
         self.server = server
         self.context = context
         self.build = Builder(model)
-        self.meeting = Meeting(self.build)
+        self.common_scales = CommonScales(self.build)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
         self.elementwise = ElementwiseProbe(self.opset)
@@ -114,7 +114,7 @@ class Lowering:
                     "Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high
                 )
             self._encrypted[codes] = integers
-            self.meeting.declare(integers, low, high)
+            self.common_scales.declare(integers, low, high)
         self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
 
     def _choose(self, node: ir.Node) -> None:
@@ -220,7 +220,7 @@ class Lowering:
         assert first is not None
         assert second is not None
         output = node.outputs[0]
-        a, b, common = self.meeting.common(self.data_view(node, first), self.data_view(node, second))
+        a, b, common = self.common_scales.of(self.data_view(node, first), self.data_view(node, second))
         if common.error:
             self.context.notes.append(
                 f"{node.name} ({node.op_type}) adds tensors whose scales have no small common multiple;"

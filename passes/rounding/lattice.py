@@ -93,3 +93,20 @@ class Placed:
     table: np.ndarray
     error: float
     gain: int = 1
+
+
+def centred(
+    base: np.ndarray, low: np.ndarray, high: np.ndarray, seen: tuple[np.ndarray, np.ndarray], width: Width
+) -> np.ndarray:
+    """Offsets of raw outputs with which a channel that never varied lies on a step, far from the others.
+
+    Args:
+        base: Offsets that put every channel in the range.
+        low, high: What is declared of the channels.
+        seen: Smallest and largest value observed.
+        width: Of the range, and of the rounding.
+    """
+    step = 2**width.removed
+    moved = np.rint((seen[0] + base) / step) * step - seen[0]
+    fits = (seen[0] == seen[1]) & (low + moved >= 0) & (high + moved <= width.top)
+    return np.asarray(np.where(fits, moved, base))

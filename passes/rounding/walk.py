@@ -21,7 +21,7 @@ from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore
 from .coarse import lift, rounding_of
 from .fill import exact_room, fill_range, merge_gains
-from .lattice import Channel, Placed, Width, width_for
+from .lattice import Channel, Placed, Width, centred, width_for
 from .memo import Fitted, Memo, Upstream
 from .placing import place_all
 from .plain import Plain, columns
@@ -39,7 +39,8 @@ class Walk:
         model: Integer level; edited in place.
         data: Calibration inputs.
         context: Range mode and margin.
-        settings: Bits and fill for each TableLookup; 0 bits leave it alone. ``mode`` is of the RoundBits.
+        settings: Bits and fill for each TableLookup; 0 bits leave it alone.
+        mode: Of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
         plain: The model without rounding on ``data``; run here where it is not given.
         memo: Of the search that this is only a trial of.
@@ -258,7 +259,7 @@ class Walk:
             return
         base = np.floor((width.top - (high - low)) / 2) - low
         seen = found.min(axis=gone, keepdims=True), found.max(axis=gone, keepdims=True)
-        base = _centred(base, low, high, seen, width)
+        base = centred(base, low, high, seen, width)
         # Also the mean of what this rounding does: for a channel that hardly varies that is all there is.
         read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
         shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
@@ -283,18 +284,3 @@ def _table_of(table: ir.Node) -> tuple[np.ndarray, np.ndarray]:
     assert entries is not None
     assert starts is not None
     return entries, starts
-
-
-def _centred(base: np.ndarray, low: np.ndarray, high: np.ndarray, seen: Interval, width: Width) -> np.ndarray:
-    """Offsets of raw outputs with which a channel that never varied lies on a step, far from the others.
-
-    Args:
-        base: Offsets that put every channel in the range.
-        low, high: What is declared of the channels.
-        seen: Smallest and largest value observed.
-        width: Of the range, and of the rounding.
-    """
-    step = 2**width.removed
-    moved = np.rint((seen[0] + base) / step) * step - seen[0]
-    fits = (seen[0] == seen[1]) & (low + moved >= 0) & (high + moved <= width.top)
-    return np.asarray(np.where(fits, moved, base))

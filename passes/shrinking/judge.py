@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.runtime import Session
-from ..analysis.classes import kind_of, scores
+from ..analysis.classes import computed, kind_of, scores
 from ..analysis.expectation import Expectation
 from ..analysis.noise import NoisyModel
 from ..distilling.data import blended
@@ -47,14 +47,15 @@ class Judge:
         kept = {k: np.asarray(v)[held] for k, v in data.items()}
         asked = scores(source)
         first = _answers(source, asked, kept)
-        self.kind = kind_of(first, asked, list(source.graph.outputs))
+        self.kind = kind_of(first, asked, computed(source))
         self.inputs = kept
         if self.kind == "classes":
             made = blended(kept, SHARE, TIMES, np.random.default_rng(seed))
             self.inputs = {k: np.concatenate([v, made[k]]) for k, v in kept.items()}
             first = _answers(source, asked, self.inputs)
         self.scores = first[0]
-        self.outputs = list(Session(source).run_batched(self.inputs).values())
+        self._names = [str(o.name) for o in computed(source)]
+        self.outputs = list(Session(source, self._names).run_batched(self.inputs).values())
 
     def expect(self, model: ir.Model) -> Expectation:
         """What a circuit is expected to lose.
@@ -62,7 +63,8 @@ class Judge:
         Args:
             model: Of the integer level.
         """
-        found = list(NoisyModel(model, self.p_error).run(self.inputs).values())
+        results = NoisyModel(model, self.p_error).run(self.inputs)
+        found = [results[name] for name in self._names]
         return self._classes(found[0]) if self.kind == "classes" else self._values(found)
 
     def _classes(self, found: np.ndarray) -> Expectation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +25,8 @@ STEP = 0.5
 """A tensor that never reaches this part of one step of a far coarser tensor is left out of their sum."""
 
 
-class Meeting:
-    """Finds the common scale of two tensors.
+class CommonScales:
+    """Finds the common scale of two tensors that are added.
 
     Whole multiples of both may not fit where one is finer than the other by far. The finer one is then
     computed with coarser integer weights, one factor for each channel: it loses less than the coarser one has
@@ -37,13 +38,14 @@ class Meeting:
 
     def __init__(self, build: Builder) -> None:
         self.coarser = Coarser(build)
-        self._ranges: dict[ir.Value, Interval | None] = {}
+        self._ranges: dict[ir.Value, Interval] = {}
+        self._reaches: dict[ir.Value, np.ndarray | None] = {}
 
     def declare(self, integers: ir.Value, low: float, high: float) -> None:
         """Say what an activation's integers reach."""
         self._ranges[integers] = (float(low), float(high))
 
-    def common(self, first: View, second: View) -> tuple[View, View, Common]:
+    def of(self, first: View, second: View) -> tuple[View, View, Common]:
         """Both views, coarser where they have to be, and the unit in which they are whole multiples."""
         plain = common_unit(first.scale, second.scale)
         reach = self._reach(first.integers), self._reach(second.integers)
@@ -68,6 +70,7 @@ class Meeting:
             a = np.where(tiny_a, 0.0, np.where(tiny_b, 1.0, a))
             b = np.where(tiny_b, 0.0, np.where(tiny_a, 1.0, b))
             no_a, no_b, over = no_a | tiny_a, no_b | tiny_b, over & False
+            crowded = False
         settled = no_a | no_b | over
         unit = np.where(no_a, y, np.where(no_b, x, x * coarser_a / np.maximum(a, 1)))
         common = replace(
@@ -75,11 +78,17 @@ class Meeting:
             a=np.where(settled, np.sign(first.scale) * a, plain.a),
             b=np.where(settled, np.sign(second.scale) * b, plain.b),
             scale=np.where(settled, unit, plain.scale),
+            error=0.0 if crowded else plain.error,
         )
         return left, right, common
 
     def _reach(self, value: ir.Value) -> np.ndarray | None:
         """The largest absolute value of an integer tensor, of each channel; None where nothing is known."""
+        if value not in self._reaches:
+            self._reaches[value] = self._reach_anew(value)
+        return self._reaches[value]
+
+    def _reach_anew(self, value: ir.Value) -> np.ndarray | None:
         whole, node = self._range(value), value.producer()
         if whole is None or node is None:
             return None
@@ -100,19 +109,17 @@ class Meeting:
         return None if value is None else self._reach(value)
 
     def _range(self, value: ir.Value) -> Interval | None:
-        if value in self._ranges:
-            return self._ranges[value]
-        producer, found = value.producer(), None
-        if producer is not None:
+        """Bounds of a whole tensor; None where nothing is known, or float32 would not hold them."""
+        producer = value.producer()
+        if value not in self._ranges and producer is not None:
             for source in producer.inputs:
                 if source is not None and constant_of(source) is None:
                     self._range(source)
-            try:
-                found = interval_of(producer, {v: r for v, r in self._ranges.items() if r is not None})
-            except LimitError:
-                found = None
-        self._ranges[value] = found
-        return found
+            with suppress(LimitError):
+                found = interval_of(producer, self._ranges)
+                if found is not None:
+                    self._ranges[value] = found
+        return self._ranges.get(value)
 
     def _coarser_view(self, view: View, factor: np.ndarray) -> View | None:
         if np.all(factor == 1):

@@ -54,6 +54,13 @@ def test_sums_of_any_scales_are_exact_and_follow_the_coarser_branch(exponents):
     assert lost(model, data).max() < 1e-3
 
 
+def test_multipliers_that_were_made_to_fit_are_exact_and_nothing_else_is_told():
+    model, _ = branches([np.float32([1.0, 1.37, 2.9]), np.float32([1e5, 1e5, 1e5])], width=256)
+    context = Context()
+    LowerToInteger().with_context(context)(model)
+    assert not [n for n in context.notes if "multipliers" in n]
+
+
 def test_a_finer_branch_stays_for_whoever_else_reads_it():
     scales = [np.full(3, 1e3), np.full(3, 1e-4)]
     model, data = branches(scales, extra="other = Relu(y1)")
@@ -62,6 +69,26 @@ def test_a_finer_branch_stays_for_whoever_else_reads_it():
     wanted, found = run(model, {"x": data}), run(lowered, {"x": data})
     np.testing.assert_allclose(found["other"], wanted["other"], rtol=1e-5, atol=1e-6)
     assert ((found["y"] - wanted["y"]).var() / wanted["y"].var()) < 1e-4
+
+
+def test_one_number_that_is_added_to_every_channel():
+    """The finer tensor has one channel, and no scale of its own for each of the others."""
+    text = (
+        f"(float[N,16] x) => (float[N,3] y) {{ {QUANTIZED} w0 = DequantizeLinear<axis = 0>(w0q, w0s)"
+        " w1 = DequantizeLinear<axis = 0>(w1q, w1s) a = Gemm<transB = 1>(d, w0) b = Gemm<transB = 1>(d, w1)"
+        " y = Add(a, b) }"
+    )
+    random = np.random.default_rng(0)
+    weights = {
+        "w0q": random.integers(-127, 128, (3, 16)).astype(np.int8),
+        "w0s": np.float32([1, 1e2, 1e4]),
+        "w1q": random.integers(-127, 128, (1, 16)).astype(np.int8),
+        "s": S,
+        "z": Z,
+    }
+    data = random.uniform(-12, 12, (100, 16)).astype(np.float32)
+    for size in (1e-6, 1.0, 1e6):
+        assert lost(roads.model(text, **weights, w1s=np.float32([size])), data).max() < 1e-2
 
 
 def test_what_the_client_encrypts_is_left_out_where_it_is_too_small_to_count():
