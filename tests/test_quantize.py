@@ -21,7 +21,8 @@ from onnx_fhe.passes.analysis.cost import estimate
 from onnx_fhe.passes.analysis.linear import linear_of
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.passes.quantize import Quantize
-from onnx_fhe.passes.quantizing.activations import fit_quantizer
+from onnx_fhe.passes.quantizing.activations import Quantizer, fit_quantizer
+from onnx_fhe.passes.quantizing.squares import squared_errors
 from onnx_fhe.passes.quantizing.unseen import Unseen
 from onnx_fhe.passes.quantizing.weights import fit_scales, largest_code, moment, round_weights
 
@@ -172,6 +173,16 @@ def test_quantizers_fit_what_they_saw(seed, bits, signed, channels):
     assert (one["percentile"].scale <= one["min-max"].scale * 1.001).all() or bits == 1 or signed
     if not signed:  # nothing is cut off
         np.testing.assert_allclose(one["min-max"].apply(values).max(axis=0), values.max(axis=0))
+
+
+@pytest.mark.parametrize(("rows", "channels"), [(1, 3), (200, 1), (200, 2), (1000, 40)])
+@pytest.mark.parametrize("zero", [-3, 0, 5, 20])
+def test_several_scales_at_once_lose_what_each_loses_alone(rows, channels, zero):
+    random = np.random.default_rng(rows)
+    values, scales = random.normal(size=(rows, channels)), random.uniform(0.01, 0.5, (45, channels))
+    scales[7] = 0
+    alone = [((Quantizer(s, zero, 4).apply(values) - values) ** 2).mean(axis=0) for s in scales]
+    np.testing.assert_array_equal(squared_errors(values, scales, zero, 15), alone)
 
 
 @pytest.mark.parametrize("method", ["min-max", "percentile", "mse"])

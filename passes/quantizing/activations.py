@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .squares import squared_errors
 from .unseen import Unseen
 
 SHRINK = np.linspace(0.15, 1.0, 35)
@@ -179,6 +180,8 @@ def grid(low: np.ndarray, spread: np.ndarray, like: Quantizer) -> Quantizer:
 
 def squared_error(quantizer: Quantizer, sample: np.ndarray) -> np.ndarray:
     """Mean squared error of each channel of ``sample`` (rows, channels)."""
+    if quantizer.offset is None and quantizer.scale.shape == sample.shape[1:]:
+        return squared_errors(sample, quantizer.scale[None], quantizer.zero_point, quantizer.top)[0]
     return np.asarray(((quantizer.apply(sample) - sample) ** 2).mean(axis=0))
 
 
@@ -234,14 +237,15 @@ def _least_squares(
     counts = np.array_equal(columns, np.rint(columns))
     for zero in [*_zero_points(low, high, top), *(_outside(low, high, top) if shifts else [])]:
         whole = _scale(low, high, zero, top)
-        error = np.full(whole.shape, np.inf)
-        scale = whole.copy()
-        ones = [1 / float(whole.max())] if counts and 0 < whole.max() <= 1 else []
-        for share in (*ones, *SHRINK, *(GROWN if unseen else ())):
-            tried = Quantizer(np.ones_like(whole) if share in ones else whole * share, zero, bits)
-            now = squared_error(tried, sample) + (beyond.loss(*tried.span) if unseen else 0.0)
-            scale = np.where(now < error, tried.scale, scale)
-            error = np.minimum(now, error)
+        ones = [np.ones_like(whole)] if counts and 0 < whole.max() <= 1 else []
+        tried = np.stack([*ones, *(whole * s for s in (*SHRINK, *(GROWN if unseen else ())))])
+        errors = squared_errors(sample, tried, zero, top)
+        if unseen:
+            errors += beyond.loss(-zero * tried, -zero * tried + top * tried)
+        first = np.where(np.isnan(errors), np.inf, errors).argmin(axis=0)[None]
+        scale, error = (np.take_along_axis(a, first, axis=0)[0] for a in (tried, errors))
+        # Of values so large that every error is infinite.
+        scale = np.where(np.isfinite(error), scale, whole)
         if best is None or float(error.sum()) < best[0] * 0.999:
             best = float(error.sum()), Quantizer(scale, zero, bits)
     assert best is not None

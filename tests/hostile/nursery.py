@@ -1,8 +1,9 @@
 """Runs command lines in processes forked from this one, which has imported everything and computed nothing.
 
-Importing takes seconds, so hundreds of commands should do it once. Test processes are no parents for that:
-they hold onnxruntime sessions, whose threads a forked child does not have: a child whose garbage collector
-destroys such a session waits for them forever.
+Importing takes seconds, so hundreds of commands should do it once: a first child tries commands, and this
+process imports what they imported. Test processes are no parents for that: they hold onnxruntime sessions,
+whose threads a forked child does not have: a child whose garbage collector destroys such a session waits for
+them forever.
 
 One request a line on standard input, ``{"arguments": [...], "out": path, "err": path}``; one answer a line:
 ``{"status": exit status, "seconds": processor time, "memory": bytes}``.
@@ -10,14 +11,53 @@ One request a line on standard input, ``{"arguments": [...], "out": path, "err":
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
-# So that the forked processes have them.
-import onnx_fhe.compiling
-import onnx_fhe.inspection  # noqa: F401
 from onnx_fhe.cli import main, watch
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def imported() -> list[str]:
+    """The modules that commands import: those of a child that has run some."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            model, data = (str(EXAMPLES / f"digits_mlp.{end}") for end in ("onnx", "calibration.npz"))
+            with tempfile.TemporaryDirectory() as folder:
+                out = ["--calibration", data, "--backend", "reference", "-o", f"{folder}/o.fhe"]
+                for arguments in (
+                    ["inspect", model],
+                    ["inspect", __file__],
+                    ["compile", model, *out, "-p", "quantize,lower-to-integer,fuse-tlu"],
+                ):
+                    with contextlib.suppress(SystemExit):
+                        main(arguments)
+            with os.fdopen(writing, "w") as file:
+                file.write("\n".join(sys.modules))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        names = file.read().split()
+    os.waitpid(child, 0)
+    return names
+
+
+for name in imported():
+    # Some modules are there under other names, or are made as they are needed.
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
 
 
 def run(arguments: list[str], out: str, err: str) -> None:
@@ -39,6 +79,10 @@ def run(arguments: list[str], out: str, err: str) -> None:
         sys.stderr.flush()
         os._exit(status)
 
+
+# What a child never touches is not copied.
+gc.collect()
+gc.freeze()
 
 for line in sys.stdin:
     request = json.loads(line)
