@@ -27,8 +27,9 @@ DEARER = 2.0
 tells what helps."""
 BETTER = 0.8
 """What is lost has to come down to this share where the circuit strays all the same."""
-LITTLE = 0.05
-"""Where no more than this is lost of any output, the warning is of something else: a few samples far off."""
+LITTLE, CLOSE = 0.05, 0.045
+"""Where no more than this is lost of any output, a warning is of something else: a few samples far off.
+Values lose a little more on new samples than on those of calibration, and an R^2 of 0.95 is to be kept."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def mended(
         before = expected_fidelity(source, first.result.model, data, labels, p_error)
     except OnnxFheError:  # the network as it was given does not run by itself
         return first
-    if before.verdict == "good" or 1 - _left(before) <= LITTLE:
+    if not _strays(before):
         return first
     price = estimate(first.result.model).complexity
     chosen, best, words = first, before, ""
@@ -88,8 +89,9 @@ def mended(
         cost = estimate(tried.result.model).complexity
         if cost > DEARER * price:
             continue
-        good = found.verdict == "good"
-        if good or 1 - _left(found) < BETTER * (1 - _left(best)):
+        good = found.verdict == "good" and not _strays(found)
+        # Where it strays all the same, what is dearer has to lose as much less.
+        if good or 1 - _left(found) < min(BETTER, price / max(cost, 1)) * (1 - _left(best)):
             chosen, best, words = tried, found, mend.words
         if good:
             break
@@ -102,6 +104,13 @@ def mended(
             f" {now / max(price, 1):.1f} times the operations"
         )
     return chosen
+
+
+def _strays(found: Fidelity) -> bool:
+    """Whether a circuit loses enough for a mend to be looked for."""
+    if found.classes is not None and found.classes.certain:
+        return found.verdict != "good" and 1 - _left(found) > LITTLE
+    return 1 - min(_left(found), 1.0 if found.worst is None else found.worst.r2 or 1.0) > CLOSE
 
 
 def _left(found: Fidelity) -> float:

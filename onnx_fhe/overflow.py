@@ -10,7 +10,7 @@ import onnx_ir as ir
 from .backends.lookups import declared_range, lookups
 from .ir.graph import is_dialect
 from .passes.analysis.ranges import SoundRanges, extremes
-from .passes.analysis.tails import FEWEST, Tail, distinct, excesses
+from .passes.analysis.tails import FEWEST, Tails, distinct
 
 OFTEN = 1 / 1000
 """Share of the samples from which on an overflow is worth a word."""
@@ -21,9 +21,8 @@ _Declared = tuple[ir.Value, tuple[int, ...], np.ndarray, np.ndarray]
 def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) -> float | None:
     """Share of samples like the calibration data in which any accumulator leaves its declared range.
 
-    Each calibration sample is held against ranges drawn around all the others, and the tail of what comes
-    nearest to the declared bounds is carried on to them (``passes.analysis.tails``). Ranges that provably
-    hold, whatever is encrypted, add nothing.
+    The tails of what calibration samples give are carried on to the declared bounds
+    (``passes.analysis.tails``). Ranges that provably hold, whatever is encrypted, add nothing.
 
     Args:
         model: Integer level, finished.
@@ -49,15 +48,16 @@ def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) ->
     if data is None or chosen is None or len(chosen) < FEWEST:
         return None
     seen = extremes(model, {k: a[chosen] for k, a in data.items()}, [place for place, _, _ in open_ends])
-    beyond = np.full(len(chosen), -np.inf)
+    share = 0.0
     for place, (low, high), safe in open_ends:
         found = seen[place]
         if len(found.low) != len(chosen):
             return None
         least, most = found.range
-        spare = np.where(safe[0], np.inf, least - low), np.where(safe[1], np.inf, high - most)
-        beyond = np.maximum(beyond, excesses(found, spare))
-    return Tail.of(beyond).rate(0.0)
+        spare = np.where(safe[1], np.inf, high - most), np.where(safe[0], np.inf, least - low)
+        margins = np.concatenate([m.reshape(-1) for m in spare])
+        share += float(Tails.of(found).rates(margins).sum())
+    return min(1.0, share)
 
 
 def _declared(model: ir.Model) -> Iterator[_Declared]:

@@ -9,9 +9,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..ir import dialect
+from ..ir.graph import is_dialect
 from ..ir.level import Level
 from .analysis import islands, ranges
-from .analysis.tails import TARGET, Extremes, Interval, distinct
+from .analysis.margins import TARGET
+from .analysis.tails import Extremes, Interval, distinct
 from .base import Context, Pass
 from .lowering.build import Builder
 from .lowering.outputs import declare_output
@@ -51,7 +53,8 @@ class FuseTlu(Pass):
             data = context.require_calibration(self.name)
             data = {k: a[distinct(data)] for k, a in data.items()}
             seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw.values()])))
-        target = TARGET / max(1, len(places) + len(raw))
+        made_before = sum(is_dialect(n, "TableLookup") for n in model.graph)
+        target = TARGET / max(1, len(places) + len(raw) + made_before)
         free = bool(seen) and context.range_margin == "auto"
         sound = ranges.SoundRanges(model)
         build = Builder(model)

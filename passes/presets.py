@@ -46,11 +46,15 @@ TO_TABLES = f"lower-to-integer,fuse-tlu,{TABLES}"
 
 PRESETS = {
     "balanced": Preset(
-        f"normalize,import-qat,quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
+        "normalize,import-qat,remove-neurons{ratio=0.8 tolerance=auto},"
+        f"quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
         "insert-rounding{bits=auto},remove-constant-tables,analyze-bit-widths",
-        "The fewest bits at each table that keep the outputs, and the classes, those of the float model on"
-        " calibration data; the default. Where they stray, compile tries finer weights and wider tables.",
+        "Without the neurons that others make up for, the fewest bits at each table that keep the outputs,"
+        " and the classes, those of the float model on calibration data; the default."
+        " Where they stray, compile tries more neurons, finer weights and wider tables.",
         (
+            Mend({"remove-neurons": {"tolerance": 0.005}}, "more neurons"),
+            Mend({"remove-neurons": {"ratio": 0.0}}, "all neurons"),
             Mend({"quantize": {"norm": 64.0}}, "finer weights"),
             Mend({"quantize": {"weights": 8, "norm": None}}, "weights of 8 bits"),
             Mend(

@@ -16,8 +16,9 @@ from onnx_fhe.ir import annotations as notes
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
+from onnx_fhe.passes.analysis.margins import widened
 from onnx_fhe.passes.analysis.ranges import SoundRanges, declare, lookup_bounds
-from onnx_fhe.passes.analysis.tails import Extremes, widened
+from onnx_fhe.passes.analysis.tails import Extremes
 from onnx_fhe.passes.analyze_bit_widths import AnalyzeBitWidths, table_width
 from onnx_fhe.passes.analyze_ranges import AnalyzeRanges
 

@@ -83,7 +83,7 @@ def test_with_its_rounding_trained_in_the_network_bears_it_better(tmp_path):
 
 
 def test_insert_rounding_finds_the_cells_that_were_trained(tmp_path):
-    result = run(network(tmp_path), QUANTIZE + ",distill{rounding=3 steps=100}")
+    result = run(network(tmp_path), QUANTIZE + ",distill{rounding=3 steps=200}")
     integer = PassManager.parse(TABLES).run(result.model, result.context).model
     data = inputs(400, seed=9)
     qdq, rounded = (next(iter(runtime.run(m, {"x": data}).values())) for m in (result.model, integer))

@@ -221,7 +221,7 @@ def test_signals_stay_with_a_program_that_has_computed(compiled: Compiled) -> No
     assert found.stdout.split() == ["pipe", "interrupted"], found.stderr
 
 
-def test_a_python_program_leaves_no_folders(tmp_path: Path, zoo) -> None:
+def test_a_python_program_that_fails_says_so_and_leaves_no_folders(tmp_path: Path, zoo) -> None:
     model, data = written(zoo.mlp(), tmp_path, zoo)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -232,6 +232,7 @@ def test_a_python_program_leaves_no_folders(tmp_path: Path, zoo) -> None:
         text=True,
     )
     assert "an error of the caller" in found.stderr
+    assert found.returncode == 1
     # What Concrete's optimizer keeps for later runs: tables of parameters.
     assert {p.name for p in scratch.iterdir()} <= {"optimizer"}
 

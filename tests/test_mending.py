@@ -46,7 +46,7 @@ def test_a_circuit_that_strays_is_mended_and_the_note_says_how(strays, tmp_path)
 
 
 def test_a_circuit_that_follows_its_network_is_tried_once(monkeypatch, tmp_path):
-    network, runs = random_network(3, longest=1), []
+    network, runs = random_network(2, longest=1), []
     run = compiling.PassManager.run
     monkeypatch.setattr(compiling.PassManager, "run", lambda *a, **k: runs.append(a) or run(*a, **k))
     program = compile_model(saved(network, tmp_path), network.calibration, "balanced", "reference")

@@ -8,9 +8,10 @@ import pytest
 
 import onnx_fhe
 from onnx_fhe.ir.runtime import Session
+from onnx_fhe.passes.analysis.divergence import worst_error
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.presets import PRESETS
-from onnx_fhe.passes.rounding.whole import LOST, network_outputs, worst_error
+from onnx_fhe.passes.rounding.whole import LOST, network_outputs
 
 RNG = np.random.default_rng(0)
 
@@ -57,8 +58,8 @@ def test_outputs_of_another_network_are_not_taken(regressor):
 
 
 def test_a_regressor_keeps_its_values_and_pays_for_no_more(regressor):
-    data = {"x": RNG.normal(size=(400, 12)).astype(np.float32)}
-    new = {"x": RNG.normal(size=(600, 12)).astype(np.float32)}
+    rng = np.random.default_rng(0)
+    data, new = ({"x": rng.normal(size=(n, 12)).astype(np.float32)} for n in (400, 600))
     made = onnx_fhe.compile(regressor, data, PRESETS["balanced"].text, backend="reference")  # no mends
     careful = "normalize,quantize{weights=6 activations=8 norm=15},lower-to-integer,fuse-tlu"
     strict = onnx_fhe.compile(

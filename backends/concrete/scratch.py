@@ -50,13 +50,3 @@ def removed_with(made: Any) -> Any:
     folder = made._library.get_output_dir_path()
     weakref.finalize(made, _remove, folder, os.getpid())
     return made
-
-
-def keep_exit_status() -> None:
-    """Take away what Concrete does when Python ends: once its runtime has run, it ends the process with 0.
-
-    Only for a process that then ends by ``os._exit``, as the runtime's threads are still there.
-    """
-    from concrete import compiler
-
-    atexit.unregister(compiler._terminate_df_parallelization)

@@ -109,12 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _exit(status: int) -> NoReturn:
-    """End the process with this status: when Concrete's runtime has run, it would end it with 0."""
-    with contextlib.suppress(Exception):
-        if f"{__name__.partition('.')[0]}.backends.concrete" in sys.modules:
-            from ..backends.concrete.scratch import keep_exit_status
-
-            keep_exit_status()
+    """End the process with this status, without waiting for the threads of Concrete's runtime."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

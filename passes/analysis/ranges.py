@@ -10,7 +10,8 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
-from .tails import TARGET, Extremes, Interval, widened
+from .margins import TARGET, widened
+from .tails import Extremes, Interval
 
 _SOURCES = frozenset({"Encrypt", "QuantizeLinear"})
 """Operators that declare their bounds, whatever they read."""
@@ -279,7 +280,7 @@ def declare(
     Args:
         sound: What can happen at all, shaped as one sample.
         seen: What was observed; None for the sound bounds.
-        margin, target, cells: As for ``tails.widened``. With ``auto``, channels whose sound bounds are
+        margin, target, cells: As for ``margins.widened``. With ``auto``, channels whose sound bounds are
             hardly wider take those.
 
     Returns:

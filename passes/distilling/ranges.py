@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..analysis.tails import TARGET, Extremes, widened
+from ..analysis.margins import TARGET, widened
+from ..analysis.tails import Extremes
 from ..base import Context
 from ..rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
 from ..rounding.lattice import width_for

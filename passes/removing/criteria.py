@@ -100,6 +100,14 @@ class OutputError:
             node: Reader(m, flat(weights[node]), ridge, np.full(len(m.zz), 1 / max(float(m.zz.sum()), 1e-30)))
             for node, m in moments.items()
         }
+        self._known: dict[tuple[int, ir.Node], np.ndarray] = {}
+
+    def _columns(self, unit: Unit, node: ir.Node) -> np.ndarray:
+        """``columns``, which are asked for in every round."""
+        key = unit.number, node
+        if key not in self._known:
+            self._known[key] = columns(unit, self._structure.linears[node])
+        return self._known[key]
 
     def costs(self, units: Sequence[Unit]) -> np.ndarray:
         """See ``Criterion``."""
@@ -109,7 +117,7 @@ class OutputError:
             for node, channels in unit.readers.items():
                 by_size.setdefault((node, len(channels)), []).append(index)
         for (node, _), indices in by_size.items():
-            blocks = np.array([columns(units[i], self._structure.linears[node]) for i in indices])
+            blocks = np.array([self._columns(units[i], node) for i in indices])
             total[indices] += self._readers[node].costs(blocks)
         return total
 
@@ -117,7 +125,7 @@ class OutputError:
         """See ``Criterion``; errors in what a removed unit would have been do not count any more."""
         known = self._readers.keys() & unit.readers.keys()
         for node in known:
-            self._readers[node].remove(columns(unit, self._structure.linears[node]))
+            self._readers[node].remove(self._columns(unit, node))
         return known | self.forget(unit)
 
     def forget(self, unit: Unit) -> set[ir.Node]:

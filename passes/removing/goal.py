@@ -38,6 +38,7 @@ class Wish:
         uniform: Whether every layer loses that share, not only all layers together.
         layers: The share for single layers, by the name of a linear node that produces them.
         latency: Milliseconds for one sample; then ``ratio`` does not count.
+        priced: Whether those go first that take most time for what they are worth, not those worth least.
         counts: How many units each layer had at first, by the names of its nodes: what went before counts.
     """
 
@@ -45,6 +46,7 @@ class Wish:
     uniform: bool = True
     layers: Mapping[str, float] = field(default_factory=dict)
     latency: float | None = None
+    priced: bool = False
     counts: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
 

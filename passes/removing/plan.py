@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import DataError
-from ..analysis.divergence import output_error, outputs
+from ..analysis.divergence import outputs, worst_error
 from ..analysis.environment import Environment
 from ..base import Context
 from .coupling import input_of
@@ -19,6 +19,11 @@ from .moments import moments_of
 from .refit import FloatRun, Refit, float_run
 from .structure import Structure, Unit, find_structure
 from .weights import Weights
+
+HELD = 4
+"""Every so-manieth calibration sample is held back, to judge a fit to the others by."""
+FINE = 64
+"""The search for how many may go ends within this part of them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Plan:
         refit: Whether readers are refitted.
         ridge: Strength of the pull towards the weights as they were.
         again: Whether the units of each layer are chosen once more when the layers before are done.
+        order: Numbers of units that go, in this order, where they are known already; then there is no wish.
     """
 
     wish: Wish
@@ -38,6 +44,7 @@ class Plan:
     refit: bool
     ridge: float
     again: bool = False
+    order: tuple[int, ...] | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -53,25 +60,49 @@ def best_plan(plans: list[Plan], model: ir.Model, context: Context) -> Plan:
     return plans[int(np.argmin(errors))]
 
 
-def most_within(tries: list[list[Plan]], tolerance: float, model: ir.Model, context: Context) -> Plan | None:
-    """The best plan of the first of ``tries`` that leaves an output error of at most ``tolerance``.
+def most_within(plan: Plan, tolerance: float, model: ir.Model, context: Context) -> Plan | None:
+    """The plan, with as many of its units as leave an output error of at most ``tolerance``.
 
-    None where none does. Needs calibration data.
+    The error is that of calibration samples which nothing was fitted to, with a surcharge for how few they
+    are. None where one unit leaves more. Needs calibration data.
     """
-    for index, plans in enumerate(tries):
-        errors = [_error(plan, model, context) for plan in plans]
-        context.progress("try how many to remove", index + 1, len(tries))
-        if min(errors) <= tolerance:
-            return plans[int(np.argmin(errors))]
-    return None
-
-
-def _error(plan: Plan, model: ir.Model, context: Context) -> float:
-    """Output error on calibration data that a plan leaves, over the variance."""
     data = _calibration(context)
+    held = np.arange(len(next(iter(data.values())))) % HELD == 0
+    fitted = replace(context, calibration={k: a[~held] for k, a in data.items()})
+    judged = {k: a[held] for k, a in data.items()}
+    careful = tolerance / (1 + 2 / np.count_nonzero(held) ** 0.5)
+    structure, wanted = find_structure(model), outputs(model, judged)
+    if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in wanted):
+        return None  # whoever needs finite numbers says where they end
+    weights = Weights(model, structure)
+    reference = (
+        float_run(model, structure, fitted.calibration or {}, fitted.seed) if plan.needs_data else None
+    )
+    order = [u.number for u in _first_choice(plan, model, structure, weights, reference, fitted)]
+    low, high = 0, len(order) + 1
+    while high - low > max(1, len(order) // FINE):
+        count = (low + high) // 2
+        tried = replace(plan, order=tuple(order[:count]))
+        if _error(tried, model, fitted, judged, wanted) <= careful:
+            low = count
+        else:
+            high = count
+        context.progress("try how many to remove", len(order) - (high - low), len(order))
+    return replace(plan, order=tuple(order[:low])) if low else None
+
+
+def _error(
+    plan: Plan,
+    model: ir.Model,
+    context: Context,
+    judged: Mapping[str, np.ndarray] | None = None,
+    wanted: list[np.ndarray] | None = None,
+) -> float:
+    """Output error that a plan leaves, over the variance, on ``judged`` samples (those of calibration)."""
+    data = _calibration(context) if judged is None else judged
     copy = model.clone()
     follow(plan, copy, find_structure(copy), context)
-    return output_error(outputs(copy, data), outputs(model, data))
+    return worst_error(outputs(copy, data), outputs(model, data) if wanted is None else wanted)
 
 
 def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) -> list[Unit]:
@@ -90,13 +121,11 @@ def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) 
     reference = None
     if plan.needs_data:
         reference = float_run(model, structure, _calibration(context), context.seed)
-    times, total = dict[int, float](), 0.0
-    if plan.wish.latency is not None:
-        times, total = unit_times(model, structure, context.timings)
-    goal = Goal(structure, plan.wish, times, total)
-    removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
-    back = {u.number for u in goal.give_back(removed)}
-    removed = [u for u in removed if u.number not in back]
+    if plan.order is None:
+        removed = _first_choice(plan, model, structure, weights, reference, context)
+    else:
+        known = {u.number: u for u in structure.units}
+        removed = [known[number] for number in plan.order]
     if removed and plan.refit and reference is not None:
         refit = Refit(structure, weights, reference, plan.ridge)
         if plan.again:
@@ -106,6 +135,24 @@ def follow(plan: Plan, model: ir.Model, structure: Structure, context: Context) 
         weights.remove(unit)
     weights.store()
     return removed
+
+
+def _first_choice(
+    plan: Plan,
+    model: ir.Model,
+    structure: Structure,
+    weights: Weights,
+    reference: FloatRun | None,
+    context: Context,
+) -> list[Unit]:
+    """What goes by the plan, from what costs least on."""
+    times, total = dict[int, float](), 0.0
+    if plan.wish.latency is not None or plan.wish.priced:
+        times, total = unit_times(model, structure, context.timings)
+    goal = Goal(structure, plan.wish, times, total)
+    removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
+    back = {u.number for u in goal.give_back(removed)}
+    return [u for u in removed if u.number not in back]
 
 
 def _criterion(plan: Plan, structure: Structure, weights: Weights, reference: FloatRun | None) -> Criterion:
@@ -153,7 +200,8 @@ class _Again:
 
     def _choose(self, node: ir.Node, env: Environment, layer: Layer, units: list[Unit]) -> list[Unit]:
         wanted = [u for u in self.first if u.layer == layer]
-        if not wanted or len({frozenset(u.readers) for u in units}) > 1:
+        alone = len(wanted) == len(self.first)  # then the first choice knew all that there is to know
+        if not wanted or alone or len({frozenset(u.readers) for u in units}) > 1:
             self.gone += wanted
             return wanted
         linear = self.structure.linears[node]

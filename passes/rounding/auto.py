@@ -126,7 +126,8 @@ def choose(
             for t in tables
         ]
         dearest = sorted(range(len(tables)), key=lambda i: -sizes[i])
-        for index in dearest[:TRIALS] if large else dearest:
+        # Where all that is lost is known, that is what single layers go by.
+        for index in [] if loss.network is not None else dearest[:TRIALS] if large else dearest:
             while fixed[tables[index]] is None and places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]
                 if error_of(tried) > wanted_error:

@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from ..analysis.classes import Kind, changed, kind_of, scores
 from ..analysis.cost import estimate
-from ..analysis.divergence import output_error
+from ..analysis.divergence import output_error, worst_error
 from ..analysis.noise import NoisyModel
 from ..base import Context
 from .setting import Setting
-from .whole import LOST, worst_error
+from .whole import LOST
 
 CHANGED = 0.02
 """Share of the calibration samples whose class rounding and noise may change."""

@@ -13,9 +13,10 @@ from ...ir.errors import LimitError
 from ...ir.graph import constant_of, is_dialect, variable_inputs
 from ..analysis.environment import Environment
 from ..analysis.linear import linear_of
+from ..analysis.margins import TARGET
 from ..analysis.noise import noise_steps
 from ..analysis.ranges import SoundRanges, declare, over_axes
-from ..analysis.tails import TARGET, Extremes, Interval, distinct
+from ..analysis.tails import Extremes, Interval, distinct
 from ..base import Context
 from ..lowering.build import Builder
 from ..lowering.outputs import declare_range, restore

@@ -19,8 +19,6 @@ ROOM = 0.75
 """Share of it up to which single layers go down further than the tolerance of rounding alone allows."""
 SAVED = 0.9
 """A layer goes down where that takes the price of the circuit to this share."""
-MINOR = 0.05
-"""Share of the largest spread, below which a number is not measured by its own."""
 
 
 def network_outputs(
@@ -37,19 +35,6 @@ def network_outputs(
     return found if same else None
 
 
-def worst_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
-    """Mean squared error over variance of the worst number (column of an output), of those that vary."""
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        flat = b.reshape(len(b), -1).astype(np.float64)
-        error = ((a.reshape(len(a), -1) - flat) ** 2).mean(axis=0)
-        spread = flat.var(axis=0)
-        counts = spread > MINOR**2 * spread.max(initial=0.0)
-        if counts.any():
-            worst = max(worst, float((error[counts] / spread[counts]).max()))
-    return worst
-
-
 def lower_layers(
     places: Sequence[int],
     order: Sequence[int],
@@ -62,7 +47,7 @@ def lower_layers(
         places: For each table its place among the settings, which stand in order of their price.
         order: The tables that may change, the dearest first.
         rounded: The model at given places.
-        lost: ``worst_error`` of a model.
+        lost: ``analysis.divergence.worst_error`` of a model.
     """
     best = list(places)
     price = estimate(rounded(best)).complexity
