@@ -24,7 +24,7 @@ from .removing.weights import Weights
 
 _MOST_REASONS = 3
 
-AUTO: Mapping[Kind, float] = {"classes": 0.007, "values": 0.014}
+AUTO: Mapping[Kind, float] = {"classes": 0.003, "values": 0.014}
 FEWEST = 64
 """Calibration samples from which on a tolerance can be kept: some of them are held back to see it."""
 
@@ -75,7 +75,7 @@ class RemoveNeurons(Pass):
         None,
         help="Remove at most the ratio, and no more than leaves every output an error (mean squared error"
         " over variance, on calibration samples that nothing was fitted to) below this; dear ones first."
-        " auto: 0.007 for classes, 0.014 for values.",
+        " auto: 0.003 for classes, 0.014 for values.",
         low=0,
     )
     layers: Mapping[str, float] = option({}, help="ratio of single layers, by node name.", low=0, high=1)
@@ -147,7 +147,7 @@ class RemoveNeurons(Pass):
         return most_within(plan, self._tolerance(model, context), model, context)
 
     def _tolerance(self, model: ir.Model, context: Context) -> float:
-        """What may be lost: about three tenths of what rounding may lose later, of values or of classes."""
+        """What may be lost: a part of what rounding may lose later, less where classes may change by it."""
         if isinstance(self.tolerance, float):
             return self.tolerance
         found = outputs(model, context.require_calibration(self.name))
