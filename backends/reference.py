@@ -91,10 +91,18 @@ def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: i
         values: Integers by Encrypt output name, samples on axis 0.
         batch: Samples that are run at once.
     """
+    return run_counting(server, values, batch)[0]
+
+
+def run_counting(
+    server: ir.Model, values: Mapping[str, np.ndarray], batch: int = BATCH
+) -> tuple[OverflowReport, Arrays]:
+    """As ``count_overflows``, with the outputs of the same run (float32 that hold integers)."""
     watched, inputs = _watched(server)
     names = list(dict.fromkeys(w.value for w in watched))
     session = Session(server, names)
     counts: dict[str, list[np.ndarray]] = {w.node: [] for w in (*inputs, *watched)}
+    outputs: dict[str, list[np.ndarray]] = {v.name or "": [] for v in server.graph.outputs}
     arrays = _as_float(server, values)
     total = len(next(iter(arrays.values())))
     for start in range(0, total, batch):
@@ -102,6 +110,8 @@ def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: i
         found = part | session.run_batched(part, batch)
         for w in (*inputs, *watched):
             counts[w.node].append(w.outside(found[w.value]))
+        for name, chunks in outputs.items():
+            chunks.append(found[name])
     by_sample = np.zeros(total, np.int64)
     by_node = {}
     for name, chunks in counts.items():
@@ -109,7 +119,8 @@ def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: i
         by_sample += joined
         if joined.any():
             by_node[name] = NodeOverflow(int(joined.sum()), int(np.count_nonzero(joined)))
-    return OverflowReport(int(by_sample.sum()), int(np.count_nonzero(by_sample)), by_node, by_sample)
+    report = OverflowReport(int(by_sample.sum()), int(np.count_nonzero(by_sample)), by_node, by_sample)
+    return report, {k: np.concatenate(v) for k, v in outputs.items() if v}
 
 
 def _watched(server: ir.Model) -> tuple[list[_Watched], list[_Watched]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 import pytest
 
@@ -22,38 +24,48 @@ def normalized(proto, folder):
     return PassManager.parse("normalize").run(onnx_fhe.load(folder / "model.onnx")).model
 
 
-def test_linear_pooling_and_layout_nodes_keep_their_names(small, tmp_path):
-    model = normalized(small.proto, tmp_path)
+@pytest.fixture(scope="module")
+def stages(zoo, tmp_path_factory):
+    """``stages(name)``: a network of the zoo, normalized and on the integer level; no test changes them."""
+
+    @functools.cache
+    def made(name):
+        proto = zoo.NETWORKS[name]()
+        model = normalized(proto, tmp_path_factory.mktemp("network"))
+        return model, PassManager.parse(INTEGER).run(model, Context(calibration=zoo.samples(proto))).model
+
+    return made
+
+
+def test_linear_pooling_and_layout_nodes_keep_their_names(small, stages):
+    model, lowered = stages(small.name)
     wanted = [n.name for n in server_nodes(model) if n.op_type in KEPT]
-    lowered = PassManager.parse(INTEGER).run(model, Context(calibration=small.data)).model
     found = [n.name for n in lowered.graph]
     assert wanted
     assert [n for n in found if n in wanted] == wanted
     assert not [n for n in found if n.endswith("_replaced")]
 
 
-def test_layers_are_named_as_in_the_model(small, tmp_path):
-    model = normalized(small.proto, tmp_path)
+def test_layers_are_named_as_in_the_model(small, stages):
+    model, lowered = stages(small.name)
     names = {n.name: n.op_type for n in model.graph}
-    lowered = PassManager.parse(INTEGER).run(model, Context(calibration=small.data)).model
     layers = ReferenceBackend().lower(lowered).statistics().layers
     assert layers
     # A table on a bare input is a layer of its own: no node of the model computes what it reads.
     assert [x.name for x in layers if x.name not in names and x.operator != "TableLookup"] == []
 
 
-def test_joins_keep_their_names(zoo, tmp_path):
-    networks = [make() for name, make in zoo.NETWORKS.items() if "residual" in name]
+def test_joins_keep_their_names(zoo, stages):
+    networks = [name for name in zoo.NETWORKS if "residual" in name]
     assert networks
-    for proto in networks:
-        model = normalized(proto, tmp_path)
+    for name in networks:
+        model, lowered = stages(name)
         joins = [
             n.name
             for n in server_nodes(model)
             if n.op_type in JOINS and all(v.const_value is None for v in n.inputs)
         ]
         assert joins
-        lowered = PassManager.parse(INTEGER).run(model, Context(calibration=zoo.samples(proto))).model
         assert set(joins) <= {n.name for n in lowered.graph}
 
 
