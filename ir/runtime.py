@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto
 
-from . import dialect, samples, sessions
+from . import dialect, inlining, samples, sessions
 from .errors import ModelError
 from .exact import exact
 from .parts import Part
@@ -89,6 +89,9 @@ class Session:
         proto = to_proto(model) if isinstance(model, ir.Model) else model
         if outputs is not None:
             proto = _with_outputs(proto, list(outputs))
+        elif proto is model and inlining.concerns(proto):
+            proto = _copy(proto)
+        inlining.inline(proto)
         self._session = sessions.make(exact(proto, _types), _weights(proto) + given, kept)
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
@@ -239,9 +242,14 @@ def _session_of(part: Part) -> Session:
     return found
 
 
-def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    return copy
+
+
+def _with_outputs(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    copy = _copy(proto)
     del copy.graph.output[:]
     # onnxruntime infers the types; an input asked for as an output needs a copy of its own.
     given = {i.name for i in copy.graph.input} | {i.name for i in copy.graph.initializer}

@@ -7,10 +7,12 @@ and a pipeline makes another integer model on a machine of another number of cor
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -18,5 +20,14 @@ def one_thread() -> AbstractContextManager[Any]:
 
     onnxruntime has a fixed number of threads (``sessions``); ``distill`` sets those of PyTorch.
     """
-    limited: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    limited: AbstractContextManager[Any] = _libraries(len(sys.modules)).limit(limits=1, user_api="blas")
     return limited
+
+
+@lru_cache(maxsize=1)
+def _libraries(imported: int) -> ThreadpoolController:  # noqa: ARG001
+    """The libraries that are loaded; looked for again when modules were imported, which may load more.
+
+    To look through all that a process has mapped takes longer than most passes.
+    """
+    return ThreadpoolController()
