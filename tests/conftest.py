@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from collections import Counter
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if names & SLOW.keys() or item.get_closest_marker("encrypted"):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: -files[item.nodeid.split("::")[0]])
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 _zoo = _load(ROOT / "tests" / "models" / "zoo.py")
