@@ -97,7 +97,7 @@ class _Inliner:
             steps.append(("Div", self._constant(node, "step", np.float32(step))))
         steps += [("Cast", None), ("Clip", self._constant(node, "last", np.int64(size - 1)))]
         if channels > 1:
-            base = (np.arange(channels) * size).reshape(along)
+            base = (np.arange(channels, dtype=np.int64) * size).reshape(along)
             steps.append(("Add", self._constant(node, "base", base)))
         self._tables[table] += 1
         steps.append(("Gather", self._flat.setdefault(table, f"onnx_fhe/{table}")))
@@ -114,8 +114,9 @@ class _Inliner:
                 inputs.reverse()
             elif op_type == "Clip":
                 inputs.insert(1, self._zero())
-            attributes = {"to": TensorProto.INT64} if op_type == "Cast" else {}
-            made.append(helper.make_node(op_type, inputs, [result], node.name if last else "", **attributes))
+            made.append(helper.make_node(op_type, inputs, [result], node.name if last else ""))
+            if op_type == "Cast":
+                made[-1].attribute.append(helper.make_attribute("to", TensorProto.INT64))
             value = result
         return made
 
@@ -127,7 +128,7 @@ class _Inliner:
     def _zero(self) -> str:
         if not self._zeros:
             self._zeros = "onnx_fhe/zero"
-            self.added.append(numpy_helper.from_array(np.asarray(0), self._zeros))
+            self.added.append(numpy_helper.from_array(np.asarray(0, np.int64), self._zeros))
         return self._zeros
 
     def flatten(self) -> None:

@@ -181,7 +181,8 @@ def grid(low: np.ndarray, spread: np.ndarray, like: Quantizer) -> Quantizer:
 def squared_error(quantizer: Quantizer, sample: np.ndarray) -> np.ndarray:
     """Mean squared error of each channel of ``sample`` (rows, channels)."""
     if quantizer.offset is None and quantizer.scale.shape == sample.shape[1:]:
-        return squared_errors(sample, quantizer.scale[None], quantizer.zero_point, quantizer.top)[0]
+        found = squared_errors(sample, quantizer.scale[None], quantizer.zero_point, quantizer.top)
+        return np.asarray(found[0])
     return np.asarray(((quantizer.apply(sample) - sample) ** 2).mean(axis=0))
 
 
