@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,21 +57,35 @@ def test_a_run(root: Path, folder: Path, tmp_path: Path):
     assert "| mlp | observed |" in done.stdout
 
 
-def test_a_model_that_fails_does_not_end_the_others(root: Path, folder: Path):
+@pytest.fixture
+def bench_here(root: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """``bench`` in this process."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    main = importlib.import_module("bench").main
+
+    def run(*arguments: object) -> SimpleNamespace:
+        status = main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
+
+    return run
+
+
+def test_a_model_that_fails_does_not_end_the_others(bench_here, folder: Path):
     (folder / "bad.onnx").write_bytes(b"no model")
     for part in ("calibration", "test"):
         shutil.copy(folder / f"mlp.{part}.npz", folder / f"bad.{part}.npz")
-    done = bench(root, folder, "--models", "bad")
+    done = bench_here(folder, "--models", "bad")
     assert done.returncode == 1
     assert "bad failed" in done.stdout
     assert "Traceback" not in done.stdout
 
 
-def test_a_folder_without_models_is_refused(root: Path, folder: Path, tmp_path: Path):
-    done = bench(root, tmp_path)
+def test_a_folder_without_models_is_refused(bench_here, folder: Path, tmp_path: Path):
+    done = bench_here(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "NAME.calibration.npz" in done.stderr
-    done = bench(root, folder, "--models", "cnn")
+    done = bench_here(folder, "--models", "cnn")
     assert (done.returncode, done.stdout) == (1, "")
     assert "cnn" in done.stderr
     assert "mlp" in done.stderr

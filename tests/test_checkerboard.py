@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -85,10 +86,15 @@ def test_a_run(root, tmp_path):
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_trained_run(root, tmp_path):
+def test_a_trained_run(root, tmp_path, monkeypatch):
+    """In this process."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    main = importlib.import_module("checkerboard").main
     options = ["--trained", "--seeds", "1", "--epochs", "2", "--steps", "60", "--pruned", "4"]
     options += ["--pruned-neurons", "10", "--backend", "reference"]
-    _, report = run(root, tmp_path, options)
+    files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
+    assert main([*options, *files]) == 0
+    report = json.loads((tmp_path / "out.json").read_text())
     (row,) = report["rows"]
     ((name, found),) = row["pipelines"].items()
     assert (row["neurons"], row["non_zero"]) == (10, 4)
