@@ -117,10 +117,10 @@ def data_for(path: Path, samples: int, seed: int = 9) -> dict[str, np.ndarray]:
 def test_each_sample_gives_what_it_gives_alone(name, tmp_path):
     path = case(tmp_path, name)
     model, data = load(path), data_for(path, 5)
-    alone = [run(load(path), {"x": data["x"][i : i + 1]})["y"] for i in range(5)]
+    alone = [run(model, {"x": data["x"][i : i + 1]})["y"] for i in range(5)]
     has_axis = alone[0].ndim and len(alone[0]) == 1
     wanted = np.concatenate(alone) if has_axis else np.stack(alone)
-    np.testing.assert_array_equal(run(load(path), data)["y"], wanted)
+    np.testing.assert_array_equal(run(model, data)["y"], wanted)
     Normalize()(model)
     verify(model)
     assert [str(v.shape[0]) for v in (*model.graph.inputs, *model.graph.outputs)] == ["N", "N"]
@@ -189,7 +189,8 @@ def test_a_batch_in_a_reshape_alone_is_opened(declared, tmp_path):
     path = saved(tmp_path, body, w=WEIGHTS["w"], v=WEIGHTS["v"], t=np.int64([8, -1]))
     data = {"x": normal(24, 6)}
     found = onnx_fhe.compile(path, data, pipeline=FINE, backend="reference").run(data).outputs["y"]
-    wanted = np.concatenate([run(load(path), {"x": data["x"][i : i + 8]})["y"] for i in (0, 8, 16)])
+    model = load(path)
+    wanted = np.concatenate([run(model, {"x": data["x"][i : i + 8]})["y"] for i in (0, 8, 16)])
     np.testing.assert_allclose(found, wanted, atol=0.05 * np.abs(wanted).max())
 
 
