@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_fhe.cli import memory
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="devices and limits of Linux")
 COMMAND = [sys.executable, "-m", "onnx_fhe"]
 
@@ -132,6 +134,14 @@ def test_too_little_memory_on_the_way_is_one_message(tmp_path: Path, zoo) -> Non
     found = limited(arguments, megabytes)
     assert found.returncode == 1
     assert "not enough memory" in message(found)
+
+
+def test_a_library_that_a_limit_keeps_out_is_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = Exception("libz3.so not found.")
+    monkeypatch.setattr(memory, "limit", lambda: None)
+    assert not memory.is_lack_of_memory(error)
+    monkeypatch.setattr(memory, "limit", lambda: 600 * 2**20)
+    assert memory.is_lack_of_memory(error)
 
 
 # Temporary files

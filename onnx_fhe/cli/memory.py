@@ -29,6 +29,8 @@ def is_lack_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(seen, OSError) and seen.errno == errno.ENOMEM:
             return True
+        if ".so not found" in text and limit() is not None:  # so z3 says, whatever keeps it from loading
+            return True
         seen = seen.__cause__ or seen.__context__
     return False
 
