@@ -110,7 +110,8 @@ def _strays(found: Fidelity) -> bool:
     """Whether a circuit loses enough for a mend to be looked for."""
     if found.classes is not None and found.classes.certain:
         return found.verdict != "good" and 1 - _left(found) > LITTLE
-    return 1 - min(_left(found), 1.0 if found.worst is None else found.worst.r2 or 1.0) > CLOSE
+    r2 = None if found.worst is None else found.worst.r2
+    return 1 - min(_left(found), 1.0 if r2 is None else r2) > CLOSE
 
 
 def _left(found: Fidelity) -> float:

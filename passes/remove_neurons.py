@@ -25,6 +25,7 @@ from .removing.weights import Weights
 _MOST_REASONS = 3
 
 AUTO: Mapping[Kind, float] = {"classes": 0.003, "values": 0.014}
+"""What ``tolerance=auto`` stands for."""
 FEWEST = 64
 """Calibration samples from which on a tolerance can be kept: some of them are held back to see it."""
 
@@ -110,7 +111,7 @@ class RemoveNeurons(Pass):
             shrink(model, structure.linears, structure.keep(gone))
             chosen = len(gone)
         notes = _notes(structure, before, free, chosen, sum(counts.values()))
-        # Who asks for no more than can go without loss does not ask for neurons that cannot go.
+        # With a tolerance as many go as can: why others cannot is no news.
         context.notes.extend(notes if self.tolerance is None else notes[: bool(free + chosen)])
         left = unit_times(model, structure, context.timings)[1] / 1000 if self.latency is not None else 0.0
         if self.latency is not None and left > self.latency and not too_large:
@@ -148,12 +149,12 @@ class RemoveNeurons(Pass):
 
     def _tolerance(self, model: ir.Model, context: Context) -> float:
         """What may be lost: a part of what rounding may lose later, less where classes may change by it."""
-        if isinstance(self.tolerance, float):
-            return self.tolerance
-        found = outputs(model, context.require_calibration(self.name))
-        if not all(a.dtype.kind == "f" for a in found):
+        if self.tolerance is not None and self.tolerance != "auto":
+            return float(self.tolerance)
+        found, cut = outputs(model, context.require_calibration(self.name)), scores(model)
+        if not cut or not all(a.dtype.kind == "f" for a in found):
             return AUTO["classes"]
-        return AUTO[kind_of(found, scores(model), list(model.graph.outputs))]
+        return AUTO[kind_of(found, cut, list(model.graph.outputs))]
 
     def _plans(self, counts: Mapping[tuple[str, ...], int], context: Context) -> list[Plan]:
         """What to try; without calibration data nothing can be compared."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 
-from onnx_fhe import compiling
+from onnx_fhe import compiling, mending
 from onnx_fhe.compiling import compile_model
 from onnx_fhe.ir.errors import LimitError
 from onnx_fhe.passes.presets import PRESETS
@@ -81,3 +83,12 @@ def test_a_mend_that_cannot_be_made_is_passed_over(strays, monkeypatch, tmp_path
     assert len(done) > 1
     assert not notes_of(program)
     assert program.manifest.fidelity.verdict != "good"
+
+
+def test_a_value_that_is_not_followed_at_all_strays():
+    def fidelity(r2):
+        return SimpleNamespace(classes=None, worst=SimpleNamespace(r2=r2), verdict="good")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mending, "_left", lambda _: 1.0)
+        assert [mending._strays(fidelity(r2)) for r2 in (0.99, 0.9, 0.0, None)] == [False, True, True, False]

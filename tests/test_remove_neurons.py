@@ -657,3 +657,47 @@ def test_its_text(digits_mlp):
     assert parsed.to_text() == text
     with pytest.raises(PipelineError):
         parse_passes("remove-neurons{ratio=1.5}")
+
+
+def redundant() -> ir.Model:
+    """Twelve hidden neurons of which eight are nearly multiples of the other four."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(3, 4))
+    mixed = np.tile(first * rng.uniform(0.2, 1, 4), 2) + 1e-2 * rng.normal(size=(3, 8))
+    weights = {
+        "w": np.float32(np.concatenate([first, mixed], axis=1)),
+        "b": np.zeros(12, np.float32),
+        "v": np.float32(rng.normal(size=(12, 2))),
+    }
+    return graph("h = Gemm(x, w, b) a = Relu(h) y = MatMul(a, v)", **weights)
+
+
+@pytest.mark.parametrize("tolerance", [0.02, 0.2, "auto"])
+def test_what_goes_within_a_tolerance_keeps_to_it_on_new_samples(tolerance):
+    model = redundant()
+    before = channels_of(model)
+    data, new = data_of(model, 200), data_of(model, 400, seed=1)
+    wanted = next(iter(run(model, new).values()))
+    removal = RemoveNeurons(ratio=0.9, tolerance=tolerance)
+    assert removal.with_context(Context(calibration=data))(model).modified
+    found = next(iter(run(model, new).values()))
+    limit = 0.014 if tolerance == "auto" else tolerance
+    assert channels_of(model) < before
+    assert (((found - wanted) ** 2).mean(axis=0) / wanted.var(axis=0)).max() <= 1.5 * limit
+
+
+@pytest.mark.parametrize(("tolerance", "samples"), [(0, 200), (0.02, 20)])
+def test_nothing_goes_without_a_tolerance_or_samples_to_judge_by(tolerance, samples):
+    model = redundant()
+    before, context = channels_of(model), Context(calibration=data_of(model, samples))
+    RemoveNeurons(ratio=0.9, tolerance=tolerance).with_context(context)(model)
+    assert channels_of(model) == before
+
+
+def test_a_quantized_model_keeps_its_neurons():
+    model, text = redundant(), "quantize{weights=4 activations=4},remove-neurons{ratio=0.5}"
+    context = Context(calibration=data_of(model, 100))
+    quantize, removal = (p.with_context(context) for p in parse_passes(text))
+    model = quantize(Normalize()(model).model).model
+    assert not removal(model).modified
+    assert "quantized already" in context.notes[-1]

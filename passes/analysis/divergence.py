@@ -18,36 +18,32 @@ def outputs(model: ir.Model, data: Mapping[str, np.ndarray]) -> list[np.ndarray]
     return list(runtime.Session(model).run_batched(data).values())
 
 
-def output_error(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+def output_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
     """Mean squared error over variance of the wanted outputs, the worst of all outputs.
 
     An output that holds integers (a class, say) counts the share of samples that differ.
     """
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        if not np.issubdtype(b.dtype, np.floating):
-            worst = max(worst, float(np.mean(a != b)))
-            continue
-        spread = float(((b - b.mean(axis=0, keepdims=True)) ** 2).mean())
-        error = float(((a.astype(np.float64) - b) ** 2).mean())
-        worst = max(worst, error / spread if spread > 0 else error)
-    return worst
+    return max((_of_all(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
 
 
 def worst_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
-    """Mean squared error over variance of the worst number (column of an output), of those that vary.
+    """``output_error`` of the worst number (column of an output), of those that vary."""
+    return max((_of_columns(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
 
-    An output that holds integers (a class, say) counts the share of samples that differ.
-    """
-    worst = 0.0
-    for a, b in zip(found, wanted, strict=True):
-        if not np.issubdtype(b.dtype, np.floating):
-            worst = max(worst, float(np.mean(a != b)))
-            continue
-        flat = b.reshape(len(b), -1).astype(np.float64)
-        error = ((a.reshape(len(a), -1) - flat) ** 2).mean(axis=0)
-        spread = flat.var(axis=0)
-        counts = spread > MINOR**2 * spread.max(initial=0.0)
-        if counts.any():
-            worst = max(worst, float((error[counts] / spread[counts]).max()))
-    return worst
+
+def _of_all(found: np.ndarray, wanted: np.ndarray) -> float:
+    if not np.issubdtype(wanted.dtype, np.floating):
+        return float(np.mean(found != wanted))
+    spread = float(((wanted - wanted.mean(axis=0, keepdims=True)) ** 2).mean())
+    error = float(((found.astype(np.float64) - wanted) ** 2).mean())
+    return error / spread if spread > 0 else error
+
+
+def _of_columns(found: np.ndarray, wanted: np.ndarray) -> float:
+    if not np.issubdtype(wanted.dtype, np.floating):
+        return _of_all(found, wanted)
+    flat = wanted.reshape(len(wanted), -1).astype(np.float64)
+    error = ((found.reshape(len(found), -1) - flat) ** 2).mean(axis=0)
+    spread = flat.var(axis=0)
+    counts = spread > MINOR**2 * spread.max(initial=0.0)
+    return float((error[counts] / spread[counts]).max(initial=0.0))

@@ -21,7 +21,7 @@ from .structure import Structure, Unit, find_structure
 from .weights import Weights
 
 HELD = 4
-"""Every so-manieth calibration sample is held back, to judge a fit to the others by."""
+"""One calibration sample of so many is held back, to judge by it what was fitted to the others."""
 FINE = 64
 """The search for how many may go ends within this part of them."""
 
