@@ -317,22 +317,24 @@ def one(data: np.ndarray) -> list[str]:
 
 
 def test_degenerate_data_is_said():
-    typical = RANDOM.standard_normal((100, 12))
+    typical = RANDOM.standard_normal((200, 12))
     assert one(typical) == []
+    typical = typical[:100]
+    assert "100 different calibration samples: up to 3 %" in one(typical)[0]
     assert "only one calibration sample" in one(typical[:1])[0]
     assert "all 30 calibration samples are the same" in one(np.repeat(typical[:1], 30, axis=0))[0]
     assert "only 10 of the 100" in one(np.tile(typical[:10], (10, 1)))[0]
     assert "only 8 calibration samples" in one(typical[:8])[0]
     half = typical.copy()
     half[::2] = np.arange(50)[:, None]
-    assert "50 of the 100 calibration samples are blank" in one(half)[0]
+    assert any("50 of the 100 calibration samples are blank" in said for said in one(half))
     for blank in (0.0, 0.5, -3.0):
         with pytest.raises(DataError, match="same blank"):
             one(np.full((40, 12), blank))
 
 
 def test_an_input_that_never_changes_is_named():
-    found = sampled.data_warnings({"x": RANDOM.standard_normal((50, 3)), "mask": np.ones((50, 3))})
+    found = sampled.data_warnings({"x": RANDOM.standard_normal((200, 3)), "mask": np.ones((200, 3))})
     assert len(found) == 1
     assert "'mask' is the same in every" in found[0]
 

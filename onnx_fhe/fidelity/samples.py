@@ -12,6 +12,10 @@ from ..passes.analysis.classes import scores
 
 FEW = 20
 """Samples from which on ranges and accuracies mean something."""
+SCANT = 200
+"""Different samples below which it is worth a word that new ones may be unlike all of them. What was not
+seen in ``n`` samples may still be as frequent as 3 in ``n``, at 95 % (the rule of three: Hanley and
+Lippman-Hand, If nothing goes wrong, is everything all right?, 1983)."""
 CELLS = 8
 """Cells of a sample from which on it is strange that all are the same."""
 BLANK, REPEATED = 0.25, 0.5
@@ -55,6 +59,11 @@ def data_warnings(data: Mapping[str, np.ndarray]) -> list[str]:
         found.append(f"only {distinct} of the {total} calibration samples are different; {_DO}")
     elif total < FEW:
         found.append(f"there are only {total} calibration samples; {_DO}")
+    elif distinct < SCANT:
+        found.append(
+            f"there are {distinct} different calibration samples: up to {300 / distinct:.1g} % of the samples"
+            f" to come may be unlike all of them, and what the circuit makes of those is not known; {_DO}"
+        )
     if total > 1 and blank > BLANK * total:
         found.append(
             f"{blank} of the {total} calibration samples are blank (all their values are the same); leave"
