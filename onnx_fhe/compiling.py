@@ -134,7 +134,7 @@ def compile_model(
     def attempt(manager: PassManager) -> Attempt:
         recorder, steps = Recorder(), Steps()
         watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
-        result = manager.run(given.model, replace(context, notes=[], unfitted=[]), watching)
+        result = manager.run(given.model, replace(context, notes=[], unfitted=[], expected=[]), watching)
         require_integer(result.model, manager)
         attempts.append(Attempt(manager, result, recorder, steps))
         return attempts[-1]
@@ -173,6 +173,7 @@ def compile_model(
             labels=given.classes,
             kept=chosen.steps.kept,
             unfitted=result.context.unfitted[-1] if result.context.unfitted else None,
+            expected=result.context.expected[-1] if result.context.expected else None,
             progress=progress,
         )
     require_faithful(fidelity, given.warnings, accepted=accept_loss)

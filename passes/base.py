@@ -17,6 +17,7 @@ from ..ir.level import Level, level_of, set_level
 from ..ir.limits import TargetLimits
 
 if TYPE_CHECKING:
+    from .analysis.expectation import Expectation
     from .analysis.timing import Timings
 
 Progress = Callable[[str, int, int], None]
@@ -51,6 +52,8 @@ class Context:
         notes: What the user should be told; passes append to it.
         unfitted: Indices of the calibration samples that no weight was fitted to; a pass that trains on the
             others appends them, and the newest counts. Empty where nothing was trained.
+        expected: What new inputs are expected to lose, where a pass found that by cross-validation, so that
+            every sample was fitted to in the end; the newest counts.
     """
 
     calibration: Mapping[str, np.ndarray] | None = None
@@ -66,6 +69,7 @@ class Context:
     progress: Progress = _quiet
     notes: list[str] = field(default_factory=list)
     unfitted: list[np.ndarray] = field(default_factory=list)
+    expected: list[Expectation] = field(default_factory=list)
 
     def require_calibration(self, what_for: str) -> Mapping[str, np.ndarray]:
         """The calibration data, or an error that says who needs it.

@@ -22,9 +22,10 @@ class Shrink(Pass):
 
     It runs other passes (``remove-layers``, ``remove-neurons``, ``quantize``, ``distill``, those that make
     tables, ``insert-rounding``) for a few sizes of the network, and judges each on calibration inputs that it
-    held back: nothing was fitted to them. What is expected to lose more than ``loss`` is not taken: wider
-    tables, then a larger network are tried, and in the end the whole one without training. Where a network is
-    well within it, a smaller one is tried too. Its notes say what was taken, as a pipeline.
+    held back: nothing was fitted to them (fewer than 200 are held back in turns, a quarter at a time). What
+    is expected to lose more than ``loss`` is not taken: wider tables, then a larger network are tried, and in
+    the end the whole one without training. Where a network is well within it, a smaller one is tried too.
+    Its notes say what was taken, as a pipeline.
     """
 
     name: ClassVar[str] = "shrink"
@@ -65,8 +66,10 @@ class Shrink(Pass):
         taken = search.run()
         context.notes.extend([*search.told, *taken.notes])
         context.notes.append(f"shrink: took {taken.pipeline}")
-        if search.fitting is not search.context:
-            context.unfitted.append(search.parts.held)
+        if search.turns:
+            context.expected.append(taken.found)
+        elif search.fitting is not search.context:
+            context.unfitted.append(search.folds[0].held)
         model.graph = taken.model.graph
         set_level(model, level_of(taken.model))
         model.metadata_props.update(taken.model.metadata_props)

@@ -95,7 +95,7 @@ def test_what_loses_more_is_not_taken(tmp_path, quick):
 def test_what_judges_is_not_among_what_is_fitted(tmp_path):
     model = PassManager.parse("normalize").run(network(tmp_path)).model
     search = Search(Shrink(), model, Context(calibration={"x": inputs()}, source=model))
-    fitted, held = search.fitting.calibration["x"], inputs()[search.parts.held]
+    fitted, held = search.fitting.calibration["x"], inputs()[search.folds[0].held]
     assert len(fitted) + len(held) == 240
     assert not {a.tobytes() for a in fitted} & {a.tobytes() for a in held}
 
@@ -105,6 +105,29 @@ def test_few_samples_are_not_trained_on(tmp_path, count, why):
     notes = run(network(tmp_path), "{loss=0}", count).context.notes
     assert any(why in n or "smaller networks would lose" in n for n in notes)
     assert not any("distill" in n for n in notes)
+
+
+def test_few_samples_judge_in_turns(tmp_path):
+    """Every sample is asked of a circuit that was not fitted to it; the one that is taken saw all."""
+    model = network(tmp_path)
+    search = Search(
+        Shrink(),
+        PassManager.parse("normalize").run(model).model,
+        context := Context(calibration={"x": inputs(90)}, source=model),
+    )
+    assert sorted(np.concatenate([f.held for f in search.folds])) == list(range(90))
+    for fold in search.folds:
+        assert not set(fold.held) & set(fold.train)
+        assert len(fold.fitting.calibration["x"]) == len(fold.train)
+    assert len(search.fitting.calibration["x"]) == 90
+    assert not context.unfitted
+    program = onnx_fhe.compile(
+        model, inputs(90), pipeline="normalize,shrink{loss=1}", backend="reference", accept_loss=True
+    )
+    found = program.manifest.fidelity.expected
+    assert (found.samples, found.folds) == (90, 4)
+    assert "each asked of one of 4 circuits that were not fitted to it" in program.manifest.fidelity.headline
+    assert from_json(program.manifest.to_json()).fidelity.expected == found
 
 
 def test_with_very_few_samples_nothing_is_held_back(tmp_path):
@@ -172,7 +195,7 @@ def test_a_whole_network_that_loses_too_much_gets_wider_tables(tmp_path, monkeyp
     search = Search(Shrink(loss=0.01), model, Context(calibration={"x": inputs()}, source=model))
     losses = iter((0.05, 0.04, 0.03))
 
-    def made(model, before, first, second, notes):
+    def made(size, first, second, notes):
         return Tried(second, notes, second, Expectation("classes", 72, 0.9, 0.8, 1.0, next(losses), 0.0))
 
     def priced(text):

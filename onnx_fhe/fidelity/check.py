@@ -40,12 +40,14 @@ def measured_fidelity(
     labels: np.ndarray | None,
     kept: Mapping[Step, ir.Model],
     unfitted: np.ndarray | None = None,
+    expected: Expectation | None = None,
     progress: Progress,
 ) -> tuple[Fidelity | None, list[str]]:
     """``check_circuit``, and what is wrong; or why there is nothing to compare.
 
     Args:
         unfitted: Indices of the samples that nothing was trained on, where something was trained; else None.
+        expected: On new inputs, where a pass has found that already.
     """
     if data is None:
         return None, ["without calibration data the circuit was not compared with the network; give some"]
@@ -56,9 +58,11 @@ def measured_fidelity(
         return None, [
             f"the network as it was given does not run, so the circuit was not compared with it: {found}"
         ]
-    if unfitted is not None and len(unfitted):
+    if expected is None and unfitted is not None and len(unfitted):
         p_error = circuit.statistics().p_error or P_ERROR
-        fidelity = with_expectation(fidelity, Judge(source, data, unfitted, 0, p_error).expect(model))
+        expected = Judge(source, data, unfitted, 0, p_error).expect(model)
+    if expected is not None:
+        fidelity = with_expectation(fidelity, expected)
     return fidelity, list(fidelity.sentences)
 
 

@@ -18,6 +18,8 @@ class Expectation:
         loss: Expected loss: of accuracy (what a changed class costs is what the network's own probabilities
             say), or 1 minus R^2.
         error: Standard error of ``loss``.
+        folds: Circuits that judged: 1, or, where samples are few, one for each part of them, fitted to all
+            others (cross-validation).
     """
 
     kind: Literal["classes", "values"]
@@ -27,10 +29,16 @@ class Expectation:
     high: float
     loss: float
     error: float
+    folds: int = 1
 
     def __str__(self) -> str:
         """A sentence, without its full stop."""
         by = f"by {self.samples} calibration inputs that no weight was fitted to"
+        if self.folds > 1:
+            by = (
+                f"by {self.samples} calibration inputs, each asked of one of {self.folds} circuits that were"
+                " not fitted to it"
+            )
         if self.kind == "values":
             return (
                 f"on new inputs an R^2 of {self.value:.3f} against the network is expected ({self.low:.3f} to"

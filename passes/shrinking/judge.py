@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +24,55 @@ Z = 1.96
 """Standard errors to either side of an interval of 95 %."""
 DRAWS = 400
 """Resamplings for the interval of R^2."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What circuits said of inputs that were held back from them, beside what the network says.
+
+    Attributes:
+        kind: Of the outputs.
+        first: (inputs) 1 where the class is the network's; or (outputs, inputs) squared errors of values.
+        second: (inputs) loss of accuracy; or (outputs, inputs) values of the network, squared deviations.
+        folds: Circuits: each input was held back from its own.
+    """
+
+    kind: Literal["classes", "values"]
+    first: np.ndarray
+    second: np.ndarray
+    folds: int = 1
+
+    @classmethod
+    def together(cls, answers: Sequence[Answers]) -> Answers:
+        """Those of one circuit after the other, each with its own inputs."""
+        first, second = (
+            np.concatenate([getattr(a, name) for a in answers], axis=-1) for name in ("first", "second")
+        )
+        return cls(answers[0].kind, first, second, sum(a.folds for a in answers))
+
+    @property
+    def expectation(self) -> Expectation:
+        """What is expected on new inputs."""
+        count = self.first.shape[-1]
+        if self.kind == "classes":
+            agreement = float(self.first.mean())
+            low, high = wilson(agreement, count)
+            error = float(self.second.std() / math.sqrt(count))
+            loss = float(self.second.mean())
+            return Expectation("classes", count, agreement, low, high, loss, error, self.folds)
+        drawn = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+        of_all = float(self._r2(np.arange(count)[None])[0])
+        low, high = (float(q) for q in np.quantile(self._r2(drawn), [0.025, 0.975]))
+        error = (high - low) / (2 * Z)
+        return Expectation("values", count, of_all, low, high, 1.0 - of_all, error, self.folds)
+
+    def _r2(self, drawn: np.ndarray) -> np.ndarray:
+        """R^2 of all outputs together, each in its own variance, for each row of indices."""
+        lost = [
+            e[drawn].mean(axis=1) / (s[drawn].mean(axis=1) + 1e-12)
+            for e, s in zip(self.first, self.second, strict=True)
+        ]
+        return np.asarray(1.0 - np.mean(lost, axis=0))
 
 
 class Judge:
@@ -63,11 +114,19 @@ class Judge:
         Args:
             model: Of the integer level.
         """
+        return self.ask(model).expectation
+
+    def ask(self, model: ir.Model) -> Answers:
+        """What a circuit says of the inputs.
+
+        Args:
+            model: Of the integer level.
+        """
         results = NoisyModel(model, self.p_error).run(self.inputs)
         found = [results[name] for name in self._names]
         return self._classes(found[0]) if self.kind == "classes" else self._values(found)
 
-    def _classes(self, found: np.ndarray) -> Expectation:
+    def _classes(self, found: np.ndarray) -> Answers:
         count = len(self.held)
         wanted, given = _class_of(self.outputs[0]), _class_of(found)
         same = wanted == given
@@ -75,27 +134,17 @@ class Judge:
         likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
         rows, last = np.arange(len(same)), likely.shape[1] - 1
         cost = likely[rows, wanted.clip(0, last)] - likely[rows, given.clip(0, last)]
-        agreement = float(_halves(same.astype(np.float64), count).mean())
-        low, high = wilson(agreement, count)
         lost = _halves(np.where(same, 0.0, cost), count)
-        error = float(lost.std() / math.sqrt(count))
-        return Expectation("classes", count, agreement, low, high, float(lost.mean()), error)
+        return Answers("classes", _halves(same.astype(np.float64), count), lost)
 
-    def _values(self, found: list[np.ndarray]) -> Expectation:
+    def _values(self, found: list[np.ndarray]) -> Answers:
         count = len(self.held)
         errors, spreads = [], []
         for wanted, given in zip(self.outputs, found, strict=True):
             flat = wanted.reshape(count, -1).astype(np.float64)
             errors.append(((given.reshape(count, -1) - flat) ** 2).mean(axis=1))
             spreads.append(((flat - flat.mean(axis=0)) ** 2).mean(axis=1))
-        random = np.random.default_rng(0)
-        drawn = random.integers(count, size=(DRAWS, count))
-        of_all = _r2(errors, spreads, np.arange(count)[None])[0]
-        low, high = np.quantile(_r2(errors, spreads, drawn), [0.025, 0.975])
-        error = float(high - low) / (2 * Z)
-        return Expectation(
-            "values", count, float(of_all), float(low), float(high), 1.0 - float(of_all), error
-        )
+        return Answers("values", np.stack(errors), np.stack(spreads))
 
 
 def _answers(source: ir.Model, asked: list[ir.Value], data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -110,14 +159,6 @@ def _class_of(output: np.ndarray) -> np.ndarray:
 def _halves(values: np.ndarray, count: int) -> np.ndarray:
     """For each input the mean of what it gives and of what its mixtures do."""
     return np.asarray((values[:count] + values[count:].reshape(-1, count).mean(axis=0)) / 2)
-
-
-def _r2(errors: list[np.ndarray], spreads: list[np.ndarray], drawn: np.ndarray) -> np.ndarray:
-    """R^2 of all outputs together, each in its own variance, for each row of indices."""
-    lost = [
-        e[drawn].mean(axis=1) / (s[drawn].mean(axis=1) + 1e-12) for e, s in zip(errors, spreads, strict=True)
-    ]
-    return np.asarray(1.0 - np.mean(lost, axis=0))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

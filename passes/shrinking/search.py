@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,8 @@ from ..distilling.data import split
 from ..manager import PassManager
 from ..presets import TO_TABLES
 from ..removing_layers.search import bootstraps
-from .judge import Judge
+from .folds import Fold, crossed
+from .judge import Answers
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -97,26 +97,20 @@ class Search:
         data = context.require_calibration(options.name)
         self.total = len(next(iter(data.values())))
         self.hold = options.share(self.total)
-        self.parts = split(self.total, self.hold, np.random.default_rng(context.seed))
-        self.fitting = replace(
-            self.context, calibration={k: np.asarray(v)[self.parts.train] for k, v in data.items()}
+        parts = split(self.total, self.hold, np.random.default_rng(context.seed))
+        # So few samples are asked in turns: every one judges, and every one is fitted to in the end.
+        self.turns = LEAST <= self.total < TRAINABLE
+        self.folds = (
+            crossed(self.context, self.total) if self.turns else [Fold(self.context, parts.train, parts.held)]
         )
+        self.fitting = self.context if self.turns or self.total < LEAST else self.folds[0].fitting
         self.why_untrained = ""
         self.told: list[str] = []
-        self._removed: dict[Size, tuple[ir.Model, list[str]]] = {}
-
-    @cached_property
-    def judge(self) -> Judge:
-        """Of what is tried."""
-        source = self.context.source
-        assert source is not None
-        data = self.context.require_calibration(self.options.name)
-        return Judge(source, data, self.parts.held, self.context.seed, self.context.p_error)
+        self._removed: dict[tuple[Size, int], tuple[ir.Model, list[str]]] = {}
 
     def run(self) -> Tried:
         """The network to take."""
         if self.total < LEAST:
-            self.fitting = self.context
             return self.plain(f"{self.total} calibration samples are too few to judge what is removed by")
         pace = Pace.of(self.removed(USUAL)[0])
         if self.total < TRAINABLE:
@@ -139,7 +133,7 @@ class Search:
             return min(kept, key=lambda t: estimate(t.model).complexity)
         least = min(tried, key=lambda t: t.found.loss)
         plain = self.plain(
-            f"smaller networks would lose {least.found.loss:.1%} at least, by the {len(self.parts.held)}"
+            f"smaller networks would lose {least.found.loss:.1%} at least, by the {least.found.samples}"
             " calibration samples that were held back, where"
             f" {self.options.allowed(least.found.kind):.1%} are allowed"
         )
@@ -196,13 +190,15 @@ class Search:
         found = tried.found
         return found.loss + CAUTION * found.error <= self.options.allowed(found.kind)
 
-    def removed(self, size: Size) -> tuple[ir.Model, list[str]]:
+    def removed(self, size: Size, fitting: Context | None = None) -> tuple[ir.Model, list[str]]:
         """The float model without what that size removes, fitted on what is not held back."""
-        if size not in self._removed:
+        fitting = fitting or self.fitting
+        key = size, id(fitting)
+        if key not in self._removed:
             notes: list[str] = []
-            done = PassManager.parse(size.text).run(self.model, replace(self.fitting, notes=notes))
-            self._removed[size] = done.model, notes
-        return self._removed[size]
+            done = PassManager.parse(size.text).run(self.model, replace(fitting, notes=notes))
+            self._removed[key] = done.model, notes
+        return self._removed[key]
 
     def student(self, size: Size, bits: int) -> Tried:
         """A trained network of that size, with tables of so many bits.
@@ -210,54 +206,62 @@ class Search:
         Raises:
             UnsupportedError: It cannot be trained.
         """
-        model, notes = self.removed(size)
-        pace, options = Pace.of(model), self.options
+        pace, options = Pace.of(self.removed(size)[0]), self.options
         first = f"quantize{{weights={options.weights} activations={options.activations} norm=15}}"
         second = (
             f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch} hold={self.hold:g}}},"
             f"{TO_TABLES},"
             f"insert-rounding{{bits={bits}}},{ROUNDS}"
         )
-        return self._made(model, size.text, first, second, notes)
+        return self._made(size, first, second)
 
     def untrained(self, size: Size) -> Tried:
         """A network of that size, as balanced makes it."""
-        model, notes = self.removed(size)
-        return self._made(model, size.text, *self._balanced(CHEAP), notes)
+        return self._made(size, *self._balanced(CHEAP))
 
     def plain(self, why: str) -> Tried:
         """The whole network, as balanced makes it; finer, with wider tables, where that loses too much."""
         notes = [f"shrink: nothing was removed or trained: {why}"]
-        first = best = self._made(self.model, "", *self._balanced(CHEAP), notes)
+        first = best = self._made(None, *self._balanced(CHEAP), notes)
         for bits in FINER:
             if self.holds(best):
                 break
-            finer = self._made(self.model, "", *self._balanced(FINE, f"bits={bits} fill=full"), notes)
+            finer = self._made(None, *self._balanced(FINE, f"bits={bits} fill=full"), notes)
             dear = estimate(finer.model).complexity > DEARER * estimate(first.model).complexity
             if finer.found.loss < best.found.loss and not dear:
                 best = finer
         return best
 
-    def _made(self, model: ir.Model, before: str, first: str, second: str, notes: list[str]) -> Tried:
-        """Run passes.
+    def _made(self, size: Size | None, first: str, second: str, notes: Sequence[str] = ()) -> Tried:
+        """Run passes, and judge what they make.
 
         Args:
-            model: Float level; not changed.
-            before: Passes that have run already.
+            size: What is removed before; None for nothing.
             first: Passes that fit weights: they do not see what is held back.
             second: Passes that hold it back themselves, or fit none.
-            notes: Of the passes that have run.
+            notes: What is to be said before their own.
         """
-        told = [*notes]
-        quantized = PassManager.parse(first).run(model, replace(self.fitting, notes=told))
-        context = replace(quantized.context, calibration=self.context.calibration)
-        done = PassManager.parse(second).run(quantized.model, context, in_place=True)
-        text = ",".join(filter(None, [before, first, second]))
-        return Tried(done.model, told, text, self.judge.expect(done.model))
+        model, told = self._fitted(size, first, second, self.fitting, self.context)
+        asked = [model]
+        if self.turns:
+            asked = [self._fitted(size, first, second, f.fitting, f.fitting)[0] for f in self.folds]
+        answers = [fold.judge.ask(m) for fold, m in zip(self.folds, asked, strict=True)]
+        text = ",".join(filter(None, [size and size.text, first, second]))
+        return Tried(model, [*notes, *told], text, Answers.together(answers).expectation)
+
+    def _fitted(
+        self, size: Size | None, first: str, second: str, fitting: Context, context: Context
+    ) -> tuple[ir.Model, list[str]]:
+        """What passes make, the first of them with the samples of ``fitting``; and their notes."""
+        model, told = (self.model, []) if size is None else self.removed(size, fitting)
+        told = [*told]
+        quantized = PassManager.parse(first).run(model, replace(fitting, notes=told))
+        rest = replace(quantized.context, calibration=context.calibration)
+        return PassManager.parse(second).run(quantized.model, rest, in_place=True).model, told
 
     def _balanced(self, norm: int, rounding: str = "") -> tuple[str, str]:
         # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
-        kind = self.judge.kind
+        kind = self.folds[0].judge.kind
         tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
         rounding = rounding or f"bits=auto{tolerance}"
         return (
