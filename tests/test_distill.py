@@ -163,6 +163,13 @@ def test_scores_before_a_softmax_are_imitated(tmp_path):
     assert kind_of([np.zeros((4, 3), np.float32)], cut, list(model.graph.outputs)) == "classes"
     unsure = np.random.default_rng(0).normal(0, 0.1, (50, 3))
     assert kind_of([unsure], list(model.graph.outputs), list(model.graph.outputs)) == "values"
+    # All of one class: a circuit that knew that class alone would be right as often.
+    one = np.tile(np.float32([0, 9, 0]), (50, 1))
+    assert kind_of([one], cut, list(model.graph.outputs)) == "values"
+    assert (
+        kind_of([np.vstack([one, one[:, ::-1] + [5, 0, 0], one[:10] * [0, 0, 1]])], cut, [cut[0]])
+        == "classes"
+    )
 
 
 def test_only_calibration_data_is_read(tmp_path, monkeypatch):

@@ -175,6 +175,14 @@ def test_always_the_most_common_class_is_chance_and_rare_classes_are_no_proof():
     assert verdict(common, np.zeros(500, np.int64)) == "warning"
 
 
+@pytest.mark.parametrize(("others", "told"), [(0, "in no sample"), (9, "in only 9 samples"), (10, "")])
+def test_classes_that_hardly_occur_are_said(others, told):
+    """All predictions are equal, but hardly any could have been another."""
+    classes = (np.arange(300) < others).astype(np.int64)
+    found = judge(compare({"y": classes}, {"y": classes}), 300)
+    assert [f.sentence for f in found if told in f.sentence] if told else not found
+
+
 @pytest.mark.parametrize(
     ("wrong", "expected"), [(0.0, "good"), (0.03, "good"), (0.2, "warning"), (1.0, "collapse")]
 )

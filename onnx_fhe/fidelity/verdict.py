@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..passes.analysis.classes import OTHERS, SEVERAL
 from .figures import Classes, OutputFigures, Verdict
 from .measure import Comparison
 
@@ -18,8 +19,8 @@ CHANCE = 0.25
 """Cohen's kappa that counts as near chance, where even two standard errors more do not leave it."""
 ALIKE = 0.8
 """Cohen's kappa from which on, two standard errors less too, predictions are as they were."""
-ENOUGH, OTHERS = 8, 10
-"""Samples that a collapse takes, and for classes those that are not of the most common class."""
+ENOUGH = 8
+"""Samples that a collapse takes; for classes it takes ``OTHERS`` that are not of the most common class."""
 TWENTIETH = 0.05
 """Share of the samples, up to which those that are far off are named."""
 OFF, FAR_OFF = 0.1, 0.5
@@ -187,6 +188,14 @@ def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
             2 - found.agreement,
         )
         return
+    if found.certain and found.others < OTHERS and samples >= SEVERAL:
+        few = f"in only {found.others} samples" if found.others else "in no sample"
+        yield Finding(
+            "warning",
+            f"the network predicts another class than the most common one {few}, so that little is known of"
+            " how the circuit tells classes apart; give samples of every class",
+            0.3,
+        )
     lost = found.lost / samples
     harmless = found.accuracy is not None and lost <= MOST_LOST / 2
     if found.lost > 1 and lost > MOST_LOST:

@@ -12,6 +12,9 @@ from ...ir.samples import depending
 
 Kind = Literal["classes", "values"]
 BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
+OTHERS, SEVERAL = 10, 20
+"""Samples of other classes than the most common one that predictions can be judged by, where there are at
+least the second number of samples."""
 CONFIDENT = 0.6
 """Mean probability of the likeliest class from which on unnamed outputs count as class scores."""
 
@@ -44,14 +47,26 @@ def scores(model: ir.Model) -> list[ir.Value]:
 
 
 def kind_of(answers: list[np.ndarray], cut: list[ir.Value], outputs: list[ir.Value]) -> Kind:
-    """Whether the teacher tells classes apart or computes values."""
+    """Whether the teacher tells classes apart or computes values.
+
+    Where nearly all answers are of one class, the values of the scores say more than the classes do: a
+    circuit that knows that class alone would be right as often.
+    """
     if len(answers) != 1 or answers[0].ndim != 2 or answers[0].shape[1] < 2:
+        return "values"
+    if len(answers[0]) >= SEVERAL and others(answers[0].argmax(axis=1)) < OTHERS:
         return "values"
     if cut[0] is not outputs[0]:
         return "classes"
     shifted = answers[0] - answers[0].max(axis=1, keepdims=True)
     likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
     return "classes" if likely.max(axis=1).mean() >= CONFIDENT else "values"
+
+
+def others(classes: np.ndarray) -> int:
+    """Samples that are not of the most common of their classes."""
+    counts = np.unique(classes, return_counts=True)[1]
+    return len(classes) - int(counts.max(initial=0))
 
 
 def changed(found: np.ndarray, wanted: np.ndarray) -> float:

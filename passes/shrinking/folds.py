@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.classes import Kind
 from ..base import Context
 from .judge import Judge
 
@@ -24,11 +25,13 @@ class Fold:
     Attributes:
         context: With all calibration samples, and the network as imported.
         train, held: Indices of the samples to fit to, and to judge by.
+        kind: Of the outputs, where more samples tell it than those that are held back.
     """
 
     context: Context
     train: np.ndarray
     held: np.ndarray
+    kind: Kind | None = None
 
     @cached_property
     def fitting(self) -> Context:
@@ -42,11 +45,12 @@ class Fold:
         source: ir.Model | None = self.context.source
         assert source is not None
         data = self.context.calibration or {}
-        return Judge(source, data, self.held, self.context.seed, self.context.p_error)
+        return Judge(source, data, self.held, self.context.seed, self.context.p_error, self.kind)
 
 
 def crossed(context: Context, total: int) -> list[Fold]:
     """``FOLDS`` partings of ``total`` samples: each sample is held back in one of them."""
     order = np.random.default_rng(context.seed).permutation(total)
     parts = [np.sort(part) for part in np.array_split(order, FOLDS)]
-    return [Fold(context, np.setdiff1d(order, part), part) for part in parts]
+    kind = Fold(context, order, order).judge.kind
+    return [Fold(context, np.setdiff1d(order, part), part, kind) for part in parts]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir.runtime import Session
-from ..analysis.classes import computed, kind_of, scores
+from ..analysis.classes import Kind, computed, kind_of, scores
 from ..analysis.expectation import Expectation
 from ..analysis.noise import NoisyModel
 from ..distilling.data import blended
@@ -37,7 +36,7 @@ class Answers:
         folds: Circuits: each input was held back from its own.
     """
 
-    kind: Literal["classes", "values"]
+    kind: Kind
     first: np.ndarray
     second: np.ndarray
     folds: int = 1
@@ -84,6 +83,7 @@ class Judge:
         held: Indices of those that nothing is fitted to.
         seed: Of the mixtures.
         p_error: Tolerated error of a lookup.
+        kind: Of the outputs; by default what those inputs make of it.
     """
 
     def __init__(
@@ -93,12 +93,13 @@ class Judge:
         held: np.ndarray,
         seed: int,
         p_error: float,
+        kind: Kind | None = None,
     ) -> None:
         self.held, self.p_error = held, p_error
         kept = {k: np.asarray(v)[held] for k, v in data.items()}
         asked = scores(source)
         first = _answers(source, asked, kept)
-        self.kind = kind_of(first, asked, computed(source))
+        self.kind = kind or kind_of(first, asked, computed(source))
         self.inputs = kept
         if self.kind == "classes":
             made = blended(kept, SHARE, TIMES, np.random.default_rng(seed))
