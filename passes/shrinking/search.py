@@ -246,7 +246,7 @@ class Search:
         if self.turns:
             asked = [self._fitted(size, first, second, f.fitting, f.fitting)[0] for f in self.folds]
         answers = [fold.judge.ask(m) for fold, m in zip(self.folds, asked, strict=True)]
-        text = ",".join(filter(None, [size and size.text, first, second]))
+        text = ",".join(filter(None, ["" if size is None else size.text, first, second]))
         return Tried(model, [*notes, *told], text, Answers.together(answers).expectation)
 
     def _fitted(
