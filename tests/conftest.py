@@ -61,9 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking through all that was imported, again and again."""
+    """Keep the garbage collector from walking through all that was imported, again and again.
+
+    The command line sets the same threshold.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 _zoo = _load(ROOT / "tests" / "models" / "zoo.py")

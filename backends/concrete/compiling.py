@@ -13,6 +13,7 @@ from ...ir.errors import UserError
 from ..base import LowerOptions
 from .bounds import DeclaredRanges, RoundedOutputs
 from .emit import Emitter
+from .linking import unlinked
 from .plan import Plan, Port
 from .requirements import refused
 from .scratch import removed_with
@@ -126,10 +127,12 @@ def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
     compiler = fhe.Compiler(emitter.function(), emitter.parameters())
     settings = configuration(options, strategy)
     try:
-        circuit = compiler.compile(_samples(plan.inputs), settings)
+        # What runs is made of the program's text, by a session or a simulator.
+        with unlinked():
+            circuit = compiler.compile(_samples(plan.inputs), settings)
+            removed_with(circuit.server)
     except RuntimeError as error:
         raise refused(plan, str(error), options.p_error) from error
-    removed_with(circuit.server)
     return Compiled(circuit, emitter, strategy)
 
 

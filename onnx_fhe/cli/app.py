@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 import traceback
@@ -26,6 +27,9 @@ FAULT, DEFECT, INTERRUPTED = 1, 3, 130
 """Exit statuses: the request is at fault; we are; Ctrl-C. 0 is done, 2 is usage."""
 
 _DEBUG = "--debug"
+
+_OBJECTS = 20_000
+"""Objects after which the garbage collector looks through the newest ones."""
 
 app = typer.Typer(
     name="onnx-fhe",
@@ -79,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             in a child process (``watch``).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Imports and graphs make many objects that stay: by default Python looks for garbage among them every 700.
+    gc.set_threshold(_OBJECTS)
     debug = _DEBUG in given
     works = bool(given) and not {"-h", "--help", "--version"} & set(given)
     if arguments is None and works:
