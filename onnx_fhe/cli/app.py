@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             in a child process (``watch``).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Imports and graphs make many objects that stay: by default Python looks for garbage among them every 700.
+    # Imports and graphs make many objects that stay: Python would look for garbage among them every 700.
     gc.set_threshold(_OBJECTS)
     debug = _DEBUG in given
     works = bool(given) and not {"-h", "--help", "--version"} & set(given)
