@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from ..passes.distilling.data import split
 from ..passes.manager import PassManager
 from ..passes.pipeline import pass_name
 from ..passes.shrink import Shrink
-from ..scoring import predictions
+from ..scoring import predictions, probabilities
 from .metric import Answers
 from .points import Paired
 
@@ -34,12 +35,21 @@ class Comparer:
         source: The float network.
         calibration: By input name, samples on axis 0.
         seed: Of the passes, which decides what ``distill`` holds back.
+        validation: The inputs that are scored on, by name.
     """
 
     source: ir.Model
     calibration: Mapping[str, np.ndarray]
     seed: int
-    _classes: np.ndarray | None = None
+    validation: Mapping[str, np.ndarray] | None = None
+
+    @cached_property
+    def _seen(self) -> _Asked:
+        return _Asked.of(self.source, self.calibration)
+
+    @cached_property
+    def _scored(self) -> _Asked | None:
+        return None if self.validation is None else _Asked.of(self.source, self.validation)
 
     def paired(
         self, draws: list[Answers], model: ir.Model, pipeline: str, p_error: float, has_labels: bool
@@ -62,13 +72,17 @@ class Comparer:
         if labels is not None:
             lost = float(np.mean([(wanted == labels).sum() - (f == labels).sum() for f in found]))
         chosen = self.unseen(pipeline)
+        differing, foreseen = self._differing(model, p_error, chosen)
+        by_draw = [self._scored.foreseen(f) for f in found] if self._scored is not None else [None]
         return Paired(
             validation=len(wanted),
             validation_differing=float(np.mean([(f != wanted).sum() for f in found])),
             calibration=len(chosen),
-            differing=self._differing(model, p_error, chosen) if len(chosen) else 0.0,
+            differing=differing,
             has_labels=has_labels,
             lost=lost,
+            validation_foreseen=None if None in by_draw else float(np.mean(by_draw)),  # type: ignore[arg-type]
+            foreseen=foreseen,
         )
 
     def unseen(self, pipeline: str) -> np.ndarray:
@@ -85,11 +99,36 @@ class Comparer:
             return np.arange(0)
         return np.arange(min(total, MOST))
 
-    def _differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> float:
-        """How many of these inputs have another class, with one draw of the noise."""
-        if self._classes is None:
-            answers: Arrays = Session(self.source).run_batched(self.calibration)
-            self._classes = np.asarray(predictions(answers, self.source))
+    def _differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> tuple[float, float | None]:
+        """How many of these calibration inputs have another class, with one draw of the noise; and what is
+        foreseen to be lost with them.
+        """
+        if not len(chosen):
+            return 0.0, 0.0
         data = {k: np.asarray(v)[chosen] for k, v in self.calibration.items()}
         found = predictions(NoisyModel(model, p_error).run(data, self.seed), self.source)
-        return float((found != self._classes[chosen]).sum())
+        assert found is not None
+        return float((found != self._seen.classes[chosen]).sum()), self._seen.foreseen(found, chosen)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the float network says of some inputs: (inputs) classes, and (inputs, classes) probabilities."""
+
+    classes: np.ndarray
+    likely: np.ndarray | None
+
+    @classmethod
+    def of(cls, source: ir.Model, data: Mapping[str, np.ndarray]) -> _Asked:
+        answers: Arrays = Session(source).run_batched(data)
+        return cls(np.asarray(predictions(answers, source)), probabilities(source, dict(data)))
+
+    def foreseen(self, found: np.ndarray, chosen: np.ndarray | None = None) -> float | None:
+        """What is lost with other classes (of the inputs ``chosen``), by the network's own probabilities."""
+        if self.likely is None:
+            return None
+        chosen = np.arange(len(found)) if chosen is None else chosen
+        likely, last = self.likely[chosen], self.likely.shape[1] - 1
+        rows, wanted = np.arange(len(found)), self.classes[chosen]
+        given = likely[rows, wanted.clip(0, last)] - likely[rows, found.clip(0, last)]
+        return float(given.sum())

@@ -51,6 +51,8 @@ class Paired:
         validation_differing, differing: Those where the classes differ.
         has_labels: Whether the metric counts right labels; else it counts these classes themselves.
         lost: Labelled inputs that the network has right and the circuit has not, less the reverse.
+        validation_foreseen, foreseen: What the network's own probabilities say is lost where classes
+            differ: that of its class less that of the circuit's, summed over these inputs; None without any.
     """
 
     validation: int
@@ -59,6 +61,8 @@ class Paired:
     differing: float
     has_labels: bool
     lost: float
+    validation_foreseen: float | None = None
+    foreseen: float | None = None
 
 
 @dataclass(frozen=True)

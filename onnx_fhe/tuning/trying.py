@@ -159,7 +159,7 @@ class Tester:
         self._stages = Stages(self.folder)
         self.metric: Metric = pickle.loads(self.task.metric)
         self.expected = Session(self.source).run_batched(self.task.data)
-        self._comparer = Comparer(self.source, self.task.calibration, self.task.seed)
+        self._comparer = Comparer(self.source, self.task.calibration, self.task.seed, self.task.data)
 
     def model_after(self, pipeline: str, p_error: float = 1e-5) -> ir.Model:
         """What the passes make of the model; a stage that was made before is not made again.
