@@ -14,13 +14,13 @@ from typing_extensions import Self
 
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.level import Level, level_of
+from ..ir.suggest import nearest
 from ..ir.threads import one_thread
 from .analysis import outliers
 from .base import Context, Pass
 from .importing.detect import is_foreign
 from .instruments import Instrument
 from .pipeline import parse_passes, pass_name, print_passes
-from .tokens import nearest
 
 
 class PassFailedError(OnnxFheError):

@@ -31,6 +31,7 @@ from .normalizing import (
     transposes,
 )
 from .normalizing.edit import remembering_names
+from .normalizing.lifting import needs_lifting
 from .normalizing.snapshot import Snapshot
 
 _RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
@@ -111,7 +112,7 @@ class Normalize(Pass):
         if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
             freed = "fixed"
             model.metadata_props[FIXED_KEY] = freed
-        wanted = freed == "single" or (freed == "free" and lift.needed(model))
+        wanted = freed == "single" or (freed == "free" and needs_lifting(model))
         if wanted and lift.lift(model) is None:
             _fold(model)
             _rewrite(model)

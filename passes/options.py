@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from onnx_ir.passes import PassBase
 
 from ..ir.errors import OnnxFheError
-from .tokens import nearest
+from ..ir.suggest import nearest
 from .values import MAPPING, OptionError, OptionPath, OptionSpec, convert_value
 
 

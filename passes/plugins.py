@@ -19,8 +19,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from ..ir.errors import PluginError
+from ..ir.suggest import nearest
 from .store import NameTakenError, owned_by
-from .tokens import nearest
 
 GROUP = "onnx_fhe.plugins"
 

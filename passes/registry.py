@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from onnx_ir.passes import PassBase
 
 from ..ir.errors import OnnxFheError, PipelineError, PluginError
+from ..ir.suggest import nearest
 from .base import Pass
 from .onnx_ir_passes import OWNER, PREFIX, onnx_ir_options, onnx_ir_passes
 from .options import convert, find_option, options_of
 from .presets import PRESETS
 from .store import NameStore, NameTakenError, current_owner
-from .tokens import nearest
 from .values import OptionSpec
 
 P = TypeVar("P", bound=type[Pass])

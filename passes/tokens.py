@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from ..ir.errors import PipelineError
@@ -95,14 +94,3 @@ def error_at(
     return PipelineError(
         f"{what}\n{pointed(text, span)}", found=found, allowed=allowed, do=do, pass_name=pass_name
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``did you mean X?`` for the known word most like ``word``, or nothing."""
-    by_plain = {_plain(k): k for k in known}
-    close = get_close_matches(_plain(word), list(by_plain), n=1, cutoff=0.6)
-    return f"did you mean {by_plain[close[0]]}?" if close else ""
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("_", "-")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 
 from ..ir.errors import PipelineError
-from .tokens import nearest
+from ..ir.suggest import nearest
 
 OptionPath = tuple[str | int, ...]
 """Where a value stands: the option's field name, then keys of mappings and places in lists."""

@@ -18,8 +18,9 @@ from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.analysis.margins import widened
 from onnx_fhe.passes.analysis.ranges import SoundRanges, declare, lookup_bounds
+from onnx_fhe.passes.analysis.table_width import table_width
 from onnx_fhe.passes.analysis.tails import Extremes
-from onnx_fhe.passes.analyze_bit_widths import AnalyzeBitWidths, table_width
+from onnx_fhe.passes.analyze_bit_widths import AnalyzeBitWidths
 from onnx_fhe.passes.analyze_ranges import AnalyzeRanges
 
 FOLDER = Path(__file__).parent / "models"

@@ -16,7 +16,7 @@ from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analyze_bit_widths import table_width
+from onnx_fhe.passes.analysis.table_width import table_width
 from onnx_fhe.passes.insert_rounding import InsertRounding
 from onnx_fhe.passes.pipeline import parse_passes
 from onnx_fhe.passes.rounding import raising

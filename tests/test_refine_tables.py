@@ -15,7 +15,7 @@ from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.analysis.ranges import SoundRanges
-from onnx_fhe.passes.analyze_bit_widths import table_width
+from onnx_fhe.passes.analysis.table_width import table_width
 from onnx_fhe.passes.base import Context
 from onnx_fhe.passes.manager import PassManager
 from onnx_fhe.passes.refining.smooth import interpolated, isotonic

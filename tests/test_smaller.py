@@ -12,7 +12,7 @@ import onnx_fhe
 from onnx_fhe.cli import main
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.analyze_bit_widths import table_width
+from onnx_fhe.passes.analysis.table_width import table_width
 
 FILE = """
 [[pass]]

@@ -159,8 +159,8 @@ def _told_at_the_end() -> Iterator[None]:
 
 def _require_preset(name: str) -> None:
     from ..ir.errors import PipelineError
+    from ..ir.suggest import nearest
     from ..passes.presets import PRESETS
-    from ..passes.tokens import nearest
 
     if name not in PRESETS:
         raise PipelineError(

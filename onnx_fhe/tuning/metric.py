@@ -17,7 +17,7 @@ import onnx_ir as ir
 from ..fidelity.samples import label_warnings
 from ..ir.errors import DataError, UserError
 from ..ir.runtime import Arrays
-from ..passes.tokens import nearest
+from ..ir.suggest import nearest
 from ..scoring import predictions
 
 NAMES = ("accuracy", "agreement", "r2", "mean-error")

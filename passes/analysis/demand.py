@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of, is_dialect, once, variable_inputs
-from ..analyze_bit_widths import table_width
 from .groups import NARROWED, before_rounding, group_widths
 from .linear import linear_of
+from .table_width import table_width
 
 SWITCHED = 0.75
 """Bits that a table asks for besides: the key and modulus switches in front of it add noise of their own."""

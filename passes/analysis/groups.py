@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.graph import extremes_of, int_of, is_dialect, variable_inputs
-from ..analyze_bit_widths import table_width
+from .table_width import table_width
 
 NARROWED = 8
 """A table of up to this many bits keeps its own width however wide what meets its input is.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.graph import is_dialect
-from ..analyze_bit_widths import table_width
 from .bootstrap import EXTRACTED, bootstrap_of
 from .demand import demands
 from .groups import NARROWED, before_rounding, group_widths
 from .layers import layer_of
+from .table_width import table_width
 
 
 @dataclass(frozen=True)

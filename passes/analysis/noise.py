@@ -20,9 +20,9 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import constant_of, is_dialect
 from ...ir.tolerance import p_error_of
-from ..analyze_bit_widths import table_width
 from .bootstrap import allowed_demand, bootstrap_of
 from .demand import demands, output_demands
+from .table_width import table_width
 
 SHIFT = 0.75
 """Of a slot, by which the boundaries of a table are lower than between two of its inputs."""

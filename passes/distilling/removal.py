@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ...ir.graph import constant_of
-from ..quantizing.graph import initializer
+from ..normalizing.edit import initializer
 from ..removing.adapt import size_at
 from ..removing.criteria import Known, choose
 from ..removing.goal import Goal, Wish, names_of, unit_times

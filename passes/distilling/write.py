@@ -7,7 +7,8 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..quantizing.graph import initializer, node
+from ..normalizing.edit import initializer
+from ..quantizing.graph import node
 from .student import Student
 from .table import Table
 

@@ -20,7 +20,7 @@ from ...ir.tolerance import circuit_p_error
 from ..analysis.bootstrap import USUAL, bootstrap_complexity
 from ..analysis.groups import Group, before_rounding, group_widths, groups, widths_asked
 from ..analysis.lookup_cost import lookup_costs
-from ..analyze_bit_widths import table_width
+from ..analysis.table_width import table_width
 from .editing import Editor
 
 WORTH = 0.95

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
-from ..quantizing.graph import initializer
+from ..normalizing.edit import initializer
 
 
 class Builder:

@@ -72,6 +72,22 @@ def constant(graph: ir.Graph, array: np.ndarray, stem: str) -> ir.Value:
     return value
 
 
+def initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer with a name that is not taken yet."""
+    taken = model.graph.initializers
+    unique, count = name, 1
+    while unique in taken:
+        unique, count = f"{name}_{count}", count + 1
+    value = ir.Value(
+        name=unique,
+        const_value=ir.tensor(array, name=unique),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        shape=ir.Shape(array.shape),
+    )
+    model.graph.register_initializer(value)
+    return value
+
+
 def set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray, stem: str) -> None:
     """Give ``node`` the constant ``array`` as input ``index``.
 

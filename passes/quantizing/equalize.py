@@ -15,7 +15,7 @@ from ...ir.graph import constant_of, variable_inputs
 from ..analysis.linear import Linear, linear_of
 from ..analysis.regions import Regions
 from ..analysis.scaling import carried
-from .graph import initializer
+from ..normalizing.edit import initializer
 from .scales import absorb, absorbers
 
 SWEEPS = 10

@@ -7,23 +7,8 @@ import onnx_ir as ir
 
 from ...ir.graph import constant_of
 from ..analysis.linear import Linear
+from ..normalizing.edit import initializer
 from .activations import Quantizer
-
-
-def initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """A new initializer with a name that is not taken yet."""
-    taken = model.graph.initializers
-    unique, count = name, 1
-    while unique in taken:
-        unique, count = f"{name}_{count}", count + 1
-    value = ir.Value(
-        name=unique,
-        const_value=ir.tensor(array, name=unique),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(array.shape),
-    )
-    model.graph.register_initializer(value)
-    return value
 
 
 def node(op: str, inputs: list[ir.Value], like: ir.Value, name: str, **attributes: int) -> ir.Node:

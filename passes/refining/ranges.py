@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.graph import constant_of, int_of, is_dialect
-from ..quantizing.graph import initializer
+from ..normalizing.edit import initializer
 from .reading import declarations
 
 Saved = list[tuple[ir.Node, list[ir.Value | None], dict[str, ir.Attr]]]

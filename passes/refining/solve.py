@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...ir.graph import constant_of, int_of
 from ..analysis.tails import Interval
-from ..quantizing.graph import initializer
+from ..normalizing.edit import initializer
 from .reading import Problem
 from .smooth import interpolated, isotonic
 
