@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 ROOMS = {
     "onnx_fhe": "onnx_fhe",
     "onnx_fhe.ir": "ir",
+    "onnx_fhe.analysis": "analysis",
     "onnx_fhe.passes": "passes",
     "onnx_fhe.backends": "backends",
 }

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.cost.parameters import Step
 from ..ir.errors import UserError
 from ..ir.limits import TargetLimits
 from ..ir.runtime import Arrays
-from ..passes.analysis.parameters import Step
 
 Progress = Callable[[str, int, int], None]
 Ciphertexts = dict[str, Any]

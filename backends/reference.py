@@ -10,13 +10,13 @@ from statistics import fmean
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.expansion.expand import expanded
+from ..analysis.widths.layers import layer_of as titled
 from ..ir.errors import ArtifactError, DataError
 from ..ir.graph import layer_of, title_of
 from ..ir.limits import TargetLimits
 from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
-from ..passes.analysis.layers import layer_of as titled
-from ..passes.expanding.expand import expanded
 from .base import (
     DEFAULTS,
     Backend,

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 from ..ir.errors import PluginError, UserError
 from ..ir.limits import TargetLimits
+from ..ir.plugins.loading import broken_plugins, load_installed
+from ..ir.plugins.store import NameStore, NameTakenError, current_owner
 from ..ir.suggest import nearest
-from ..passes.plugins import broken_plugins, load_installed
-from ..passes.store import NameStore, NameTakenError, current_owner
 from .base import Backend
 
 Factory = Callable[[], Backend]

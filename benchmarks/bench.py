@@ -25,8 +25,8 @@ from measuring import Files, Settings, find, margin, measure
 from onnx_fhe.cli.output import plain, working
 from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.passes.base import DEFAULT_MARGIN
-from onnx_fhe.passes.presets import DEFAULT, PRESETS
+from onnx_fhe.passes.framework.base import DEFAULT_MARGIN
+from onnx_fhe.passes.framework.presets import DEFAULT, PRESETS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

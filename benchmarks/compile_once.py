@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.runtime import Session
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.instruments import Instrument
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.pipeline import pass_name
+from onnx_fhe.passes.framework.instruments import Instrument
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.pipeline import pass_name
 from onnx_fhe.scoring import agreement
 
 

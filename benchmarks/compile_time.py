@@ -30,7 +30,7 @@ from measuring import PARTS
 
 from onnx_fhe.ir.errors import DataError, OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.passes.presets import DEFAULT, PRESETS
+from onnx_fhe.passes.framework.presets import DEFAULT, PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, DEPTH, SAMPLES = 32, 3, 250

@@ -25,15 +25,15 @@ import onnx_ir as ir
 from measuring import Files, find
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
+from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError, OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Arrays, run
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.analysis.noise import NoisyModel
-from onnx_fhe.passes.distill import Distill
-from onnx_fhe.passes.presets import TO_TABLES
+from onnx_fhe.passes.distill.distill import Distill
+from onnx_fhe.passes.framework.presets import TO_TABLES
 from onnx_fhe.scoring import accuracy
 
 METHODS = {

@@ -15,18 +15,18 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from onnx_fhe.analysis.outputs.classes import kind_of, scores
+from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.graph import LINEAR, constant_of, variable_inputs
 from onnx_fhe.ir.runtime import Arrays
-from onnx_fhe.passes.analysis.classes import kind_of, scores
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.distill import Distill
-from onnx_fhe.passes.distilling.data import image_sizes, pool, split
-from onnx_fhe.passes.distilling.losses import Loss, agreement
-from onnx_fhe.passes.distilling.operators import OPERATORS
-from onnx_fhe.passes.distilling.task import GIVEN, SPARSE
-from onnx_fhe.passes.quantizing.graph import initializer
+from onnx_fhe.passes.distill.distill import Distill
+from onnx_fhe.passes.distill.training.data import image_sizes, pool, split
+from onnx_fhe.passes.distill.training.losses import Loss, agreement
+from onnx_fhe.passes.distill.training.operators import OPERATORS
+from onnx_fhe.passes.distill.training.task import GIVEN, SPARSE
+from onnx_fhe.passes.quantize.graph import initializer
 
 RATES = (0.003, 0.01)
 """Learning rates of Adam; each is tried with all the steps, and the samples held back choose."""

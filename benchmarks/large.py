@@ -30,10 +30,10 @@ from onnx_ir.passes import PassBase
 
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.load import load
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.instruments import Instrument
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.pipeline import pass_name
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.instruments import Instrument
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.pipeline import pass_name
 
 WIDTH, IMAGES = 4, 64
 

@@ -21,10 +21,10 @@ import numpy as np
 from measuring import Files, find
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
+from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.analysis.noise import NoisyModel
 
 DOWN = "lower-to-integer,fuse-tlu"
 TABLES = "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups"

@@ -13,15 +13,15 @@ import onnx_ir as ir
 from machine import peak_memory_mb
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.regions import server_nodes
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.level import Level
 from onnx_fhe.ir.runtime import Arrays, Session
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.regions import server_nodes
-from onnx_fhe.passes.base import AUTO, DEFAULT_MARGIN, Margin, Pass
-from onnx_fhe.passes.pipeline import parse_passes
+from onnx_fhe.passes.framework.base import AUTO, DEFAULT_MARGIN, Margin, Pass
+from onnx_fhe.passes.framework.pipeline import parse_passes
 from onnx_fhe.scoring import accuracy, agreement
 
 Progress = Callable[[str, int, int], None]

@@ -20,13 +20,13 @@ import numpy as np
 import onnx_ir as ir
 
 import onnx_fhe
+from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.circuits import find_backend
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.level import Level, set_level
 from onnx_fhe.ir.partition import partition
-from onnx_fhe.passes.analysis.noise import NoisyModel
 from onnx_fhe.running import Stopwatch, encrypted
 
 ROOT = Path(__file__).resolve().parent.parent

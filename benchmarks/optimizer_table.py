@@ -2,7 +2,7 @@
 
     python benchmarks/optimizer_table.py
 
-The cost model (passes/analysis/bootstrap.py) reads the result, passes/analysis/optimizer.json. Run it again
+The cost model (analysis/cost/bootstrap.py) reads the result, analysis/cost/optimizer.json. Run it again
 when another version of concrete-python chooses other parameters; it takes some minutes on one core.
 """
 

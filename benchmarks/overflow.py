@@ -22,12 +22,12 @@ import numpy as np
 from measuring import Files, find, margin
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Session
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.base import DEFAULT_MARGIN
+from onnx_fhe.passes.framework.base import DEFAULT_MARGIN
 from onnx_fhe.scoring import accuracy
 
 MOST = 1000

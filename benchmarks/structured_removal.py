@@ -24,14 +24,14 @@ import numpy as np
 from measuring import Files, find
 
 import onnx_fhe
+from onnx_fhe.analysis.outputs.divergence import output_error
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError, OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Arrays, run
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.divergence import output_error
-from onnx_fhe.passes.normalize import Normalize
-from onnx_fhe.passes.remove_neurons import RemoveNeurons
+from onnx_fhe.passes.compress.remove_neurons.remove_neurons import RemoveNeurons
+from onnx_fhe.passes.normalize.normalize import Normalize
 from onnx_fhe.scoring import accuracy
 
 CRITERIA = ("output-error", "activation", "l1", "l2")

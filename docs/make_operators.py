@@ -21,6 +21,10 @@ import onnx_ir as ir
 from onnx import numpy_helper, parser
 from onnx.defs import OpSchema
 
+from onnx_fhe.analysis.regions.elementwise import ElementwiseProbe
+from onnx_fhe.analysis.regions.linear import linear_of
+from onnx_fhe.analysis.regions.refusals import REFUSALS
+from onnx_fhe.analysis.regions.regions import JOINS, POOLS, PRODUCTS
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.ir.errors import OnnxFheError, UserError
 from onnx_fhe.ir.graph import LAYOUT, MAXIMA, variable_inputs
@@ -28,14 +32,10 @@ from onnx_fhe.ir.movement import Movements
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.ir.sampling import random_inputs
-from onnx_fhe.passes.analysis.elementwise import ElementwiseProbe
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.analysis.refusals import REFUSALS
-from onnx_fhe.passes.analysis.regions import JOINS, POOLS, PRODUCTS
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.importing import qoperators
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.import_qat import qoperators
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 PAGE = Path(__file__).parent / "operators.md"
 SAMPLES = 6

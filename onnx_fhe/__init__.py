@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from .fidelity.figures import FidelityWarning
     from .ir.data import read_npz as load_data
     from .ir.load import load
-    from .passes.base import Context, Pass, option
-    from .passes.manager import PassManager
-    from .passes.registry import register_pass
+    from .passes.framework.base import Context, Pass, option
+    from .passes.framework.manager import PassManager
+    from .passes.framework.registry import register_pass
     from .program import Program
     from .running import Result
     from .tuning.frontier import Frontier
@@ -55,7 +55,7 @@ __all__ = [
 
 def _operators_of_plugins() -> functions.Bodies:
     """Asked when a model uses an operator that is not ONNX's own."""
-    from .passes.tlu_operators import registered_tlu_operators
+    from .ir.plugins.tlu_operators import registered_tlu_operators
 
     return registered_tlu_operators()
 
@@ -63,9 +63,9 @@ def _operators_of_plugins() -> functions.Bodies:
 functions.add_source(_operators_of_plugins)
 
 _HOMES = {
-    "Context": ("passes.base", "Context"),
-    "Pass": ("passes.base", "Pass"),
-    "PassManager": ("passes.manager", "PassManager"),
+    "Context": ("passes.framework.base", "Context"),
+    "Pass": ("passes.framework.base", "Pass"),
+    "PassManager": ("passes.framework.manager", "PassManager"),
     "Program": ("program", "Program"),
     "Result": ("running", "Result"),
     "compile": ("compiling", "compile_model"),
@@ -74,8 +74,8 @@ _HOMES = {
     "Tuned": ("tuning.tune", "Tuned"),
     "load": ("ir.load", "load"),
     "load_data": ("ir.data", "read_npz"),
-    "option": ("passes.base", "option"),
-    "register_pass": ("passes.registry", "register_pass"),
+    "option": ("passes.framework.base", "option"),
+    "register_pass": ("passes.framework.registry", "register_pass"),
     "tune": ("tuning.tune", "tune"),
 }
 

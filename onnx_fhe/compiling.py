@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from .analysis.cost.advice import advice
 from .backends.base import Circuit, LowerOptions, Progress, quiet
 from .backends.registry import limits_of
 from .circuits import find_backend
@@ -35,12 +36,11 @@ from .manifest import Manifest, Source, packages, ports, rounding_of
 from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
-from .passes.analysis.advice import advice
-from .passes.analysis.supported import Supported
-from .passes.base import DEFAULT_MARGIN, Context, Margin
-from .passes.instruments import Instrument, Verify
-from .passes.manager import PassManager, PipelineResult
-from .passes.presets import DEFAULT
+from .passes.framework.base import DEFAULT_MARGIN, Context, Margin
+from .passes.framework.instruments import Instrument, Verify
+from .passes.framework.manager import PassManager, PipelineResult
+from .passes.framework.presets import DEFAULT
+from .passes.framework.supported import Supported
 from .program import Program
 from .record import Measurements
 from .report.measuring import measure

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from .analysis.regions import islands
 from .ir.errors import PipelineError
 from .ir.level import Level, level_of
 from .ir.verify import verify, verify_given
-from .passes.analysis import islands
-from .passes.importing.detect import is_foreign
-from .passes.manager import PassManager
-from .passes.pipeline import parse_passes, pass_name
+from .passes.framework.manager import PassManager
+from .passes.framework.pipeline import parse_passes, pass_name
+from .passes.import_qat.detect import is_foreign
 
 _TO_INTEGER = {
     Level.FLOAT: "quantize,lower-to-integer,fuse-tlu",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from .analysis.regions.regions import Regions, find_regions
 from .ir.errors import ModelError, UnsupportedError, UserError
-from .passes.analysis.regions import Regions, find_regions
 
 MOST_FINDINGS = 20
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .ir.data import LABELS, Data, read_npz
 from .ir.errors import UserError
-from .passes.base import AUTO
+from .passes.framework.base import AUTO
 
 DataLike = Data | Mapping[str, Any] | np.ndarray | str | os.PathLike[str]
 """An .npz file, what ``load_data`` returned, arrays by input name, or one array for a single input."""

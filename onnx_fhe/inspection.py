@@ -11,6 +11,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from .analysis.cost.cost import CostEstimate, estimate_float
+from .analysis.regions.linear import linear_of
+from .analysis.regions.regions import PRODUCTS, Regions, server_nodes
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .findings import Finding, finding_of, nothing_encrypted, regions_of
@@ -23,13 +26,10 @@ from .ir.partition import partition
 from .ir.verify import verify_given
 from .machine import Prediction, Profile, predict
 from .manifest import Port, ports
-from .passes.analysis.cost import CostEstimate, estimate_float
-from .passes.analysis.linear import linear_of
-from .passes.analysis.regions import PRODUCTS, Regions, server_nodes
-from .passes.base import Context
-from .passes.importing.detect import is_foreign
-from .passes.instruments import Verify
-from .passes.manager import PassManager
+from .passes.framework.base import Context
+from .passes.framework.instruments import Verify
+from .passes.framework.manager import PassManager
+from .passes.import_qat.detect import is_foreign
 from .rehearsal import is_quick, made_up, rehearse
 
 BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"

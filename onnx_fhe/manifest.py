@@ -18,7 +18,7 @@ from .fidelity.figures import Fidelity, SelfTest
 from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
 from .ir.graph import int_of
-from .passes.base import Margin
+from .passes.framework.base import Margin
 from .record import RECORD, Record
 
 FORMAT = 1
@@ -64,7 +64,7 @@ class Manifest:
         global_p_error: Tolerated error of the whole circuit that was asked for.
         security_level: Bits of security.
         rounding: How accumulators are rounded in front of tables.
-        range_mode, range_margin, seed: As in ``passes.base.Context``.
+        range_mode, range_margin, seed: As in ``passes.framework.base.Context``.
         statistics: What the circuit costs, per layer too.
         notes: What passes wanted the user to know.
         warnings: What is wrong with the circuit, the data or the labels.

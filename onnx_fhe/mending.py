@@ -10,16 +10,16 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
+from .analysis.cost.cost import estimate
 from .fidelity.causes import Steps
 from .fidelity.check import expected_fidelity
 from .fidelity.figures import Fidelity
 from .fidelity.verdict import left_of, percent
 from .ir.errors import OnnxFheError
-from .passes.analysis.cost import estimate
-from .passes.manager import PassManager, PipelineResult
-from .passes.pipeline import pass_name
-from .passes.presets import PRESETS, Mend
-from .passes.quantizing.auto import LARGE
+from .passes.framework.manager import PassManager, PipelineResult
+from .passes.framework.pipeline import pass_name
+from .passes.framework.presets import PRESETS, Mend
+from .passes.quantize.auto import LARGE
 from .report.recording import Recorder
 
 DEARER = 2.0

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from .analysis.ranges.ranges import SoundRanges, extremes
+from .analysis.ranges.tails import FEWEST, Tails, distinct
 from .backends.lookups import declared_range, lookups
 from .ir.graph import is_dialect
-from .passes.analysis.ranges import SoundRanges, extremes
-from .passes.analysis.tails import FEWEST, Tails, distinct
 
 OFTEN = 1 / 1000
 """Share of the samples from which on an overflow is worth a word."""
@@ -22,7 +22,7 @@ def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) ->
     """Share of samples like the calibration data in which any accumulator leaves its declared range.
 
     The tails of what calibration samples give are carried on to the declared bounds
-    (``passes.analysis.tails``). Ranges that provably hold, whatever is encrypted, add nothing.
+    (``analysis.ranges.tails``). Ranges that provably hold, whatever is encrypted, add nothing.
 
     Args:
         model: Integer level, finished.

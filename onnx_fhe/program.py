@@ -12,14 +12,7 @@ import onnx_ir as ir
 from typing_extensions import Self
 
 from . import artifact
-from .backends.base import (
-    Circuit,
-    CircuitStatistics,
-    EncryptedSession,
-    LowerOptions,
-    Progress,
-    quiet,
-)
+from .backends.base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
 from .backends.reference import ReferenceCircuit, count_overflows
 from .circuits import FromFiles, read
 from .clipping import Prologue

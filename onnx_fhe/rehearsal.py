@@ -7,14 +7,14 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from .analysis.regions.linear import linear_of
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .ir.errors import LimitError, ModelError, OnnxFheError
 from .ir.runtime import Arrays
-from .passes.analysis.linear import linear_of
-from .passes.base import Context
-from .passes.instruments import Verify
-from .passes.manager import PassFailedError, PassManager
+from .passes.framework.base import Context
+from .passes.framework.instruments import Verify
+from .passes.framework.manager import PassFailedError, PassManager
 
 PIPELINE = (
     "quantize{weights=4 activations=4 inputs=4 method=nearest adapt=0 refit=false calibration=min-max},"

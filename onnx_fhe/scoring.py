@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .ir.runtime import Arrays, Session
-from .passes.analysis.classes import scores
+from .analysis.outputs.classes import scores
 
 
 def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | None:

@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Context, Pass, option
-    from .manager import PassManager
-    from .registry import register_pass
-    from .tlu_operators import register_tlu_operator
+    from ..ir.plugins.tlu_operators import register_tlu_operator
+    from .framework.base import Context, Pass, option
+    from .framework.manager import PassManager
+    from .framework.registry import register_pass
 
 __all__ = ["Context", "Pass", "PassManager", "option", "register_pass", "register_tlu_operator"]
 
 _HOMES = {
-    "Context": "base",
-    "Pass": "base",
-    "option": "base",
-    "PassManager": "manager",
-    "register_pass": "registry",
-    "register_tlu_operator": "tlu_operators",
+    "Context": "framework.base",
+    "Pass": "framework.base",
+    "option": "framework.base",
+    "PassManager": "framework.manager",
+    "register_pass": "framework.registry",
+    "register_tlu_operator": ".ir.plugins.tlu_operators",
 }
 
 

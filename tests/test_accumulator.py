@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.errors import LimitError
-from onnx_fhe.passes.quantizing import accumulator
-from onnx_fhe.passes.quantizing.weights import (
+from onnx_fhe.passes.quantize import accumulator
+from onnx_fhe.passes.quantize.weights import (
     QuantizedWeight,
     candidate_scales,
     fit_scales,

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.ranges.margins import widened
+from onnx_fhe.analysis.ranges.ranges import SoundRanges, declare, lookup_bounds
+from onnx_fhe.analysis.ranges.tails import Extremes
+from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir import annotations as notes
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.margins import widened
-from onnx_fhe.passes.analysis.ranges import SoundRanges, declare, lookup_bounds
-from onnx_fhe.passes.analysis.table_width import table_width
-from onnx_fhe.passes.analysis.tails import Extremes
-from onnx_fhe.passes.analyze_bit_widths import AnalyzeBitWidths
-from onnx_fhe.passes.analyze_ranges import AnalyzeRanges
+from onnx_fhe.passes.inspect.analyze_bit_widths import AnalyzeBitWidths
+from onnx_fhe.passes.inspect.analyze_ranges import AnalyzeRanges
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

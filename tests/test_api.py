@@ -26,7 +26,7 @@ from onnx_fhe.ir.errors import (
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.save import save
-from onnx_fhe.passes.instruments import Time
+from onnx_fhe.passes.framework.instruments import Time
 from onnx_fhe.scoring import accuracy, agreement, predictions
 
 TO_INTEGER = "quantize{weights=3 activations=3 inputs=3},lower-to-integer,fuse-tlu"

@@ -14,7 +14,7 @@ from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 FINE = "normalize,quantize{weights=8 activations=8 inputs=8 operands=7},lower-to-integer,fuse-tlu"
 

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir
 import pytest
 
+from onnx_fhe.analysis.ranges import outliers
 from onnx_fhe.clipping import ClipReport, Prologue
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis import outliers
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from onnx_fhe.cli import main
-from onnx_fhe.passes.presets import PRESETS
+from onnx_fhe.passes.framework.presets import PRESETS
 
 PIPELINE = "quantize{weights=3 activations=3 inputs=3},lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.lower_to_integer import LowerToInteger
+from onnx_fhe.passes.lower.lower_to_integer import LowerToInteger
 from onnx_fhe.testing import check_network, random_network
 
 roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))

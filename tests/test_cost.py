@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnx_fhe.analysis.cost import bootstrap, cost
+from onnx_fhe.analysis.cost.timing import default_timings
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
-from onnx_fhe.passes.analysis import bootstrap, cost
-from onnx_fhe.passes.analysis.timing import default_timings
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 TAIL = "lower-to-integer,fuse-tlu"

@@ -17,10 +17,12 @@ from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir import functions
 from onnx_fhe.ir.errors import ModelError
 from onnx_fhe.ir.graph import is_dialect
+from onnx_fhe.ir.plugins import loading as plugins
+from onnx_fhe.ir.plugins import tlu_operators
+from onnx_fhe.ir.plugins.loading import load_plugin
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.save import save
-from onnx_fhe.passes import Context, PassManager, plugins, tlu_operators
-from onnx_fhe.passes.plugins import load_plugin
+from onnx_fhe.passes import Context, PassManager
 
 PLUGIN = '''
 """Two operators: one calls the other, and takes an attribute."""

@@ -21,8 +21,8 @@ from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run, to_proto
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.differential import DifferentialCheck
-from onnx_fhe.passes.pipeline import parse_passes
+from onnx_fhe.passes.framework.differential import DifferentialCheck
+from onnx_fhe.passes.framework.pipeline import parse_passes
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

@@ -11,13 +11,13 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
+from onnx_fhe.analysis.noise.noise import noise_steps
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.errors import DataError, UnsupportedError
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.noise import noise_steps
-from onnx_fhe.passes.distill import Distill
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.distill.distill import Distill
+from onnx_fhe.passes.framework.manager import PassManager
 
 torch = pytest.importorskip("torch")
 
@@ -102,7 +102,7 @@ def test_the_graph_keeps_its_form(tmp_path):
     "activation", ["Relu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Elu", "Softplus"]
 )
 def test_before_training_the_student_computes_what_onnxruntime_does(tmp_path, activation):
-    from onnx_fhe.passes.distilling.student import Student
+    from onnx_fhe.passes.distill.training.student import Student
 
     model = run(network(tmp_path, activation=activation), QUANTIZE).model
     student = Student(model, lambda _: 0, noise_steps(1e-5), [])
@@ -127,7 +127,7 @@ def test_before_training_the_student_computes_what_onnxruntime_does(tmp_path, ac
     ],
 )
 def test_an_operator_computes_what_onnxruntime_does_and_passes_gradients(op, constants, attributes):
-    from onnx_fhe.passes.distilling.operators import OPERATORS
+    from onnx_fhe.passes.distill.training.operators import OPERATORS
 
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([5, 6]))
     given = [ir.Value(name=f"c{i}", const_value=ir.tensor(c)) for i, c in enumerate(constants)]
@@ -155,7 +155,7 @@ def test_a_seed_gives_the_same_network_and_another_seed_another(tmp_path):
 
 
 def test_scores_before_a_softmax_are_imitated(tmp_path):
-    from onnx_fhe.passes.analysis.classes import kind_of, scores
+    from onnx_fhe.analysis.outputs.classes import kind_of, scores
 
     model = network(tmp_path, softmax=True)
     cut = scores(model)
@@ -175,7 +175,7 @@ def test_scores_before_a_softmax_are_imitated(tmp_path):
 def test_only_calibration_data_is_read(tmp_path, monkeypatch):
     """Validation and test files lie beside the calibration file: the pass opens no file at all."""
     result = run(network(tmp_path), QUANTIZE)
-    from onnx_fhe.passes.distilling import job  # noqa: F401 - importing opens files
+    from onnx_fhe.passes.distill.training import job  # noqa: F401 - importing opens files
 
     opened: list[str] = []
     real = builtins.open
@@ -192,7 +192,7 @@ def test_only_calibration_data_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [1, -1, 0.5])
 def test_labels_that_are_no_classes_are_refused(wrong):
-    from onnx_fhe.passes.distilling.task import _require_classes
+    from onnx_fhe.passes.distill.training.task import _require_classes
 
     labels = np.arange(9) % 3
     _require_classes(labels, 3)
@@ -228,7 +228,7 @@ def test_too_little_data_is_refused_or_noted(tmp_path):
 
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
     result = run(network(tmp_path), QUANTIZE)
-    for name in [m for m in sys.modules if m.startswith("onnx_fhe.passes.distilling")]:
+    for name in [m for m in sys.modules if m.startswith("onnx_fhe.passes.distill.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UnsupportedError) as caught:
@@ -254,7 +254,7 @@ def test_it_prints_and_parses():
 
 
 def test_made_samples_stay_within_what_calibration_spans():
-    from onnx_fhe.passes.distilling.data import image_sizes, pool
+    from onnx_fhe.passes.distill.training.data import image_sizes, pool
 
     random = np.random.default_rng(0)
     data = {"x": random.uniform(-2, 3, (60, 5)).astype(np.float32)}
@@ -266,7 +266,7 @@ def test_made_samples_stay_within_what_calibration_spans():
 
 
 def test_flat_images_are_recognised_and_features_are_not():
-    from onnx_fhe.passes.distilling.data import image_sizes
+    from onnx_fhe.passes.distill.training.data import image_sizes
 
     random = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(random.normal(size=(80, 9, 9)), axis=1), axis=2)

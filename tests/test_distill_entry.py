@@ -12,7 +12,7 @@ from onnx_fhe.ir import runtime
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.manager import PassManager
 
 torch = pytest.importorskip("torch")
 
@@ -60,8 +60,8 @@ def inputs(count: int = 200) -> dict[str, np.ndarray]:
 
 
 def test_the_student_starts_behind_the_client(tmp_path):
-    from onnx_fhe.passes.distilling.entry import entering, entries
-    from onnx_fhe.passes.distilling.student import Student
+    from onnx_fhe.passes.distill.training.entry import entering, entries
+    from onnx_fhe.passes.distill.training.student import Student
 
     text = "normalize,quantize{weights=6 activations=8}"
     model = PassManager.parse(text).run(network(tmp_path), Context(calibration=inputs())).model
@@ -84,7 +84,7 @@ def test_it_trains_and_leaves_the_client_alone(tmp_path):
 
 
 def test_made_codes_are_codes_that_the_column_had():
-    from onnx_fhe.passes.distilling.data import pool
+    from onnx_fhe.passes.distill.training.data import pool
 
     random = np.random.default_rng(0)
     codes = np.stack([random.choice([1, 5], 40), random.choice([2, 9], 40)], axis=1)

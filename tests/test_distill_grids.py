@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from onnx_fhe.passes.distilling.grids import Grids  # noqa: E402
-from onnx_fhe.passes.distilling.losses import Loss  # noqa: E402
-from onnx_fhe.passes.distilling.quantizers import FakeActivation  # noqa: E402
-from onnx_fhe.passes.distilling.samples import Samples  # noqa: E402
+from onnx_fhe.passes.distill.training.grids import Grids  # noqa: E402
+from onnx_fhe.passes.distill.training.losses import Loss  # noqa: E402
+from onnx_fhe.passes.distill.training.quantizers import FakeActivation  # noqa: E402
+from onnx_fhe.passes.distill.training.samples import Samples  # noqa: E402
 
 BORDERS = np.array([1 / 6, 1 / 2, 5 / 6])
 

@@ -17,7 +17,7 @@ from onnx_fhe.ir.errors import LimitError, PipelineError
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.manager import PassManager
 
 torch = pytest.importorskip("torch")
 
@@ -145,8 +145,8 @@ def test_masks_hold_when_time_runs_out_at_once(tmp_path):
 
 
 def test_the_mask_grows_along_a_cubic_and_never_shrinks():
-    from onnx_fhe.passes.distilling.quantizers import FakeWeight
-    from onnx_fhe.passes.distilling.sparsity import BEGIN, END, Sparsity, Wanted
+    from onnx_fhe.passes.distill.training.quantizers import FakeWeight
+    from onnx_fhe.passes.distill.training.sparsity import BEGIN, END, Sparsity, Wanted
 
     random = np.random.default_rng(0)
     weight = FakeWeight(random.normal(size=(10, 20)), np.ones((10, 1)), True)
@@ -243,7 +243,7 @@ def test_accumulators_fit_whatever_the_input(tmp_path, convolution):
 @given(st.integers(0, 2**16), st.integers(1, 40), st.sampled_from([1, 3, 7]), st.sampled_from([0, 1]))
 @settings(max_examples=40, deadline=None)
 def test_a_budget_is_kept_and_takes_no_more_than_it_must(seed, most, top, axis):
-    from onnx_fhe.passes.distilling.quantizers import Budget, FakeWeight
+    from onnx_fhe.passes.distill.training.quantizers import Budget, FakeWeight
 
     # Spread evenly, not clipped: of weights of one size all give way, however many they are.
     latent = np.random.default_rng(seed).uniform(-top - 0.4, top + 0.4, (6, 9))
@@ -289,8 +289,8 @@ def test_layers_are_checked(tmp_path, layers, what):
 
 @pytest.mark.parametrize("convolution", [False, True])
 def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
+    from onnx_fhe.analysis.widths.layers import layer_of
     from onnx_fhe.ir.graph import is_dialect
-    from onnx_fhe.passes.analysis.layers import layer_of
 
     bits = {"c1": 5, "sum": 0} if convolution else {"fc1": 3, "fc2": 5}
     own = " ".join(f"{k}={{rounding={b}}}" for k, b in bits.items())
@@ -309,7 +309,7 @@ def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
 
 
 def test_layers_of_the_same_name_are_matched(tmp_path):
-    from onnx_fhe.passes.distilling.matching import MOST_BYTES, matched_layers
+    from onnx_fhe.passes.distill.training.matching import MOST_BYTES, matched_layers
 
     model = network(tmp_path, seed=5)
     start = run(network(tmp_path), f"normalize,{QUANTIZE}", source=model)

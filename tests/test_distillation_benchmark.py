@@ -17,7 +17,7 @@ from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.graph import LINEAR, constant_of
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.distill import Distill
+from onnx_fhe.passes.distill.distill import Distill
 
 pytest.importorskip("torch")
 INPUTS, HIDDEN, CLASSES, SAMPLES = 6, 8, 3, 80
@@ -88,7 +88,7 @@ def test_it_is_refused(benchmark_module: ModuleType, folder: Path, capsys):
 
 def test_the_control_learns_from_what_distill_learns_from(benchmark_module: ModuleType, folder: Path):
     """The same samples held back, the same made of the others, the same answers, in the same shares."""
-    from onnx_fhe.passes.distilling import task
+    from onnx_fhe.passes.distill.training import task
 
     scratch = importlib.import_module("from_scratch")
     teacher = onnx_fhe.load(folder / "tiny.onnx")

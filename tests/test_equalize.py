@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.outputs.divergence import output_error, outputs
+from onnx_fhe.analysis.regions.linear import linear_of
+from onnx_fhe.analysis.regions.regions import find_regions
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level
-from onnx_fhe.passes.analysis.divergence import output_error, outputs
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.analysis.regions import find_regions
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.quantizing.equalize import equalize
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.quantize.equalize import equalize
 
 load = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))["load"]
 

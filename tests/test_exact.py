@@ -21,9 +21,9 @@ from onnx_fhe.ir import exact as rewrite
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.errors import VerificationError
 from onnx_fhe.ir.load import load
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.differential import DifferentialCheck
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.differential import DifferentialCheck
+from onnx_fhe.passes.framework.manager import PassManager
 
 MODELS = Path(__file__).parent / "models"
 _exact = runpy.run_path(str(MODELS / "exact.py"))

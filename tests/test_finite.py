@@ -17,7 +17,7 @@ import onnx_fhe
 from onnx_fhe.ir.errors import ModelError
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context, Pass, PassManager
-from onnx_fhe.passes.instruments import Verify
+from onnx_fhe.passes.framework.instruments import Verify
 
 
 def normal(*size: int, seed: int = 0) -> np.ndarray:

@@ -17,8 +17,8 @@ from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.normalize import Normalize
-from onnx_fhe.passes.quantizing.activations import fit_quantizer
+from onnx_fhe.passes.normalize.normalize import Normalize
+from onnx_fhe.passes.quantize.activations import fit_quantizer
 
 roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 FINE = "quantize{weights=8 activations=8 inputs=8 operands=6},lower-to-integer,fuse-tlu"

@@ -16,8 +16,8 @@ from onnx_fhe.ir.errors import DataError, LimitError, PipelineError, Unsupported
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.fuse_tlu import FuseTlu
-from onnx_fhe.passes.insert_rounding import InsertRounding
+from onnx_fhe.passes.lower.fuse_tlu import FuseTlu
+from onnx_fhe.passes.round.insert_rounding.insert_rounding import InsertRounding
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
@@ -313,8 +313,8 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
 
 
 def test_far_too_many_wide_tables_are_refused(monkeypatch):
-    monkeypatch.setattr("onnx_fhe.passes.lowering.tables.MOST_CELLS", 2**13)
-    monkeypatch.setattr("onnx_fhe.passes.lowering.tables.COARSE_CELLS", 2**10)
+    monkeypatch.setattr("onnx_fhe.passes.lower.tables.MOST_CELLS", 2**13)
+    monkeypatch.setattr("onnx_fhe.passes.lower.tables.COARSE_CELLS", 2**10)
     with pytest.raises(LimitError) as refused:
         fused(dense("f = Mul(a, m)", wq=np.full((4, 6), 127, np.int8), m=np.float32([1, 2, 3, 4])))
     assert "'n3' (Gemm)" in str(refused.value)

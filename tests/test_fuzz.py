@@ -18,8 +18,8 @@ import pytest
 
 from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import UserError
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.text import parse
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.text import parse
 from onnx_fhe.program import Program
 
 HOSTILE = Path(__file__).parent / "hostile"

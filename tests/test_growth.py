@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.regions import Kind, find_regions
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.regions import Kind, find_regions
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.manager import PassManager
 
 roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 

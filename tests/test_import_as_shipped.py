@@ -18,8 +18,8 @@ from onnx_fhe.ir.bind import parse_bindings
 from onnx_fhe.ir.errors import ModelError, UnsupportedError
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 FILES = sorted((Path(__file__).parent / "models" / "exporters").glob("*.onnx"))
 REFUSED = {"sklearn_tree": "branches", "sklearn_svc": "kernel"}

@@ -13,8 +13,8 @@ import onnx_fhe
 from onnx_fhe.ir.errors import DataError, UnsupportedError
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import Session, run
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 FOLDER = Path(__file__).parent / "models" / "qat"
 TO_TABLES = "normalize,import-qat,quantize,lower-to-integer,fuse-tlu"

@@ -22,10 +22,10 @@ from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.runtime import Session, run, to_proto
 from onnx_fhe.ir.save import save
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.importing import agreement
-from onnx_fhe.passes.instruments import Verify
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.instruments import Verify
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.import_qat import agreement
 
 FOLDER = Path(__file__).parent / "models" / "qat"
 evaluate = runpy.run_path(str(FOLDER.parent / "exact.py"))["evaluate"]

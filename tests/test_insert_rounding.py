@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.table_width import table_width
-from onnx_fhe.passes.insert_rounding import InsertRounding
-from onnx_fhe.passes.pipeline import parse_passes
-from onnx_fhe.passes.rounding import raising
-from onnx_fhe.passes.rounding.fill import fill_range
-from onnx_fhe.passes.rounding.lattice import Channel, Width, width_for
-from onnx_fhe.passes.rounding.placing import place
+from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.passes.round.insert_rounding import raising
+from onnx_fhe.passes.round.insert_rounding.fill import fill_range
+from onnx_fhe.passes.round.insert_rounding.insert_rounding import InsertRounding
+from onnx_fhe.passes.round.insert_rounding.lattice import Channel, Width, width_for
+from onnx_fhe.passes.round.insert_rounding.placing import place
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_fhe
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import ModelError, UnsupportedError
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 RANDOM = np.random.default_rng(0)
 PLAIN = "quantize{weights=4 activations=4 inputs=4 method=nearest adapt=0},lower-to-integer,fuse-tlu"

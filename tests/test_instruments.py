@@ -20,8 +20,8 @@ from onnx_fhe.ir.errors import DataError, ModelError, OutputError, VerificationE
 from onnx_fhe.ir.level import Level, level_of, set_level
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes import Context, Pass, PassManager, option
-from onnx_fhe.passes.differential import DifferentialCheck
-from onnx_fhe.passes.instruments import Dump, Instrument, Print, Time, Verify
+from onnx_fhe.passes.framework.differential import DifferentialCheck
+from onnx_fhe.passes.framework.instruments import Dump, Instrument, Print, Time, Verify
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]>
 g (float[N, 3] x) => (float[N, 3] y)

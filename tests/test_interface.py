@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.regions import server_nodes
 from onnx_fhe.ir.errors import VerificationError
 from onnx_fhe.ir.interface import Interface
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, Pass, PassManager
-from onnx_fhe.passes.analysis.regions import server_nodes
-from onnx_fhe.passes.instruments import Verify
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.framework.instruments import Verify
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 PLAIN = "normalize,quantize,lower-to-integer,fuse-tlu"
 SHAPES: dict[int, list[int]] = {2: [5], 3: [2, 4], 4: [2, 4, 4]}

@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from onnx_fhe.analysis import environment
+from onnx_fhe.analysis.cost import cost, timing
 from onnx_fhe.ir import convert, runtime
 from onnx_fhe.ir.graph import extremes_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis import cost, environment, timing
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.quantizing import activations, solvers, weights
-from onnx_fhe.passes.rounding import auto, plain, walk
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.quantize import activations, solvers, weights
+from onnx_fhe.passes.round.insert_rounding import auto, plain, walk
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

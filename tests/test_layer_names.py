@@ -8,12 +8,12 @@ import onnx
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.regions import JOINS, POOLS, server_nodes
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import UserError
 from onnx_fhe.ir.graph import LAYOUT
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.regions import JOINS, POOLS, server_nodes
 
 KEPT = frozenset({"Gemm", "MatMul", "Conv"}) | POOLS | LAYOUT
 INTEGER = "quantize,lower-to-integer,fuse-tlu"

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.cost.advice import advice
+from onnx_fhe.analysis.expansion.pairs import combination
+from onnx_fhe.analysis.expansion.tournament import plan
 from onnx_fhe.backends.reference import ReferenceBackend, count_overflows
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import LimitError
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.advice import advice
-from onnx_fhe.passes.expanding.pairs import combination
-from onnx_fhe.passes.expanding.tournament import plan
-from onnx_fhe.passes.lower_to_lookups import LowerToLookups
+from onnx_fhe.passes.lower.lower_to_lookups import LowerToLookups
 
 roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 FEW = settings(max_examples=25, deadline=None)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.ir.build import Builder
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import LimitError, PipelineError, UnsupportedError
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.lower_to_integer import LowerToInteger
-from onnx_fhe.passes.lowering.build import Builder
-from onnx_fhe.passes.lowering.views import common_unit, whole_multiples
+from onnx_fhe.passes.lower.lower_to_integer import LowerToInteger
+from onnx_fhe.passes.lower.views import common_unit, whole_multiples
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

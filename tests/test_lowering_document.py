@@ -21,8 +21,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.ranges import SoundRanges
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "design" / "lowering.md"

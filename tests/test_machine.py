@@ -7,15 +7,15 @@ import json
 
 import pytest
 
+from onnx_fhe.analysis.cost.bootstrap import bootstrap_of
+from onnx_fhe.analysis.cost.cost import CostEstimate
+from onnx_fhe.analysis.cost.lookup_cost import LayerCost
+from onnx_fhe.analysis.cost.parameters import BootstrapParameters, KeyswitchParameters, Step, key_bytes
+from onnx_fhe.analysis.cost.timing import Measured, Timings, default_timings
 from onnx_fhe.backends.base import CircuitStatistics
 from onnx_fhe.cli.app import main
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.machine import Profile, cache_file, predict, this_machine
-from onnx_fhe.passes.analysis.bootstrap import bootstrap_of
-from onnx_fhe.passes.analysis.cost import CostEstimate
-from onnx_fhe.passes.analysis.lookup_cost import LayerCost
-from onnx_fhe.passes.analysis.parameters import BootstrapParameters, KeyswitchParameters, Step, key_bytes
-from onnx_fhe.passes.analysis.timing import Measured, Timings, default_timings
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from onnx_fhe.ir.errors import DataError, ModelError, OnnxFheError, PipelineErro
 from onnx_fhe.ir.level import Level, level_of, set_level
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, Pass, PassManager, option
-from onnx_fhe.passes.manager import PassFailedError
+from onnx_fhe.passes.framework.manager import PassFailedError
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]>
 g (float[N, 2] x) => (float[N, 2] y)

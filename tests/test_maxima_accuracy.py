@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.regions import find_regions
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.regions import find_regions
-from onnx_fhe.passes.quantizing.activations import fit_quantizer
-from onnx_fhe.passes.quantizing.survivors import survivors
+from onnx_fhe.passes.quantize.activations import fit_quantizer
+from onnx_fhe.passes.quantize.survivors import survivors
 
 roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 

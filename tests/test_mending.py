@@ -11,8 +11,8 @@ import pytest
 from onnx_fhe import compiling, mending
 from onnx_fhe.compiling import compile_model
 from onnx_fhe.ir.errors import LimitError
-from onnx_fhe.passes.presets import PRESETS
-from onnx_fhe.passes.registry import find_pass
+from onnx_fhe.passes.framework.presets import PRESETS
+from onnx_fhe.passes.framework.registry import find_pass
 from onnx_fhe.testing import random_network
 
 

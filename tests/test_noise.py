@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnx_fhe.analysis.noise.noise import NoisyModel, noise_steps, with_noise
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load, runtime
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.tolerance import set_p_error
-from onnx_fhe.passes.analysis.noise import NoisyModel, noise_steps, with_noise
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 

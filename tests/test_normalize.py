@@ -19,8 +19,8 @@ from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import Session, run, to_proto
 from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 FOLDER = os.environ.get("ONNX_FHE_MODELS")
 MODELS = sorted(Path(FOLDER).glob("*.onnx")) if FOLDER else []

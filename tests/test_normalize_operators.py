@@ -15,7 +15,7 @@ from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import Session, to_proto
 from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 Weights = dict[str, np.ndarray]
 

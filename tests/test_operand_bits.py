@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from onnx_fhe.analysis.outputs.divergence import output_error, outputs
+from onnx_fhe.analysis.regions.regions import find_regions
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.divergence import output_error, outputs
-from onnx_fhe.passes.analysis.regions import find_regions
-from onnx_fhe.passes.quantize import Quantize
-from onnx_fhe.passes.quantizing import operands
+from onnx_fhe.passes.quantize import operands
+from onnx_fhe.passes.quantize.quantize import Quantize
 
 roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
 

@@ -11,13 +11,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_fhe.analysis.regions.elementwise import ElementwiseProbe
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.elementwise import ElementwiseProbe
 
 MODELS = Path(__file__).parent / "models"
 operators = runpy.run_path(str(MODELS / "operators.py"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_fhe.passes.analysis.refusals import REFUSALS
+from onnx_fhe.analysis.regions.refusals import REFUSALS
 
 DOCS = Path(__file__).parents[1] / "docs"
 MAKER = runpy.run_path(str(DOCS / "make_operators.py"))

@@ -20,13 +20,16 @@ from onnxscript import opset18 as op
 
 from onnx_fhe.backends import registry as backends
 from onnx_fhe.ir.errors import PipelineError, PluginError, UserError
-from onnx_fhe.passes import Context, PassManager, plugins, register_tlu_operator, registry, tlu_operators
-from onnx_fhe.passes.describe import describe_passes
-from onnx_fhe.passes.pipeline import parse_passes
-from onnx_fhe.passes.plugins import broken_plugins, load_installed, load_plugin
-from onnx_fhe.passes.registry import find_pass, pass_names
-from onnx_fhe.passes.store import owned_by
-from onnx_fhe.passes.tlu_operators import registered_tlu_operators
+from onnx_fhe.ir.plugins import loading as plugins
+from onnx_fhe.ir.plugins import tlu_operators
+from onnx_fhe.ir.plugins.loading import broken_plugins, load_installed, load_plugin
+from onnx_fhe.ir.plugins.store import owned_by
+from onnx_fhe.ir.plugins.tlu_operators import registered_tlu_operators
+from onnx_fhe.passes import Context, PassManager, register_tlu_operator
+from onnx_fhe.passes.framework import registry
+from onnx_fhe.passes.framework.describe import describe_passes
+from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.passes.framework.registry import find_pass, pass_names
 
 PASS = '''
 from dataclasses import dataclass
@@ -328,7 +331,7 @@ def test_an_installed_package_is_found_through_its_entry_point(example_plugin: P
     code = f"""
 import json, numpy as np, onnx_ir as ir
 from onnx_fhe.passes import PassManager
-from onnx_fhe.passes.describe import describe_pass
+from onnx_fhe.passes.framework.describe import describe_pass
 manager = PassManager.parse("clip-weights{{limit=1}}")
 result = manager.run(ir.load({str(digits_mlp.model)!r}))
 about = describe_pass("clip-weights")

@@ -14,9 +14,11 @@ import pytest
 import onnx_fhe
 from onnx_fhe.backends import registry as backends
 from onnx_fhe.cli.app import main
+from onnx_fhe.ir.plugins import loading as plugins
+from onnx_fhe.ir.plugins import tlu_operators
+from onnx_fhe.ir.plugins.loading import load_plugin
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes import plugins, registry, tlu_operators
-from onnx_fhe.passes.plugins import load_plugin
+from onnx_fhe.passes.framework import registry
 
 
 @pytest.fixture

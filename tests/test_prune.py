@@ -12,16 +12,16 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import onnx_fhe
+from onnx_fhe.analysis.ranges.ranges import SoundRanges
+from onnx_fhe.analysis.regions.linear import constant_of, linear_of
+from onnx_fhe.analysis.regions.regions import find_regions
 from onnx_fhe.ir.errors import DataError, LimitError, PipelineError
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.linear import constant_of, linear_of
-from onnx_fhe.passes.analysis.ranges import SoundRanges
-from onnx_fhe.passes.analysis.regions import find_regions
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.prune import Prune
-from onnx_fhe.passes.pruning import obs
-from onnx_fhe.passes.pruning.bounds import Limit, input_levels
+from onnx_fhe.passes.compress.prune import obs
+from onnx_fhe.passes.compress.prune.bounds import Limit, input_levels
+from onnx_fhe.passes.compress.prune.prune import Prune
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 14]>

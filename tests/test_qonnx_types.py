@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
 
 FLOATS = [np.float16, np.float32, np.float64]
 INTEGERS = [np.int8, np.uint8, np.int16, np.int32, np.int64]

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.cost.cost import estimate
+from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import DataError, PipelineError, UnsupportedError
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.pipeline import parse_passes
-from onnx_fhe.passes.quantize import Quantize
-from onnx_fhe.passes.quantizing.activations import Quantizer, fit_quantizer
-from onnx_fhe.passes.quantizing.squares import squared_errors
-from onnx_fhe.passes.quantizing.unseen import Unseen
-from onnx_fhe.passes.quantizing.weights import fit_scales, largest_code, moment, round_weights
+from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.passes.quantize.activations import Quantizer, fit_quantizer
+from onnx_fhe.passes.quantize.quantize import Quantize
+from onnx_fhe.passes.quantize.squares import squared_errors
+from onnx_fhe.passes.quantize.unseen import Unseen
+from onnx_fhe.passes.quantize.weights import fit_scales, largest_code, moment, round_weights
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))

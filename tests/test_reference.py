@@ -15,7 +15,7 @@ from onnx_fhe.backends.registry import backends, get_backend, register_backend, 
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import DataError, LoweringMismatchError, PluginError, UserError
 from onnx_fhe.ir.partition import partition
-from onnx_fhe.passes.store import owned_by
+from onnx_fhe.ir.plugins.store import owned_by
 
 Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnx_fhe
+from onnx_fhe.analysis.ranges.ranges import SoundRanges
+from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.analysis.ranges import SoundRanges
-from onnx_fhe.passes.analysis.table_width import table_width
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.refining.smooth import interpolated, isotonic
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.round.refine_tables.smooth import interpolated, isotonic
 
 INTEGER = "normalize,quantize{weights=3 activations=3 inputs=5},lower-to-integer,fuse-tlu"
 

@@ -16,15 +16,17 @@ import pytest
 from onnx_ir.passes import PassBase, common
 
 from onnx_fhe.ir.errors import OnnxFheError, PipelineError, PluginError
-from onnx_fhe.passes import Context, Pass, option, plugins, register_pass, registry
-from onnx_fhe.passes.describe import describe_passes
-from onnx_fhe.passes.onnx_ir_passes import onnx_ir_passes
-from onnx_fhe.passes.options import check_options, options_of
-from onnx_fhe.passes.pipeline import parse_passes, print_passes
-from onnx_fhe.passes.presets import DEFAULT, PRESETS
-from onnx_fhe.passes.registry import find_pass, pass_names
-from onnx_fhe.passes.store import NameTakenError
-from onnx_fhe.passes.text import parse
+from onnx_fhe.ir.plugins import loading as plugins
+from onnx_fhe.ir.plugins.store import NameTakenError
+from onnx_fhe.passes import Context, Pass, option, register_pass
+from onnx_fhe.passes.framework import registry
+from onnx_fhe.passes.framework.describe import describe_passes
+from onnx_fhe.passes.framework.onnx_ir_passes import onnx_ir_passes
+from onnx_fhe.passes.framework.options import check_options, options_of
+from onnx_fhe.passes.framework.pipeline import parse_passes, print_passes
+from onnx_fhe.passes.framework.presets import DEFAULT, PRESETS
+from onnx_fhe.passes.framework.registry import find_pass, pass_names
+from onnx_fhe.passes.framework.text import parse
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +70,8 @@ def test_built_in_passes_are_the_files_of_their_names():
 
 def test_naming_one_pass_does_not_import_the_others():
     code = (
-        "import sys; from onnx_fhe.passes.registry import find_pass; find_pass('onnx-ir.checker');"
-        "print([m for m in sys.modules if m in ('onnx_fhe.passes.quantize', 'concrete', 'torch')])"
+        "import sys; from onnx_fhe.passes.framework.registry import find_pass; find_pass('onnx-ir.checker');"
+        "print([m for m in sys.modules if m in ('onnx_fhe.passes.quantize.quantize', 'concrete', 'torch')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser
 
+from onnx_fhe.analysis.outputs.divergence import output_error
 from onnx_fhe.cli import main
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.load import load
@@ -20,15 +21,14 @@ from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import run, to_proto
 from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.analysis.divergence import output_error
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.normalize import Normalize
-from onnx_fhe.passes.pipeline import parse_passes
-from onnx_fhe.passes.remove_layers import RemoveLayers
-from onnx_fhe.passes.removing_layers import forms
-from onnx_fhe.passes.removing_layers.between import Between
-from onnx_fhe.passes.removing_layers.reference import line
-from onnx_fhe.passes.removing_layers.sites import find_sites
+from onnx_fhe.passes.compress.remove_layers import forms
+from onnx_fhe.passes.compress.remove_layers.between import Between
+from onnx_fhe.passes.compress.remove_layers.reference import line
+from onnx_fhe.passes.compress.remove_layers.remove_layers import RemoveLayers
+from onnx_fhe.passes.compress.remove_layers.sites import find_sites
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 STRAIGHT = "LeakyRelu<alpha=1.0>"
 

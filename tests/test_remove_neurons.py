@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper, parser
 
+from onnx_fhe.analysis.cost.cost import estimate_float
+from onnx_fhe.analysis.cost.timing import default_timings
+from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir.convert import convert
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.load import load
@@ -17,16 +20,13 @@ from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.runtime import run, to_proto
 from onnx_fhe.ir.sampling import random_inputs
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.analysis.cost import estimate_float
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.analysis.timing import default_timings
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.normalize import Normalize
-from onnx_fhe.passes.pipeline import parse_passes
-from onnx_fhe.passes.remove_neurons import RemoveNeurons
-from onnx_fhe.passes.removing.shrink import shrink
-from onnx_fhe.passes.removing.structure import Room, find_structure
-from onnx_fhe.passes.removing.weights import Weights
+from onnx_fhe.passes.compress.remove_neurons.remove_neurons import RemoveNeurons
+from onnx_fhe.passes.compress.remove_neurons.shrink import shrink
+from onnx_fhe.passes.compress.remove_neurons.structure import Room, find_structure
+from onnx_fhe.passes.compress.remove_neurons.weights import Weights
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 
 def content(model: ir.Model) -> bytes:

@@ -14,10 +14,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
 from onnx_fhe.manifest import from_json
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.pipeline import parse_passes
+from onnx_fhe.passes.framework.pipeline import parse_passes
 from onnx_fhe.program import Program
 from onnx_fhe.record import RECORD
 from onnx_fhe.report import page, text

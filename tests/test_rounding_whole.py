@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.outputs.divergence import worst_error
 from onnx_fhe.ir.runtime import Session
-from onnx_fhe.passes.analysis.divergence import worst_error
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.presets import PRESETS
-from onnx_fhe.passes.rounding.whole import LOST, network_outputs
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.presets import PRESETS
+from onnx_fhe.passes.round.insert_rounding.whole import LOST, network_outputs
 
 RNG = np.random.default_rng(0)
 

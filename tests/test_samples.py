@@ -9,11 +9,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 import onnx_fhe
+from onnx_fhe.analysis.environment import Environment
 from onnx_fhe.ir import samples
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.environment import Environment
 
 
 def normal(*size: int, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_fhe.passes.analysis.scaling import carried
+from onnx_fhe.analysis.ranges.scaling import carried
 
 roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 

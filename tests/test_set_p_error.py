@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import DataError, PipelineError, VerificationError
@@ -13,10 +14,9 @@ from onnx_fhe.ir.graph import is_dialect
 from onnx_fhe.ir.save import save
 from onnx_fhe.ir.tolerance import notes, recorded, set_p_error, tolerated
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.base import Context
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.pipeline import parse_passes
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.pipeline import parse_passes
 
 HEAD = "normalize,quantize{weights=3},lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
 

@@ -11,16 +11,16 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnx_fhe
+from onnx_fhe.analysis.outputs.expectation import Expectation
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.manifest import from_json
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.analysis.expectation import Expectation
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.shrink import Shrink
-from onnx_fhe.passes.shrinking.judge import Judge, wilson
-from onnx_fhe.passes.shrinking.pace import Pace
-from onnx_fhe.passes.shrinking.search import Search, Tried
+from onnx_fhe.passes.compress.shrink.judge import Judge, wilson
+from onnx_fhe.passes.compress.shrink.pace import Pace
+from onnx_fhe.passes.compress.shrink.search import Search, Tried
+from onnx_fhe.passes.compress.shrink.shrink import Shrink
+from onnx_fhe.passes.framework.manager import PassManager
 
 pytest.importorskip("torch")
 
@@ -202,7 +202,7 @@ def test_a_whole_network_that_loses_too_much_gets_wider_tables(tmp_path, monkeyp
         return SimpleNamespace(complexity=prices[("bits=auto" in text, "bits=5" in text, True).index(True)])
 
     monkeypatch.setattr(search, "_made", made)
-    monkeypatch.setattr("onnx_fhe.passes.shrinking.search.estimate", priced)
+    monkeypatch.setattr("onnx_fhe.passes.compress.shrink.search.estimate", priced)
     assert taken in search.plain("it is a test").pipeline
 
 

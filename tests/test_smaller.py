@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 
 import onnx_fhe
+from onnx_fhe.analysis.regions.linear import linear_of
+from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.cli import main
 from onnx_fhe.ir.graph import constant_of, is_dialect
-from onnx_fhe.passes.analysis.linear import linear_of
-from onnx_fhe.passes.analysis.table_width import table_width
 
 FILE = """
 [[pass]]

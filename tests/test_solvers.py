@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_fhe.passes.quantizing import solvers
-from onnx_fhe.passes.quantizing import weights as quantization
+from onnx_fhe.passes.quantize import solvers
+from onnx_fhe.passes.quantize import weights as quantization
 
 
 def _layer(seed: int, rows: int = 200, inputs: int = 12, outputs: int = 5):

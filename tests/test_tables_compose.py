@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnx_fhe.analysis.regions.regions import find_regions
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.level import Level
 from onnx_fhe.passes import PassManager
-from onnx_fhe.passes.analysis.regions import find_regions
 
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, load, structure, lookups = texts["become"], texts["load"], texts["structure"], texts["lookups"]
@@ -161,7 +161,7 @@ def test_a_requantization_is_saved() -> None:
 
     def bootstraps(pipeline: str) -> int:
         data = {"x": np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)}
-        from onnx_fhe.passes.base import Context
+        from onnx_fhe.passes.framework.base import Context
 
         rest = f"normalize,{pipeline}quantize{{weights=3 activations=3 inputs=3}},lower-to-integer,fuse-tlu"
         made = PassManager.parse(rest).run(load(text, Level.FLOAT), Context(calibration=data)).model

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir import dialect
-from onnx_fhe.passes.analysis.ranges import SoundRanges
 
 FOLDER = Path(__file__).parent / "models"
 Builder = runpy.run_path(str(FOLDER / "integers.py"))["Builder"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.passes import PassManager
-from onnx_fhe.passes.analysis.ranges import SoundRanges
-from onnx_fhe.passes.tables import pricing
+from onnx_fhe.passes.tables.common import pricing
 
 FOLDER = Path(__file__).parent
 Network = runpy.run_path(str(FOLDER / "test_tables_properties.py"))["Network"]

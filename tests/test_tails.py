@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_fhe.passes.analysis.margins import LEAST, MOST, widened
-from onnx_fhe.passes.analysis.ranges import NEAR, declare
-from onnx_fhe.passes.analysis.tails import FEWEST, Extremes, Tails, distinct
+from onnx_fhe.analysis.ranges.margins import LEAST, MOST, widened
+from onnx_fhe.analysis.ranges.ranges import NEAR, declare
+from onnx_fhe.analysis.ranges.tails import FEWEST, Extremes, Tails, distinct
 
 RATE = 1 / 2000
 CHANNELS = 30

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.errors import OnnxFheError, PipelineError
-from onnx_fhe.passes.base import Pass, option
-from onnx_fhe.passes.options import options_of
-from onnx_fhe.passes.registry import PassEntry
-from onnx_fhe.passes.text import parse, print_pass
-from onnx_fhe.passes.tokens import nearest
-from onnx_fhe.passes.toml_text import read_toml
+from onnx_fhe.passes.framework.base import Pass, option
+from onnx_fhe.passes.framework.options import options_of
+from onnx_fhe.passes.framework.registry import PassEntry
+from onnx_fhe.passes.framework.text import parse, print_pass
+from onnx_fhe.passes.framework.tokens import nearest
+from onnx_fhe.passes.framework.toml_text import read_toml
 
 
 @dataclass(frozen=True)
@@ -377,9 +377,10 @@ def test_nearest():
 
 def test_importing_a_pass_base_stays_light():
     code = (
-        "import sys; from onnx_fhe.passes.base import Pass; "
+        "import sys; from onnx_fhe.passes.framework.base import Pass; "
         "print([m for m in sys.modules if m.split('.')[0] in ('pydantic', 'hypothesis', 'concrete', 'torch')"
-        " or m in ('onnx_fhe.passes.registry', 'onnx_fhe.passes.plugins', 'onnx_fhe.passes.manager')])"
+        " or m in ('onnx_fhe.passes.framework.registry', 'onnx_fhe.ir.plugins.loading',"
+        " 'onnx_fhe.passes.framework.manager')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

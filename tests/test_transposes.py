@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.normalize import Normalize
+from onnx_fhe.passes.normalize.normalize import Normalize
 
 roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
 

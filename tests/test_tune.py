@@ -127,7 +127,7 @@ def test_another_seed_gives_another_search(small, tuned):
 
 
 def test_a_trained_point_is_made_again_bit_for_bit(small):
-    from onnx_fhe.passes.manager import PassManager
+    from onnx_fhe.passes.framework.manager import PassManager
     from onnx_fhe.tuning.trying import Candidate
 
     tester = _tester(small)
@@ -143,7 +143,7 @@ def test_a_trained_point_is_made_again_bit_for_bit(small):
 
 
 def test_a_student_serves_all_tolerated_errors_and_other_processes(small, tmp_path, monkeypatch):
-    from onnx_fhe.passes.distill import Distill
+    from onnx_fhe.passes.distill.distill import Distill
     from onnx_fhe.tuning import stages
     from onnx_fhe.tuning.trying import Candidate, Tester
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
-from onnx_fhe.passes.manager import PassManager
-from onnx_fhe.passes.presets import PRESETS
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.presets import PRESETS
 from onnx_fhe.tuning.frontier import Frontier, TestReport, axes_of, costs, non_dominated
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.judge import Judge

@@ -18,9 +18,9 @@ pytest.importorskip("optuna")
 import onnx_fhe
 from onnx_fhe.ir.errors import UserError
 from onnx_fhe.ir.save import serialize
-from onnx_fhe.passes.base import Context, Pass
-from onnx_fhe.passes.distill import Distill
-from onnx_fhe.passes.manager import PassManager
+from onnx_fhe.passes.distill.distill import Distill
+from onnx_fhe.passes.framework.base import Context, Pass
+from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.tuning import stages, trying
 from onnx_fhe.tuning import tune as tune_module
 from onnx_fhe.tuning.clock import Clock, OutOfTimeError, bounded

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_fhe.passes.quantizing.activations import fit_quantizer
-from onnx_fhe.passes.quantizing.unseen import FEWEST, Unseen
+from onnx_fhe.passes.quantize.activations import fit_quantizer
+from onnx_fhe.passes.quantize.unseen import FEWEST, Unseen
 
 
 def test_the_loss_is_what_new_values_lose():

@@ -11,6 +11,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnx_fhe.analysis.cost.cost import estimate
+from onnx_fhe.analysis.cost.lookup_cost import lookup_costs
+from onnx_fhe.analysis.expansion.expand import expanded
+from onnx_fhe.analysis.widths.groups import group_widths
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.concrete import backend as concrete
@@ -19,10 +23,6 @@ from onnx_fhe.ir.errors import LimitError, OnnxFheError, UserError
 from onnx_fhe.ir.graph import is_dialect
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.analysis.groups import group_widths
-from onnx_fhe.passes.analysis.lookup_cost import lookup_costs
-from onnx_fhe.passes.expanding.expand import expanded
 
 Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 

@@ -9,10 +9,10 @@ from typing import cast
 
 import onnx_ir as ir
 
+from ...analysis.expansion.expand import expanded
 from ...ir.limits import TargetLimits
 from ...ir.partition import partition
 from ...ir.tolerance import tolerated
-from ...passes.expanding.expand import expanded
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
 from .compiling import Compiled, compile_plan, mlir_of

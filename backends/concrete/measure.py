@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ...analysis.widths.layers import layer_of as titled
 from ...ir.graph import layer_of, title_of
-from ...passes.analysis.layers import layer_of as titled
 from ..base import CircuitStatistics, LayerStatistics
 from ..layers import merge_layers
 from ..lookups import Lookup, marks

@@ -6,7 +6,7 @@ from typing import Any
 
 from concrete.compiler import KeyType, PrimitiveOperation
 
-from ...passes.analysis.parameters import BootstrapParameters, KeyswitchParameters, Step
+from ...analysis.cost.parameters import BootstrapParameters, KeyswitchParameters, Step
 
 _MULTIPLIED = PrimitiveOperation.CLEAR_MULTIPLICATION
 

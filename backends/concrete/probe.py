@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from concrete import fhe
 
+from ...analysis.cost.parameters import BootstrapParameters, KeyswitchParameters
 from ...ir.errors import LimitError
-from ...passes.analysis.parameters import BootstrapParameters, KeyswitchParameters
 from . import signals
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
@@ -27,7 +27,7 @@ class Probe:
 
     Attributes:
         bits: Of each table.
-        demand: How exact the result has to be, in bits (``passes.analysis.demand``).
+        demand: How exact the result has to be, in bits (``analysis.widths.demand``).
         p_error: Tolerated error of one lookup.
         count: Number of lookups.
     """

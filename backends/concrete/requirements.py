@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+from ...analysis.widths.groups import Group, groups
+from ...analysis.widths.layers import layer_of as titled
 from ...ir.errors import LimitError, OnnxFheError
 from ...ir.graph import is_dialect, layer_of, title_of
 from ...ir.limits import TargetLimits
-from ...passes.analysis.groups import Group, groups
-from ...passes.analysis.layers import layer_of as titled
 from ..lookups import Lookup, bits_of, declared_range, marks
 from .emit import emission_of
 from .plan import Plan

@@ -96,7 +96,7 @@ def compile_(
         from ..compiling import compile_model
         from ..ir.bind import parse_bindings
         from ..ir.guard import FileLimits
-        from ..passes.presets import DEFAULT
+        from ..passes.framework.presets import DEFAULT
         from .summary import profile_of
 
         load_plugins(plugin)
@@ -160,7 +160,7 @@ def _told_at_the_end() -> Iterator[None]:
 def _require_preset(name: str) -> None:
     from ..ir.errors import PipelineError
     from ..ir.suggest import nearest
-    from ..passes.presets import PRESETS
+    from ..passes.framework.presets import PRESETS
 
     if name not in PRESETS:
         raise PipelineError(

@@ -93,10 +93,10 @@ def opt(
         from ..ir.level import Level, level_of
         from ..ir.load import load
         from ..ir.save import save
-        from ..passes.base import Context
-        from ..passes.differential import DifferentialCheck
-        from ..passes.instruments import Dump, Instrument, Print, Time, Verify
-        from ..passes.manager import PassManager
+        from ..passes.framework.base import Context
+        from ..passes.framework.differential import DifferentialCheck
+        from ..passes.framework.instruments import Dump, Instrument, Print, Time, Verify
+        from ..passes.framework.manager import PassManager
 
         load_plugins(plugin)
         check_ranges(range_mode.value, range_margin)

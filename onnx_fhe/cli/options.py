@@ -67,7 +67,7 @@ RangeModes = Annotated[
 
 
 DEFAULT_MARGIN = "auto"
-"""``passes.base.DEFAULT_MARGIN``, which takes a second to import."""
+"""``passes.framework.base.DEFAULT_MARGIN``, which takes a second to import."""
 
 
 def _margin(text: float | str) -> float | str:
@@ -103,7 +103,7 @@ def load_plugins(specs: list[str] | None) -> None:
         PluginError: One cannot be loaded.
     """
     if specs:
-        from ..passes.plugins import load_plugin
+        from ..ir.plugins.loading import load_plugin
 
         for spec in specs:
             load_plugin(spec)

@@ -10,7 +10,7 @@ from . import output
 from .options import Json, Plugins, load_plugins
 
 if TYPE_CHECKING:
-    from ..passes.describe import Catalogue, PassDescription
+    from ..passes.framework.describe import Catalogue, PassDescription
 
 
 def passes(
@@ -22,9 +22,9 @@ def passes(
 ) -> None:
     """List the passes and presets, or describe one of them."""
     with output.working():
-        from ..passes.describe import describe_pass, describe_passes
-        from ..passes.presets import PRESETS
-        from ..passes.registry import find_pass
+        from ..passes.framework.describe import describe_pass, describe_passes
+        from ..passes.framework.presets import PRESETS
+        from ..passes.framework.registry import find_pass
 
         load_plugins(plugin)
         if name is None:
@@ -43,7 +43,7 @@ def passes(
 
 
 def _show_preset(name: str, json: bool) -> None:
-    from ..passes.presets import DEFAULT, PRESETS
+    from ..passes.framework.presets import DEFAULT, PRESETS
 
     preset = PRESETS[name]
     if json:

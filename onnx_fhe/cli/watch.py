@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from onnx_ir.passes import PassBase
 
-    from ..passes.instruments import Instrument
+    from ..passes.framework.instruments import Instrument
 
 SECONDS, MEMORY = 7.0, 1400 * 2**20
 """Processor time and memory that reading a small file may take; large ones get more."""
@@ -113,8 +113,8 @@ def end() -> None:
 
 def until_normalized() -> Instrument:
     """Ends the contact where passes begin that only see models that have run."""
-    from ..passes.instruments import Instrument
-    from ..passes.pipeline import pass_name
+    from ..passes.framework.instruments import Instrument
+    from ..passes.framework.pipeline import pass_name
 
     class Known(Instrument):
         def before_pass(self, pass_: PassBase, model: ir.Model) -> None:  # noqa: ARG002

@@ -14,8 +14,8 @@ from typing_extensions import override
 from ..ir.errors import OnnxFheError
 from ..ir.level import Level, level_of
 from ..ir.runtime import Arrays, Session
-from ..passes.instruments import Instrument
-from ..passes.pipeline import pass_name
+from ..passes.framework.instruments import Instrument
+from ..passes.framework.pipeline import pass_name
 from .figures import Step, StepFigures
 from .measure import Comparison, compare
 from .verdict import left_of, worst

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.noise.noise import NoisyModel
+from ..analysis.outputs.expectation import Expectation
 from ..backends.base import Circuit, Progress, quiet
 from ..backends.reference import ReferenceCircuit, count_overflows
 from ..clipping import Prologue
@@ -16,9 +18,7 @@ from ..ir.errors import FidelityError, ModelError
 from ..ir.partition import Parts, partition
 from ..ir.runtime import Arrays, Session
 from ..ir.samples import depending
-from ..passes.analysis.expectation import Expectation
-from ..passes.analysis.noise import NoisyModel
-from ..passes.shrinking.judge import Judge
+from ..passes.compress.shrink.judge import Judge
 from .causes import steps_of
 from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
 from .measure import Comparison, compare

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.noise.noise import NoisyModel
 from ..backends.base import Circuit, EncryptedSession, LowerOptions, Progress, quiet
 from ..backends.lookups import declared_range, marks
 from ..backends.reference import ReferenceBackend, ReferenceCircuit, count_overflows
@@ -20,7 +21,6 @@ from ..ir.errors import LoweringMismatchError
 from ..ir.partition import partition
 from ..ir.runtime import Arrays
 from ..machine import Prediction, Profile, predict
-from ..passes.analysis.noise import NoisyModel
 from .figures import SelfTest
 from .verdict import percent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..passes.analysis.expectation import Expectation
+from ..analysis.outputs.expectation import Expectation
 
 Verdict = Literal["good", "warning", "collapse"]
 Step = Literal["", "removed", "quantized", "rounded", "noise", "ranges"]

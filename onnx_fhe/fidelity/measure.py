@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.outputs.classes import kind_of, scores
 from ..ir.runtime import Arrays
-from ..passes.analysis.classes import kind_of, scores
 from ..scoring import predictions, score_output
 from .figures import Classes, OutputFigures
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.outputs.classes import scores
 from ..ir.errors import DataError
-from ..passes.analysis.classes import scores
 
 FEW = 20
 """Samples from which on ranges and accuracies mean something."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..passes.analysis.classes import OTHERS, SEVERAL
+from ..analysis.outputs.classes import OTHERS, SEVERAL
 from .figures import Classes, OutputFigures, Verdict
 from .measure import Comparison
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..analysis.cost.timing import Measured
 from ..backends.base import Progress, quiet
 from ..manifest import packages
-from ..passes.analysis.timing import Measured
 from .predict import usable_cores
 from .profile import Profile
 from .storage import shipped

@@ -8,10 +8,10 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from ..analysis.cost.cost import CostEstimate, estimate, estimate_float
+from ..analysis.cost.parameters import Step, key_bytes
 from ..backends.base import CircuitStatistics
 from ..ir.level import Level, level_of
-from ..passes.analysis.cost import CostEstimate, estimate, estimate_float
-from ..passes.analysis.parameters import Step, key_bytes
 from .profile import Profile
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from ..passes.analysis.parameters import BootstrapParameters, KeyswitchParameters
-from ..passes.analysis.timing import Measured, Timings
+from ..analysis.cost.parameters import BootstrapParameters, KeyswitchParameters
+from ..analysis.cost.timing import Measured, Timings
 
 FORMAT = 1
 """Version of the file."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ..analysis import cost
+from ..analysis.cost.timing import DEFAULT
 from ..ir.errors import DataError, OutputError
 from ..ir.paths import write_bytes
-from ..passes import analysis
-from ..passes.analysis.timing import DEFAULT
 from .profile import FORMAT, Profile
 
 _DO = "write one with `onnx-fhe calibrate-cost -o FILE`"
@@ -40,7 +40,7 @@ def this_machine() -> Profile:
 @lru_cache(maxsize=1)
 def shipped() -> Profile:
     """The profile that comes with onnx-fhe."""
-    return _parse(resources.files(analysis).joinpath(DEFAULT).read_bytes(), DEFAULT)
+    return _parse(resources.files(cost).joinpath(DEFAULT).read_bytes(), DEFAULT)
 
 
 def read_profile(path: str | os.PathLike[str]) -> Profile:

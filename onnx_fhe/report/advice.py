@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from ..ir.errors import OnnxFheError
 from ..manifest import Manifest
-from ..passes.base import Pass
-from ..passes.insert_rounding import InsertRounding
-from ..passes.pipeline import parse_passes
-from ..passes.quantize import Quantize
-from ..passes.remove_neurons import RemoveNeurons
+from ..passes.compress.remove_neurons.remove_neurons import RemoveNeurons
+from ..passes.framework.base import Pass
+from ..passes.framework.pipeline import parse_passes
+from ..passes.quantize.quantize import Quantize
+from ..passes.round.insert_rounding.insert_rounding import InsertRounding
 from . import text
 from .layers import Layer, Range
 from .pricing import Pricing, fewer

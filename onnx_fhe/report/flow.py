@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..analysis.widths.layers import layer_of
 from ..backends.lookups import bits_of, declared_range
 from ..inspection import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..ir.graph import LINEAR, is_dialect, title_of, variable_inputs
 from ..ir.sides import Side, sides_of
-from ..passes.analysis.layers import layer_of
 from ..record import Record
 from . import text
 from .layers import Layer

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.ranges.ranges import SoundRanges
+from ..analysis.regions.linear import linear_of
+from ..analysis.widths.layers import layer_of
 from ..backends.base import LayerStatistics
 from ..backends.lookups import Lookup, lookups
 from ..ir.errors import OnnxFheError
 from ..ir.graph import MAXIMA, constant_of, title_of
 from ..manifest import Manifest
-from ..passes.analysis.layers import layer_of
-from ..passes.analysis.linear import linear_of
-from ..passes.analysis.ranges import SoundRanges
 from ..record import Headroom
 from .measuring import share
 from .pricing import Pricing

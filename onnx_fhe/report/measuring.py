@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.noise.noise import NoisyModel
+from ..analysis.outputs.divergence import output_error
+from ..analysis.ranges.ranges import observed
+from ..analysis.ranges.tails import Interval
 from ..backends.lookups import Lookup, along, lookups
 from ..ir import runtime
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
 from ..ir.runtime import Arrays
 from ..ir.tolerance import recorded
-from ..passes.analysis.divergence import output_error
-from ..passes.analysis.noise import NoisyModel
-from ..passes.analysis.ranges import observed
-from ..passes.analysis.tails import Interval
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
 

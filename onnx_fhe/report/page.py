@@ -14,7 +14,7 @@ from ..backends.reference import ReferenceBackend
 from ..ir.errors import OnnxFheError, printable
 from ..machine import Profile
 from ..manifest import Manifest
-from ..passes.pipeline import parse_passes, pass_text
+from ..passes.framework.pipeline import parse_passes, pass_text
 from ..record import Measurements, Record, Stage
 from ..tuning.frontier import Frontier
 from . import scatter, text

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.cost.bootstrap import USUAL
+from ..analysis.cost.cost import CostEstimate, estimate
+from ..analysis.cost.lookup_cost import LayerCost
+from ..analysis.widths.layers import layer_of
 from ..backends.lookups import read_lookup
 from ..ir.dialect import DOMAIN
 from ..ir.graph import is_dialect
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
-from ..passes.analysis.bootstrap import USUAL
-from ..passes.analysis.cost import CostEstimate, estimate
-from ..passes.analysis.layers import layer_of
-from ..passes.analysis.lookup_cost import LayerCost
 
 
 class Pricing:

@@ -10,14 +10,14 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
+from ..analysis.regions.regions import server_nodes
 from ..inspection import places
 from ..ir.errors import OnnxFheError
 from ..ir.graph import constant_of, variable_inputs
 from ..ir.level import Level, level_of
 from ..manifest import ports
-from ..passes.analysis.regions import server_nodes
-from ..passes.instruments import Instrument
-from ..passes.pipeline import pass_name
+from ..passes.framework.instruments import Instrument
+from ..passes.framework.pipeline import pass_name
 from ..record import MOST_NODES, Measurements, NodeRecord, Record
 
 IMPORTING = ("normalize", "import-qat")

@@ -15,7 +15,7 @@ from ..ir.load import load
 from ..ir.paths import write_bytes
 from ..machine import Profile
 from ..manifest import Manifest
-from ..passes.manager import PassManager
+from ..passes.framework.manager import PassManager
 from ..record import Measurements
 from ..tuning.frontier import Frontier
 from .measuring import measure

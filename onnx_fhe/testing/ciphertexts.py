@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..analysis.noise.noise import NoisyModel
 from ..backends.base import quiet
 from ..backends.reference import count_overflows
 from ..clipping import Prologue
 from ..evaluating import encrypted
 from ..ir.runtime import Arrays, Session
-from ..passes.analysis.noise import NoisyModel
 from ..program import Program
 from ..running import Stopwatch
 

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.noise.noise import NoisyModel
 from ..ir.runtime import Arrays, Session
-from ..passes.analysis.noise import NoisyModel
-from ..passes.distill import Distill
-from ..passes.distilling.data import split
-from ..passes.manager import PassManager
-from ..passes.pipeline import pass_name
-from ..passes.shrink import Shrink
+from ..passes.compress.shrink.shrink import Shrink
+from ..passes.distill.distill import Distill
+from ..passes.distill.training.data import split
+from ..passes.framework.manager import PassManager
+from ..passes.framework.pipeline import pass_name
 from ..scoring import predictions, probabilities
 from .metric import Answers
 from .points import Paired

@@ -18,8 +18,8 @@ from ..fidelity.figures import FidelityWarning
 from ..ir.data import Data
 from ..ir.errors import FidelityError, OnnxFheError, UserError
 from ..ir.guard import FileLimits
+from ..ir.plugins.loading import load_plugin
 from ..ir.save import serialize
-from ..passes.plugins import load_plugin
 from ..program import Program
 from .clock import Clock, OutOfTimeError, bounded, wait_for
 from .points import Point

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..passes.base import Margin
+from ..passes.framework.base import Margin
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Point:
         number: Of the trial.
         pipeline: The passes, as text with all that differs from their defaults.
         p_error: Error of one lookup that passes are told; tolerated where the pipeline says nothing else.
-        seed, range_mode, range_margin: As in ``passes.base.Context``.
+        seed, range_mode, range_margin: As in ``passes.framework.base.Context``.
         score: The metric on the validation data, with the errors of encryption modelled.
         score_error: Standard error of the difference to the float model on these samples; None where the
             metric has none.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from contextlib import suppress
 
+from ..analysis.regions.linear import linear_of
+from ..analysis.widths.layers import layer_of
 from ..ir.errors import OnnxFheError, PipelineError
 from ..ir.graph import is_dialect
 from ..ir.level import Level, level_of
-from ..passes.analysis.layers import layer_of
-from ..passes.analysis.linear import linear_of
-from ..passes.importing.detect import is_foreign
-from ..passes.presets import TO_TABLES
-from ..passes.removing_layers.search import bootstraps
+from ..passes.compress.remove_layers.search import bootstraps
+from ..passes.framework.presets import TO_TABLES
+from ..passes.import_qat.detect import is_foreign
 from .clock import OutOfTimeError, bounded
 from .space import ASSUMED, P_ERRORS, Layers, Space
 from .trying import Tester

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
-from ..passes.base import Context, Pass
-from ..passes.manager import PassManager
-from ..passes.pipeline import pass_text
+from ..passes.framework.base import Context, Pass
+from ..passes.framework.manager import PassManager
+from ..passes.framework.pipeline import pass_text
 from .stages import Stage, Stages
 
 

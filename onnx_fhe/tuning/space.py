@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..passes.distill import Distill
-from ..passes.insert_rounding import InsertRounding
-from ..passes.presets import PRESETS, TO_TABLES
-from ..passes.quantize import Quantize
-from ..passes.set_p_error import SetPError
+from ..passes.distill.distill import Distill
+from ..passes.framework.presets import PRESETS, TO_TABLES
+from ..passes.quantize.quantize import Quantize
+from ..passes.round.insert_rounding.insert_rounding import InsertRounding
+from ..passes.tables.set_p_error import SetPError
 
 Parameters = dict[str, Any]
 """By name: small whole numbers, and words."""

@@ -16,19 +16,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..analysis.noise.noise import NoisyModel
 from ..backends.reference import count_overflows
 from ..clipping import Prologue
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.level import Level, level_of
 from ..ir.limits import TargetLimits
 from ..ir.partition import partition
+from ..ir.plugins.loading import load_plugin
 from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
-from ..passes.analysis.noise import NoisyModel
-from ..passes.base import DEFAULT_MARGIN, Context, Margin
-from ..passes.manager import PassManager
-from ..passes.plugins import load_plugin
+from ..passes.framework.base import DEFAULT_MARGIN, Context, Margin
+from ..passes.framework.manager import PassManager
 from .comparing import Comparer
 from .metric import Answers, Metric, standard_error
 from .pricing import Machine, price

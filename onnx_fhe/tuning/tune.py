@@ -16,10 +16,10 @@ from ..given import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
 from ..ir.load import FILE_KEY
+from ..ir.plugins.loading import load_plugin
 from ..machine import Profile
 from ..machine.predict import usable_cores
-from ..passes.base import DEFAULT_MARGIN, Margin
-from ..passes.plugins import load_plugin
+from ..passes.framework.base import DEFAULT_MARGIN, Margin
 from ..program import Program
 from .assembling import frontier_of
 from .clock import GRACE, Clock, OutOfTimeError, bounded

@@ -1,0 +1,1 @@
+"""Fewer and cheaper table lookups, none of them with another result."""

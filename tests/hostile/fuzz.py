@@ -20,8 +20,8 @@ with atheris.instrument_imports(include=["onnx_fhe", "onnx_ir"]):
     from onnx_fhe.inspection import inspect_model
     from onnx_fhe.ir.errors import UserError
     from onnx_fhe.ir.guard import FileLimits
-    from onnx_fhe.passes.manager import PassManager
-    from onnx_fhe.passes.text import parse
+    from onnx_fhe.passes.framework.manager import PassManager
+    from onnx_fhe.passes.framework.text import parse
 
 import mutate
 

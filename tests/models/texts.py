@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir import dialect, runtime
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level, set_level
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import PassManager
-from onnx_fhe.passes.analysis.cost import estimate
-from onnx_fhe.passes.tables.pricing import price
+from onnx_fhe.passes.tables.common.pricing import price
 
 
 def load(text: str, level: Level = Level.INTEGER) -> ir.Model:

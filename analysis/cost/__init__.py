@@ -1,0 +1,1 @@
+"""What circuits cost: bootstraps, their time, and what would make them cheaper."""

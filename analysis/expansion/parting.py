@@ -1,0 +1,178 @@
+"""Keeping narrow tables apart from wide accumulators.
+
+Values that meet between two tables all have the width of the widest. Where a maximum is compared in 5 bits
+and its result then goes into accumulators of 17, the comparisons have 17 bits too: each is a dear bootstrap,
+and past 16 bits there is none. A table that changes nothing, behind the narrow values, parts the two.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import LimitError
+from ...ir.graph import STANDS_FOR, is_dialect, layer_of, title_of
+from ...ir.limits import TargetLimits
+from ...ir.tolerance import circuit_p_error
+from ..cost.bootstrap import USUAL, bootstrap_complexity
+from ..cost.lookup_cost import lookup_costs
+from ..widths.groups import Group, before_rounding, group_widths, groups, widths_asked
+from ..widths.table_width import table_width
+from .editing import Editor
+
+WORTH = 0.95
+"""A table more must bring the complexity below this share, where it is not needed."""
+
+Vertex = tuple[object, str]
+
+
+def meets_wider(model: ir.Model) -> bool:
+    """Whether a table's input is made wider by what it meets."""
+    if not (plain := _plain(model)):
+        return False
+    widths = group_widths(model)
+    return any(_own_bits(n) < widths[n.inputs[0]] for n in plain)  # type: ignore[index]
+
+
+def part(model: ir.Model, edit: Editor) -> bool:
+    """Put identity tables where they pay, or where a table could not be computed otherwise, in place.
+
+    Args:
+        model: Integer level; maxima and products are lookups already.
+        edit: Of this model.
+    """
+    changed, p_error = False, circuit_p_error(model, USUAL)
+    most = TargetLimits().table_bits
+    for group in groups(model):
+        narrow = [n for n in _plain(model) if n.inputs[0] in group.values and _own_bits(n) < group.bits]
+        cuts = _cuts(model, group, narrow, edit) if narrow else []
+        if not cuts:
+            continue
+        before = sum(x.complexity for x in lookup_costs(model, p_error))
+        made = [_insert(cut, edit) for cut in cuts]
+        after = sum(x.complexity for x in lookup_costs(model, p_error))
+        if group.bits <= most and after > WORTH * before:
+            for cut, value in zip(cuts, made, strict=True):
+                _read(cut.readers, value, cut.value)
+                model.graph.remove([value.producer()], safe=True)  # type: ignore[list-item]
+        else:
+            changed = True
+    return changed
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A value that gets an identity table behind it.
+
+    Attributes:
+        value: The value.
+        readers: Those of its readers that the table's result is for.
+        bounds: Smallest and largest integer of the value.
+    """
+
+    value: ir.Value
+    readers: list[ir.Node]
+    bounds: tuple[int, int]
+
+
+def _plain(model: ir.Model) -> list[ir.Node]:
+    """The tables without rounding in front of them."""
+    return [n for n in model.graph if is_dialect(n, "TableLookup") and before_rounding(n) is n.inputs[0]]
+
+
+def _own_bits(table: ir.Node) -> int:
+    return table_width(table).accumulator_bits
+
+
+def _cuts(model: ir.Model, group: Group, narrow: list[ir.Node], edit: Editor) -> list[_Cut]:
+    """Where the narrow tables of a group are parted from what is wider; empty where that cannot be.
+
+    A minimum cut: on one side are the narrow tables and all that they are computed from, on the other what
+    asks for more bits. Only a value that is read on the other side takes a table.
+    """
+    import networkx as nx
+
+    limit = max(map(_own_bits, narrow))
+    flow, bounds = nx.DiGraph(), {}
+    flow.add_nodes_from(("narrow", "wide"))
+    for node in model.graph:
+        for value, bits in widths_asked(node).items():
+            if value in group.values and bits > limit:
+                flow.add_edge(_vertex(_toucher(node, value), value), "wide")
+    for node in narrow:
+        flow.add_edge("narrow", (node, "reads"))
+    for value in group.values:
+        producer = value.producer()
+        if producer is None:
+            continue
+        maker, behind = _vertex(producer, value), (value, "behind")
+        bounds[value] = found = _bounds(value, limit, edit)
+        price = {} if found is None else {"capacity": _price(value, found, edit)}
+        flow.add_edge(maker, behind, **price)
+        for reader in value.consumers():
+            flow.add_edge(behind, _vertex(reader, value))
+            flow.add_edge(_vertex(reader, value), maker)
+    try:
+        near = nx.minimum_cut(flow, "narrow", "wide")[1][0]
+    except nx.NetworkXUnbounded:
+        return []
+    cuts = []
+    for value in (o for n in model.graph for o in n.outputs if o in bounds):
+        producer, found = value.producer(), bounds[value]
+        if producer is not None and found is not None and _vertex(producer, value) in near:
+            readers = [n for n in dict.fromkeys(value.consumers()) if _vertex(n, value) not in near]
+            cuts += [_Cut(value, readers, found)] if readers else []
+    return cuts
+
+
+def _toucher(asking: ir.Node, value: ir.Value) -> ir.Node:
+    """The node at ``value`` for one that declares its range: the rounding in between, if there is one."""
+    between = asking.inputs[0].producer() if asking.inputs[0] is not None else None
+    touches = value in asking.inputs or value in asking.outputs
+    return asking if touches or between is None else between
+
+
+def _vertex(node: ir.Node, value: ir.Value) -> Vertex:
+    """A node of the flow: what parts widths is one where it reads and another where it writes."""
+    if not is_dialect(node, "Encrypt", "Decrypt", "TableLookup", "RoundBits"):
+        return node, "node"
+    return node, "makes" if value in node.outputs else "reads"
+
+
+def _bounds(value: ir.Value, limit: int, edit: Editor) -> tuple[int, int] | None:
+    """Bounds of a value that a table of ``limit`` bits takes, else None."""
+    try:
+        low, high = edit.bounds(value)
+    except (LimitError, KeyError):
+        return None
+    return (low, high) if (high - low).bit_length() <= limit else None
+
+
+def _price(value: ir.Value, bounds: tuple[int, int], edit: Editor) -> float:
+    bits = max(1, (bounds[1] - bounds[0]).bit_length())
+    return math.prod(edit.shape(value)) * bootstrap_complexity(bits)
+
+
+def _insert(cut: _Cut, edit: Editor) -> ir.Value:
+    """An identity table behind a value, for some of its readers."""
+    order = {n: i for i, n in enumerate(edit.model.graph)}
+    first, (low, high) = min(cut.readers, key=order.__getitem__), cut.bounds
+    producer = layer_of(cut.value) or cut.value.producer()
+    edit.at(first)
+    made = edit.lookup(cut.value, np.arange(low, high + 1)[None], low, f"{cut.value.name}_apart")
+    made.shape = cut.value.shape
+    if (node := made.producer()) is not None and producer is not None:
+        node.metadata_props.update(zip(STANDS_FOR, title_of(producer), strict=True))
+    _read(cut.readers, cut.value, made)
+    return made
+
+
+def _read(readers: list[ir.Node], old: ir.Value, new: ir.Value) -> None:
+    """Let nodes read another value."""
+    for reader in readers:
+        for index, value in enumerate(reader.inputs):
+            if value is old:
+                reader.replace_input_with(index, new)

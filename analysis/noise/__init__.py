@@ -1,0 +1,1 @@
+"""The errors of encryption: a model that makes them in the clear."""

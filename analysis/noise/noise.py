@@ -1,0 +1,204 @@
+"""The errors that encryption brings, injected in the integer model: batched, and fast enough to search with.
+
+A bootstrap decides which step of its table an accumulator belongs to after Gaussian noise has been added.
+Concrete chooses parameters so that an accumulator in the middle of a step is misread with probability
+``p_error``, so the noise has a standard deviation of ``0.5 / z`` steps, with z the two-sided normal
+quantile of ``p_error``. Compared with Concrete's simulation (2,800 and more lookups each, tables of 3 to 6
+bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps measured for 0.113, and 0.17 to 0.22 for 0.194.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import dialect, runtime
+from ...ir.graph import constant_of, is_dialect
+from ...ir.tolerance import p_error_of
+from ..cost.bootstrap import allowed_demand, bootstrap_of
+from ..widths.demand import demands, output_demands
+from ..widths.table_width import table_width
+
+SHIFT = 0.75
+"""Of a slot, by which the boundaries of a table are lower than between two of its inputs."""
+CHUNK = 1024
+"""Samples that noise is drawn for at once."""
+
+
+def noise_steps(p_error: float) -> float:
+    """Standard deviation of the noise in front of a table, in steps of the table.
+
+    Args:
+        p_error: Probability that a lookup in the middle of a step goes wrong.
+    """
+    return 0.5 / NormalDist().inv_cdf(1 - p_error / 2)
+
+
+class NoisyModel:
+    """An integer-level model whose tables misread their inputs as encrypted ones do; made once, run often.
+
+    Args:
+        model: Integer level; not changed.
+        p_error: Probability that a lookup in the middle of a step goes wrong, where the lookup does not say
+            (``set-p-error``).
+        override: ``p_error`` holds whatever the lookups say.
+    """
+
+    def __init__(self, model: ir.Model, p_error: float = 1e-5, *, override: bool = False) -> None:
+        noisy, scales = with_noise(model)
+        self._session = runtime.Session(noisy)
+        # Standard deviation in front of each table, in units of its accumulator.
+        errors = {n: (not override and n.p_error) or p_error for n in scales.values()}
+        quiet = _output_noise(model, p_error)
+        self._sigmas = {
+            str(v.name): np.float32(noise_steps(errors[n]) * n.step * quiet.get(n.output, 1.0))
+            for v, n in scales.items()
+        }
+        self._biases = {str(v.name): np.float32(n.bias(errors[n])) for v, n in scales.items()}
+        self._shapes = {
+            str(v.name): [int(d) for d in list(v.shape or [])[1:]]  # type: ignore[arg-type]
+            for v in scales
+        }
+
+    def run(self, data: Mapping[str, np.ndarray], seed: int = 0) -> runtime.Arrays:
+        """The graph outputs by name, with errors.
+
+        Args:
+            data: Inputs by name, samples on axis 0.
+            seed: The same seed gives the same errors.
+        """
+        random, total = np.random.default_rng(seed), len(next(iter(data.values())))
+        parts = []
+        for start in range(0, max(1, total), CHUNK):
+            given = {k: v[start : start + CHUNK] for k, v in data.items()}
+            samples = min(CHUNK, total - start)
+            drawn = {name: self._drawn(name, samples, random) for name in self._sigmas}
+            parts.append(self._session.run_batched({**given, **drawn}))
+        return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+    def _drawn(self, name: str, samples: int, random: np.random.Generator) -> np.ndarray:
+        noise = random.standard_normal([samples, *self._shapes[name]], dtype=np.float32)
+        noise *= self._sigmas[name]
+        noise += self._biases[name]
+        return noise
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is added in front of a table.
+
+    Attributes:
+        step: Distance of two inputs that the table tells apart.
+        p_error: Of the lookup, where it says.
+        bits: Of the table; 0 for an output that is decrypted.
+        rounds: Whether it is an approximate rounding.
+        output: Name of the Decrypt that reads it, if it is one.
+    """
+
+    step: int
+    p_error: float | None
+    bits: int
+    rounds: bool
+    output: str = ""
+
+    def bias(self, p_error: float) -> float:
+        """What is added besides, in units of the accumulator (found in Concrete's simulation).
+
+        A tie of approximate rounding goes up as surely as the next integer below it goes down: the boundary
+        is between the two. And a bootstrap sees the accumulator in ``2 N`` slots of which the table has half:
+        the boundary is most of a slot lower.
+        """
+        between = 0.5 if self.rounds and self.step > 1 else 0.0
+        if not self.bits:
+            return between
+        slots = 2 * bootstrap_of(self.bits, p_error=p_error).parameters.polynomial_size
+        return between + SHIFT * self.step * 2.0 ** (self.bits + 1) / slots
+
+
+def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
+    """A copy of a model with one more input in front of every table, and what noise belongs there.
+
+    What is fed there is added before approximate roundings (of tables and of raw outputs); a table without
+    rounding adds it and then rounds to whole steps. Exact roundings are left alone.
+    """
+    noisy = model.clone()
+    scales: dict[ir.Value, Noise] = {}
+    for node in list(noisy.graph):
+        if node.domain != dialect.DOMAIN or node.op_type not in {"RoundBits", "TableLookup"}:
+            continue
+        source = node.inputs[0]
+        assert source is not None
+        rounding = node.op_type == "RoundBits"
+        if rounding and node.attributes.get_string("mode", "exact") != "approximate":
+            continue
+        if not rounding and _is_rounded(source):
+            continue
+        if rounding:
+            step = 2 ** (node.attributes.get_int("lsbs_to_remove", 0) or 0)
+        else:
+            step = node.attributes.get_int("step", 1) or 1
+        name = f"{node.name}_noise"
+        noise = ir.Value(name=name, shape=source.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        noisy.graph.inputs.append(noise)
+        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding, _output(node))
+        added = ir.node("Add", [source, noise], name=f"{name}_added")
+        nodes = [added]
+        if not rounding:
+            # The table's own index is a whole number of steps again after this.
+            nodes.append(
+                ir.node(
+                    "RoundBits",
+                    [added.outputs[0]],
+                    {"lsbs_to_remove": step.bit_length() - 1, "mode": "exact"},
+                    domain=dialect.DOMAIN,
+                    name=f"{name}_rounded",
+                )
+            )
+        for made in nodes:
+            made.outputs[0].name = f"{made.name}_out"
+            made.outputs[0].shape, made.outputs[0].type = source.shape, source.type
+        noisy.graph.insert_before(node, nodes)
+        node.replace_input_with(0, nodes[-1].outputs[0])
+    return noisy, scales
+
+
+def _p_error(node: ir.Node) -> float | None:
+    """What the lookup, or those that read a rounding, say."""
+    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
+    said = [p_error_of(n) for n in lookups if is_dialect(n, "TableLookup")]
+    return min((p for p in said if p is not None), default=None)
+
+
+def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
+    """Noise of what is decrypted, as a share of what would make errors with that probability, by Decrypt.
+
+    No bootstrap stands behind it, whose own noise is most of what a table sees: what counts is how much less
+    exact the bootstraps before could be for this output.
+    """
+    widths = [table_width(n).table_bits for n in model.graph if is_dialect(n, "TableLookup")]
+    if not widths:
+        return {}
+    most = max(demands(model).values(), default=0.0)
+    allowed = allowed_demand(max(widths), most, p_error)
+    return {name: min(1.0, 2.0 ** (own - allowed)) for name, own in output_demands(model).items()}
+
+
+def _output(node: ir.Node) -> str:
+    readers = [u for o in node.outputs for u, _ in o.uses() if is_dialect(u, "Decrypt")]
+    return str(readers[0].name) if readers else ""
+
+
+def _table_bits(node: ir.Node) -> int:
+    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
+    tables = [constant_of(n.inputs[1]) for n in lookups if is_dialect(n, "TableLookup")]
+    return max((math.ceil(math.log2(t.shape[1])) for t in tables if t is not None), default=0)
+
+
+def _is_rounded(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.domain == dialect.DOMAIN and producer.op_type == "RoundBits"

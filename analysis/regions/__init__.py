@@ -1,0 +1,1 @@
+"""Which part of a network runs encrypted, and what kind of tensor each of its values is."""

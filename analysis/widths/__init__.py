@@ -1,0 +1,1 @@
+"""Bit widths of accumulators and tables, and which of them Concrete makes equal."""

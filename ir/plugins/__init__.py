@@ -1,0 +1,1 @@
+"""What plug-ins bring: who owns a name, how plug-ins are loaded, and the operators that they declare."""

@@ -1,0 +1,1 @@
+"""Fewer weights, neurons and layers."""

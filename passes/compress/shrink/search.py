@@ -1,0 +1,270 @@
+"""Which of some smaller networks is taken: the smallest that loses no more than was stated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from ....analysis.cost.cost import estimate
+from ....analysis.outputs.expectation import Expectation
+from ....ir.errors import DataError, UnsupportedError
+from ...distill.training.data import split
+from ...framework.base import Context
+from ...framework.manager import PassManager
+from ...framework.presets import TO_TABLES
+from ..remove_layers.search import bootstraps
+from .folds import Fold, crossed
+from .judge import Answers
+from .pace import Pace
+
+if TYPE_CHECKING:
+    from .shrink import Shrink
+
+ROUNDS = "remove-constant-tables,analyze-bit-widths"
+LEAST = 60
+"""Calibration samples from which on what is removed can be judged."""
+TRAINABLE = 200
+"""Calibration samples that make training worth while."""
+SMALLER, LARGER = 0.8, 1.1
+"""Share of the bootstraps that a network must save, or add, to be tried as well."""
+MOST = 3
+"""Networks that are trained."""
+CAUTION = 0.5
+"""Standard errors that the expected loss must stay below what is allowed: the best of several is lucky."""
+CHEAP, FINE, FINER, DEARER = 15, 64, (5, 6), 3.0
+"""Norms of untrained weights, bits of tables with the finer ones, and how many times more those may cost."""
+WELL, HOPELESS = 0.5, 3.0
+"""Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
+are."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is removed: most output error of layers and of neurons, most share of the neurons."""
+
+    layers: float
+    ratio: float
+    neurons: float
+
+    @property
+    def text(self) -> str:
+        """The passes that do it."""
+        return (
+            f"remove-layers{{tolerance={self.layers:g}}},"
+            f"remove-neurons{{ratio={self.ratio:g} tolerance={self.neurons:g}}}"
+        )
+
+
+USUAL, SMALL, LARGE = Size(0.01, 0.5, 0.02), Size(0.03, 0.7, 0.06), Size(0.002, 0.5, 0.004)
+"""Where it begins; what is tried where that is well within the loss, and where it is past it."""
+BETWEEN = Size(0.005, 0.5, 0.02)
+"""Where it begins with a network without any activation, which loses too much."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A circuit that could be taken.
+
+    Attributes:
+        model: Of the integer level.
+        notes: Of the passes that made it.
+        pipeline: These passes.
+        found: What it is expected to lose.
+    """
+
+    model: ir.Model
+    notes: list[str]
+    pipeline: str
+    found: Expectation
+
+
+class Search:
+    """Tries smaller networks.
+
+    Args:
+        options: The pass.
+        model: Float level; not changed.
+        context: Calibration data and the network as imported.
+    """
+
+    def __init__(self, options: Shrink, model: ir.Model, context: Context) -> None:
+        self.options, self.model = options, model
+        self.context = replace(context, source=context.source or model, unfitted=[])
+        data = context.require_calibration(options.name)
+        self.total = len(next(iter(data.values())))
+        self.hold = options.share(self.total)
+        parts = split(self.total, self.hold, np.random.default_rng(context.seed))
+        # So few samples are asked in turns: every one judges, and every one is fitted to in the end.
+        self.turns = LEAST <= self.total < TRAINABLE
+        self.folds = (
+            crossed(self.context, self.total) if self.turns else [Fold(self.context, parts.train, parts.held)]
+        )
+        self.fitting = self.context if self.turns or self.total < LEAST else self.folds[0].fitting
+        self.why_untrained = ""
+        self.told: list[str] = []
+        self._removed: dict[tuple[Size, int], tuple[ir.Model, list[str]]] = {}
+
+    def run(self) -> Tried:
+        """The network to take."""
+        if self.total < LEAST:
+            return self.plain(f"{self.total} calibration samples are too few to judge what is removed by")
+        pace = Pace.of(self.removed(USUAL)[0])
+        if self.total < TRAINABLE:
+            self.why_untrained = f"{self.total} calibration samples are too few to train on"
+        elif pace.too_long:
+            self.why_untrained = f"training would take about {pace.seconds:.0f} s"
+        if self.why_untrained and bootstraps(self.removed(USUAL)[0]) >= bootstraps(self.model):
+            return self.plain(f"nothing can go at little loss, and {self.why_untrained}")
+        if not self.why_untrained:
+            self.told.append(
+                f"shrink: training takes about {pace.seconds:.0f} s of one core for each network that is"
+                f" tried, {MOST} at most"
+            )
+        tried: list[Tried] = []
+        for found in self._candidates(tried):
+            tried.append(found)
+            self.told.append(self._told(found))
+        kept = [t for t in tried if self.holds(t)]
+        if kept:
+            return min(kept, key=lambda t: estimate(t.model).complexity)
+        least = min(tried, key=lambda t: t.found.loss)
+        plain = self.plain(
+            f"smaller networks would lose {least.found.loss:.1%} at least, by the {least.found.samples}"
+            " calibration samples that were held back, where"
+            f" {self.options.allowed(least.found.kind):.1%} are allowed"
+        )
+        taken = plain if plain.found.loss <= least.found.loss else least
+        if not self.holds(taken):
+            self.told.append(
+                f"shrink: the whole network untrained loses {plain.found.loss:.1%} by the same samples, more"
+                f" than {self.options.allowed(plain.found.kind):.1%} too: --preset accurate has wider tables"
+            )
+        return taken
+
+    def _candidates(self, tried: list[Tried]) -> Iterator[Tried]:
+        """One after the other; what was made of the last is at the end of ``tried``."""
+        usual = bootstraps(self.removed(USUAL)[0])
+        if self.why_untrained:
+            yield self.untrained(USUAL)
+            if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+                yield self.untrained(LARGE)
+            return
+        try:
+            yield self.student(USUAL, 4)
+        except (UnsupportedError, DataError) as error:
+            self.why_untrained = f"{error.what} (found {error.found})"
+            yield from self._candidates(tried)
+            return
+        first = tried[-1].found.loss / max(self.options.allowed(tried[-1].found.kind), 1e-9)
+        if first <= WELL and bootstraps(self.removed(SMALL)[0]) < SMALLER * usual:
+            yield self.student(SMALL, 4)
+        if self.holds(tried[0]):
+            return
+        if not usual:  # a linear network: it has no tables that could be wider
+            if bootstraps(self.removed(BETWEEN)[0]):
+                yield self.student(BETWEEN, 5)
+        elif first <= HOPELESS:
+            yield self.student(USUAL, 5)
+        if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+            yield self.student(LARGE, 5)
+        if not self.holds(tried[-1]):
+            yield self.untrained(USUAL)
+
+    def _told(self, tried: Tried) -> str:
+        """What was found of a network, in words."""
+        price, what = estimate(tried.model), tried.found
+        share = f"{what.value:.1%} of the predictions" if what.kind == "classes" else f"R^2 {what.value:.3f}"
+        allowed = "within" if self.holds(tried) else "past"
+        return (
+            f"shrink: {price.bootstraps} bootstraps, {price.complexity / 1e9:.2f} G by estimate: {share}"
+            f" expected on new inputs, a loss of {what.loss:.2%} (+- {what.error:.2%}), {allowed}"
+            f" {self.options.allowed(what.kind):.2%}"
+        )
+
+    def holds(self, tried: Tried) -> bool:
+        """Whether it loses no more than is allowed."""
+        found = tried.found
+        return found.loss + CAUTION * found.error <= self.options.allowed(found.kind)
+
+    def removed(self, size: Size, fitting: Context | None = None) -> tuple[ir.Model, list[str]]:
+        """The float model without what that size removes, fitted on what is not held back."""
+        fitting = fitting or self.fitting
+        key = size, id(fitting)
+        if key not in self._removed:
+            notes: list[str] = []
+            done = PassManager.parse(size.text).run(self.model, replace(fitting, notes=notes))
+            self._removed[key] = done.model, notes
+        return self._removed[key]
+
+    def student(self, size: Size, bits: int) -> Tried:
+        """A trained network of that size, with tables of so many bits.
+
+        Raises:
+            UnsupportedError: It cannot be trained.
+        """
+        pace, options = Pace.of(self.removed(size)[0]), self.options
+        first = f"quantize{{weights={options.weights} activations={options.activations} norm=15}}"
+        second = (
+            f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch} hold={self.hold:g}}},"
+            f"{TO_TABLES},"
+            f"insert-rounding{{bits={bits}}},{ROUNDS}"
+        )
+        return self._made(size, first, second)
+
+    def untrained(self, size: Size) -> Tried:
+        """A network of that size, as balanced makes it."""
+        return self._made(size, *self._balanced(CHEAP))
+
+    def plain(self, why: str) -> Tried:
+        """The whole network, as balanced makes it; finer, with wider tables, where that loses too much."""
+        notes = [f"shrink: nothing was removed or trained: {why}"]
+        first = best = self._made(None, *self._balanced(CHEAP), notes)
+        for bits in FINER:
+            if self.holds(best):
+                break
+            finer = self._made(None, *self._balanced(FINE, f"bits={bits} fill=full"), notes)
+            dear = estimate(finer.model).complexity > DEARER * estimate(first.model).complexity
+            if finer.found.loss < best.found.loss and not dear:
+                best = finer
+        return best
+
+    def _made(self, size: Size | None, first: str, second: str, notes: Sequence[str] = ()) -> Tried:
+        """Run passes, and judge what they make.
+
+        Args:
+            size: What is removed before; None for nothing.
+            first: Passes that fit weights: they do not see what is held back.
+            second: Passes that hold it back themselves, or fit none.
+            notes: What is to be said before their own.
+        """
+        model, told = self._fitted(size, first, second, self.fitting, self.context)
+        asked = [model]
+        if self.turns:
+            asked = [self._fitted(size, first, second, f.fitting, f.fitting)[0] for f in self.folds]
+        answers = [fold.judge.ask(m) for fold, m in zip(self.folds, asked, strict=True)]
+        text = ",".join(filter(None, ["" if size is None else size.text, first, second]))
+        return Tried(model, [*notes, *told], text, Answers.together(answers).expectation)
+
+    def _fitted(
+        self, size: Size | None, first: str, second: str, fitting: Context, context: Context
+    ) -> tuple[ir.Model, list[str]]:
+        """What passes make, the first of them with the samples of ``fitting``; and their notes."""
+        model, told = (self.model, []) if size is None else self.removed(size, fitting)
+        told = [*told]
+        quantized = PassManager.parse(first).run(model, replace(fitting, notes=told))
+        rest = replace(quantized.context, calibration=context.calibration)
+        return PassManager.parse(second).run(quantized.model, rest, in_place=True).model, told
+
+    def _balanced(self, norm: int, rounding: str = "") -> tuple[str, str]:
+        # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
+        kind = self.folds[0].judge.kind
+        tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
+        rounding = rounding or f"bits=auto{tolerance}"
+        return (
+            f"quantize{{weights=6 activations=8 norm={norm}}}",
+            f"{TO_TABLES},insert-rounding{{{rounding}}},{ROUNDS}",
+        )

@@ -1,0 +1,1 @@
+"""Training the quantized network to imitate the imported one."""

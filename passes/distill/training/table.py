@@ -1,0 +1,57 @@
+"""A place where a table will stand, as the student knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ....analysis.cost.bootstrap import bootstrap_complexity
+from ....analysis.regions.linear import Linear
+from .quantizers import FakeActivation, FakeWeight, Lattice
+from .reading import Quantizer
+
+PLAIN = 8.0
+"""A demand (bits) that every network has; what it takes up to the next step of the costs is free."""
+OUTPUT_BITS = 7
+"""Bits of raw outputs that are told apart (see insert-rounding)."""
+SAFE = 0.93
+"""Share of the free norm that is used."""
+
+
+def free_norm(bits: int, raw: bool) -> float:
+    """The 2-norm of integer weights up to which the bootstraps in front of them cost no more than plain ones.
+
+    Args:
+        bits: Of the tables.
+        raw: Whether what the weights make is decrypted as it is, and not read by a table.
+    """
+    plain, demand = bootstrap_complexity(bits, PLAIN), PLAIN
+    while demand < 2 * PLAIN and bootstrap_complexity(bits, demand + 0.5) <= plain:
+        demand += 0.5
+    return float(SAFE * 2.0 ** (demand - (OUTPUT_BITS if raw else bits)))
+
+
+@dataclass
+class Table:
+    """A place where a table will stand.
+
+    Attributes:
+        layer: Name of the node that makes what it reads, as users know it.
+        base: What it reads.
+        lattice: The rounding in front of it.
+        linear: The linear operator that makes ``base``; None for sums and the like.
+        weight: Its weight.
+        activation: The quantizer of what the linear operator reads.
+        quantizer: The quantizer that becomes part of the table.
+        fresh: Whether the linear operator reads what the client encrypted.
+    """
+
+    layer: str
+    base: ir.Value
+    lattice: Lattice
+    linear: Linear | None
+    weight: FakeWeight | None
+    activation: FakeActivation | None
+    quantizer: Quantizer
+    fresh: bool = False

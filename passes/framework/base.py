@@ -1,0 +1,183 @@
+"""What a pass is: a frozen dataclass whose fields are its options, and a plain onnx_ir pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+from typing_extensions import Self
+
+from ...ir.errors import DataError, OnnxFheError, PipelineError
+from ...ir.level import Level, level_of, set_level
+from ...ir.limits import TargetLimits
+
+if TYPE_CHECKING:
+    from ...analysis.cost.timing import Timings
+    from ...analysis.outputs.expectation import Expectation
+
+Progress = Callable[[str, int, int], None]
+Margin = float | Literal["auto"]
+AUTO: Literal["auto"] = "auto"
+"""Margins of observed ranges, channel by channel, after the tails of the calibration data."""
+DEFAULT_MARGIN: Margin = AUTO
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """The default progress: none."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a pass may know besides the model; handed to it, never global.
+
+    Attributes:
+        calibration: Arrays by input name, samples on axis 0.
+        labels: Class of each calibration sample, where known; passes use them only when asked to.
+        limits: What the target takes.
+        seed: Seeds every random choice.
+        range_mode: Ranges of accumulators: ``observed`` on calibration data with a margin, or ``sound``.
+        range_margin: Share of the observed range added on each side; ``auto`` for what the tails of the
+            calibration data ask for.
+        p_error: Tolerated error of one table lookup.
+        timings: Of the machine that will compute; None for those that came with onnx-fhe.
+        source: The float model as imported.
+        quantized_from: The float model that the pass that quantized was given; set by the manager. Passes
+            before it may have removed or composed layers of ``source``.
+        progress: Called with (what, done, total).
+        notes: What the user should be told; passes append to it.
+        unfitted: Indices of the calibration samples that no weight was fitted to; a pass that trains on the
+            others appends them, and the newest counts. Empty where nothing was trained.
+        expected: What new inputs are expected to lose, where a pass found that by cross-validation, so that
+            every sample was fitted to in the end; the newest counts.
+    """
+
+    calibration: Mapping[str, np.ndarray] | None = None
+    labels: np.ndarray | None = None
+    limits: TargetLimits = TargetLimits()
+    seed: int = 0
+    range_mode: Literal["observed", "sound"] = "observed"
+    range_margin: Margin = DEFAULT_MARGIN
+    p_error: float = 1e-5
+    timings: Timings | None = None
+    source: ir.Model | None = None
+    quantized_from: ir.Model | None = None
+    progress: Progress = _quiet
+    notes: list[str] = field(default_factory=list)
+    unfitted: list[np.ndarray] = field(default_factory=list)
+    expected: list[Expectation] = field(default_factory=list)
+
+    def require_calibration(self, what_for: str) -> Mapping[str, np.ndarray]:
+        """The calibration data, or an error that says who needs it.
+
+        Raises:
+            DataError: None was given.
+        """
+        if self.calibration is None:
+            raise DataError(
+                "this pass needs calibration data",
+                pass_name=what_for,
+                found="none",
+                allowed="an .npz with one array per model input, samples on axis 0",
+                do="give a few hundred typical inputs with --calibration (or Context(calibration=...))",
+            )
+        return self.calibration
+
+
+def option(
+    default: Any,
+    *,
+    help: str,  # noqa: A002 - the word users know
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """An option of a pass: a dataclass field with its explanation and what it may be.
+
+    Args:
+        default: Its default; mappings become a fresh copy for each pass.
+        help: One sentence for ``onnx-fhe passes``.
+        low, high: Bounds of a number (inclusive), where there are any.
+        choices: Words that are accepted.
+    """
+    metadata = {"option": True, "help": help, "low": low, "high": high, "choices": choices}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Pass(InPlacePass):
+    """Base of the passes of onnx-fhe.
+
+    A subclass is a frozen dataclass in a file of its name; its fields, made by ``option``, are its options.
+    It implements ``run``. As any onnx_ir pass it is called with a model and returns a ``PassResult``.
+    """
+
+    name: ClassVar[str] = ""
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ, Level.INTEGER)
+    produces: ClassVar[Level | None] = None
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
+
+    context: Context | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        from .text import check_options
+
+        check_options(self)
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Edit ``model`` in place; return whether it changed."""
+        raise NotImplementedError
+
+    @final
+    def call(self, model: ir.Model) -> PassResult:
+        """Check the level of ``model``, run, and record the level that comes out.
+
+        Raises:
+            PipelineError: The pass does not run on models of this level.
+        """
+        level = level_of(model)
+        if level not in self.accepts:
+            raise PipelineError(
+                f"{self.name} does not run on a model of the {level} level",
+                pass_name=self.name,
+                found=str(level),
+                allowed=" or ".join(str(a) for a in self.accepts),
+                do=_advice(level, self.accepts),
+            )
+        try:
+            modified = self.run(model, self.context or Context())
+        except OnnxFheError as error:
+            raise error.located(pass_name=self.name) from error.__cause__
+        if self.produces is not None and level is not self.produces:
+            set_level(model, self.produces)
+            modified = True
+        return PassResult(model, modified)
+
+    def with_context(self, context: Context) -> Self:
+        """This pass, given its context."""
+        return dataclasses.replace(self, context=context)
+
+    def to_text(self) -> str:
+        """The pipeline text that parses back to this pass."""
+        from .text import print_pass
+
+        return print_pass(self)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+
+def _advice(level: Level, accepted: tuple[Level, ...]) -> str:
+    if level is Level.FLOAT and Level.QDQ in accepted:
+        return "put quantize before it"
+    if Level.INTEGER in accepted:
+        return "put quantize and lower-to-integer before it"
+    if level is Level.QDQ:
+        return "move it in front of quantize, or leave it out (as balanced does) where a model came quantized"
+    return "move it earlier in the pipeline"

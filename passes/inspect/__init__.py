@@ -1,0 +1,1 @@
+"""Passes that change nothing: they say what a model is and costs."""

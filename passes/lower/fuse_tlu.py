@@ -1,0 +1,88 @@
+"""``fuse-tlu``: all that is computed element by element from one integer tensor becomes one table lookup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ...analysis.ranges import ranges
+from ...analysis.ranges.margins import TARGET
+from ...analysis.ranges.tails import Extremes, Interval, distinct
+from ...analysis.regions import islands
+from ...ir import dialect
+from ...ir.build import Builder
+from ...ir.graph import is_dialect
+from ...ir.level import Level
+from ..framework.base import Context, Pass
+from .outputs import declare_output
+from .pairs import build_pairs
+from .tables import build_table, varying_axes
+
+
+@dataclass(frozen=True)
+class FuseTlu(Pass):
+    """Replace the float operators between an integer tensor and the next quantizer by a ``TableLookup``.
+
+    A table is computed by running exactly those operators in onnxruntime over the range of the integers, so
+    any operator that works element by element will do, alone, in a chain or in a diamond such as ``x *
+    sigmoid(x)``. The range is the observed one with a margin, or the sound one (``--range-mode``); the same
+    goes for raw outputs. Accumulators of more than 20 bits get coarse tables, behind an exact ``RoundBits``.
+    """
+
+    name: ClassVar[str] = "fuse-tlu"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Fuse every table of ``model`` in place.
+
+        Raises:
+            UnsupportedError: Two encrypted tensors meet in an operator that is no addition.
+            LimitError: There are far too many different tables over a wide accumulator.
+        """
+        found = islands.find(model)
+        decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
+        if not found and not decrypts:
+            return False
+        places = {i.output: (i.source, tuple(varying_axes(i))) for i in found if i.second is None}
+        raw = {d: (v, (1,)) for d in decrypts if (v := d.inputs[0]) is not None}
+        seen: dict[ranges.Place, Extremes] = {}
+        if context.range_mode == "observed":
+            data = context.require_calibration(self.name)
+            data = {k: a[distinct(data)] for k, a in data.items()}
+            seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw.values()])))
+        made_before = sum(is_dialect(n, "TableLookup") for n in model.graph)
+        target = TARGET / max(1, len(places) + len(raw) + made_before)
+        free = bool(seen) and context.range_margin == "auto"
+        sound = ranges.SoundRanges(model)
+        build = Builder(model)
+        before = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
+
+        def declared(place: ranges.Place) -> Interval:
+            """What the circuit promises to hold: never more than can happen."""
+            return ranges.declare(sound.of(place[0]), seen.get(place), context.range_margin, target)
+
+        made: list[tuple[ir.Value, ir.Value]] = []
+        for index, island in enumerate(found):
+            build.at(island.nodes[-1])
+            if island.second is None:
+                output = build_table(model, island, declared(places[island.output]), build, free)
+            else:  # quantized tensors: what they can be at all is what they declare
+                bounds = sound.of(island.source), sound.of(island.second)
+                output = build_pairs(model, island, *bounds, build)
+            # An island may reach through the one before; until all tables are made both stay as they are.
+            sound.set(island.output, sound.of(output))
+            made.append((island.output, output))
+            context.progress("fuse tables", index + 1, len(found))
+        for old, new in made:
+            ir.convenience.replace_all_uses_with(old, new)
+        RemoveUnusedNodesPass()(model)
+        for node in decrypts:
+            source = node.inputs[0]
+            assert source is not None
+            declare_output(build, node, declared((source, (1,))), sound.of(source) if free else None)
+        after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
+        return bool(found) or before != after

@@ -1,0 +1,185 @@
+"""Computing a table: the island is run in onnxruntime on every integer of its range."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from ...analysis.ranges.ranges import over_axes
+from ...analysis.ranges.tails import Interval
+from ...analysis.regions.islands import Island
+from ...ir import runtime
+from ...ir.build import Builder
+from ...ir.errors import LimitError, UnsupportedError
+from ...ir.graph import constant_of
+from ...ir.level import QUANTIZERS
+from .views import rank_of
+
+MOST_ENTRIES = 2**20
+MOST_CELLS = 2**27
+"""Entries of one table, and of all tables of a tensor, that are computed one by one."""
+COARSE_ENTRIES = 2**16
+COARSE_CELLS = 2**24
+FEWEST_ENTRIES = 2**10
+"""Where there would be more, no backend takes the table before ``insert-rounding`` has cut it to 8 bits and
+fewer. For that it need not know every entry: a table of every 2^k-th does, behind a RoundBits of k bits."""
+
+
+def varying_axes(island: Island) -> list[int]:
+    """Axes of the source along which a constant of the island is not the same everywhere."""
+    rank = rank_of(island.source)
+    axes: set[int] = set()
+    for node in island.nodes:
+        for value in node.inputs:
+            constant = constant_of(value)
+            if constant is None or constant.size == 1:
+                continue
+            if node.op_type in QUANTIZERS:  # their scales lie along an axis, wherever they would broadcast to
+                constant = constant.reshape(
+                    [-1, *[1] * (rank - 1 - (node.attributes.get_int("axis", 1) or 0) % rank)]
+                )
+            if constant.ndim > rank:
+                raise UnsupportedError(
+                    "a constant has more axes than the encrypted tensor",
+                    node=node.name or "",
+                    op=node.op_type,
+                    found=f"rank {constant.ndim}",
+                    allowed=f"at most rank {rank}",
+                    do="reshape the constant",
+                )
+            for axis in range(constant.ndim):
+                if not np.all(constant == np.take(constant, [0], axis=axis)):
+                    axes.add(axis + rank - constant.ndim)
+    return sorted(axes)
+
+
+def build_table(
+    model: ir.Model, island: Island, bounds: Interval, build: Builder, free: bool = False
+) -> ir.Value:
+    """Insert the TableLookup of an island; returns its output.
+
+    Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around
+    the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one.
+
+    Args:
+        model: The model.
+        island: What becomes a table.
+        bounds: Declared bounds of the source, for each element or channel.
+        build: Inserts nodes.
+        free: Let a table have as many entries as its bits can tell apart: they cost nothing, and what comes
+            beyond the bounds still fits.
+    """
+    axes = varying_axes(island)
+    low, high = over_axes(bounds, axes)
+    low, high = np.floor(low).reshape(-1), np.ceil(high).reshape(-1)
+    size = int((high - low).max()) + 1
+    step = _step(size, len(low))
+    if step > 1:
+        low, high = np.floor(low / step) * step, np.ceil(high / step) * step
+        size = int((high - low).max()) // step + 1
+    if size < FEWEST_ENTRIES < FEWEST_ENTRIES * step:
+        node = island.source.producer()
+        raise LimitError(
+            "the accumulators in front of these tables are too wide",
+            node=str(node.name) if node else "",
+            op=node.op_type if node else "",
+            found=f"{len(low)} different tables of {size * step} values and more",
+            allowed=f"{COARSE_CELLS} values in all",
+            do="use fewer bits for weights and activations, or prune",
+        )
+    if free and 1 < size <= FEWEST_ENTRIES:
+        size = 1 << (size - 1).bit_length()
+    # Tables of one tensor have one size: narrower channels get their surplus on both sides.
+    first = low - np.floor((size - 1 - (high - low) / step) / 2) * step
+    if len(axes) > 1:  # merged channels run over all elements
+        shape = [int(d) for d in list(island.source.shape or [])[1:]]  # type: ignore[arg-type]
+        kept = [n if i in axes else 1 for i, n in enumerate(shape, start=1)]
+        first = np.broadcast_to(first.reshape(kept), shape).reshape(-1)
+    table = _evaluate(model, island, first, size, axes, step)
+    layer = island.source.producer()
+    name = f"{layer.name if layer is not None else island.source.name}_table"
+    source, axis = island.source, axes[0] if axes else 1
+    if len(axes) > 1:
+        source, axis = _merge(island.source, build, name), 1
+    if step > 1:
+        removed = step.bit_length() - 1
+        source = build.dialect(
+            "RoundBits", [source], source, f"{name}_coarse", lsbs_to_remove=removed, mode="exact"
+        )
+    values = [source, build.constant(f"{name}_values", table), build.constant(f"{name}_first", first)]
+    output = build.dialect("TableLookup", values, source, name, step=step, axis=axis)
+    return _split(output, island.source, build, name) if len(axes) > 1 else output
+
+
+def _step(size: int, channels: int) -> int:
+    """Distance of the entries of ``channels`` tables over ranges of ``size`` integers, a power of two."""
+    if size <= MOST_ENTRIES and size * channels <= MOST_CELLS:
+        return 1
+    return int(2 ** math.ceil(math.log2(size / min(COARSE_ENTRIES, COARSE_CELLS / channels))))
+
+
+def _evaluate(
+    model: ir.Model, island: Island, first: np.ndarray, size: int, axes: list[int], step: int
+) -> np.ndarray:
+    """(channels, size): batch entry i holds every ``step``-th integer of every channel's range."""
+    source = island.source
+    shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
+    if len(axes) > 1:
+        shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
+    grid = step * np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
+    inputs = grid.astype(np.float32)
+    opset = model.graph.opset_imports.get("", 21)
+    quantizer = next(n for n in island.nodes if n.op_type == "QuantizeLinear")
+    wanted = quantizer.inputs[0]
+    assert wanted is not None
+    if wanted is source:
+        (codes,) = runtime.run_nodes(island.nodes, {source: inputs}, [island.output], opset)
+        reals = inputs
+    else:
+        codes, reals = runtime.run_nodes(island.nodes, {source: inputs}, [island.output, wanted], opset)
+    codes, reals = (np.broadcast_to(without_spread(a, inputs.shape), inputs.shape) for a in (codes, reals))
+    undefined = np.isnan(reals.reshape(size, -1).T)
+    return _without_gaps(codes.reshape(size, -1).T.astype(np.float32), undefined, island)
+
+
+def without_spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Drop what constants that are the same everywhere, but have an axis, have spread a result over."""
+    return array[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[-array.ndim :])]
+
+
+def _without_gaps(codes: np.ndarray, undefined: np.ndarray, island: Island) -> np.ndarray:
+    """Entries where the function is not a number (log of a negative) take the nearest defined one's."""
+    codes = codes.copy()
+    for row, gaps in zip(codes, undefined, strict=True):
+        if not gaps.any():
+            continue
+        if gaps.all():
+            node = island.nodes[0]
+            raise UnsupportedError(
+                "this function is not a number anywhere in its range",
+                node=node.name or "",
+                op=node.op_type,
+                do="check the calibration data and the network",
+            )
+        known, places = np.flatnonzero(~gaps), np.flatnonzero(gaps)
+        after = np.searchsorted(known, places)
+        left, right = known[np.maximum(after - 1, 0)], known[np.minimum(after, len(known) - 1)]
+        # Of two that are equally near, the lower one.
+        row[places] = row[np.where(np.abs(places - left) <= np.abs(right - places), left, right)]
+    return codes
+
+
+def _merge(value: ir.Value, build: Builder, name: str) -> ir.Value:
+    size = int(np.prod([int(d) for d in list(value.shape or [])[1:]]))  # type: ignore[arg-type]
+    flat = build.add("Flatten", [value], value, f"{name}_merge", {"axis": 1})
+    flat.shape = ir.Shape([(value.shape or [None])[0], size])
+    return flat
+
+
+def _split(value: ir.Value, like: ir.Value, build: Builder, name: str) -> ir.Value:
+    shape = [0, *(int(d) for d in list(like.shape or [])[1:])]  # type: ignore[arg-type]
+    return build.add(
+        "Reshape", [value, build.constant(f"{name}_shape", np.array(shape), np.int64)], like, f"{name}_split"
+    )

@@ -1,0 +1,150 @@
+"""The canonical float form: one spelling of each network, so that the passes behind it know only one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+
+from ...analysis.batch import lift
+from ...ir import folding, shapes
+from ...ir.editing import remembering_names
+from ...ir.level import Level, level_of, set_level
+from ...ir.names import name_nodes
+from ...ir.opsets import target_opset
+from ...ir.samples import FIXED_KEY
+from ...ir.verify import NORMALIZED_KEY
+from ..framework.base import Context, Pass
+from ..import_qat import detect, qoperators
+from . import affine, batch, choices, convolutions, inner, linear, products, reductions, transposes
+from .lifting import needs_lifting
+from .snapshot import Snapshot
+
+_RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
+    folding.remove_noop,
+    folding.make_reshape_constant,
+    folding.make_expand_constant,
+    folding.merge_reshapes,
+    affine.spell,
+    affine.split_batch_norm,
+    linear.normalize_gemm,
+    products.flat_matrix,
+    products.matmul_by_groups,
+    products.einsum,
+    linear.matmul_to_gemm,
+    convolutions.lift_one_dimension,
+    convolutions.fold_depth,
+    convolutions.average_by_axes,
+    convolutions.transposed,
+    linear.normalize_window,
+    linear.fold_pad,
+    reductions.sum_of_many,
+    choices.split_to_slices,
+    choices.global_max,
+    choices.largest_of_one,
+    choices.largest_of_many,
+    transposes.merge,
+    transposes.sink,
+    affine.merge,
+    affine.fold,
+)
+_MOST_SWEEPS = 100
+
+
+@dataclass(frozen=True)
+class Normalize(Pass):
+    """Bring a float model to the canonical form of docs/design/architecture.md.
+
+    The batch axis is ``N`` where the model works sample by sample; shapes are inferred; what is constant is
+    computed; Identity, Dropout and unused parts are gone; dense layers and convolutions have one form (those
+    of one and three dimensions and transposed ones too); batch normalization and constants per channel are
+    folded into the weights before them; Transposes between layouts cancel. In the part that will run
+    encrypted, norms and normalizations are taken apart, and what else is affine in one tensor becomes a dense
+    layer. Operators on quantized tensors (QLinearConv) are float operators between QuantizeLinear and
+    DequantizeLinear; what was quantized elsewhere is left to ``import-qat``.
+    Running it again changes nothing.
+
+    Raises:
+        UnsupportedError: An input has a free axis besides the batch that calibration data does not bind, the
+            samples of a fixed batch depend on each other, a tensor has no elements, an output is a constant,
+            an operator is in training mode, or one is linear but too large to be written as a matrix.
+    """
+
+    name: ClassVar[str] = "normalize"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "float"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Normalize ``model`` in place; returns whether it changed at all."""
+        if level_of(model) is Level.QDQ and not detect.is_foreign(model):
+            return False  # made by passes of ours, which keep to the form
+        before = Snapshot.of(model)
+        name_nodes(model)
+        if qoperators.expand(model) or detect.is_foreign(model):
+            set_level(model, Level.FLOAT)  # import-qat makes it qdq
+        RemoveUnusedNodesPass()(model)
+        batch.bind(model, context.calibration)
+        batch.check_inputs(model)
+        batch.infer(model, context.source)
+        _fold(model, inferred=True)
+        before_free = [shapes.dims_of(i) for i in model.graph.inputs]
+        freed = batch.free(model)
+        if before_free != [shapes.dims_of(i) for i in model.graph.inputs]:
+            _fold(model, inferred=True)
+        if folding.freeze_sizes(model):
+            _fold(model)
+        shapes.check_not_empty(model)
+        _rewrite(model)
+        if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
+            freed = "fixed"
+            model.metadata_props[FIXED_KEY] = freed
+        wanted = freed == "single" or (freed == "free" and needs_lifting(model))
+        if wanted and lift.lift(model) is None:
+            _fold(model)
+            _rewrite(model)
+            freed = "free"
+        if freed != "free":
+            context.notes.append(
+                "normalize: the samples of a batch depend on each other in this model, so its batch is fixed"
+            )
+        RemoveUnusedOpsetsPass()(model)
+        model.opset_imports.setdefault("", target_opset())
+        name_nodes(model)
+        model.metadata_props[NORMALIZED_KEY] = "true"
+        return Snapshot.of(model) != before
+
+
+def _rewrite(model: ir.Model) -> None:
+    """Apply the rules until none has anything left to do."""
+    for _ in range(_MOST_SWEEPS):
+        nodes = list(model.graph)
+        with remembering_names():
+            modified = _sweep(model)
+        if not modified and not inner.rewrite(model):
+            return
+        # Where only constants and attributes changed, every value means what it meant, and has its shape.
+        _fold(model, inferred=nodes == list(model.graph) and shapes.all_known(model))
+
+
+def _sweep(model: ir.Model) -> bool:
+    modified = False
+    for node in list(model.graph):
+        for rule in _RULES:
+            # A rule may have removed the node or put another in its place; that one's turn is the next sweep.
+            if node.graph is None:
+                break
+            modified |= rule(model, node)
+    return modified
+
+
+def _fold(model: ir.Model, inferred: bool = False) -> None:
+    """Compute what is constant; shapes are up to date afterwards (and before, where ``inferred``)."""
+    if folding.fold_shapes(model) or not inferred:
+        shapes.infer(model)
+    if folding.fold_constants(model):
+        shapes.infer(model)
+    RemoveUnusedNodesPass()(model)
+    name_nodes(model)

@@ -1,0 +1,1 @@
+"""Dropping the least significant bits in front of tables, and what the tables hold then."""

@@ -1,0 +1,194 @@
+"""``insert-rounding``: drop the least significant bits of accumulators, so that tables take few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ....analysis.cost.cost import estimate
+from ....analysis.widths.layers import layer_of
+from ....ir import dialect
+from ....ir.errors import PipelineError
+from ....ir.level import TRAINED_KEY, Level
+from ...framework.base import AUTO, Context, Pass, option
+from .auto import choose
+from .memo import Memo
+from .plain import Plain
+from .setting import Setting
+from .walk import Walk
+
+TOLERANCE = 0.02
+TRAINED_TOLERANCE = 0.005
+"""Where no quantization error has been made yet, and a step of a narrow activation is a large one."""
+
+
+@dataclass(frozen=True)
+class InsertRounding(Pass):
+    """Put an offset and a ``RoundBits`` in front of every table that takes more than ``bits`` bits.
+
+    The width is chosen so that rounding up never needs another bit, the offset so that the lattice that is
+    left suits the table (recipe of docs/design/lowering.md, steps 4, 5 and 7). Layers are treated in order,
+    on what the rounded layers before really produce; an entry of the new table is the mean of the old entries
+    that fall on it, weighted by how often calibration data meets them.
+    """
+
+    name: ClassVar[str] = "insert-rounding"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
+
+    bits: int | Literal["auto"] = option(
+        4,
+        help="Bits that reach each table; auto takes the fewest within the tolerance, layer by layer.",
+        low=1,
+        high=8,
+    )
+    tolerance: float | None = option(
+        None,
+        help="For auto: mean squared error that rounding adds to the outputs, over their variance; 0.02 where"
+        " none is given, and 0.005 for a model that was trained quantized if 5 bits can keep to it.",
+        low=0,
+    )
+    most: int | Literal["auto"] = option(
+        "auto",
+        help="For auto: most bits that it takes; 6 unless said otherwise, and up to 8 for single layers where"
+        " there are few bootstraps and classes would change.",
+        low=2,
+        high=8,
+    )
+    mode: Literal["approximate", "exact"] = option(
+        "approximate", help="exact costs one bootstrap more for each bit removed."
+    )
+    fill: Literal["none", "free", "full"] = option(
+        "free",
+        help="Multiply channels so that they fill the range: not, as far as it costs nothing, or fully.",
+    )
+    output_bits: int | Literal["auto"] = option(
+        "auto",
+        help="Bits of raw outputs to decrypt (free, and makes every bootstrap cheaper); 0 for all.",
+        low=0,
+        high=20,
+    )
+    layers: Mapping[str, int] = option({}, help="Bits for single layers, by node name; 0 for no rounding.")
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Round in front of the tables of ``model``, in place.
+
+        Raises:
+            DataError: There is no calibration data.
+            PipelineError: ``layers`` names a layer that has no table.
+        """
+        tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
+        names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
+        known = {name for pair in names.values() for name in pair}
+        for layer, bits in self.layers.items():
+            if not 0 <= bits <= 8:
+                raise PipelineError(
+                    f"insert-rounding: layer {layer!r} cannot be rounded to {bits} bits",
+                    pass_name=self.name,
+                    allowed="1 to 8, and 0 for no rounding",
+                )
+            if layer not in known:
+                raise PipelineError(
+                    f"insert-rounding: there is no table behind a node {layer!r}",
+                    pass_name=self.name,
+                    allowed=", ".join(sorted(pair[1] for pair in names.values())),
+                    do="use the node names that `onnx-fhe inspect` prints",
+                )
+        if not tables:
+            return False
+        data = context.require_calibration(self.name)
+        fixed = {
+            t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()
+        }
+        if self.bits == "auto":
+            trained = model.metadata_props.get(TRAINED_KEY) == "true"
+            limit = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
+            if self.tolerance is not None:
+                limit = (self.tolerance, self.tolerance)
+            chosen, context = self._cheapest(model, data, tables, fixed, limit, context, trained)
+            if trained and self.tolerance is None:
+                context.notes.append(
+                    "insert-rounding: this model was trained quantized and is exact up to here; rounding"
+                    " in front of tables is not (set its tolerance, or leave the pass out to keep every"
+                    " integer)"
+                )
+        else:
+            chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]
+        return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
+
+    def _cheapest(
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        tables: Sequence[ir.Node],
+        fixed: Mapping[ir.Node, int | None],
+        limit: tuple[float, float],
+        context: Context,
+        trained: bool,
+    ) -> tuple[list[Setting], Context]:
+        """Settings, and the context to round in: with sound ranges where they cost nothing.
+
+        Integers that were trained are small, so that what can happen at all is often hardly wider than what
+        was observed with a margin; and then no input can overflow.
+        """
+        modes: list[Literal["observed", "sound"]] = [context.range_mode]
+        if trained and context.range_mode == "observed" and context.range_margin == AUTO:
+            modes.append("sound")
+        found = []
+        for mode in modes:
+            trying = replace(context, range_mode=mode, notes=[])
+            chosen = choose(model, data, tables, fixed, self, limit, trying)
+            price = 0.0
+            if len(modes) > 1:
+                tried = model.clone()
+                by_name = {n.name: n for n in tried.graph}
+                settings = {by_name[t.name]: s for t, s in zip(tables, chosen, strict=True)}
+                self.round(tried, data, settings, trying, memo=Memo())
+                price = estimate(tried).complexity
+            found.append((price, chosen, trying))
+        _, chosen, trying = min(reversed(found), key=lambda f: f[0])
+        context.notes.extend(trying.notes)
+        if trying.range_mode != context.range_mode:
+            context.notes.append(
+                "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
+                " these tables"
+            )
+        return chosen, replace(context, range_mode=trying.range_mode)
+
+    def round(
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        settings: Mapping[ir.Node, Setting],
+        context: Context,
+        plain: Plain | None = None,
+        memo: Memo | None = None,
+    ) -> bool:
+        """Round ``model`` in place with a given setting for each TableLookup.
+
+        Args:
+            model: Integer level.
+            data: Calibration inputs.
+            settings: For each TableLookup.
+            context: Range mode and margin.
+            plain: The model without rounding on ``data``, where that was run already.
+            memo: Of the search that this is only a trial of.
+        """
+        bits = self._output_bits(settings)
+        return Walk(model, data, context, settings, self.mode, bits, plain, memo).run()
+
+    def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
+        """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,
+        then 6).
+
+        Exact rounding would cost a bootstrap for each bit, so in that mode nothing is dropped.
+        """
+        if self.mode == "exact":
+            return 0
+        if self.output_bits != "auto":
+            return int(self.output_bits)
+        return 7 if max(s.bits for s in settings.values()) <= 4 else 6

@@ -1,0 +1,61 @@
+"""What the network has without rounding: the entries that rounded tables should have, and the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ....analysis.environment import Environment
+from ....ir.graph import is_dialect
+
+MOST_SEEN = 2**23
+"""Elements of a tensor that are looked at one and all; of a larger one ``SAMPLED`` elements are, by lot."""
+SAMPLED = 2**20
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A model without rounding on some samples; a search runs it once for all that it tries.
+
+    Attributes:
+        entries: By the name of each TableLookup its outputs, as ``columns`` gives them.
+        raw: By the name of each Decrypt what it reads.
+        outputs: The graph outputs, in order.
+    """
+
+    entries: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+
+    @classmethod
+    def of(cls, model: ir.Model, data: Mapping[str, np.ndarray]) -> Plain:
+        """Run ``model`` (integer level; not changed) on ``data`` (by input name, samples on axis 0)."""
+        env = Environment(model, data, keep=model.graph.outputs)
+        entries, raw = {}, {}
+        for node in model.graph:
+            env.step([node])
+            if is_dialect(node, "TableLookup"):
+                entries[str(node.name)] = columns(
+                    env[node.outputs[0]], node.attributes.get_int("axis", 1) or 1
+                )
+            elif is_dialect(node, "Decrypt") and node.inputs[0] is not None:
+                raw[str(node.name)] = env[node.inputs[0]]
+            env.done(node)
+        return cls(entries, raw, [env[o] for o in model.graph.outputs])
+
+
+def columns(array: np.ndarray, axis: int) -> np.ndarray:
+    """Elements of a tensor as (positions, channels); of a large one those of a seeded choice of positions.
+
+    The choice is the same for all tensors of a shape.
+    """
+    moved = np.moveaxis(array, axis, -1)
+    if array.size <= MOST_SEEN:
+        return moved.reshape(-1, moved.shape[-1])
+    places = moved.shape[:-1]
+    count = max(1, SAMPLED // moved.shape[-1])
+    chosen = np.random.default_rng(0).integers(0, [[n] for n in places], (len(places), count))
+    return np.asarray(moved[tuple(chosen)])

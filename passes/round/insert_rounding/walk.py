@@ -1,0 +1,287 @@
+"""The walk of ``insert-rounding`` through the integer graph, with and without the rounding put in so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ....analysis.environment import Environment
+from ....analysis.noise.noise import noise_steps
+from ....analysis.ranges.margins import TARGET
+from ....analysis.ranges.ranges import SoundRanges, declare, over_axes
+from ....analysis.ranges.tails import Extremes, Interval, distinct
+from ....analysis.regions.linear import linear_of
+from ....ir import dialect, intervals
+from ....ir.build import Builder
+from ....ir.errors import LimitError
+from ....ir.graph import constant_of, is_dialect, variable_inputs
+from ...framework.base import Context
+from ...lower.outputs import declare_range, restore
+from .coarse import lift, rounding_of
+from .fill import exact_room, fill_range, merge_gains
+from .lattice import Channel, Placed, Width, centred, width_for
+from .memo import Fitted, Memo, Upstream
+from .placing import place_all
+from .plain import Plain, columns
+from .setting import Setting
+
+MANY_TO_TRY, MANY = 512, 2048
+"""Channels of all tables together from which on the places of their lattices are chosen among fewer: in a
+search, and in the end."""
+
+
+class Walk:
+    """One run of the pass.
+
+    Args:
+        model: Integer level; edited in place.
+        data: Calibration inputs.
+        context: Range mode and margin.
+        settings: Bits and fill for each TableLookup; 0 bits leave it alone.
+        mode: Of the RoundBits.
+        output_bits: Bits of raw outputs that are decrypted; 0 for all.
+        plain: The model without rounding on ``data``; run here where it is not given.
+        memo: Of the search that this is only a trial of.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        context: Context,
+        settings: Mapping[ir.Node, Setting],
+        mode: str,
+        output_bits: int,
+        plain: Plain | None = None,
+        memo: Memo | None = None,
+    ) -> None:
+        self.model, self.context, self.settings, self.mode = model, context, settings, mode
+        self.output_bits = output_bits
+        self.build = Builder(model)
+        self.sound = SoundRanges(model)
+        self.plain = plain or Plain.of(model, data)
+        self.rounded = Environment(model, data)
+        self.modified = False
+        self._samples, self._distinct = len(next(iter(data.values()))), distinct(data)
+        declares = sum(is_dialect(n, "Decrypt") for n in model.graph) + len(settings)
+        self._target = TARGET / max(1, declares)
+        channels = sum(
+            len(a) for t, s in settings.items() if s.bits and (a := constant_of(t.inputs[2])) is not None
+        )
+        self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
+        # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
+        self._bounds: dict[ir.Value, intervals.Interval] = {}
+        self._too_wide: LimitError | None = None
+        self._restored: dict[ir.Node, ir.Value] = {}
+        self._upstream, self._trial = Upstream(list(model.graph), settings), memo is not None
+        self._memo = memo or Memo()
+
+    def run(self) -> bool:
+        """Round; returns whether anything changed."""
+        for table, setting in self.settings.items():
+            if setting.bits:
+                lift(self.build, table)
+        nodes = list(self.model.graph)
+        for index, node in enumerate(nodes):
+            self.build.at(node)
+            inputs = list(node.inputs)
+            asked = self.settings.get(node)
+            if asked is not None and asked.bits and rounding_of(node) is None:
+                nodes_of_layer = [*self._round(node, asked), node]
+                self.rounded.step(nodes_of_layer)
+                self._bound(nodes_of_layer)
+            else:
+                if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
+                    self._outputs(node)
+                elif asked is not None and rounding_of(node) is None and self.modified:
+                    self._cover(node, *self._range(node))
+                self.rounded.step([node])
+                self._bound([node])
+                if node in self._restored:
+                    self.rounded.step([self._restored[node].producer()])  # type: ignore[list-item]
+                    self.rounded.moved(
+                        node.outputs[0], self._restored[node], len(list(self._restored[node].uses()))
+                    )
+            self.rounded.read(inputs)
+            self.context.progress("insert rounding", index + 1, len(nodes))
+        if self.modified:
+            RemoveUnusedNodesPass()(self.model)  # the unrounded tables, which may be a gigabyte
+        return self.modified
+
+    def _bound(self, nodes: list[ir.Node]) -> None:
+        for node in nodes:
+            if not variable_inputs(node) or is_dialect(node, "Decrypt"):
+                continue
+            try:
+                found = intervals.interval_of(node, self._bounds)
+            except LimitError as error:
+                # Behind the last table it is the verifier's to say.
+                self._too_wide = self._too_wide or error
+                continue
+            if found is not None:
+                self._bounds.update(dict.fromkeys(node.outputs, found))
+
+    def _declared(self, value: ir.Value, axes: Sequence[int], cells: int | None = None) -> Interval:
+        """Bounds that the circuit promises for an accumulator behind rounded layers.
+
+        Its channels lie along ``axes``; a table of so many ``cells`` reads it.
+        """
+        seen = None
+        if self.context.range_mode == "observed":
+            seen = Extremes.of(self.rounded[value], axes)
+            if len(seen.low) == self._samples:
+                seen = seen.take(self._distinct)
+        return declare(self.sound.of(value), seen, self.context.range_margin, self._target, cells)
+
+    def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
+        """Rewrite one lookup; returns the nodes put in front of it."""
+        key = self._upstream.key(table, setting)
+        if key not in self._memo.known:
+            self._memo.known[key] = self._fitted(table, setting)
+        fitted: Fitted = self._memo.known[key]
+        if fitted.width is None:
+            self._cover(table, *fitted.range)
+            return []
+        if self._too_wide is not None:
+            raise self._too_wide
+        axis = table.attributes.get_int("axis", 1) or 1
+        return self._rewrite(table, fitted.placed, fitted.gains, fitted.width, axis)
+
+    def _fitted(self, table: ir.Node, setting: Setting) -> Fitted:
+        source = table.inputs[0]
+        assert source is not None
+        entries, starts = _table_of(table)
+        axis = table.attributes.get_int("axis", 1) or 1
+        low, high = self._range(table, 2**setting.bits)
+        step = table.attributes.get_int("step", 1) or 1
+        width = width_for(int((high - low).max()), setting.bits)
+        if not width.removed:
+            if step == 1:
+                return Fitted((low, high))
+            width = Width(setting.bits + 1, 1)
+        room = exact_room(self._bounds.get(source))
+        width, gains = fill_range(source, high - low, width, setting.fill, room)
+        x, wanted = (
+            a if len(entries) > 1 else a.reshape(-1, 1)
+            for a in (columns(self.rounded[source], axis), self.plain.entries[str(table.name)])
+        )
+        channels = [
+            Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c], step)
+            for c in range(len(entries))
+        ]
+        noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
+        placed = place_all(channels, width, gains.tolist(), noise, self._rough, self._trial)
+        return Fitted((low, high), width, placed)
+
+    def _range(self, table: ir.Node, cells: int | None = None) -> Interval:
+        """Declared bounds, for each channel, of what a table of so many ``cells`` reads."""
+        source, entries = table.inputs[0], _table_of(table)[0]
+        assert source is not None
+        keep = [table.attributes.get_int("axis", 1) or 1] if len(entries) > 1 else []
+        low, high = over_axes(self._declared(source, keep, cells), keep)
+        return low.reshape(-1).astype(int), high.reshape(-1).astype(int)
+
+    def _cover(self, table: ir.Node, low: np.ndarray, high: np.ndarray) -> None:
+        """Let a table that stays unrounded hold what rounded layers in front of it now give: its range.
+
+        A channel that never varied has a table of one entry, and may have moved.
+        """
+        entries, starts = _table_of(table)
+        last = starts + entries.shape[1] - 1
+        if (
+            not self.modified
+            or (table.attributes.get_int("step", 1) or 1) > 1
+            or (np.all(low >= starts) and np.all(high <= last))
+        ):
+            return
+        inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
+        index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
+        moved = np.take_along_axis(entries, index, axis=1)
+        table.replace_input_with(1, self.build.constant(f"{table.name}_moved_values", moved))
+        table.replace_input_with(2, self.build.constant(f"{table.name}_moved_first", low))
+
+    def _rewrite(
+        self, table: ir.Node, placed: Sequence[Placed], gains: np.ndarray, width: Width, axis: int
+    ) -> list[ir.Node]:
+        source, name = table.inputs[0], str(table.name)
+        assert source is not None
+        shape = [-1 if i == axis else 1 for i in range(len(source.shape or []))] if len(placed) > 1 else [1]
+        offsets = np.array([p.offset for p in placed], np.float32)
+        scaled = source
+        if merge_gains(self.build, source, gains, axis):
+            self.rounded.values[source] = self.rounded[source] * gains.reshape(shape).astype(np.float32)
+            self.sound.forget(source)
+            self._bound([n for n in [source.producer()] if n is not None])
+        else:
+            scaled = self.build.scaled(source, gains.reshape(shape), f"{name}_fill")
+        shifted = self.build.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
+        rounded = self.build.dialect(
+            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode=self.mode
+        )
+        new_table = self.build.constant(f"{name}_rounded_values", np.stack([p.table for p in placed]))
+        zeros = self.build.constant(f"{name}_rounded_first", np.zeros(len(placed)))
+        for index, value in enumerate((rounded, new_table, zeros)):
+            table.replace_input_with(index, value)
+        table.attributes["step"] = ir.AttrInt64("step", 2**width.removed)
+        self.modified = True
+        made = dict.fromkeys(v.producer() for v in (scaled, shifted, rounded) if v is not source)
+        return [n for n in made if n is not None]
+
+    def _outputs(self, decrypt: ir.Node) -> None:
+        """Declare a raw output anew behind rounded layers, and drop the bits of it that nobody needs.
+
+        The mean shift that rounding made is taken out. A rounding in front of a Decrypt costs no bootstrap:
+        its low bits are just not decrypted, which leaves more room for noise in all that comes before.
+        """
+        source = decrypt.inputs[0]
+        assert source is not None
+        if not self.modified:
+            return
+        producer, rank = source.producer(), len(source.shape or [])
+        linear = linear_of(producer) if producer is not None else None
+        axis = linear.channel_axis % rank if linear is not None else 1
+        gone = tuple(i for i in range(rank) if i != axis)
+        wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
+        cells = 2**self.output_bits if self.output_bits else None
+        key = self._upstream.key(decrypt, cells)
+        if key not in self._memo.known:
+            self._memo.known[key] = self._declared(source, [axis], cells)
+        low, high = self._memo.known[key]
+        low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
+        width = width_for(int((high - low).max()), self.output_bits or 30)
+        name, step = str(decrypt.name), 2**width.removed
+        if not width.removed:
+            shift = np.rint((wanted - found).mean(axis=gone, keepdims=True))
+            declare_range(decrypt, float((low + shift).min()), float((high + shift).max()))
+            self._replace(decrypt, [self.build.shifted(source, shift, f"{name}_correction")])
+            return
+        base = np.floor((width.top - (high - low)) / 2) - low
+        seen = found.min(axis=gone, keepdims=True), found.max(axis=gone, keepdims=True)
+        base = centred(base, low, high, seen, width)
+        # Also the mean of what this rounding does: for a channel that hardly varies that is all there is.
+        read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
+        shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
+        shifted = self.build.shifted(source, base, f"{name}_offset")
+        rounded = self.build.dialect(
+            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode="approximate"
+        )
+        declare_range(decrypt, 0, 2**width.bits - step)
+        self._replace(decrypt, [shifted, rounded])
+        self._restored[decrypt] = restore(self.build, decrypt, shift)
+
+    def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
+        """Compute a chain of new values and let ``decrypt`` read the last."""
+        made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
+        self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
+        decrypt.replace_input_with(0, chain[-1])
+
+
+def _table_of(table: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Entries (channels, size) of a lookup, and the input of each channel's first entry."""
+    entries, starts = constant_of(table.inputs[1]), constant_of(table.inputs[2])
+    assert entries is not None
+    assert starts is not None
+    return entries, starts

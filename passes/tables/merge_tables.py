@@ -1,0 +1,101 @@
+"""``merge-tables``: a table that reads another table's output becomes one table with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import dialect
+from ...ir.build import Builder
+from ...ir.level import Level
+from ..framework.base import Context, Pass
+from ..lower.tables import MOST_CELLS
+from .common import chain, moving, pricing, unit
+
+
+@dataclass(frozen=True)
+class MergeTables(Pass):
+    """Merge a table with the one it reads, also through layout operators and constants added or multiplied
+    between.
+
+    The merged table takes the first one's input, and its declared range; its entries are computed by running
+    the two in onnxruntime. It stands behind the operators that moved elements. A first table that others read
+    too stays for them; the merge is left undone where that is dearer.
+    """
+
+    name: ClassVar[str] = "merge-tables"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.INTEGER,)
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
+
+    def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
+        """Merge tables of ``model`` in place."""
+        return pricing.improve(model, _Merges)
+
+
+class _Merges(pricing.Finder):
+    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+        second = unit.read(node)
+        if second is None:
+            return None
+        between = chain.back(second.source, _is_table, self.moves)
+        producer = between.start.producer() if between is not None else None
+        first = unit.read(producer) if producer is not None and _is_table(producer) else None
+        if between is None or first is None:
+            return None
+        merged = _compose(first, between, second, self.moves.opset)
+        if merged is None:
+            return None
+        values, starts, axis = merged
+        moved = [n for n in between.nodes if self.moves(n.outputs[0]) is not None]
+
+        def rewrite() -> None:
+            build = Builder(self.model)
+            build.at(node)
+            current = moving.repeat(moved, first.source, build)
+            # A rounding that stands where the merged table reads can serve it too.
+            if first.rounding is not None and not moved:
+                current = first.rounding.outputs[0]
+            elif first.rounding is not None:
+                kept = list(first.rounding.attributes.values())
+                name = f"{node.name}_rounding"
+                current = build.add("RoundBits", [current], current, name, kept, dialect.DOMAIN)
+            node.replace_input_with(0, current)
+            unit.rewrite(build, node, values, starts, first.step, axis)
+
+        return rewrite
+
+
+def _is_table(node: ir.Node) -> bool:
+    return node.domain == dialect.DOMAIN and node.op_type == "TableLookup"
+
+
+def _compose(
+    first: unit.Unit, between: chain.Chain, second: unit.Unit, opset: int
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Tables, first inputs and axis of both units together; None where no one axis tells tables apart."""
+    elements = np.stack(
+        [
+            first.rows.ravel()[between.source].ravel(),
+            between.slope.ravel(),
+            between.offset.ravel(),
+            second.rows.ravel(),
+        ]
+    )
+    kinds, inverse = np.unique(elements, axis=1, return_inverse=True)
+    if kinds.shape[1] * first.values.shape[1] > MOST_CELLS:
+        return None
+    before, slope, offset, after = kinds
+    arriving = first.values[before.astype(int)] * slope[:, None] + offset[:, None]
+    values = unit.look_up(second, after.astype(int), arriving, opset)
+    starts = first.first[before.astype(int)]
+    # Different pairs of tables may make the same one.
+    _, same, equal = np.unique(
+        np.column_stack([starts, values]), axis=0, return_index=True, return_inverse=True
+    )
+    if (found := unit.express(equal.ravel()[inverse.ravel()].reshape(between.source.shape))) is None:
+        return None
+    axis, chosen = found
+    return values[same[chosen]], starts[same[chosen]], axis
