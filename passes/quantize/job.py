@@ -14,6 +14,7 @@ from ...analysis.environment import Environment
 from ...analysis.ranges.tails import FEWEST, distinct
 from ...analysis.regions.linear import Linear, linear_of
 from ...analysis.regions.regions import Kind, Regions
+from ...ir.editing import initializer
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
 from ..framework.base import Context
@@ -129,7 +130,7 @@ class Job:
             constant = constant_of(value)
             if constant is not None and constant.dtype == np.float32 and np.any(constant):
                 snapped = (np.rint(constant.astype(np.float64) / unit) * unit).astype(np.float32)
-                node.replace_input_with(index, edit.initializer(self.model, f"{node.name}_filled", snapped))
+                node.replace_input_with(index, initializer(self.model, f"{node.name}_filled", snapped))
 
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""

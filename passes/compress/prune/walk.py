@@ -13,6 +13,7 @@ from ....analysis.environment import Environment
 from ....analysis.regions.linear import Linear, linear_of
 from ....analysis.regions.regions import find_regions
 from ....ir import runtime
+from ....ir.editing import initializer
 from ....ir.errors import LimitError
 from ....ir.graph import constant_of
 from ...framework.base import Context
@@ -156,7 +157,7 @@ class Walk:
         if len(list(value.uses())) == 1 and not value.is_graph_output():
             value.const_value = ir.tensor(weight, name=value.name)
         else:
-            node.replace_input_with(1, edit.initializer(self.model, f"{value.name}_pruned", weight))
+            node.replace_input_with(1, initializer(self.model, f"{value.name}_pruned", weight))
 
     def _refit(self, linear: Linear, env: Environment, changed: bool) -> list[ir.Node]:
         """Move the bias to where the mean of the layer's output is the float model's; returns added nodes."""
