@@ -16,7 +16,7 @@ from typing import Any
 from onnx_fhe.ir.errors import DataError
 
 ONCE = Path(__file__).resolve().parent / "compile_once.py"
-ROOMS = ("ir", "passes", "backends")
+ROOMS = ("ir", "analysis", "passes", "backends")
 """Folders at the root of a checkout that are imported as parts of the package."""
 
 
@@ -58,11 +58,13 @@ def side(name: str, checkout: Path, folder: Path) -> Side:
     Raises:
         DataError: It is no checkout of onnx-fhe.
     """
-    if not all((checkout / room).is_dir() for room in (*ROOMS, "onnx_fhe")):
-        raise DataError("this is no checkout of onnx-fhe", file=str(checkout), allowed=", ".join(ROOMS))
+    rooms = [room for room in ROOMS if (checkout / room).is_dir()]
+    # Older checkouts have fewer rooms.
+    if not (checkout / "onnx_fhe").is_dir() or "ir" not in rooms:
+        raise DataError("this is no checkout of onnx-fhe", file=str(checkout), allowed=", ".join(["onnx_fhe", *ROOMS]))
     path = folder / f"side-{name}"
     (path / "onnx_fhe").mkdir(parents=True)
-    entries = [*(checkout / "onnx_fhe").iterdir(), *(checkout / room for room in ROOMS)]
+    entries = [*(checkout / "onnx_fhe").iterdir(), *(checkout / room for room in rooms)]
     for entry in {e.name: e.resolve() for e in entries if e.name != "__pycache__"}.items():
         (path / "onnx_fhe" / entry[0]).symlink_to(entry[1])
     return Side(name, _revision(checkout), path)

@@ -16,12 +16,12 @@ def walked(root, tmp_path):
     """A copy of the package with the pass of the walk added, and the walk's test beside it."""
     package = tmp_path / "onnx_fhe"
     shutil.copytree(root / "onnx_fhe", package)
-    for room in ("ir", "passes", "backends"):
+    for room in ("ir", "analysis", "passes", "backends"):
         shutil.copytree(root / room, package / room, ignore=shutil.ignore_patterns("__pycache__"))
     text = (root / "CONTRIBUTING.md").read_text()
     walk = text[text.index("## How to add a pass") :]
     source, test = re.findall(r"```python\n(.*?)```", walk, re.DOTALL)
-    (package / "passes" / "drop_small_weights.py").write_text(source)
+    (package / "passes" / "compress" / "drop_small_weights.py").write_text(source)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_drop_small_weights.py").write_text(test)
     return tmp_path

@@ -17,6 +17,7 @@ else:
 
 ROOMS = {
     "ir": "onnx_fhe/ir",
+    "analysis": "onnx_fhe/analysis",
     "passes": "onnx_fhe/passes",
     "backends": "onnx_fhe/backends",
     "onnx_fhe": "onnx_fhe",

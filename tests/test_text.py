@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.errors import OnnxFheError, PipelineError
+from onnx_fhe.ir.suggest import nearest
 from onnx_fhe.passes.framework.base import Pass, option
 from onnx_fhe.passes.framework.options import options_of
 from onnx_fhe.passes.framework.registry import PassEntry
 from onnx_fhe.passes.framework.text import parse, print_pass
-from onnx_fhe.passes.framework.tokens import nearest
 from onnx_fhe.passes.framework.toml_text import read_toml
 
 
