@@ -61,7 +61,8 @@ def side(name: str, checkout: Path, folder: Path) -> Side:
     rooms = [room for room in ROOMS if (checkout / room).is_dir()]
     # Older checkouts have fewer rooms.
     if not (checkout / "onnx_fhe").is_dir() or "ir" not in rooms:
-        raise DataError("this is no checkout of onnx-fhe", file=str(checkout), allowed=", ".join(["onnx_fhe", *ROOMS]))
+        allowed = ", ".join(["onnx_fhe", *ROOMS])
+        raise DataError("this is no checkout of onnx-fhe", file=str(checkout), allowed=allowed)
     path = folder / f"side-{name}"
     (path / "onnx_fhe").mkdir(parents=True)
     entries = [*(checkout / "onnx_fhe").iterdir(), *(checkout / room for room in rooms)]
