@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .ir.runtime import Arrays, Session
 from .analysis.outputs.classes import scores
+from .ir.runtime import Arrays, Session
 
 
 def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | None:
