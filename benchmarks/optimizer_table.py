@@ -1,4 +1,4 @@
-"""Ask Concrete's optimizer what one bootstrap takes, for every width, demand and error; write the table.
+"""Ask Concrete's optimizer what one bootstrap takes, for every width, required precision and error; write the table.
 
     python benchmarks/optimizer_table.py
 
@@ -28,10 +28,10 @@ MOST, COARSE, FINE = 27.0, 3.0, 0.5
 
 
 @cache
-def ask(bits: int, demand: float, p_error: float) -> tuple[float, ...] | None:
+def ask(bits: int, precision: float, p_error: float) -> tuple[float, ...] | None:
     """Complexity in millions, then the parameters; None where Concrete has none."""
     try:
-        circuit = compile_probe(Probe(bits, demand, p_error))
+        circuit = compile_probe(Probe(bits, precision, p_error))
         bootstrap, keyswitch = chosen(circuit)
     except LimitError:
         return None
@@ -71,11 +71,11 @@ def main() -> None:
     for p_error in P_ERRORS:
         for bits in BITS:
             rows: list[list[float]] = []
-            for demand in steps(bits, p_error):
-                found = ask(bits, demand, p_error)
-                # Half a step earlier: the change lies between this demand and the one before.
+            for precision in steps(bits, p_error):
+                found = ask(bits, precision, p_error)
+                # Half a step earlier: the change lies between this precision and the one before.
                 if found is not None and (not rows or found[0] > rows[-1][1]):
-                    rows.append([max(0.0, demand - FINE / 2), *found])
+                    rows.append([max(0.0, precision - FINE / 2), *found])
             table.append({"p_error": p_error, "bits": bits, "rows": rows})
             print(p_error, bits, len(rows), flush=True)
     lines = ",\n".join(json.dumps(entry) for entry in table)

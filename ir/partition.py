@@ -16,7 +16,7 @@ from .dialect import DOMAIN
 from .errors import ModelError
 from .graph import is_dialect
 from .level import Level, set_level
-from .sides import sides_of
+from .placement import placements_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def partition(model: ir.Model) -> Parts:
             allowed="at least one of each",
             do="put quantize and lower-to-integer in the pipeline",
         )
-    sides_of(model)  # refuses what cannot be split
+    placements_of(model)  # refuses what cannot be split
     if any(v.shape is None for v in _edges(encrypts, decrypts)):
         ShapeInferencePass()(model)
     return Parts(_prologue(model, encrypts), _server(model, encrypts, decrypts), _epilogue(model, decrypts))

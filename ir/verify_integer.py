@@ -12,7 +12,7 @@ from .errors import VerificationError
 from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
 from .intervals import EXACT, Interval, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
-from .sides import Side, sides_of
+from .placement import Placement, placements_of
 
 SUMS = frozenset({"Add", "Sub"})
 _CODES = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
@@ -37,7 +37,7 @@ def check(model: ir.Model) -> None:
         UnsupportedError: A value is encrypted that depends on a decrypted one.
         LimitError: A value may reach 2^24, so that float32 would not be exact.
     """
-    sides = sides_of(model)
+    placements = placements_of(model)
     marks = {n.op_type for n in model.graph if is_dialect(n, "Encrypt", "Decrypt")}
     if missing := {"Encrypt", "Decrypt"} - marks:
         raise VerificationError(
@@ -45,24 +45,24 @@ def check(model: ir.Model) -> None:
         )
     ranges: dict[ir.Value, Interval] = {}
     movements = Movements(model.graph.opset_imports.get("", 21))
-    waiting = _waiting(model, sides)
+    waiting = _waiting(model, placements)
     for node in model.graph:
-        if sides[node.outputs[0]] is not Side.SERVER or node in waiting:
+        if placements[node.outputs[0]] is not Placement.SERVER or node in waiting:
             continue
-        _check_server(node, {v: sides.get(v, Side.CONSTANT) for v in node.inputs if v is not None})
+        _check_server(node, {v: placements.get(v, Placement.CONSTANT) for v in node.inputs if v is not None})
         _check_movement(node, movements)
         interval = interval_of(node, ranges)
         if interval is not None:
             ranges.update(dict.fromkeys(node.outputs, interval))
 
 
-def _waiting(model: ir.Model, sides: Mapping[ir.Value, Side]) -> set[ir.Node]:
+def _waiting(model: ir.Model, placements: Mapping[ir.Value, Placement]) -> set[ir.Node]:
     """The nodes that wait for ``fuse-tlu``: quantizers of encrypted values, and what belongs to them.
 
     Before them that is everything back to a linear or dialect operator or the Cast of an earlier quantizer,
     behind them Clip, Cast and DequantizeLinear.
     """
-    encrypted = {v for v, side in sides.items() if side is Side.SERVER}
+    encrypted = {v for v, side in placements.items() if side is Placement.SERVER}
     quantizers = [n for n in model.graph if n.op_type == "QuantizeLinear" and n.inputs[0] in encrypted]
     found, before, behind = set(quantizers), list(quantizers), list(quantizers)
     while before:
@@ -100,8 +100,8 @@ def _broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> Verifica
     return VerificationError(rule, node=node.name or "", op=node.op_type, found=found, allowed=allowed)
 
 
-def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
-    constants = [v for v, side in given.items() if side is Side.CONSTANT]
+def _check_server(node: ir.Node, given: dict[ir.Value, Placement]) -> None:
+    constants = [v for v, side in given.items() if side is Placement.CONSTANT]
     for value in constants:
         array = constant_of(value)
         if array is None:
@@ -115,7 +115,7 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         if array.dtype.kind == "f" and max(map(abs, extremes_of(value) or (0.0,))) >= EXACT:
             raise _broken(node, "a constant is too large to be exact", repr(value.name), "below 2^24")
     for value in (*given, *node.outputs):
-        if given.get(value) is not Side.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
+        if given.get(value) is not Placement.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
             raise _broken(
                 node, "an encrypted value is not float32", f"{value.name!r}: {value.dtype}", "float32"
             )
@@ -125,7 +125,7 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         return
     if node.domain or node.op_type not in ALLOWED:
         raise _broken(node, "an operator that no circuit computes", node.op_type, ", ".join(sorted(ALLOWED)))
-    encrypted = sum(given.get(v) is Side.SERVER for v in node.inputs if v is not None)
+    encrypted = sum(given.get(v) is Placement.SERVER for v in node.inputs if v is not None)
     if node.op_type in LINEAR - PRODUCTS and encrypted != 1:
         raise _broken(
             node,
@@ -135,7 +135,7 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Side]) -> None:
         )
     if node.op_type in LINEAR and len([v for v in node.inputs if v is not None]) > 2:
         raise _broken(node, "a linear operator has a bias", "3 inputs", "an Add behind it")
-    if node.op_type in ("Gemm", "Conv") and given.get(node.inputs[0]) is not Side.SERVER:  # type: ignore[arg-type]
+    if node.op_type in ("Gemm", "Conv") and given.get(node.inputs[0]) is not Placement.SERVER:  # type: ignore[arg-type]
         raise _broken(node, "weights stand first", "a constant first input", "weights as second input")
     if node.op_type == "Gemm":
         _check_gemm(node)

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from . import artifact
+from .artifact_parts import model_at
 from .backends.base import Circuit
 from .ir.errors import ArtifactError, OnnxFheError
 from .ir.partition import Parts
@@ -17,7 +18,6 @@ from .ir.runtime import Session
 from .ir.sampling import random_inputs
 from .ir.save import serialize
 from .manifest import Manifest
-from .pieces import model_at
 
 SAMPLES = 32
 """Random inputs on which two models are compared."""

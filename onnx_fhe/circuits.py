@@ -10,12 +10,12 @@ from warnings import catch_warnings, filterwarnings
 import onnx_ir as ir
 
 from . import artifact
+from .artifact_parts import circuit_of, model_of
 from .backends.base import Backend, Circuit
 from .binding import check_circuit, check_client, check_interface
 from .ir.errors import ArtifactError, OnnxFheError
 from .ir.partition import partition
 from .manifest import Manifest
-from .pieces import circuit_of, model_of
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, bytes], ir.Model]:

@@ -24,7 +24,7 @@ from .fidelity.check import measured_fidelity, require_faithful
 from .fidelity.ciphertexts import Wanted, tried
 from .fidelity.figures import FidelityWarning
 from .fidelity.samples import data_warnings, label_warnings
-from .given import DataLike, as_data, check_error, check_ranges, check_seed
+from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import FILE_KEY, SHA_KEY, load

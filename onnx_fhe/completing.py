@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .analysis.regions import islands
+from .analysis.regions import fusion_groups as fusion_groups
 from .ir.errors import PipelineError
 from .ir.level import Level, level_of
 from .ir.verify import verify, verify_given
@@ -46,7 +46,7 @@ def require_integer(model: ir.Model, manager: PassManager) -> None:
             do=f"add {_TO_INTEGER[level]} at its end, or use a preset (`onnx-fhe passes` lists them)",
         )
     names = [pass_name(p) for p in manager.passes]
-    if left := islands.find(model):
+    if left := fusion_groups.find(model):
         node = left[0].nodes[0]
         raise PipelineError(
             "the pipeline leaves operators in the encrypted part that are no tables yet",

@@ -12,18 +12,18 @@ import onnx_ir as ir
 from typing_extensions import Self
 
 from . import artifact
+from .artifact_parts import files_of, model_of
 from .backends.base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
 from .backends.reference import ReferenceCircuit, count_overflows
 from .circuits import FromFiles, read
 from .clipping import Prologue
-from .given import DataLike, as_data
+from .input_coercion import DataLike, as_data
 from .ir.data import calibration_for
 from .ir.errors import UserError
 from .ir.partition import Parts, partition
 from .ir.runtime import Arrays, Session
 from .ir.save import serialize
 from .manifest import Manifest
-from .pieces import files_of, model_of
 from .running import MODES, Evaluations, Jobs, Mode, Result, Stopwatch, simulate, warnings
 
 if TYPE_CHECKING:

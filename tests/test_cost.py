@@ -103,12 +103,12 @@ def test_estimate_is_near_concretes_prediction_on_small_circuits(model):
     assert estimated.complexity == pytest.approx(real.complexity, rel=0.15)
 
 
-def test_bits_and_demands_never_make_a_bootstrap_cheaper():
+def test_bits_and_precisions_never_make_a_bootstrap_cheaper():
     by_bits = [bootstrap.bootstrap_complexity(b) for b in range(1, 17)]
     assert by_bits == sorted(by_bits)
     for bits in range(1, 9):
-        by_demand = [bootstrap.bootstrap_complexity(bits, d) for d in np.arange(-2, 30, 0.25)]
-        assert by_demand == sorted(by_demand)
+        by_precision = [bootstrap.bootstrap_complexity(bits, d) for d in np.arange(-2, 30, 0.25)]
+        assert by_precision == sorted(by_precision)
     timings = default_timings()
     times = [timings.of_complexity(c) for c in np.geomspace(2e7, 1e10, 40)]
     assert times == sorted(times)
@@ -116,9 +116,10 @@ def test_bits_and_demands_never_make_a_bootstrap_cheaper():
 
 def test_a_larger_error_never_makes_a_bootstrap_dearer():
     for bits in range(1, 9):
-        for demand in (0.0, 6.0, 15.0):
+        for precision in (0.0, 6.0, 15.0):
             costs = [
-                bootstrap.bootstrap_complexity(bits, demand, p) for p in (1e-12, 1e-7, 1e-5, 1e-3, 1e-2, 0.1)
+                bootstrap.bootstrap_complexity(bits, precision, p)
+                for p in (1e-12, 1e-7, 1e-5, 1e-3, 1e-2, 0.1)
             ]
             assert costs == sorted(costs, reverse=True)
             assert costs[-1] < 0.9 * costs[0]

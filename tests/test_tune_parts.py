@@ -17,10 +17,9 @@ from onnx_fhe.passes.framework.presets import PRESETS
 from onnx_fhe.tuning.frontier import Frontier, TestReport, axes_of, costs, non_dominated
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.judge import Judge
-from onnx_fhe.tuning.ladder import Known, Ladder, is_within
-from onnx_fhe.tuning.luck import Correction, Luck
 from onnx_fhe.tuning.metric import Answers, resolve, standard_error
 from onnx_fhe.tuning.points import Failure, Measured, Point
+from onnx_fhe.tuning.shrinkage import Correction, ScoreShrinkage
 from onnx_fhe.tuning.space import (
     ASSUMED,
     P_ERRORS,
@@ -34,6 +33,7 @@ from onnx_fhe.tuning.space import (
     untrained,
 )
 from onnx_fhe.tuning.steps import Steps
+from onnx_fhe.tuning.warm_start import Known, WarmStart, is_within
 
 SPACE = Space((Layers(("/fc1/Gemm", "/fc2/Gemm"), ("/fc1/Gemm",)), Layers(("/fc1/Gemm",), ())))
 
@@ -269,11 +269,11 @@ def test_presets_are_there_for_where_nothing_else_holds():
 
 
 class Climb:
-    """What a ladder says, where a network keeps its accuracy down to a size."""
+    """What a warm start tries, where a network keeps its accuracy down to a size."""
 
     def __init__(self, goal, smallest=0.0, seconds=None):
         self.judge = Judge(goal, 0.95, True)
-        self.ladder = Ladder(SPACE, self.judge, seconds)
+        self.warm_start = WarmStart(SPACE, self.judge, seconds)
         self.smallest, self.points, self.choices = smallest, [], {}
 
     def known(self):
@@ -291,33 +291,33 @@ class Climb:
         self.points.append(replace(point(number, 0.95 if held else 0.8, cost), score_error=0.01))
 
     def run(self, elapsed=0.0):
-        while (chosen := self.ladder.next(self.known(), elapsed)) is not None:
+        while (chosen := self.warm_start.next(self.known(), elapsed)) is not None:
             assert chosen not in self.choices.values()
             self.try_out(chosen)
         return list(self.choices.values())
 
 
-def test_a_ladder_begins_with_something_plain_and_a_student():
-    first = Climb(Goal(max_accuracy_drop=0.01)).ladder.first()
+def test_a_warm_start_is_something_plain_and_a_student():
+    first = Climb(Goal(max_accuracy_drop=0.01)).warm_start.first()
     assert [STEPS[c["distill"]] for c in first] == [0, 1000]
     assert (first[0]["neurons"], first[1]["layers"]) == (0, 1)
-    quick = Ladder(Space(SPACE.layers, trains=False), Judge(Goal(), 0.9, True), None)
+    quick = WarmStart(Space(SPACE.layers, trains=False), Judge(Goal(), 0.9, True), None)
     assert len(quick.first()) == 1
 
 
 @settings(max_examples=25)
 @given(st.integers(1, 33))
-def test_a_ladder_finds_the_smallest_size_that_holds_and_trains_few(smallest):
+def test_a_warm_start_finds_the_smallest_size_that_holds_and_trains_few(smallest):
     climb = Climb(Goal(max_accuracy_drop=0.01), smallest)
     tried = climb.run()
-    held = [c for c in climb.ladder._rungs if climb.cost(c) >= smallest]
+    held = [c for c in climb.warm_start._rungs if climb.cost(c) >= smallest]
     best = climb.judge.best(climb.points)
     assert bool(best) == bool(held)
     if held:
         # Within what is not worth another student.
         assert best[0].seconds <= min(map(climb.cost, held)) / 0.97
     trained = [c for c in tried if c["distill"]]
-    assert len(trained) <= len(climb.ladder._rungs) / 2
+    assert len(trained) <= len(climb.warm_start._rungs) / 2
     # Each was looked at before it was trained.
     assert all(untrained(SPACE, {**c, "rounding": 4}) in tried[: tried.index(c)] for c in trained)
 
@@ -338,14 +338,14 @@ def test_where_only_cost_is_limited_the_dearest_that_is_allowed_comes_first():
 
 def test_looking_ends_in_time_and_long_training_is_not_begun():
     climb = Climb(Goal(max_accuracy_drop=0.01), seconds=100.0)
-    assert climb.ladder.next(climb.known(), 50.0) is None
+    assert climb.warm_start.next(climb.known(), 50.0) is None
     brief = SPACE.complete({"distill": 1})
     climb.try_out(brief)
     climb.try_out(untrained(SPACE, brief))
     climb.points[0] = replace(climb.points[0], trial_seconds=30.0)
-    assert STEPS[climb.ladder._grade(climb.known())] == 1000
+    assert STEPS[climb.warm_start._grade(climb.known())] == 1000
     climb.points[0] = replace(climb.points[0], trial_seconds=2.0)
-    assert STEPS[climb.ladder._grade(climb.known())] == 4000
+    assert STEPS[climb.warm_start._grade(climb.known())] == 4000
 
 
 def test_sure_points_go_before_barely_holding_ones():
@@ -376,7 +376,7 @@ def test_the_luckiest_of_equals_is_worth_what_they_are_worth():
     # One and the same network under another error is no other network.
     points.append(like(9, 0.951, weights=2, p_error=0.01))
     assert judge.is_sure(points[2])
-    judge.luck.learn(points)
+    judge.shrinkage.learn(points)
     mean = np.mean([0.936, 0.944, 0.9515, 0.94])
     assert judge.expected(points[2]) == pytest.approx(0.952 - (0.9515 - mean))
     assert not judge.is_sure(points[2])
@@ -386,36 +386,36 @@ def test_the_luckiest_of_equals_is_worth_what_they_are_worth():
     assert judge.expected(other) == 0.95
     assert judge.expected(like(8, 0.97, neurons=4)) == 0.95  # of what it imitates
     assert replace(judge, higher_is_better=False).expected(like(8, 0.9, neurons=4)) == 0.95
-    assert judge.luck.is_alone(other)
-    assert not judge.luck.is_alone(points[2])
+    assert judge.shrinkage.is_alone(other)
+    assert not judge.shrinkage.is_alone(points[2])
 
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(0.5, 1.0), min_size=3, max_size=9), st.floats(1e-4, 0.1))
 def test_scores_are_drawn_to_their_mean_and_never_past_it(scores, error):
-    luck = Luck()
+    shrinkage = ScoreShrinkage()
     points = [like(i, s, error=error, weights=i) for i, s in enumerate(scores)]
-    luck.learn(points)
+    shrinkage.learn(points)
     mean = np.mean(scores)
     for one in points:
-        found = luck.correction(one)
+        found = shrinkage.correction(one)
         moved = one.score + found.shift
         assert min(one.score, mean) - 1e-9 <= moved <= max(one.score, mean) + 1e-9
         assert 0 < found.error <= error * (1 + 1e-9)
     if np.ptp(scores) < error / 4:
         # What all owe to the samples no mean does away with.
-        assert luck.correction(points[0]).error > 0.9 * error
+        assert shrinkage.correction(points[0]).error > 0.9 * error
 
 
 def test_differences_far_beyond_chance_stay_and_metrics_without_errors_are_left_alone():
-    luck = Luck()
+    shrinkage = ScoreShrinkage()
     points = [like(i, s, error=0.001, weights=i) for i, s in enumerate([0.7, 0.8, 0.9])]
-    luck.learn(points)
-    assert luck.correction(points[2]).shift == pytest.approx(0.0, abs=1e-4)
+    shrinkage.learn(points)
+    assert shrinkage.correction(points[2]).shift == pytest.approx(0.0, abs=1e-4)
     points = [like(i, s, error=None, weights=i) for i, s in enumerate([0.7, 0.8, 0.9])]
-    luck.learn(points)
-    assert luck.correction(points[2]) == Correction(0.0, None)
-    assert not luck.is_alone(like(5, 0.9, error=None))
+    shrinkage.learn(points)
+    assert shrinkage.correction(points[2]) == Correction(0.0, None)
+    assert not shrinkage.is_alone(like(5, 0.9, error=None))
 
 
 def test_others_of_a_size_cost_the_same():
@@ -429,14 +429,14 @@ def test_others_of_a_size_cost_the_same():
 def test_nothing_dear_is_given_up_for_a_point_that_is_not_sure():
     climb = Climb(Goal(max_accuracy_drop=0.01))
     climb.judge = replace(climb.judge, confidence=1.0)
-    climb.ladder.judge = climb.judge
+    climb.warm_start.judge = climb.judge
     small = SPACE.complete({"layers": 1, "neurons": 14, "distill": 2})
     climb.choices[0] = small
     climb.points.append(replace(point(0, 0.945, 0.1), score_error=0.01))
     assert climb.judge.surest(climb.points) is None
-    assert climb.ladder._limit(climb.known()) == float("inf")
+    assert climb.warm_start._limit(climb.known()) == float("inf")
     climb.points[0] = replace(climb.points[0], score=0.96)
-    assert climb.ladder._limit(climb.known()) == 0.1
+    assert climb.warm_start._limit(climb.known()) == 0.1
 
 
 def test_guesses_that_are_too_dear_come_at_the_size_of_the_best():

@@ -39,36 +39,36 @@ class Bootstrap:
     keyswitch: KeyswitchParameters
 
 
-def bootstrap_of(bits: int, demand: float = 8.0, p_error: float = USUAL) -> Bootstrap:
+def bootstrap_of(bits: int, precision: float = 8.0, p_error: float = USUAL) -> Bootstrap:
     """The bootstrap that Concrete chooses.
 
     Args:
         bits: Bits of the table; past ``WIDEST`` the complexity is extrapolated, the parameters are not.
-        demand: How exact the result has to be, in bits.
+        precision: How exact the result has to be, in bits.
         p_error: Tolerated error of one lookup. Between those that the optimizer was asked for, the next
             smaller one counts.
     """
     edges, found = _rows(max(1, min(WIDEST, bits)), p_error)
-    chosen = found[max(0, bisect_right(edges, demand) - 1)]
+    chosen = found[max(0, bisect_right(edges, precision) - 1)]
     wider = min(WIDE_MOST, WIDE_STEP ** max(0, bits - WIDEST))
     return Bootstrap(chosen.complexity * wider, chosen.parameters, chosen.keyswitch)
 
 
-def allowed_demand(bits: int, demand: float, p_error: float = USUAL) -> float:
-    """The largest demand that the bootstrap chosen for ``demand`` meets: past it Concrete takes another."""
+def allowed_precision(bits: int, precision: float, p_error: float = USUAL) -> float:
+    """The most precision that the bootstrap chosen for ``precision`` has: past it Concrete takes another."""
     edges, _ = _rows(max(1, min(WIDEST, bits)), p_error)
-    place = bisect_right(edges, demand)
-    return edges[place] if place < len(edges) else demand
+    place = bisect_right(edges, precision)
+    return edges[place] if place < len(edges) else precision
 
 
-def bootstrap_complexity(bits: int, demand: float = 8.0, p_error: float = USUAL) -> float:
+def bootstrap_complexity(bits: int, precision: float = 8.0, p_error: float = USUAL) -> float:
     """Operations of one bootstrap; see ``bootstrap_of``."""
-    return bootstrap_of(bits, demand, p_error).complexity
+    return bootstrap_of(bits, precision, p_error).complexity
 
 
 @lru_cache(maxsize=1024)
 def _rows(bits: int, p_error: float) -> tuple[list[float], list[Bootstrap]]:
-    """From which demand on a bootstrap of that width and error is which."""
+    """From which required precision on a bootstrap of that width and error is which."""
     table = _table()
     errors = sorted({p for p, _ in table})
     # A hair of tolerance: 1e-5 is 1e-5 however it was computed.
@@ -82,13 +82,13 @@ def _table() -> dict[tuple[float, int], tuple[list[float], list[Bootstrap]]]:
     table = {}
     for entry in content["table"]:
         edges, found = [-math.inf], []
-        for demand, millions, *numbers, level, base_log in entry["rows"]:
+        for precision, millions, *numbers, level, base_log in entry["rows"]:
             parameters = BootstrapParameters(*numbers)
             keyswitch = KeyswitchParameters(
                 parameters.output_dimension, parameters.input_lwe_dimension, level, base_log
             )
-            edges.append(demand)
+            edges.append(precision)
             found.append(Bootstrap(1e6 * millions, parameters, keyswitch))
-        # The first row counts below its demand too.
+        # The first row counts below its precision too.
         table[entry["p_error"], entry["bits"]] = (edges[:1] + edges[2:], found)
     return table

@@ -54,10 +54,10 @@ class CostEstimate:
     @property
     def steps(self) -> tuple[Step, ...]:
         """The bootstraps with the parameters that Concrete will probably choose."""
-        finer = [self._bootstrap(x, x.demand) for x in self.layers]
+        finer = [self._bootstrap(x, x.precision) for x in self.layers]
         worst: dict[int, float] = {}
         for layer in self.layers:
-            worst[layer.table_bits] = max(layer.demand, worst.get(layer.table_bits, 0.0))
+            worst[layer.table_bits] = max(layer.precision, worst.get(layer.table_bits, 0.0))
         plain = [self._bootstrap(x, worst[x.table_bits]) for x in self.layers]
         cheaper = self._together(finer) < WORTH * self._together(plain)
         return tuple(
@@ -93,8 +93,8 @@ class CostEstimate:
     def _dimension(self) -> int:
         return max((s.bootstrap.output_dimension for s in self.steps if s.bootstrap), default=LEVELED)
 
-    def _bootstrap(self, layer: LayerCost, demand: float) -> Bootstrap:
-        return bootstrap_of(layer.table_bits, demand, self.p_error)
+    def _bootstrap(self, layer: LayerCost, precision: float) -> Bootstrap:
+        return bootstrap_of(layer.table_bits, precision, self.p_error)
 
     def _together(self, found: Sequence[Bootstrap]) -> float:
         return sum(b.complexity * x.lookups for b, x in zip(found, self.layers, strict=True))

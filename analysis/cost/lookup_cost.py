@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.graph import is_dialect
-from ..widths.demand import demands
 from ..widths.groups import NARROWED, before_rounding, group_widths
 from ..widths.layers import layer_of
+from ..widths.required_precision import required_precisions
 from ..widths.table_width import table_width
 from .bootstrap import EXTRACTED, bootstrap_of
 
@@ -24,7 +24,7 @@ class LayerCost:
             meets its accumulator.
         bootstraps: For one sample.
         complexity: Operations, all bootstraps of the layer.
-        demand: How exact its result has to be, in bits.
+        precision: How exact its result has to be, in bits.
         lookups: For one sample: bootstraps without those of exact rounding.
     """
 
@@ -32,7 +32,7 @@ class LayerCost:
     table_bits: int
     bootstraps: int
     complexity: float
-    demand: float
+    precision: float
     lookups: int = 0
 
 
@@ -43,17 +43,17 @@ def lookup_costs(model: ir.Model, p_error: float) -> tuple[LayerCost, ...]:
         model: Integer level; maxima and products are lookups already.
         p_error: Tolerated error of one lookup.
     """
-    asked, widths = demands(model), group_widths(model)
+    asked, widths = required_precisions(model), group_widths(model)
     tables = [n for n in model.graph if is_dialect(n, "TableLookup")]
     return tuple(_lookup(n, asked.get(n.outputs[0], 0.0), widths, p_error) for n in tables)
 
 
-def _lookup(node: ir.Node, demand: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
+def _lookup(node: ir.Node, precision: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
     width = table_width(node)
     bits = width.table_bits
     if width.accumulator_bits == bits > NARROWED:
         bits = max(bits, widths[before_rounding(node)])
     extra = width.bootstraps - width.lookups
-    each = bootstrap_of(bits, demand, p_error).complexity
+    each = bootstrap_of(bits, precision, p_error).complexity
     complexity = width.lookups * each + 1e6 * EXTRACTED * extra
-    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, demand, width.lookups)
+    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, precision, width.lookups)

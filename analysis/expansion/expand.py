@@ -75,7 +75,7 @@ def expanded(model: ir.Model) -> ir.Model:
 
 
 def _encrypted(model: ir.Model) -> list[ir.Node]:
-    from ..regions.islands import after_encrypt
+    from ..regions.fusion_groups import after_encrypt
 
     reached = after_encrypt(model)
     return [n for n in model.graph if n in reached and sample_shape(n.outputs[0]) is not None]

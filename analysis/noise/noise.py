@@ -20,8 +20,8 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import constant_of, is_dialect
 from ...ir.tolerance import p_error_of
-from ..cost.bootstrap import allowed_demand, bootstrap_of
-from ..widths.demand import demands, output_demands
+from ..cost.bootstrap import allowed_precision, bootstrap_of
+from ..widths.required_precision import output_precisions, required_precisions
 from ..widths.table_width import table_width
 
 SHIFT = 0.75
@@ -183,9 +183,9 @@ def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
     widths = [table_width(n).table_bits for n in model.graph if is_dialect(n, "TableLookup")]
     if not widths:
         return {}
-    most = max(demands(model).values(), default=0.0)
-    allowed = allowed_demand(max(widths), most, p_error)
-    return {name: min(1.0, 2.0 ** (own - allowed)) for name, own in output_demands(model).items()}
+    most = max(required_precisions(model).values(), default=0.0)
+    allowed = allowed_precision(max(widths), most, p_error)
+    return {name: min(1.0, 2.0 ** (own - allowed)) for name, own in output_precisions(model).items()}
 
 
 def _output(node: ir.Node) -> str:

@@ -27,13 +27,13 @@ class Probe:
 
     Attributes:
         bits: Of each table.
-        demand: How exact the result has to be, in bits (``analysis.widths.demand``).
+        precision: How exact the result has to be, in bits (``analysis.widths.required_precision``).
         p_error: Tolerated error of one lookup.
         count: Number of lookups.
     """
 
     bits: int
-    demand: float
+    precision: float
     p_error: float = 1e-5
     count: int = 1
 
@@ -68,8 +68,8 @@ def compile_probe(probe: Probe, *, parallel: bool = False) -> Any:
     """
     size = 1 << probe.bits
     # The constant must fit the output: larger ones would be reduced to its width.
-    out = max(2, probe.bits, math.ceil(probe.demand / 2) + 1)
-    factor = max(1, round(2 ** (probe.demand - out)))
+    out = max(2, probe.bits, math.ceil(probe.precision / 2) + 1)
+    factor = max(1, round(2 ** (probe.precision - out)))
 
     def circuit(x: Any) -> Any:
         declare(x, 0, size - 1)

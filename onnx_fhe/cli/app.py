@@ -13,7 +13,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import imports, memory, streams, watch
+from . import imports, memory, streams
+from . import supervisor as watch
 from .calibrate_cost import calibrate_cost
 from .compile import compile_
 from .inspect import inspect_

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import output, watch
+from . import output
+from . import supervisor as watch
 from .options import (
     DEFAULT_MARGIN,
     Backend,

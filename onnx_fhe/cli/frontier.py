@@ -84,7 +84,7 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
             rows.append(
                 (
                     "expected",
-                    f"{frontier.metric} {best.expected:.4f} on other samples, by agreement and luck",
+                    f"{frontier.metric} {best.expected:.4f} on other samples, by agreement and its size",
                 )
             )
         rows += _odds(frontier, best)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import output, watch
+from . import output
+from . import supervisor as watch
 from .options import Bind, Json, Limits, Machine, Plugins, load_plugins
 
 if TYPE_CHECKING:

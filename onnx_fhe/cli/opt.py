@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import output, watch
+from . import output
+from . import supervisor as watch
 from .options import (
     CALIBRATION_HELP,
     DEFAULT_MARGIN,
@@ -86,7 +87,7 @@ def opt(
     with output.working() as progress, watch.contact(model, [calibration]):
         from ..fidelity.check import check_model, require_faithful
         from ..fidelity.samples import usable_labels
-        from ..given import check_ranges, check_seed
+        from ..input_coercion import check_ranges, check_seed
         from ..ir.bind import parse_bindings
         from ..ir.data import calibration_for, read_npz
         from ..ir.guard import FileLimits

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import frontier, output, stopping, watch
+from . import frontier, output, stopping
+from . import supervisor as watch
 from .options import (
     DEFAULT_MARGIN,
     Backend,

@@ -11,7 +11,7 @@ from ..analysis.widths.layers import layer_of
 from ..backends.lookups import bits_of, declared_range
 from ..inspection import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..ir.graph import LINEAR, is_dialect, title_of, variable_inputs
-from ..ir.sides import Side, sides_of
+from ..ir.placement import Placement, placements_of
 from ..record import Record
 from . import text
 from .layers import Layer
@@ -65,18 +65,18 @@ def before(record: Record | None, layers: tuple[Layer, ...]) -> tuple[Zone, ...]
 
 def after(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Zone, ...]:
     """The integer-level model: what the client does, and the layers that run encrypted."""
-    sides = sides_of(model)
+    placements = placements_of(model)
     named = {x.name: x for x in layers}
     steps: list[tuple[str, Step]] = []
     owner: dict[ir.Value, str] = {}
     seen: set[str] = set()
     for node in model.graph:
-        side = sides.get(node.outputs[0])
-        if side is Side.CONSTANT:
+        side = placements.get(node.outputs[0])
+        if side is Placement.CONSTANT:
             continue
-        if side is not Side.SERVER or is_dialect(node, "Encrypt"):
+        if side is not Placement.SERVER or is_dialect(node, "Encrypt"):
             steps += _client(node)
-            if side is Side.SERVER:
+            if side is Placement.SERVER:
                 owner[node.outputs[0]] = "the encrypted input"
             continue
         title, operator = layer_of(node) if is_dialect(node, "TableLookup") else title_of(node)

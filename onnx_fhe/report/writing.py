@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ..given import DataLike, as_data
+from ..input_coercion import DataLike, as_data
 from ..ir.data import Data, calibration_for
 from ..ir.errors import UserError
 from ..ir.load import load

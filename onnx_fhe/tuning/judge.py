@@ -8,8 +8,8 @@ from statistics import NormalDist
 from .agreeing import Agreeing
 from .frontier import Axis, axes_of
 from .goal import Goal, better, option_of
-from .luck import Luck
 from .points import Point
+from .shrinkage import ScoreShrinkage
 
 CAUTIOUS = 0.9
 """Probability with which the circuit holds a limit on accuracy that is shown to the cautious."""
@@ -35,13 +35,13 @@ class Judge:
     float_score: float
     higher_is_better: bool
     confidence: float = 0.0
-    luck: Luck = field(default_factory=Luck, compare=False)
+    shrinkage: ScoreShrinkage = field(default_factory=ScoreShrinkage, compare=False)
     agreeing: Agreeing = field(default_factory=Agreeing, compare=False)
 
     def learn(self, points: list[Point]) -> None:
         """Look at all points again."""
         self.agreeing.learn(points)
-        self.luck.learn([self._estimated(p) for p in points])
+        self.shrinkage.learn([self._estimated(p) for p in points])
 
     def _estimated(self, point: Point) -> Point:
         """A point with the score, and its error, that agreement gives, where classes were compared."""
@@ -81,13 +81,13 @@ class Judge:
     def expected(self, point: Point) -> float:
         """The score that other samples will probably give: none is better than what it imitates."""
         known = self._estimated(point)
-        found = known.score + self.luck.correction(known).shift
+        found = known.score + self.shrinkage.correction(known).shift
         # A network that was made to answer like another and answers better than it was lucky.
         return min(found, self.float_score) if self.higher_is_better else max(found, self.float_score)
 
     def error(self, point: Point) -> float | None:
         """Standard error of ``expected``; None where the metric has none."""
-        return self.luck.correction(self._estimated(point)).error
+        return self.shrinkage.correction(self._estimated(point)).error
 
     def _bound(self, point: Point, errors: float) -> float:
         """What a score will hardly fall behind: so many standard errors from what is expected."""

@@ -89,7 +89,7 @@ class Point:
         trial_seconds: What the trial took.
         measured: What was measured of the compiled circuit, where it was a finalist.
         expected: The score that other samples will probably give, by paired agreement (``agreeing``) and what
-            others of its size scored (``luck``); None where nothing is known of it.
+            others of its size scored (``shrinkage``); None where nothing is known of it.
         paired: Agreement with the float network; None where there are no classes.
         holds: Probability that it holds the limits on accuracy on other samples; None where there are none.
     """

@@ -10,13 +10,13 @@ from .clock import undisturbed
 from .frontier import non_dominated
 from .judge import Judge
 from .kinds import Kinds
-from .ladder import Known, Ladder
 from .points import Failure, Paired, Point
 from .space import STEPS, Parameters, Space, presets
 from .state import Budget, State, Watch
 from .steps import Steps
 from .study import Study
 from .trying import Candidate, Outcome
+from .warm_start import Known, WarmStart
 from .workers import Workers
 
 MOST_REPEATS = 60
@@ -61,7 +61,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self._kinds = Kinds(self.space, self.notes)
-        self._ladder = Ladder(self.space, self.judge, self.budget.clock.seconds)
+        self._warm_start = WarmStart(self.space, self.judge, self.budget.clock.seconds)
         self._presets = presets(self.space)
 
     def run(self) -> None:
@@ -223,11 +223,11 @@ class Search:
 
     def _propose(self) -> None:
         """Queue what comes next; where nothing is queued Optuna's sampler chooses."""
-        for chosen in self._ladder.first():
+        for chosen in self._warm_start.first():
             if self._candidate(chosen) not in self._tried and not self._kinds.include(chosen):
                 self.study.queue(chosen)
                 return
-        rung = self._ladder.next(self._known(), self.budget.clock.elapsed)
+        rung = self._warm_start.next(self._known(), self.budget.clock.elapsed)
         if rung is not None and self._fits(rung):
             self.study.queue(rung)
             return

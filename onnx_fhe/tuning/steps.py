@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .judge import Judge
-from .ladder import CLEAR, GAIN, Known
 from .points import Point
 from .space import Parameters, Space, alike, cheaper, exacter, untrained
+from .warm_start import CLEAR, GAIN, Known
 
 NEAR = 3
 """Points from which steps are taken: the best, and those that barely miss the constraints."""
@@ -56,7 +56,7 @@ class Steps:
     def like_best(self) -> Iterator[Parameters]:
         """Others of the size of the best, where too few were tried to tell how lucky it is."""
         best = self._best()[:1]
-        if self.judge.goal.names_accuracy and best and self.judge.luck.is_alone(best[0]):
+        if self.judge.goal.names_accuracy and best and self.judge.shrinkage.is_alone(best[0]):
             yield from alike(self.space, self._choice(best[0]))
 
     def is_useless(self, chosen: Parameters) -> bool:

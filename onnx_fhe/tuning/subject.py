@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ..given import DataLike, as_data
+from ..input_coercion import DataLike, as_data
 from ..ir.data import Data, calibration_for
 from ..ir.errors import DataError
 from ..ir.guard import FileLimits

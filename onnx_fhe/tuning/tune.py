@@ -12,7 +12,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from ..circuits import find_backend
-from ..given import DataLike, as_data, check_error, check_ranges, check_seed
+from ..input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
 from ..ir.load import FILE_KEY

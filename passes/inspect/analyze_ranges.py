@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ...analysis.ranges import ranges, tails
-from ...analysis.regions.islands import after_encrypt, is_integer
+from ...analysis.regions.fusion_groups import after_encrypt, is_integer
 from ...ir import annotations as notes
 from ...ir import dialect
 from ...ir.level import Level

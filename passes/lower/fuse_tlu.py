@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...analysis.ranges import ranges
 from ...analysis.ranges.margins import TARGET
 from ...analysis.ranges.tails import Extremes, Interval, distinct
-from ...analysis.regions import islands
+from ...analysis.regions import fusion_groups as fusion_groups
 from ...ir import dialect
 from ...ir.build import Builder
 from ...ir.graph import is_dialect
@@ -43,7 +43,7 @@ class FuseTlu(Pass):
             UnsupportedError: Two encrypted tensors meet in an operator that is no addition.
             LimitError: There are far too many different tables over a wide accumulator.
         """
-        found = islands.find(model)
+        found = fusion_groups.find(model)
         decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
         if not found and not decrypts:
             return False
@@ -66,16 +66,16 @@ class FuseTlu(Pass):
             return ranges.declare(sound.of(place[0]), seen.get(place), context.range_margin, target)
 
         made: list[tuple[ir.Value, ir.Value]] = []
-        for index, island in enumerate(found):
-            build.at(island.nodes[-1])
-            if island.second is None:
-                output = build_table(model, island, declared(places[island.output]), build, free)
+        for index, group in enumerate(found):
+            build.at(group.nodes[-1])
+            if group.second is None:
+                output = build_table(model, group, declared(places[group.output]), build, free)
             else:  # quantized tensors: what they can be at all is what they declare
-                bounds = sound.of(island.source), sound.of(island.second)
-                output = build_pairs(model, island, *bounds, build)
-            # An island may reach through the one before; until all tables are made both stay as they are.
-            sound.set(island.output, sound.of(output))
-            made.append((island.output, output))
+                bounds = sound.of(group.source), sound.of(group.second)
+                output = build_pairs(model, group, *bounds, build)
+            # A fusion group may reach through the one before; until all tables are made both stay as they are.
+            sound.set(group.output, sound.of(output))
+            made.append((group.output, output))
             context.progress("fuse tables", index + 1, len(found))
         for old, new in made:
             ir.convenience.replace_all_uses_with(old, new)

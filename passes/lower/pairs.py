@@ -1,4 +1,4 @@
-"""Computing the table of a function of two encrypted tensors: the island is run on every pair."""
+"""Computing the table of a function of two encrypted tensors: the fusion group is run on every pair."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.ranges.tails import Interval
-from ...analysis.regions.islands import Island
+from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
 from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
@@ -17,25 +17,25 @@ from .views import rank_of
 MOST_PAIRS = 2**16
 
 
-def build_pairs(model: ir.Model, island: Island, x: Interval, y: Interval, build: Builder) -> ir.Value:
-    """Insert the PairLookup of an island with two sources; returns its output.
+def build_pairs(model: ir.Model, group: FusionGroup, x: Interval, y: Interval, build: Builder) -> ir.Value:
+    """Insert the PairLookup of a fusion group with two sources; returns its output.
 
     Args:
         model: The model.
-        island: What becomes a table.
+        group: What becomes a table.
         x, y: Bounds of the sources.
         build: Inserts nodes.
 
     Raises:
         UnsupportedError: There are too many pairs for one table, or it differs along several axes.
     """
-    second = island.second
+    second = group.second
     assert second is not None
-    node = next((n for n in island.nodes if len(variable_inputs(n)) > 1), island.nodes[0])
+    node = next((n for n in group.nodes if len(variable_inputs(n)) > 1), group.nodes[0])
     lows = [int(np.floor(b[0].min())) for b in (x, y)]
     sizes = [int(np.ceil(b[1].max())) - low + 1 for b, low in zip((x, y), lows, strict=True)]
     if sizes[0] * sizes[1] > MOST_PAIRS:
-        quantizer = next(n for n in island.nodes if n.op_type == "QuantizeLinear")
+        quantizer = next(n for n in group.nodes if n.op_type == "QuantizeLinear")
         raise UnsupportedError(
             "this part of the network cannot become a table",
             node=quantizer.name or "",
@@ -45,9 +45,9 @@ def build_pairs(model: ir.Model, island: Island, x: Interval, y: Interval, build
             f" {MOST_PAIRS} pairs of values",
             do="put quantizers of few bits on both tensors (the option operands of quantize)",
         )
-    axes = varying_axes(island)
-    rank = rank_of(island.output)
-    if len(axes) > 1 or rank_of(island.source) != rank_of(second):
+    axes = varying_axes(group)
+    rank = rank_of(group.output)
+    if len(axes) > 1 or rank_of(group.source) != rank_of(second):
         raise UnsupportedError(
             "a function of two encrypted tensors differs along several axes",
             node=node.name or "",
@@ -58,24 +58,24 @@ def build_pairs(model: ir.Model, island: Island, x: Interval, y: Interval, build
         )
     shape = [1] * rank
     if axes:
-        shape[axes[0]] = int(island.output.shape[axes[0]])  # type: ignore[index, arg-type]
+        shape[axes[0]] = int(group.output.shape[axes[0]])  # type: ignore[index, arg-type]
     rows, columns = np.indices(sizes)
     grids = [
         np.broadcast_to((g.ravel() + low).reshape(-1, *[1] * (rank - 1)), (g.size, *shape[1:]))
         for g, low in zip((rows, columns), lows, strict=True)
     ]
-    given = {v: g.astype(np.float32) for v, g in zip((island.source, second), grids, strict=True)}
+    given = {v: g.astype(np.float32) for v, g in zip((group.source, second), grids, strict=True)}
     opset = model.graph.opset_imports.get("", 21)
-    (codes,) = runtime.run_nodes(island.nodes, given, [island.output], opset)
+    (codes,) = runtime.run_nodes(group.nodes, given, [group.output], opset)
     codes = np.broadcast_to(without_spread(codes, grids[0].shape), grids[0].shape).reshape(
         sizes[0] * sizes[1], -1
     )
     table = codes.T.reshape(-1, *sizes)
     name = build.take_name(node)
     operands = [
-        island.source,
+        group.source,
         second,
         build.constant(f"{name}_values", table),
         build.constant(f"{name}_first", np.asarray(lows)),
     ]
-    return build.dialect("PairLookup", operands, island.output, name, axis=axes[0] if axes else 1)
+    return build.dialect("PairLookup", operands, group.output, name, axis=axes[0] if axes else 1)

@@ -1,4 +1,4 @@
-"""Computing a table: the island is run in onnxruntime on every integer of its range."""
+"""Computing a table: the fusion group is run in onnxruntime on every integer of its range."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...analysis.ranges.ranges import over_axes
 from ...analysis.ranges.tails import Interval
-from ...analysis.regions.islands import Island
+from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
 from ...ir.build import Builder
 from ...ir.errors import LimitError, UnsupportedError
@@ -27,11 +27,11 @@ FEWEST_ENTRIES = 2**10
 fewer. For that it need not know every entry: a table of every 2^k-th does, behind a RoundBits of k bits."""
 
 
-def varying_axes(island: Island) -> list[int]:
-    """Axes of the source along which a constant of the island is not the same everywhere."""
-    rank = rank_of(island.source)
+def varying_axes(group: FusionGroup) -> list[int]:
+    """Axes of the source along which a constant of the fusion group is not the same everywhere."""
+    rank = rank_of(group.source)
     axes: set[int] = set()
-    for node in island.nodes:
+    for node in group.nodes:
         for value in node.inputs:
             constant = constant_of(value)
             if constant is None or constant.size == 1:
@@ -56,22 +56,22 @@ def varying_axes(island: Island) -> list[int]:
 
 
 def build_table(
-    model: ir.Model, island: Island, bounds: Interval, build: Builder, free: bool = False
+    model: ir.Model, group: FusionGroup, bounds: Interval, build: Builder, free: bool = False
 ) -> ir.Value:
-    """Insert the TableLookup of an island; returns its output.
+    """Insert the TableLookup of a fusion group; returns its output.
 
-    Where the island's constants vary along several axes, those are merged into one by a Reshape (free) around
+    Where the fusion group's constants vary along several axes, those are merged into one by a Reshape (free) around
     the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one.
 
     Args:
         model: The model.
-        island: What becomes a table.
+        group: What becomes a table.
         bounds: Declared bounds of the source, for each element or channel.
         build: Inserts nodes.
         free: Let a table have as many entries as its bits can tell apart: they cost nothing, and what comes
             beyond the bounds still fits.
     """
-    axes = varying_axes(island)
+    axes = varying_axes(group)
     low, high = over_axes(bounds, axes)
     low, high = np.floor(low).reshape(-1), np.ceil(high).reshape(-1)
     size = int((high - low).max()) + 1
@@ -80,7 +80,7 @@ def build_table(
         low, high = np.floor(low / step) * step, np.ceil(high / step) * step
         size = int((high - low).max()) // step + 1
     if size < FEWEST_ENTRIES < FEWEST_ENTRIES * step:
-        node = island.source.producer()
+        node = group.source.producer()
         raise LimitError(
             "the accumulators in front of these tables are too wide",
             node=str(node.name) if node else "",
@@ -94,15 +94,15 @@ def build_table(
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
     first = low - np.floor((size - 1 - (high - low) / step) / 2) * step
     if len(axes) > 1:  # merged channels run over all elements
-        shape = [int(d) for d in list(island.source.shape or [])[1:]]  # type: ignore[arg-type]
+        shape = [int(d) for d in list(group.source.shape or [])[1:]]  # type: ignore[arg-type]
         kept = [n if i in axes else 1 for i, n in enumerate(shape, start=1)]
         first = np.broadcast_to(first.reshape(kept), shape).reshape(-1)
-    table = _evaluate(model, island, first, size, axes, step)
-    layer = island.source.producer()
-    name = f"{layer.name if layer is not None else island.source.name}_table"
-    source, axis = island.source, axes[0] if axes else 1
+    table = _evaluate(model, group, first, size, axes, step)
+    layer = group.source.producer()
+    name = f"{layer.name if layer is not None else group.source.name}_table"
+    source, axis = group.source, axes[0] if axes else 1
     if len(axes) > 1:
-        source, axis = _merge(island.source, build, name), 1
+        source, axis = _merge(group.source, build, name), 1
     if step > 1:
         removed = step.bit_length() - 1
         source = build.dialect(
@@ -110,7 +110,7 @@ def build_table(
         )
     values = [source, build.constant(f"{name}_values", table), build.constant(f"{name}_first", first)]
     output = build.dialect("TableLookup", values, source, name, step=step, axis=axis)
-    return _split(output, island.source, build, name) if len(axes) > 1 else output
+    return _split(output, group.source, build, name) if len(axes) > 1 else output
 
 
 def _step(size: int, channels: int) -> int:
@@ -121,27 +121,27 @@ def _step(size: int, channels: int) -> int:
 
 
 def _evaluate(
-    model: ir.Model, island: Island, first: np.ndarray, size: int, axes: list[int], step: int
+    model: ir.Model, group: FusionGroup, first: np.ndarray, size: int, axes: list[int], step: int
 ) -> np.ndarray:
     """(channels, size): batch entry i holds every ``step``-th integer of every channel's range."""
-    source = island.source
+    source = group.source
     shape = [int(d) if i in axes else 1 for i, d in enumerate(source.shape or [])]  # type: ignore[arg-type]
     if len(axes) > 1:
         shape = [1, *(int(d) for d in list(source.shape or [])[1:])]  # type: ignore[arg-type]
     grid = step * np.arange(size).reshape([-1] + [1] * (len(shape) - 1)) + first.reshape([1, *shape[1:]])
     inputs = grid.astype(np.float32)
     opset = model.graph.opset_imports.get("", 21)
-    quantizer = next(n for n in island.nodes if n.op_type == "QuantizeLinear")
+    quantizer = next(n for n in group.nodes if n.op_type == "QuantizeLinear")
     wanted = quantizer.inputs[0]
     assert wanted is not None
     if wanted is source:
-        (codes,) = runtime.run_nodes(island.nodes, {source: inputs}, [island.output], opset)
+        (codes,) = runtime.run_nodes(group.nodes, {source: inputs}, [group.output], opset)
         reals = inputs
     else:
-        codes, reals = runtime.run_nodes(island.nodes, {source: inputs}, [island.output, wanted], opset)
+        codes, reals = runtime.run_nodes(group.nodes, {source: inputs}, [group.output, wanted], opset)
     codes, reals = (np.broadcast_to(without_spread(a, inputs.shape), inputs.shape) for a in (codes, reals))
     undefined = np.isnan(reals.reshape(size, -1).T)
-    return _without_gaps(codes.reshape(size, -1).T.astype(np.float32), undefined, island)
+    return _without_gaps(codes.reshape(size, -1).T.astype(np.float32), undefined, group)
 
 
 def without_spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -149,14 +149,14 @@ def without_spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return array[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[-array.ndim :])]
 
 
-def _without_gaps(codes: np.ndarray, undefined: np.ndarray, island: Island) -> np.ndarray:
+def _without_gaps(codes: np.ndarray, undefined: np.ndarray, group: FusionGroup) -> np.ndarray:
     """Entries where the function is not a number (log of a negative) take the nearest defined one's."""
     codes = codes.copy()
     for row, gaps in zip(codes, undefined, strict=True):
         if not gaps.any():
             continue
         if gaps.all():
-            node = island.nodes[0]
+            node = group.nodes[0]
             raise UnsupportedError(
                 "this function is not a number anywhere in its range",
                 node=node.name or "",

@@ -20,7 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from onnx_fhe.cli import main, watch
+from onnx_fhe.cli import main
+from onnx_fhe.cli import supervisor as watch
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -21,7 +21,7 @@ from onnx_fhe.ir.runtime import Session
 from onnx_fhe.machine import Profile, predict
 
 PACKAGES = ("onnx-fhe", "concrete-python", "torch", "onnx", "onnxruntime", "numpy")
-CHEAPEST = Probe(bits=2, demand=1.0, p_error=1e-2, count=64)
+CHEAPEST = Probe(bits=2, precision=1.0, p_error=1e-2, count=64)
 """What nothing with lookups can be cheaper than: 2 bits, nothing asked of the result, the largest error."""
 
 

@@ -30,7 +30,7 @@ def share(ratio: float, count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RemovalTarget:
     """What the user asked for.
 
     Attributes:
@@ -55,29 +55,33 @@ class Goal:
 
     Args:
         structure: All units.
-        wish: What was asked for.
+        target: What was asked for.
         times: For each unit the milliseconds that it takes, where a latency was asked for.
         total: Milliseconds of the whole model.
     """
 
     def __init__(
-        self, structure: Structure, wish: Wish, times: Mapping[int, float] | None = None, total: float = 0.0
+        self,
+        structure: Structure,
+        target: RemovalTarget,
+        times: Mapping[int, float] | None = None,
+        total: float = 0.0,
     ) -> None:
         self.room = Room(structure.units)
         self.times = times or {}
-        self._latency, self._time = wish.latency, total
+        self._latency, self._time = target.latency, total
         self._left: dict[Layer, int] = {}
         first, now = 0, 0
         for layer, units in structure.layers().items():
             names = names_of(layer)
-            count = wish.counts.get(names, len(units))
-            own = [wish.layers[name] for name in names if name in wish.layers]
-            if own or (wish.uniform and wish.latency is None):
+            count = target.counts.get(names, len(units))
+            own = [target.layers[name] for name in names if name in target.layers]
+            if own or (target.uniform and target.latency is None):
                 gone = max(0, count - len(units))
-                self._left[layer] = share(max(own) if own else wish.ratio, count) - gone
+                self._left[layer] = share(max(own) if own else target.ratio, count) - gone
             else:
                 first, now = first + count, now + len(units)
-        self._shared = share(wish.ratio, first) - max(0, first - now)
+        self._shared = share(target.ratio, first) - max(0, first - now)
 
     def wants(self, layer: Layer) -> bool:
         """Whether more units of this layer should go."""

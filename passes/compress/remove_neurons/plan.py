@@ -14,7 +14,7 @@ from ....ir.errors import DataError
 from ...framework.base import Context
 from .coupling import input_of
 from .criteria import NORMS, Criterion, Fixed, OutputError, choose
-from .goal import Goal, Layer, Wish, unit_times
+from .goal import Goal, Layer, RemovalTarget, unit_times
 from .moments import moments_of
 from .refit import FloatRun, Refit, float_run
 from .structure import Structure, Unit, find_structure
@@ -31,15 +31,15 @@ class Plan:
     """What to remove, and how to choose it.
 
     Attributes:
-        wish: How much.
+        target: How much.
         criterion: l1, l2, activation or output-error.
         refit: Whether readers are refitted.
         ridge: Strength of the pull towards the weights as they were.
         again: Whether the units of each layer are chosen once more when the layers before are done.
-        order: Numbers of units that go, in this order, where they are known already; then there is no wish.
+        order: Numbers of units that go, in this order, where they are known already; then there is no target.
     """
 
-    wish: Wish
+    target: RemovalTarget
     criterion: str
     refit: bool
     ridge: float
@@ -147,9 +147,9 @@ def _first_choice(
 ) -> list[Unit]:
     """What goes by the plan, from what costs least on."""
     times, total = dict[int, float](), 0.0
-    if plan.wish.latency is not None or plan.wish.priced:
+    if plan.target.latency is not None or plan.target.priced:
         times, total = unit_times(model, structure, context.timings)
-    goal = Goal(structure, plan.wish, times, total)
+    goal = Goal(structure, plan.target, times, total)
     removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
     back = {u.number for u in goal.give_back(removed)}
     return [u for u in removed if u.number not in back]
@@ -215,7 +215,7 @@ class _Again:
                 criterion.forget(unit)
         for unit in self.gone:
             criterion.remove(unit)
-        goal = Goal(self.structure, Wish())
+        goal = Goal(self.structure, RemovalTarget())
         for unit in self.gone:
             goal.remove(unit)
         goal.set(layer, len(wanted))

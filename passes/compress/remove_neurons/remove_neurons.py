@@ -16,7 +16,7 @@ from ....ir.level import Level, level_of
 from ...framework.base import Context, Pass, option
 from .adapt import size_at
 from .exact import remove_exactly
-from .goal import Wish, names_of, unit_times
+from .goal import RemovalTarget, names_of, unit_times
 from .plan import Plan, best_plan, follow, most_within
 from .shrink import shrink
 from .structure import Structure, find_structure
@@ -166,8 +166,10 @@ class RemoveNeurons(Pass):
         again = [False, True] if self.refit and self.criterion == "output-error" else [False]
         latency = None if self.latency is None else self.latency * 1000
         priced = self.tolerance is not None
-        wishes = [Wish(self.ratio, b == "uniform", self.layers, latency, priced, counts) for b in balances]
-        return [Plan(w, self.criterion, self.refit, self.ridge, a) for w in wishes for a in again]
+        targets = [
+            RemovalTarget(self.ratio, b == "uniform", self.layers, latency, priced, counts) for b in balances
+        ]
+        return [Plan(w, self.criterion, self.refit, self.ridge, a) for w in targets for a in again]
 
     def _check_layers(self, structure: Structure) -> None:
         names = {str(n.name) for layer in structure.layers() for n in layer}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .companion import Companion
+from .callbacks import Callback
 from .losses import Loss
 from .quantizers import FakeActivation
 from .samples import Samples
@@ -24,7 +24,7 @@ SAMPLES = 10_000
 """Most calibration samples that are looked at."""
 
 
-class Grids(Companion):
+class Grids(Callback):
     """Sets the scales of inputs to where the teacher, reading through their grids, loses the least.
 
     That does not depend on what the student has learned. It is done for inputs that quantizers read as they
@@ -54,7 +54,7 @@ class Grids(Companion):
                 reading[0].log_scale.requires_grad_(False)
 
     def before(self, step: int, done: float) -> None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         if step == 0:  # not earlier: the student as it came is a candidate
             for grid in self._grids.values():
                 self._look(grid.log_scale)

@@ -13,9 +13,9 @@ import torch
 from ....analysis.noise.noise import noise_steps
 from ....analysis.outputs.classes import scores
 from ....ir.errors import DataError
-from ...compress.remove_neurons.goal import Wish
+from ...compress.remove_neurons.goal import RemovalTarget
 from ...framework.base import Context
-from .companion import Companion
+from .callbacks import Callback
 from .grids import Grids
 from .matching import Matching
 from .penalties import Norms, Spread, Widths
@@ -110,13 +110,13 @@ class _Job:
         options, student = self.options, self._student(bits)
         structure = find_units(self.model)
         options.check_units(structure)
-        wish = Wish(
+        target = RemovalTarget(
             options.remove,
             options.balance == "uniform",
             options.of_layers("remove"),
             None if options.latency is None else options.latency * 1000,
         )
-        removal = Removal(student, structure, wish, self.context)
+        removal = Removal(student, structure, target, self.context)
         self._fit(student, recipe, [*self._penalties(student), removal])
         if removal.gone:
             self.context.notes.append(removal.notes())
@@ -136,13 +136,13 @@ class _Job:
             )
             for node, weight in layers(student)
         }
-        companions = [
+        callbacks = [
             *self._penalties(student),
             Sparsity(wanted, options.scope),
             *([self._grids(student)] if self.task.few else []),
             Matching(student, self.task.matched, self.task.samples, options.match),
         ]
-        return self._fit(student, recipe, companions), student
+        return self._fit(student, recipe, callbacks), student
 
     def _grids(self, student: Student) -> Grids:
         return Grids(student, self.task.samples, self.task.loss, self.task.teacher)
@@ -156,16 +156,16 @@ class _Job:
         keep_zeros(student, self.zeros)
         return student
 
-    def _penalties(self, student: Student) -> list[Companion]:
+    def _penalties(self, student: Student) -> list[Callback]:
         weights = [w for _, w in layers(student)]
-        found: list[Companion] = [Norms(student), Widths(weights, self.options.narrow)]
+        found: list[Callback] = [Norms(student), Widths(weights, self.options.narrow)]
         return [*found, Spread(student, self.options.spread)] if self.options.spread else found
 
-    def _fit(self, student: Student, recipe: Recipe, companions: list[Companion]) -> Best:
+    def _fit(self, student: Student, recipe: Recipe, callbacks: list[Callback]) -> Best:
         task = self.task
         ranges = Ranges(student, task.calibration, self.context)
         return train(
-            student, task.samples, task.held, ranges, task.loss, recipe, companions, self.context.progress
+            student, task.samples, task.held, ranges, task.loss, recipe, callbacks, self.context.progress
         )
 
     def _finish(self, best: Best, student: Student) -> None:

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import torch
 
 from ....ir.graph import LINEAR
-from .companion import Companion
+from .callbacks import Callback
 from .samples import Samples
 from .student import Student
 
@@ -53,7 +53,7 @@ def _count(size: tuple[int, ...]) -> int:
     return count
 
 
-class Matching(Companion):
+class Matching(Callback):
     """The squared distance from the teacher inside (FitNets, Romero et al. 2015, 1412.6550), over variances.
 
     It fades while training goes on: in the end only the outputs count.
@@ -73,15 +73,15 @@ class Matching(Companion):
         student.watched.update(values)
 
     def before(self, step: int, done: float) -> None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         self._now = self.strength * (1.0 - done)
 
     def capturing(self) -> bool:
-        """See ``Companion``."""
+        """See ``Callback``."""
         return bool(self.pairs)
 
     def penalty(self, batch: Samples) -> torch.Tensor | None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         if not self.pairs:
             return None
         found = [

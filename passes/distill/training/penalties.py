@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .companion import Companion
+from .callbacks import Callback
 from .quantizers import FakeWeight
 from .samples import Samples
 from .sparsity import BEGIN, END
@@ -14,14 +14,14 @@ FILLED = 3.0
 """Standard deviations that a range may be wide without penalty."""
 
 
-class Norms(Companion):
+class Norms(Callback):
     """How far integer weights behind tables exceed the norm at which bootstraps get dearer."""
 
     def __init__(self, student: Student) -> None:
         self.student = student
 
     def penalty(self, batch: Samples) -> torch.Tensor | None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         found = [torch.zeros(())]
         for rows, limit in self.student.norms():
             norm = ((rows**2).sum(dim=1) + 1e-6).sqrt()
@@ -29,18 +29,18 @@ class Norms(Companion):
         return torch.stack(found).sum()
 
 
-class Spread(Companion):
+class Spread(Callback):
     """How much wider the accumulators range than their bulk: a lattice spends its points on all of it."""
 
     def __init__(self, student: Student, strength: float) -> None:
         self.student, self.strength = student, strength
 
     def capturing(self) -> bool:
-        """See ``Companion``."""
+        """See ``Callback``."""
         return True
 
     def penalty(self, batch: Samples) -> torch.Tensor | None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         found = []
         for table in self.student.tables:
             z = self.student.captured[table.base]
@@ -52,7 +52,7 @@ class Spread(Companion):
         return self.strength * torch.stack(found).mean() if found else None
 
 
-class Widths(Companion):
+class Widths(Callback):
     """Narrows budgets (``Budget``) to what accumulators hold, along the cubic of ``Sparsity``.
 
     What exceeds a budget is cut off in every step; the penalty draws weights to where little is cut.
@@ -73,20 +73,20 @@ class Widths(Companion):
         self._narrow(1.0 if self._first == [float(w.budget.most) for w in self.weights if w.budget] else 0.0)
 
     def before(self, step: int, done: float) -> None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         if not self._done and done >= BEGIN:
             self._narrow(min(1.0, (done - BEGIN) / (END - BEGIN)))
 
     def complete(self, done: float) -> bool:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         return self._done
 
     def finish(self) -> None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         self._narrow(1.0)
 
     def penalty(self, batch: Samples) -> torch.Tensor | None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         found = [torch.zeros(())]
         for weight in self.weights:
             assert weight.budget is not None

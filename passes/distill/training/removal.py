@@ -16,10 +16,10 @@ from ....ir.editing import initializer
 from ....ir.graph import constant_of
 from ...compress.remove_neurons.adapt import size_at
 from ...compress.remove_neurons.criteria import Known, choose
-from ...compress.remove_neurons.goal import Goal, Wish, names_of, unit_times
+from ...compress.remove_neurons.goal import Goal, RemovalTarget, names_of, unit_times
 from ...compress.remove_neurons.shrink import shrink
 from ...compress.remove_neurons.structure import Structure, Unit, find_structure
-from .companion import Companion
+from .callbacks import Callback
 from .reading import base_of, quantizers, weight_nodes
 from .student import Student
 
@@ -40,7 +40,7 @@ def find_units(model: ir.Model) -> Structure:
         return find_structure(model)
 
 
-class Removal(Companion):
+class Removal(Callback):
     """Removes neurons while the student trains: first their outputs become zero, a few at a time.
 
     A neuron matters as much as the loss would change without it: to first order the square of the sum of
@@ -50,12 +50,14 @@ class Removal(Companion):
     Args:
         student: The student.
         structure: Its units (``find_units``).
-        wish: How much has to go in the end.
+        target: How much has to go in the end.
         context: For the timings, where a latency is asked for.
     """
 
-    def __init__(self, student: Student, structure: Structure, wish: Wish, context: Context) -> None:
-        self.structure, self.wish = structure, wish
+    def __init__(
+        self, student: Student, structure: Structure, target: RemovalTarget, context: Context
+    ) -> None:
+        self.structure, self.target = structure, target
         self.gone: list[Unit] = []
         self._place = {u.number: i for i, u in enumerate(structure.units)}
         self._gate = torch.ones(len(structure.units), requires_grad=True)
@@ -63,7 +65,7 @@ class Removal(Companion):
         self._importance = np.zeros(len(structure.units))
         self._times, self._total = dict[int, float](), 0.0
         self._finished = False
-        if wish.latency is not None:
+        if target.latency is not None:
             bases = dict.fromkeys(base_of(q.source) for q in quantizers(student.model))
             tables = [b for b in bases if student.encrypted(b)]
             self._times, self._total = unit_times(student.model, structure, context.timings, tables)
@@ -87,31 +89,31 @@ class Removal(Companion):
         return (torch.cat([self._gate, torch.ones(1)]) * self._alive)[index].reshape(shape)
 
     def before(self, step: int, done: float) -> None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         if not self._finished and step % EVERY == 0 and done >= BEGIN:
             self._remove(min(1.0, (done - BEGIN) / (END - BEGIN)))
 
     def after(self, step: int, done: float) -> None:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         if self._gate.grad is not None:
             self._importance = MEMORY * self._importance + self._gate.grad.numpy() ** 2
             self._gate.grad = None
 
     def complete(self, done: float) -> bool:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         return self._finished
 
     def finish(self) -> None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         self._remove(1.0)
 
     def _remove(self, progress: float) -> None:
         share = 1.0 - (1.0 - progress) ** 3
-        latency = self.wish.latency
+        latency = self.target.latency
         now = replace(
-            self.wish,
-            ratio=self.wish.ratio * share,
-            layers={k: v * share for k, v in self.wish.layers.items()},
+            self.target,
+            ratio=self.target.ratio * share,
+            layers={k: v * share for k, v in self.target.layers.items()},
             latency=None if latency is None else self._total + (latency - self._total) * share,
         )
         goal = Goal(self.structure, now, self._times, self._total)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...compress.prune.select import Scope, keep_counts, largest
-from .companion import Companion
+from .callbacks import Callback
 from .quantizers import FakeWeight
 
 BEGIN, END = 0.05, 0.6
@@ -39,7 +39,7 @@ class Wanted:
         return np.asarray(array.detach().movedim(self.axis, 0).flatten(1).numpy())
 
 
-class Sparsity(Companion):
+class Sparsity(Callback):
     """Raises the sparsity from what it is to what is wanted along a cubic (Zhu & Gupta 2017, 1710.01878).
 
     A weight that has gone stays gone; of the others the smallest go, by the magnitude they have then.
@@ -56,17 +56,17 @@ class Sparsity(Companion):
         self._done = False
 
     def before(self, step: int, done: float) -> None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         if self._done or not self.layers or step % EVERY or done < BEGIN:
             return
         self._prune(min(1.0, (done - BEGIN) / (END - BEGIN)))
 
     def complete(self, done: float) -> bool:  # noqa: ARG002
-        """See ``Companion``."""
+        """See ``Callback``."""
         return self._done or not self.layers
 
     def finish(self) -> None:
-        """See ``Companion``."""
+        """See ``Callback``."""
         if not self.complete(1.0):
             self._prune(1.0)
 

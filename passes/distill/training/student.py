@@ -213,7 +213,7 @@ class Student(nn.Module):
     def norms(self) -> Iterator[tuple[torch.Tensor, float]]:
         """Integer weights behind tables, as (neurons, inputs), and the 2-norm from which on tables cost more.
 
-        What counts is the norm against the bits that are told apart next (analysis/widths/demand.py).
+        What counts is the norm against the bits that are told apart next (``required_precision``).
         """
         if not self.tables:
             return

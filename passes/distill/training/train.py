@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .companion import Companion
+from .callbacks import Callback
 from .losses import Loss, agreement
 from .ranges import Ranges
 from .samples import Samples
@@ -66,7 +66,7 @@ def train(
     ranges: Ranges,
     loss: Loss,
     recipe: Recipe,
-    companions: Sequence[Companion],
+    callbacks: Sequence[Callback],
     progress: Callable[[str, int, int], None],
 ) -> Best:
     """Train in place; the student ends in the best state seen on the samples that were held back."""
@@ -81,7 +81,7 @@ def train(
         found = Best(*score(student, held, loss), step, copy.deepcopy(student.state_dict()))
         return found if best is None or found.loss < best.loss else best
 
-    if all(c.complete(0.0) for c in companions):
+    if all(c.complete(0.0) for c in callbacks):
         # Training may only make it better: the student as it came is the first candidate.
         best = look(-1)
     began, since = time.monotonic(), 0
@@ -97,13 +97,13 @@ def train(
             table.lattice.strength = strength
         if step % REFRESH == 0:
             ranges.refresh(keep=done > SETTLED)
-        for companion in companions:
-            companion.before(step, done)
+        for callback in callbacks:
+            callback.before(step, done)
         chosen = _batch(samples, recipe.batch, order)
-        student.capture = any(c.capturing() for c in companions)
+        student.capture = any(c.capturing() for c in callbacks)
         total = loss(student(chosen.inputs), chosen.answers, chosen.targets)
-        for companion in companions:
-            penalty = companion.penalty(chosen)
+        for callback in callbacks:
+            penalty = callback.penalty(chosen)
             total = total if penalty is None else total + penalty
         student.capture = False
         optimizer.zero_grad()
@@ -112,12 +112,12 @@ def train(
         optimizer.step()
         for weight in student.weights.values():
             weight.keep_in_range()
-        for companion in companions:
-            companion.after(step, done)
+        for callback in callbacks:
+            callback.after(step, done)
         last = step == recipe.steps - 1
         if step == WARM:
             began, since = time.monotonic(), step
-        ready = all(c.complete(done) for c in companions)
+        ready = all(c.complete(done) for c in callbacks)
         if ready and (last or (strength == 1.0 and step % LOOK == LOOK - 1)):
             ranges.refresh(keep=done > SETTLED)
             best = look(step)
@@ -126,8 +126,8 @@ def train(
             so_far = "" if best is None else f", agreement {best.agreement:.1%}"
             progress(f"distill (about {left:.0f} s left{so_far})", step + 1, recipe.steps)
     if best is None:  # stopped before what was asked for had come about
-        for companion in companions:
-            companion.finish()
+        for callback in callbacks:
+            callback.finish()
         for table in student.tables:
             table.lattice.strength = 1.0
         ranges.refresh()

@@ -17,7 +17,7 @@ AFFINE = frozenset({"Mul", "Add", "Sub"})
 
 
 @dataclass(frozen=True)
-class Island:
+class FusionGroup:
     """A part of the graph that becomes one table.
 
     Attributes:
@@ -33,8 +33,8 @@ class Island:
     second: ir.Value | None = None
 
 
-def find(model: ir.Model) -> list[Island]:
-    """All islands of an integer-level model, in topological order.
+def find(model: ir.Model) -> list[FusionGroup]:
+    """All fusion groups of an integer-level model, in topological order.
 
     Raises:
         UnsupportedError: An operator between two quantizers does not work element by element on one tensor.
@@ -42,11 +42,11 @@ def find(model: ir.Model) -> list[Island]:
     order = {n: i for i, n in enumerate(model.graph)}
     encrypted = after_encrypt(model)
     probe = ElementwiseProbe(model.graph.opset_imports.get("", 21))
-    islands = []
+    fusion_groups = []
     for node in model.graph:
         if node.op_type == "QuantizeLinear" and node in encrypted:
-            islands.append(_island(node, order, probe))
-    return islands
+            fusion_groups.append(_fusion_group(node, order, probe))
+    return fusion_groups
 
 
 def after_encrypt(model: ir.Model) -> set[ir.Node]:
@@ -64,7 +64,7 @@ def after_encrypt(model: ir.Model) -> set[ir.Node]:
     return reached
 
 
-def _island(quantizer: ir.Node, order: dict[ir.Node, int], probe: ElementwiseProbe) -> Island:
+def _fusion_group(quantizer: ir.Node, order: dict[ir.Node, int], probe: ElementwiseProbe) -> FusionGroup:
     tail = _tail(quantizer)
     sources, body = _backwards(quantizer, probe, _is_source)
     second = None
@@ -78,7 +78,7 @@ def _island(quantizer: ir.Node, order: dict[ir.Node, int], probe: ElementwisePro
     else:
         source, body = _through_affine(sources[0], body)
     nodes = sorted({*body, quantizer, *tail}, key=order.__getitem__)
-    return Island(source, nodes, nodes[-1].outputs[0], second)
+    return FusionGroup(source, nodes, nodes[-1].outputs[0], second)
 
 
 def _tail(quantizer: ir.Node) -> list[ir.Node]:

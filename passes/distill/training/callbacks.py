@@ -7,7 +7,7 @@ import torch
 from .samples import Samples
 
 
-class Companion:
+class Callback:
     """Looks on at every batch; by default it does nothing."""
 
     def before(self, step: int, done: float) -> None:

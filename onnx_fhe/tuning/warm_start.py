@@ -29,7 +29,7 @@ _MORE = ("weights", "inputs", "activations", "rounding", "distill")
 
 
 @dataclass
-class Ladder:
+class WarmStart:
     """Sizes of a network, from those that cost least to those that keep most.
 
     Each is first tried as it is after removal, which takes seconds and says what it costs. Then students are
@@ -66,7 +66,7 @@ class Ladder:
         return [plain, student(self.space, 1, **removed)]
 
     def next(self, known: Known, elapsed: float) -> Parameters | None:
-        """What to try now; None where the ladder is done.
+        """What to try now; None where it has nothing more to try.
 
         Args:
             known: What was tried so far.

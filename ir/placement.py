@@ -11,7 +11,7 @@ from .errors import UnsupportedError, VerificationError
 from .graph import is_dialect
 
 
-class Side(Enum):
+class Placement(Enum):
     """Where a value lives."""
 
     CONSTANT = "constant"
@@ -20,7 +20,7 @@ class Side(Enum):
     EPILOGUE = "client, after decryption"
 
 
-def sides_of(model: ir.Model) -> dict[ir.Value, Side]:
+def placements_of(model: ir.Model) -> dict[ir.Value, Placement]:
     """The side of every value but the initializers (which are constant).
 
     Raises:
@@ -28,36 +28,36 @@ def sides_of(model: ir.Model) -> dict[ir.Value, Side]:
             Decrypt, or an operator of the circuit stands outside; the node is named.
         UnsupportedError: A value is encrypted that depends on a decrypted one (two rounds with the client).
     """
-    sides: dict[ir.Value, Side] = dict.fromkeys(model.graph.inputs, Side.PROLOGUE)
+    placements: dict[ir.Value, Placement] = dict.fromkeys(model.graph.inputs, Placement.PROLOGUE)
     for node in model.graph:
-        given = {v: sides.get(v, Side.CONSTANT) for v in node.inputs if v is not None}
-        sides.update(dict.fromkeys(node.outputs, _side(node, given)))
+        given = {v: placements.get(v, Placement.CONSTANT) for v in node.inputs if v is not None}
+        placements.update(dict.fromkeys(node.outputs, _placement(node, given)))
     for output in model.graph.outputs:
         source = output.producer()
-        if sides.get(output) is Side.SERVER and source is not None:
+        if placements.get(output) is Placement.SERVER and source is not None:
             raise _broken(
                 source,
                 "an encrypted value leaves the model",
                 f"output {output.name!r}",
                 "a Decrypt before it",
             )
-    return sides
+    return placements
 
 
-def _side(node: ir.Node, given: Mapping[ir.Value, Side]) -> Side:
+def _placement(node: ir.Node, given: Mapping[ir.Value, Placement]) -> Placement:
     """The side of the outputs of ``node``."""
     met = set(given.values())
     if is_dialect(node, "Encrypt"):
         return _encrypt(node, met)
     if is_dialect(node, "Decrypt"):
-        if met != {Side.SERVER}:
+        if met != {Placement.SERVER}:
             raise _broken(node, "Decrypt of a value that is not encrypted", _names(met), "an encrypted value")
-        return Side.EPILOGUE
-    if Side.SERVER in met:
-        if met - {Side.SERVER, Side.CONSTANT}:
-            names = [v.name for v, s in given.items() if s in (Side.PROLOGUE, Side.EPILOGUE)]
+        return Placement.EPILOGUE
+    if Placement.SERVER in met:
+        if met - {Placement.SERVER, Placement.CONSTANT}:
+            names = [v.name for v, s in given.items() if s in (Placement.PROLOGUE, Placement.EPILOGUE)]
             raise _broken(node, "an encrypted value meets a clear one", f"{names}", "an Encrypt before it")
-        return Side.SERVER
+        return Placement.SERVER
     if is_dialect(node):
         raise _broken(
             node,
@@ -65,13 +65,13 @@ def _side(node: ir.Node, given: Mapping[ir.Value, Side]) -> Side:
             _names(met),
             "encrypted input",
         )
-    if Side.EPILOGUE in met:
-        return Side.EPILOGUE
-    return Side.PROLOGUE if met - {Side.CONSTANT} else Side.CONSTANT
+    if Placement.EPILOGUE in met:
+        return Placement.EPILOGUE
+    return Placement.PROLOGUE if met - {Placement.CONSTANT} else Placement.CONSTANT
 
 
-def _encrypt(node: ir.Node, met: set[Side]) -> Side:
-    if Side.EPILOGUE in met:
+def _encrypt(node: ir.Node, met: set[Placement]) -> Placement:
+    if Placement.EPILOGUE in met:
         raise UnsupportedError(
             "a value is encrypted that depends on a decrypted one",
             node=node.name or "",
@@ -79,16 +79,16 @@ def _encrypt(node: ir.Node, met: set[Side]) -> Side:
             allowed="one encrypted region",
             do="cut the model in two, or choose operators that stay encrypted",
         )
-    if met != {Side.PROLOGUE}:
+    if met != {Placement.PROLOGUE}:
         raise _broken(
             node, "Encrypt of a value that is not the client's to give", _names(met), "a client value"
         )
-    return Side.SERVER
+    return Placement.SERVER
 
 
 def _broken(node: ir.Node, rule: str, found: str, allowed: str) -> VerificationError:
     return VerificationError(rule, node=node.name or "", op=node.op_type, found=found, allowed=allowed)
 
 
-def _names(sides: set[Side]) -> str:
-    return ", ".join(sorted(s.value for s in sides)) or "no input"
+def _names(placements: set[Placement]) -> str:
+    return ", ".join(sorted(s.value for s in placements)) or "no input"

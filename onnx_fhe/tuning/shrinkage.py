@@ -42,7 +42,7 @@ class Correction:
 
 
 @dataclass
-class Luck:
+class ScoreShrinkage:
     """Knows the points so far."""
 
     _corrections: dict[int, Correction] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Luck:
         return self._corrections.get(point.number, Correction(0.0, point.score_error))
 
     def is_alone(self, point: Point) -> bool:
-        """Whether too few networks of this size were tried to tell luck from worth."""
+        """Whether too few networks of this size were tried to tell chance from worth."""
         return point.score_error is not None and self._networks.get(_size(point), 0) < FEW
 
 

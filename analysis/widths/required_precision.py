@@ -1,6 +1,6 @@
 """How exact a bootstrap's result has to be: what the operators behind it make of its noise.
 
-A bootstrap of P bits is dearer the less noise its result may have. That goes by the *demand*
+A bootstrap of P bits is dearer the less noise its result may have. That goes by the *required precision*
 ``log2(norm) + bits``: the noise grows with the 2-norm of what is summed up behind it, against the steps that
 the next table, or the decryption, has to tell apart.
 """
@@ -21,8 +21,8 @@ SWITCHED = 0.75
 """Bits that a table asks for besides: the key and modulus switches in front of it add noise of their own."""
 
 
-def demands(model: ir.Model) -> dict[ir.Value, float]:
-    """For the output of each TableLookup (and all values between): the largest demand behind it, in bits.
+def required_precisions(model: ir.Model) -> dict[ir.Value, float]:
+    """For the output of each TableLookup (and all values between): the largest precision asked for behind it, in bits.
 
     Args:
         model: Integer level.
@@ -30,9 +30,9 @@ def demands(model: ir.Model) -> dict[ir.Value, float]:
     noise, widths = _variances(model), group_widths(model)
     found: dict[ir.Value, float] = {}
 
-    def ask(value: ir.Value | None, demand: float) -> None:
+    def ask(value: ir.Value | None, precision: float) -> None:
         if value is not None and constant_of(value) is None:
-            found[value] = max(found.get(value, 0.0), demand)
+            found[value] = max(found.get(value, 0.0), precision)
 
     for node in reversed(list(model.graph)):
         source = node.inputs[0] if node.inputs else None
@@ -47,8 +47,8 @@ def demands(model: ir.Model) -> dict[ir.Value, float]:
     return found
 
 
-def output_demands(model: ir.Model) -> dict[str, float]:
-    """What each Decrypt by itself demands of the bootstraps before it, in bits, by its name."""
+def output_precisions(model: ir.Model) -> dict[str, float]:
+    """The precision that each Decrypt by itself asks of the bootstraps before it, in bits, by its name."""
     noise, widths = _variances(model), group_widths(model)
     found = {}
     for node in model.graph:
