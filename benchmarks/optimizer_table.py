@@ -1,4 +1,4 @@
-"""Ask Concrete's optimizer what one bootstrap takes, for every width, required precision and error; write the table.
+"""Ask Concrete's optimizer what one bootstrap takes, by width, required precision and error; write the table.
 
     python benchmarks/optimizer_table.py
 

@@ -22,7 +22,7 @@ SWITCHED = 0.75
 
 
 def required_precisions(model: ir.Model) -> dict[ir.Value, float]:
-    """For the output of each TableLookup (and all values between): the largest precision asked for behind it, in bits.
+    """The precision, in bits, that is asked for behind each TableLookup, and behind all values between.
 
     Args:
         model: Integer level.

@@ -73,7 +73,7 @@ class FuseTlu(Pass):
             else:  # quantized tensors: what they can be at all is what they declare
                 bounds = sound.of(group.source), sound.of(group.second)
                 output = build_pairs(model, group, *bounds, build)
-            # A fusion group may reach through the one before; until all tables are made both stay as they are.
+            # A group may reach through the one before; until all tables are made both stay as they are.
             sound.set(group.output, sound.of(output))
             made.append((group.output, output))
             context.progress("fuse tables", index + 1, len(found))

@@ -60,7 +60,7 @@ def build_table(
 ) -> ir.Value:
     """Insert the TableLookup of a fusion group; returns its output.
 
-    Where the fusion group's constants vary along several axes, those are merged into one by a Reshape (free) around
+    Where the group's constants vary along several axes, those are merged into one by a Reshape (free) around
     the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one.
 
     Args:
