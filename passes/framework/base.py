@@ -95,6 +95,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
+    formerly: str = "",
 ) -> Any:
     """An option of a pass: a dataclass field with its explanation and what it may be.
 
@@ -103,8 +104,16 @@ def option(
         help: One sentence for ``onnx-fhe passes``.
         low, high: Bounds of a number (inclusive), where there are any.
         choices: Words that are accepted.
+        formerly: The field's name in the release before: pipeline texts may still say it, and a note tells.
     """
-    metadata = {"option": True, "help": help, "low": low, "high": high, "choices": choices}
+    metadata = {
+        "option": True,
+        "help": help,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "formerly": formerly,
+    }
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -124,6 +133,8 @@ class Pass(InPlacePass):
     preserves: ClassVar[Literal["exact", "float", "approximate"]] = "exact"
 
     context: Context | None = field(default=None, kw_only=True, repr=False, compare=False)
+    renamed: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
+    """Old and new names of options that a pipeline text gave by their old names."""
 
     def __post_init__(self) -> None:
         from .text import check_options

@@ -126,6 +126,7 @@ class PassManager(FunctionalPass):
         for instrument in watching:
             instrument.start(model, self.passes)
         changed = False
+        context.notes.extend(_renamed_options(self.passes))
         for pass_ in self.passes:
             quantizes = isinstance(pass_, Pass) and pass_.produces in (Level.QDQ, Level.INTEGER)
             if quantizes and level_of(model) is Level.FLOAT:
@@ -142,6 +143,15 @@ class PassManager(FunctionalPass):
         for instrument in reversed(watching):
             instrument.finish(model)
         return PipelineResult(model, changed, context)
+
+
+def _renamed_options(passes: Iterable[PassBase]) -> Iterator[str]:
+    for pass_ in passes:
+        for old, new in pass_.renamed if isinstance(pass_, Pass) else ():
+            yield (
+                f"{pass_.name}: the option {old.replace('_', '-')} is called {new} now; the old name goes with"
+                " the next release"
+            )
 
 
 def _flat(passes: Iterable[PassBase]) -> Iterator[PassBase]:

@@ -36,7 +36,7 @@ def options_of(cls: type) -> tuple[OptionSpec, ...]:
             continue
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
-        about = {k: field.metadata[k] for k in ("help", "low", "high", "choices")}
+        about = {k: field.metadata[k] for k in ("help", "low", "high", "choices", "formerly")}
         spec = OptionSpec(field.name, hints[field.name], default, **about)
         _require_writable(spec.hint, f"{cls.__name__}.{field.name}")
         specs.append(spec)
@@ -93,14 +93,14 @@ def _layer(
 def find_option(
     key: str, specs: tuple[OptionSpec, ...], pass_name: str, path: OptionPath | None = None
 ) -> OptionSpec:
-    """The option written ``key``, with dashes or underscores.
+    """The option written ``key``, or formerly written so, with dashes or underscores.
 
     Raises:
         OptionError: There is none; it suggests the nearest.
     """
     name = key.replace("-", "_")
     for spec in specs:
-        if spec.name == name:
+        if name in (spec.name, spec.formerly):
             return spec
     error = OptionError(
         f"{pass_name} has no option {key.replace('_', '-')!r}",

@@ -19,7 +19,7 @@ from .base import Pass
 from .onnx_ir_passes import OWNER, PREFIX, onnx_ir_options, onnx_ir_passes
 from .options import convert, find_option, options_of
 from .presets import PRESETS
-from .values import OptionSpec
+from .values import OptionError, OptionSpec
 
 P = TypeVar("P", bound=type[Pass])
 
@@ -55,9 +55,20 @@ class PassEntry(NamedTuple):
         Raises:
             OptionError: An option that it does not have, or a value that it does not take.
         """
-        given = {find_option(key, self.options, self.name).name: value for key, value in options.items()}
+        found = {key: find_option(key, self.options, self.name) for key in options}
+        given = {found[key].name: value for key, value in options.items()}
+        if len(given) < len(options):
+            raise OptionError(
+                f"an option of {self.name} is given twice, by its old and its new name",
+                found=", ".join(options),
+                allowed="each option once",
+                pass_name=self.name,
+            )
         if issubclass(self.cls, Pass):
-            return self.cls(**given)
+            made = self.cls(**given)
+            renamed = [(k, spec.key) for k, spec in found.items() if k.replace("-", "_") != spec.name]
+            object.__setattr__(made, "renamed", tuple(renamed))
+            return made
         specs = {s.name: s for s in self.options}
         return self.cls(**{k: convert(specs[k], v, self.options, self.name) for k, v in given.items()})
 

@@ -42,6 +42,7 @@ class OptionSpec:
         help: One sentence.
         low, high: Bounds (inclusive) of every number in the value.
         choices: What every word in the value must be one of.
+        formerly: The name that it had in the release before, which still parses; empty for none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class OptionSpec:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] | None = None
+    formerly: str = ""
 
     @property
     def key(self) -> str:
