@@ -71,8 +71,9 @@ types: $(STAMP) ## Check the types of the whole package (mypy --strict)
 	cd build/types && "$(abspath $(BIN))/python" -m mypy --config-file ../../pyproject.toml \
 	    --cache-dir ../../.mypy_cache -p onnx_fhe
 
-docs: $(STAMP) ## Write docs/operators.md anew: how each operator of ONNX runs encrypted
+docs: $(STAMP) ## Write anew what docs/ reads off the code: how each operator runs encrypted, and the architecture
 	@$(BIN)/python docs/make_operators.py
+	@$(BIN)/python docs/make_architecture.py
 
 # Each script writes the files beside it. The tools are no dependencies of the project and get an environment of their
 # own: 3 GB, made anew when tests/models/tools.txt changes. Some walk through sets, whose order PYTHONHASHSEED settles.

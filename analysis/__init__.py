@@ -1,0 +1,1 @@
+"""What passes and backends find out about a model, and change nothing."""

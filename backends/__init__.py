@@ -1,0 +1,1 @@
+"""What makes circuits of integer-level models, and runs them."""

@@ -148,10 +148,8 @@ class PassManager(FunctionalPass):
 def _renamed_options(passes: Iterable[PassBase]) -> Iterator[str]:
     for pass_ in passes:
         for old, new in pass_.renamed if isinstance(pass_, Pass) else ():
-            yield (
-                f"{pass_.name}: the option {old.replace('_', '-')} is called {new} now; the old name goes with"
-                " the next release"
-            )
+            old = old.replace("_", "-")
+            yield f"{pass_.name}: the option {old} is called {new} now; the old name goes with the next release"
 
 
 def _flat(passes: Iterable[PassBase]) -> Iterator[PassBase]:

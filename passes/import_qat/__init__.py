@@ -1,0 +1,1 @@
+"""Networks that other tools quantized, brought to our form with their own integers."""

@@ -1,0 +1,1 @@
+"""From quantizers and float operators to integers and table lookups."""

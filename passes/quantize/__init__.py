@@ -1,0 +1,1 @@
+"""Weights, inputs and activations become small integers times a scale."""

@@ -1,0 +1,1 @@
+"""Two linear layers and the activation between them become one linear layer."""

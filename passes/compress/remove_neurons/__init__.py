@@ -1,0 +1,1 @@
+"""Neurons and channels go, and others take over what they did."""

@@ -1,0 +1,1 @@
+"""How many bits reach each table, and where the lattice lies that rounding leaves."""

@@ -1,0 +1,1 @@
+"""Entries of rounded tables, fitted to the outputs of the network."""
