@@ -1,6 +1,6 @@
 """Writes the parts of docs/design/architecture.md that are read off the code: rooms, levels and contracts.
 
-Each part stands between the comments ``<!-- made: NAME -->`` and ``<!-- end -->``; all else is written by hand.
+Each part stands between ``<!-- made: NAME -->`` and ``<!-- end -->``; all else is written by hand.
 
     python docs/make_architecture.py [--check]
 """

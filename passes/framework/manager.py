@@ -147,9 +147,13 @@ class PassManager(FunctionalPass):
 
 def _renamed_options(passes: Iterable[PassBase]) -> Iterator[str]:
     for pass_ in passes:
-        for old, new in pass_.renamed if isinstance(pass_, Pass) else ():
-            old = old.replace("_", "-")
-            yield f"{pass_.name}: the option {old} is called {new} now; the old name goes with the next release"
+        if not isinstance(pass_, Pass):
+            continue
+        for old, new in pass_.renamed:
+            yield (
+                f"{pass_.name}: the option {old.replace('_', '-')} is called {new} now; the old name goes with"
+                " the next release"
+            )
 
 
 def _flat(passes: Iterable[PassBase]) -> Iterator[PassBase]:
