@@ -151,8 +151,8 @@ def _renamed_options(passes: Iterable[PassBase]) -> Iterator[str]:
             continue
         for old, new in pass_.renamed:
             yield (
-                f"{pass_.name}: the option {old.replace('_', '-')} is called {new} now; the old name goes with"
-                " the next release"
+                f"{pass_.name}: the option {old.replace('_', '-')} is called {new} now; the old name goes"
+                " with the next release"
             )
 
 
