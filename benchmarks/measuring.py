@@ -13,7 +13,7 @@ import onnx_ir as ir
 from machine import peak_memory_mb
 
 import onnx_fhe
-from onnx_fhe.analysis.regions.regions import server_nodes
+from onnx_fhe.analysis.regions.server import server_nodes
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect

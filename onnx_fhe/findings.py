@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .analysis.regions.regions import Regions, find_regions
+from .analysis.regions.region_analysis import find_regions
+from .analysis.regions.regions import Regions
 from .ir.errors import ModelError, UnsupportedError, UserError
 
 MOST_FINDINGS = 20

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from .analysis.cost.cost import CostEstimate, estimate_float
 from .analysis.regions.linear import linear_of
-from .analysis.regions.regions import PRODUCTS, Regions, server_nodes
+from .analysis.regions.regions import PRODUCTS, Regions
+from .analysis.regions.server import server_nodes
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .findings import Finding, finding_of, nothing_encrypted, regions_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from onnx_fhe.analysis.outputs.divergence import output_error, outputs
 from onnx_fhe.analysis.regions.linear import linear_of
-from onnx_fhe.analysis.regions.regions import find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import onnx_fhe
-from onnx_fhe.analysis.regions.regions import Kind, find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
+from onnx_fhe.analysis.regions.regions import Kind
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.framework.manager import PassManager
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnx_fhe
-from onnx_fhe.analysis.regions.regions import server_nodes
+from onnx_fhe.analysis.regions.server import server_nodes
 from onnx_fhe.ir.errors import VerificationError
 from onnx_fhe.ir.interface import Interface
 from onnx_fhe.ir.load import load

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 import onnx_fhe
-from onnx_fhe.analysis.regions.regions import JOINS, POOLS, server_nodes
+from onnx_fhe.analysis.regions.regions import JOINS, POOLS
+from onnx_fhe.analysis.regions.server import server_nodes
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import UserError

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import onnx_fhe
-from onnx_fhe.analysis.regions.regions import find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.quantize.activations import fit_quantizer
 from onnx_fhe.passes.quantize.survivors import survivors

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnx_fhe.analysis.outputs.divergence import output_error, outputs
-from onnx_fhe.analysis.regions.regions import find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.quantize import operands
 from onnx_fhe.passes.quantize.quantize import Quantize

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import onnx_fhe
 from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.analysis.regions.linear import constant_of, linear_of
-from onnx_fhe.analysis.regions.regions import find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir.errors import DataError, LimitError, PipelineError
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.compress.prune import obs

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_fhe.analysis.regions.regions import find_regions
+from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.level import Level
 from onnx_fhe.passes import PassManager

@@ -12,7 +12,8 @@ from ...ir.graph import is_dialect
 from ...ir.tolerance import circuit_p_error
 from ..expansion.expand import expanded
 from ..regions.linear import linear_of
-from ..regions.regions import Regions, find_regions
+from ..regions.region_analysis import find_regions
+from ..regions.regions import Regions
 from .bootstrap import USUAL, WIDEST, Bootstrap, bootstrap_of
 from .lookup_cost import LayerCost, lookup_costs
 from .parameters import WORD, Step

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
-from ..analysis.regions.regions import server_nodes
+from ..analysis.regions.server import server_nodes
 from ..inspection import places
 from ..ir.errors import OnnxFheError
 from ..ir.graph import constant_of, variable_inputs

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
-from ...analysis.regions.regions import find_regions
+from ...analysis.regions.region_analysis import find_regions
 from ...ir.errors import UnsupportedError
 from ...ir.level import Level, level_of
 from .instruments import Instrument

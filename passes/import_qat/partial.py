@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
-from ...analysis.regions.regions import server_nodes
+from ...analysis.regions.server import server_nodes
 from ...ir.errors import UnsupportedError
 from ..quantize.graph import quantize_weight
 from ..quantize.weights import candidate_scales, fit_scales

@@ -9,7 +9,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...analysis.regions.linear import linear_of
-from ...analysis.regions.regions import POOLS, nothing_to_encrypt, server_nodes
+from ...analysis.regions.region_analysis import nothing_to_encrypt
+from ...analysis.regions.regions import POOLS
+from ...analysis.regions.server import server_nodes
 from ...ir.graph import variable_inputs
 from ...ir.level import Level
 from ...ir.movement import CANDIDATES

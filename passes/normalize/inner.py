@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from ...analysis.regions.elementwise import ElementwiseProbe
 from ...analysis.regions.linear import linear_of
-from ...analysis.regions.regions import POOLS, server_nodes
+from ...analysis.regions.regions import POOLS
+from ...analysis.regions.server import server_nodes
 from ...ir.editing import rank_of
 from ...ir.graph import LAYOUT, LINEAR, variable_inputs
 from ...ir.movement import Movements

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ...analysis.regions.regions import server_nodes
+from ...analysis.regions.server import server_nodes
 from ...ir import shapes
 
 

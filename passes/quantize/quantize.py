@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
-from ...analysis.regions.regions import Regions, find_regions
+from ...analysis.regions.region_analysis import find_regions
+from ...analysis.regions.regions import Regions
 from ...ir.errors import PipelineError
 from ...ir.level import Level, level_of
 from ..framework.base import Context, Pass, option

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ....analysis.environment import Environment
 from ....analysis.regions.linear import Linear, linear_of
-from ....analysis.regions.regions import find_regions
+from ....analysis.regions.region_analysis import find_regions
 from ....ir import runtime
 from ....ir.editing import initializer
 from ....ir.errors import LimitError

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ....analysis.outputs.divergence import output_error, outputs
 from ....analysis.regions.linear import linear_of
-from ....analysis.regions.regions import find_regions
+from ....analysis.regions.region_analysis import find_regions
 from ....ir.errors import UnsupportedError
 from ...framework.base import Context
 from ..remove_neurons.refit import FloatRun, Refit

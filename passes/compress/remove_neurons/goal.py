@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ....analysis.cost.bootstrap import bootstrap_of
 from ....analysis.cost.timing import Timings, default_timings
-from ....analysis.regions.regions import find_regions
+from ....analysis.regions.region_analysis import find_regions
 from .adapt import size_at
 from .structure import Room, Structure, Unit
 
