@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 from onnx_fhe.passes.framework.registry import find_pass, pass_names
@@ -105,6 +106,43 @@ def test_imports_go_one_way():
 )
 def test_the_check_of_directions_sees_relative_imports(source, module, is_package, count):
     assert len(wrong_way(source, module, is_package)) == count
+
+
+def circles(sources: dict[str, tuple[str, bool]]) -> list[list[str]]:
+    """Modules that import each other, whether at import, inside a function or for the types alone.
+
+    Args:
+        sources: Text of each module by its dotted name, and whether it is a package.
+    """
+    graph = nx.DiGraph()
+    for module, (text, is_package) in sources.items():
+        for _, name in imported(ast.parse(text), module, is_package):
+            # `from .walk import Walk` names a thing inside a module, `from . import walk` the module itself.
+            found = name if name in sources else name.rpartition(".")[0]
+            if found in sources and found != module:
+                graph.add_edge(module, found)
+    return sorted(sorted(group) for group in nx.strongly_connected_components(graph) if len(group) > 1)
+
+
+def test_no_file_imports_one_that_imports_it():
+    sources = {m: (f.read_text(), f.name == "__init__.py") for m, f in SOURCES.items()}
+    found = circles(sources)
+    assert not found, "\n".join(", ".join(group) for group in found)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "count"),
+    [
+        ("from .b import B", "import numpy", 0),
+        ("from .b import B", "from .a import A", 1),
+        ("from . import b", "def f():\n    from .a import A", 1),
+        ("from .b import B", "if TYPE_CHECKING:\n    from .a import A", 1),
+        ("import onnx_fhe.b", "from onnx_fhe import a", 1),
+    ],
+)
+def test_the_check_of_circles_sees_imports_wherever_they_stand(a, b, count):
+    sources = {"onnx_fhe": ("", True), "onnx_fhe.a": (a, False), "onnx_fhe.b": (b, False)}
+    assert len(circles(sources)) == count
 
 
 def test_slow_packages_are_imported_where_they_are_used():

@@ -19,10 +19,12 @@ from onnx_fhe.passes import Context
 from onnx_fhe.passes.compress.shrink.judge import Judge, wilson
 from onnx_fhe.passes.compress.shrink.pace import Pace
 from onnx_fhe.passes.compress.shrink.search import Search, Tried
-from onnx_fhe.passes.compress.shrink.shrink import Shrink
+from onnx_fhe.passes.compress.shrink.settings import ShrinkSettings
 from onnx_fhe.passes.framework.manager import PassManager
 
 pytest.importorskip("torch")
+
+SETTINGS = ShrinkSettings(loss=0.01, hold=0.3, weights=4, activations=6)
 
 
 def network(tmp_path, *, outputs: int = 3, side: int = 0) -> ir.Model:
@@ -94,7 +96,7 @@ def test_what_loses_more_is_not_taken(tmp_path, quick):
 
 def test_what_judges_is_not_among_what_is_fitted(tmp_path):
     model = PassManager.parse("normalize").run(network(tmp_path)).model
-    search = Search(Shrink(), model, Context(calibration={"x": inputs()}, source=model))
+    search = Search(SETTINGS, model, Context(calibration={"x": inputs()}, source=model))
     fitted, held = search.fitting.calibration["x"], inputs()[search.folds[0].held]
     assert len(fitted) + len(held) == 240
     assert not {a.tobytes() for a in fitted} & {a.tobytes() for a in held}
@@ -111,7 +113,7 @@ def test_few_samples_judge_in_turns(tmp_path):
     """Every sample is asked of a circuit that was not fitted to it; the one that is taken saw all."""
     model = network(tmp_path)
     search = Search(
-        Shrink(),
+        SETTINGS,
         PassManager.parse("normalize").run(model).model,
         context := Context(calibration={"x": inputs(90)}, source=model),
     )
@@ -192,7 +194,7 @@ def test_large_networks_are_trained_no_longer_than_small_ones(tmp_path):
 def test_a_whole_network_that_loses_too_much_gets_wider_tables(tmp_path, monkeypatch, prices, taken):
     """As long as they cost no more than three times as much."""
     model = PassManager.parse("normalize").run(network(tmp_path)).model
-    search = Search(Shrink(loss=0.01), model, Context(calibration={"x": inputs()}, source=model))
+    search = Search(SETTINGS, model, Context(calibration={"x": inputs()}, source=model))
     losses = iter((0.05, 0.04, 0.03))
 
     def made(size, first, second, notes):

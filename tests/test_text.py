@@ -19,7 +19,7 @@ from onnx_fhe.ir.suggest import nearest
 from onnx_fhe.passes.framework.base import Pass, option
 from onnx_fhe.passes.framework.options import options_of
 from onnx_fhe.passes.framework.registry import PassEntry
-from onnx_fhe.passes.framework.text import parse, print_pass
+from onnx_fhe.passes.framework.text import parse
 from onnx_fhe.passes.framework.toml_text import read_toml
 
 
@@ -241,7 +241,7 @@ def test_an_error_names_the_inner_value():
 def test_layers_take_the_options_of_the_pass():
     built = build('everything{layers={"/fc2 b"={bit-width=3 share=1} /fc1={bit_width=2}}}')
     assert built.layers == {"/fc2 b": {"bit_width": 3, "share": 1.0}, "/fc1": {"bit_width": 2}}
-    assert print_pass(built) == 'everything{layers={/fc1={bit-width=2} "/fc2 b"={bit-width=3 share=1.0}}}'
+    assert built.to_text() == 'everything{layers={/fc1={bit-width=2} "/fc2 b"={bit-width=3 share=1.0}}}'
     assert "given twice" in refusal("everything{layers={/fc1={bit_width=2 bit-width=3}}}").what
 
 

@@ -7,8 +7,7 @@ bytes of a model that is not compiled yet, or of the statistics of one that is.
 from __future__ import annotations
 
 from .predict import Prediction, predict
-from .profile import Profile
-from .storage import cache_file, read_profile, this_machine, write_profile
+from .profile import Profile, cache_file, read_profile, this_machine, write_profile
 
 __all__ = [
     "Prediction",

@@ -20,8 +20,7 @@ from ..analysis.cost.timing import Measured
 from ..backends.base import Progress, quiet
 from ..manifest import packages
 from .predict import usable_cores
-from .profile import Profile
-from .storage import shipped
+from .profile import Profile, shipped
 
 if TYPE_CHECKING:
     from ..backends.concrete.probe import Running, Times

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
-from ...ir.errors import DataError, PipelineError, UnsupportedError, UserError
+from ...ir.errors import DataError, UnsupportedError, UserError
 from ...ir.level import Level
 from ..compress.prune.select import Scope
+from ..compress.remove_neurons.goal import RemovalTarget
 from ..framework.base import Context, Pass, option
-
-if TYPE_CHECKING:
-    from ..compress.remove_neurons.structure import Structure
-
-LAYER_OPTIONS: dict[str, tuple[float, float, bool]] = {
-    "sparsity": (0, 1, False),
-    "remove": (0, 1, False),
-    "nonzeros": (1, 2**31, True),
-    "accumulator_bits": (2, 20, True),
-    "rounding": (0, 8, True),
-}
-"""What ``layers`` takes: lowest, highest, and whether it has to be whole."""
-_NEEDED = {"rounding": "a table behind it", "weights": "weights"}
+from .settings import LayerOptions, Teaching, TrainingSettings, WeightLimits
 
 
 @dataclass(frozen=True)
@@ -113,66 +102,38 @@ class Distill(Pass):
     )
 
     @property
-    def removes(self) -> bool:
-        """Whether neurons are to go."""
-        return self.remove > 0 or self.latency is not None or bool(self.of_layers("remove"))
-
-    def of(self, what: str, layer: str) -> Any:
-        """The value of an option for one layer."""
-        given = {k.replace("-", "_"): v for k, v in self.layers.get(layer, {}).items()}
-        return given.get(what, getattr(self, what))
-
-    def of_layers(self, what: str) -> dict[str, Any]:
-        """The values of an option that are given for single layers."""
-        return {name: self.of(what, name) for name, given in self.layers.items() if what in given}
-
-    def check_layers(self, linear: set[str], tables: set[str]) -> None:
-        """See that ``layers`` names layers, and what they take.
-
-        Args:
-            linear: Names of layers with weights.
-            tables: Of layers behind which tables will stand: they may be given ``rounding``.
-
-        Raises:
-            PipelineError: It does not.
-        """
-        for layer, given in self.layers.items():
-            needed = {"rounding" if k == "rounding" else "weights" for k in given}
-            for what, names in (("rounding", tables), ("weights", linear)):
-                if what in needed and layer not in names:
-                    raise PipelineError(
-                        f"distill: there is no layer with {_NEEDED[what]} called {layer!r}",
-                        pass_name=self.name,
-                        allowed=", ".join(sorted(names)) or "none in this model",
-                        do="use the node names that `onnx-fhe inspect` prints",
-                    )
-            for key, value in given.items():
-                low, high, whole = LAYER_OPTIONS.get(key.replace("-", "_"), (0, -1, False))
-                number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-                if not number or not low <= value <= high:
-                    raise PipelineError(
-                        f"distill: layer {layer!r} takes no {key}={value}",
-                        pass_name=self.name,
-                        allowed="sparsity and remove to 1, nonzeros from 1, accumulator-bits 2 to 20,"
-                        " rounding 0 to 8",
-                    )
-
-    def check_units(self, structure: Structure) -> None:
-        """See that neurons of the layers for which ``remove`` is given can be removed.
-
-        Raises:
-            PipelineError: They cannot.
-        """
-        names = {str(n.name) for layer in structure.layers() for n in layer}
-        for layer in self.of_layers("remove"):
-            if layer not in names:
-                raise PipelineError(
-                    f"distill: no neurons of {layer!r} can be removed",
-                    pass_name=self.name,
-                    found=structure.reasons.get(layer, "none that could"),
-                    allowed=", ".join(sorted(names)) or "nothing in this model",
-                    do="use the node names that `onnx-fhe inspect` prints",
-                )
+    def settings(self) -> TrainingSettings:
+        """What one run is asked for."""
+        layers = LayerOptions(self.layers)
+        removal = None
+        if self.remove > 0 or self.latency is not None or layers.given("remove"):
+            removal = RemovalTarget(
+                self.remove,
+                self.balance == "uniform",
+                layers.given("remove"),
+                None if self.latency is None else self.latency * 1000,
+            )
+        return TrainingSettings(
+            rounding=self.rounding,
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            scale_rate=self.scale_rate,
+            seconds=self.seconds,
+            required=not self.optional,
+            teaching=Teaching(self.hold, self.augment, self.loss, self.temperature, self.labels, self.match),
+            limits=WeightLimits(
+                self.sparsity,
+                self.nonzeros,
+                self.scope,
+                self.keep_zeros,
+                self.accumulator_bits,
+                self.narrow,
+                self.spread,
+            ),
+            removal=removal,
+            layers=layers,
+        )
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Train ``model`` in place.
@@ -194,7 +155,7 @@ class Distill(Pass):
                 raise refused from error
         else:
             try:
-                return run(self, model, context)
+                return run(self.settings, model, context)
             except (DataError, UnsupportedError) as error:
                 if not self.optional:
                     raise

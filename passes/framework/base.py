@@ -15,6 +15,8 @@ from typing_extensions import Self
 from ...ir.errors import DataError, OnnxFheError, PipelineError
 from ...ir.level import Level, level_of, set_level
 from ...ir.limits import TargetLimits
+from .options import check_options, options_of
+from .text import print_options
 
 if TYPE_CHECKING:
     from ...analysis.cost.timing import Timings
@@ -137,8 +139,6 @@ class Pass(InPlacePass):
     """Old and new names of options that a pipeline text gave by their old names."""
 
     def __post_init__(self) -> None:
-        from .text import check_options
-
         check_options(self)
 
     def run(self, model: ir.Model, context: Context) -> bool:
@@ -176,9 +176,8 @@ class Pass(InPlacePass):
 
     def to_text(self) -> str:
         """The pipeline text that parses back to this pass."""
-        from .text import print_pass
-
-        return print_pass(self)
+        specs = options_of(type(self))
+        return print_options(self.name, specs, {s.name: getattr(self, s.name) for s in specs})
 
     def __str__(self) -> str:
         return self.to_text()

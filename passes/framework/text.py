@@ -11,17 +11,11 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ...ir.errors import OnnxFheError, PipelineError
-from .options import check_options, options_of
 from .tokens import Span, Token, error_at, pointed, tokenize
 from .values import OptionError, OptionPath, OptionSpec
-
-if TYPE_CHECKING:
-    from .base import Pass
-
-__all__ = ["ParsedPass", "Place", "TextPlace", "check_options", "parse", "print_options", "print_pass"]
 
 DEEPEST = 16
 """Most lists and mappings inside each other."""
@@ -204,12 +198,6 @@ class _Parser:
     def fail(self, what: str, allowed: str = "", do: str = "", token: Token | None = None) -> NoReturn:
         token = token or self.peek()
         raise error_at(self.text, token.span, what, found=str(token), allowed=allowed, do=do)
-
-
-def print_pass(pass_: Pass) -> str:
-    """The text that parses to an equal pass: its name and the options that differ from their defaults."""
-    specs = options_of(type(pass_))
-    return print_options(pass_.name, specs, {s.name: getattr(pass_, s.name) for s in specs})
 
 
 def print_options(name: str, specs: tuple[OptionSpec, ...], values: Mapping[str, Any]) -> str:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
 from ...analysis.regions.regions import Regions
 from ...ir.graph import variable_inputs
-
-if TYPE_CHECKING:
-    from .quantize import Quantize
-
+from .settings import QuantizationSettings
 
 PLAIN_INPUTS, FINE_INPUTS, FEW = 6, 8, 64
 """Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep, and finer
@@ -40,14 +36,14 @@ def is_fresh(value: ir.Value | None, regions: Regions) -> bool:
     return True
 
 
-def common_bits(options: Quantize, regions: Regions, group: Sequence[ir.Value]) -> int:
+def common_bits(options: QuantizationSettings, regions: Regions, group: Sequence[ir.Value]) -> int:
     """Bits of tensors that have one quantizer: as many as any of them asks for and all leave room for."""
     return min(
         max(_bits(options, regions, v) for v in group), *(_most_bits(options, regions, v) for v in group)
     )
 
 
-def _bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
+def _bits(options: QuantizationSettings, regions: Regions, value: ir.Value) -> int:
     if _is_condition(value):
         return 1
     tensor = regions.tensors.get(value)
@@ -57,7 +53,7 @@ def _bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
     return options.bits("activations", regions.bases[value].producer(), value.producer())
 
 
-def _most_bits(options: Quantize, regions: Regions, value: ir.Value) -> int:
+def _most_bits(options: QuantizationSettings, regions: Regions, value: ir.Value) -> int:
     """What the tables of operators on several encrypted elements leave room for."""
     operands = int(options.operands)
     if value in regions.paired:

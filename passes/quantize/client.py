@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +15,7 @@ from . import offsets, scales
 from .activations import Quantizer, fit_quantizer, some_rows, to_powers_of_two
 from .bits import common_bits
 from .inputs import Features, fit_features
-
-if TYPE_CHECKING:
-    from .quantize import Quantize
+from .settings import QuantizationSettings
 
 LOST = 0.02
 """Share of a feature's variance from which on what quantizing loses of it is told."""
@@ -30,13 +27,13 @@ class ClientInputs:
     """Chooses quantizers of encrypted inputs.
 
     Attributes:
-        options: The pass.
+        options: What was asked for.
         regions: What runs encrypted.
         values: Of the float model: encrypted inputs, and what the layers that read them put out.
         notes: Are told what features lose.
     """
 
-    options: Quantize
+    options: QuantizationSettings
     regions: Regions
     values: Mapping[ir.Value, np.ndarray]
     notes: list[str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -25,19 +24,17 @@ from .bits import common_bits, is_fresh
 from .client import ClientInputs
 from .observe import finite, observe
 from .rounder import Rounder
+from .settings import QuantizationSettings
 from .solvers import adapt
 from .survivors import survivors
 from .units import Units
-
-if TYPE_CHECKING:
-    from .quantize import Quantize
 
 
 @dataclass
 class Job:
     """One run of the pass: the float values to imitate, and the walk."""
 
-    options: Quantize
+    options: QuantizationSettings
     model: ir.Model
     regions: Regions
     data: Mapping[str, np.ndarray]

@@ -17,14 +17,13 @@ from ...ir.errors import PipelineError
 from ...ir.level import Level, level_of
 from ..framework.base import Context, Pass, option
 from ..import_qat import detect
-from .auto import LARGE, LARGE_SAMPLES, WidthSearch
+from .auto import LARGE, LARGE_SAMPLES, Widths, WidthSearch
 from .bits import input_bits
 from .equalize import equalize
 from .job import Job
 from .observe import affordable
 from .operands import FEWEST, choose_operands
-
-Calibration = Literal["min-max", "percentile", "mse"]
+from .settings import Calibration, QuantizationSettings
 
 
 @dataclass(frozen=True)
@@ -141,78 +140,98 @@ class Quantize(Pass):
         self._check_layers(regions)
         if self.equalize:
             equalize(model, regions)
-        chosen = self
-        linear = [str(n.name) for n in regions.server if linear_of(n)]
-        if self.weights == "auto" and linear:
-            free = [n for n in linear if "weights" not in self.layers.get(n, {})]
-            large = _is_large(regions)
-            few = {k: v[:LARGE_SAMPLES] for k, v in data.items()} if large else data
-            trial = replace(self, method="nearest", adapt=0.0) if large else self
-            search = WidthSearch(
-                model,
-                few,
-                free,
-                self.tolerance,
-                self.most,
-                self.mixed,
-                lambda m, widths: trial._with(widths, regions)._quantize(m, few, context),
-                context,
-                halving=large,
-            )
-            widths, error = search.run()
-            if large:
-                context.notes.append(
-                    f"quantize: in a network this large the widths of weights are chosen on {LARGE_SAMPLES}"
-                    " calibration samples, by weights rounded each by itself; weights=N saves the search"
-                )
-            chosen = self._with(widths, regions)
-            context.notes.append(
-                f"quantize: weights of {', '.join(str(w) for w in widths.values())} bits, inputs of"
-                f" {chosen.inputs}, activations of {self.activations}; they leave an output error of"
-                f" {error:.2%} of the variance on calibration data"
-            )
-        chosen = chosen._with_operands(model, data, regions, context)
-        chosen._quantize(model, data, context)
+        settings = self._settings(regions)
+        if self.weights == "auto" and any(linear_of(n) for n in regions.server):
+            settings = self._with_weights(settings, model, data, regions, context)
+        if self.operands == "auto" and not _is_large(regions):
+            settings = self._with_operands(settings, model, data, regions, context)
+        _quantize(model, data, settings, context)
         return True
 
-    def _with(self, widths: Mapping[str, int], regions: Regions) -> Quantize:
-        """These options with the widths of the weights decided."""
-        most = max(widths.values(), default=8)
-        inputs = input_bits(most, regions) if self.inputs == "auto" else self.inputs
-        layers = {n: {**self.layers.get(n, {}), "weights": w} for n, w in widths.items()}
-        return replace(self, weights=most, inputs=inputs, layers={**self.layers, **layers})
+    def _settings(self, regions: Regions) -> QuantizationSettings:
+        """These options, each ``auto`` as it is where nothing is tried: what a search begins with."""
+        weights = self.most if self.weights == "auto" else self.weights
+        return QuantizationSettings(
+            weights=weights,
+            activations=self.activations,
+            inputs=self._inputs(weights, regions),
+            operands=FEWEST if self.operands == "auto" else self.operands,
+            calibration=self.calibration,
+            percentile=self.percentile,
+            method=self.method,
+            adapt=self.adapt,
+            accumulator_bits=self.accumulator_bits,
+            norm=self.norm,
+            refit=self.refit,
+            per_neuron=self.per_neuron,
+            scales=self.scales,
+            layers=self.layers,
+        )
+
+    def _inputs(self, weights: int, regions: Regions) -> int:
+        """Bits of the inputs that go with so many bits of the weights."""
+        return input_bits(weights, regions) if self.inputs == "auto" else self.inputs
+
+    def _with_weights(
+        self,
+        settings: QuantizationSettings,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        regions: Regions,
+        context: Context,
+    ) -> QuantizationSettings:
+        """The settings with the fewest bits of the weights that keep the outputs within the tolerance."""
+        large = _is_large(regions)
+        few = {k: v[:LARGE_SAMPLES] for k, v in data.items()} if large else data
+        trial = replace(settings, method="nearest", adapt=0.0) if large else settings
+
+        def decided(settings: QuantizationSettings, widths: Widths) -> QuantizationSettings:
+            return settings.with_weights(widths, self._inputs(max(widths.values(), default=8), regions))
+
+        linear = [str(n.name) for n in regions.server if linear_of(n)]
+        widths, error = WidthSearch(
+            model,
+            few,
+            [n for n in linear if "weights" not in self.layers.get(n, {})],
+            self.tolerance,
+            self.most,
+            self.mixed,
+            lambda m, widths: _quantize(m, few, decided(trial, widths), context),
+            context,
+            halving=large,
+        ).run()
+        if large:
+            context.notes.append(
+                f"quantize: in a network this large the widths of weights are chosen on {LARGE_SAMPLES}"
+                " calibration samples, by weights rounded each by itself; weights=N saves the search"
+            )
+        chosen = decided(settings, widths)
+        context.notes.append(
+            f"quantize: weights of {', '.join(str(w) for w in widths.values())} bits, inputs of"
+            f" {chosen.inputs}, activations of {self.activations}; they leave an output error of"
+            f" {error:.2%} of the variance on calibration data"
+        )
+        return chosen
 
     def _with_operands(
-        self, model: ir.Model, data: Mapping[str, np.ndarray], regions: Regions, context: Context
-    ) -> Quantize:
-        """These options with the bits of operands decided."""
-        if self.operands != "auto":
-            return self
-        if _is_large(regions):
-            return replace(self, operands=FEWEST)
+        self,
+        settings: QuantizationSettings,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray],
+        regions: Regions,
+        context: Context,
+    ) -> QuantizationSettings:
+        """The settings with the bits of operands decided."""
+        quiet = replace(context, notes=[])
         bits = choose_operands(
             model,
             data,
             regions,
             self.tolerance,
-            lambda m, b: replace(self, operands=b)._quantize(m, data, replace(context, notes=[])),
+            lambda m, b: _quantize(m, data, replace(settings, operands=b), quiet),
             context,
         )
-        return replace(self, operands=bits)
-
-    def _quantize(self, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> None:
-        most = self.most if self.weights == "auto" else self.weights
-        regions = find_regions(model)
-        inputs = input_bits(most, regions) if self.inputs == "auto" else self.inputs
-        operands = FEWEST if self.operands == "auto" else self.operands
-        Job(replace(self, inputs=inputs, operands=operands), model, regions, data, context).run()
-
-    def bits(self, what: Literal["weights", "activations", "inputs"], *nodes: ir.Node | None) -> int:
-        """Width for the first of ``nodes`` that ``layers`` names, else the general one."""
-        for node in nodes:
-            if node is not None and what in self.layers.get(node.name or "", {}):
-                return int(self.layers[node.name or ""][what])
-        return int(getattr(self, what))
+        return replace(settings, operands=bits)
 
     def _check_layers(self, regions: Regions) -> None:
         names = {n.name for n in regions.server}
@@ -232,6 +251,13 @@ class Quantize(Pass):
                         pass_name=self.name,
                         allowed="weights, activations and inputs, each 1 to 8",
                     )
+
+
+def _quantize(
+    model: ir.Model, data: Mapping[str, np.ndarray], settings: QuantizationSettings, context: Context
+) -> None:
+    """Quantize ``model`` in place; a search gives it clones, which have regions of their own."""
+    Job(settings, model, find_regions(model), data, context).run()
 
 
 def _is_large(regions: Regions) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -11,20 +10,18 @@ import onnx_ir as ir
 from ...ir.errors import LimitError
 from . import weights
 from .accumulator import fit_within
+from .settings import QuantizationSettings
 from .solvers import Factor, solve
-
-if TYPE_CHECKING:
-    from .quantize import Quantize
 
 LIGHTER = 40
 """Most times that scales are made coarser."""
 
 
 class Rounder:
-    """Makes integers of the weights of one layer, by the options of ``quantize``.
+    """Makes integers of the weights of one layer, by the settings of ``quantize``.
 
     Args:
-        options: The pass.
+        options: What was asked for.
         node: The layer.
         matrix: (out, in) its weights.
         moments: Second moment (in, in) of the inputs of each group of output channels.
@@ -32,7 +29,12 @@ class Rounder:
     """
 
     def __init__(
-        self, options: Quantize, node: ir.Node, matrix: np.ndarray, moments: list[np.ndarray], bits: int
+        self,
+        options: QuantizationSettings,
+        node: ir.Node,
+        matrix: np.ndarray,
+        moments: list[np.ndarray],
+        bits: int,
     ) -> None:
         self.options, self.node = options, node
         self.matrix, self.moments, self.bits = matrix, moments, bits

@@ -15,7 +15,7 @@ from ....ir.level import Level
 from ...framework.base import Context, Pass, option
 from .bounds import Bound
 from .select import Scope
-from .walk import Walk
+from .walk import PruneSettings, Walk
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,24 @@ class Prune(Pass):
             )
         data = context.require_calibration(self.name) if self.method == "obs" else context.calibration
         before = _zeros(linear)
-        modified = Walk(self, model, data, context).run()
+        settings = PruneSettings(
+            shares={name: float(self.layers.get(name, self.sparsity or 0.0)) for name in names},
+            scope=self.scope,
+            method=self.method,
+            refit=self.refit,
+            accumulator_bits=self.accumulator_bits,
+            bound=self.bound,
+            multiplier=self.multiplier,
+            weights=self.weights,
+            activations=self.activations,
+            inputs=self.inputs,
+        )
+        modified = Walk(settings, model, data, context).run()
         zeros, total = _zeros(linear), _sizes(linear)
         context.notes.append(
             f"prune: {zeros} of {total} weights are zero ({zeros / max(1, total):.0%}), {before} were before"
         )
         return modified
-
-    def share(self, layer: str) -> float:
-        """The sparsity of a layer."""
-        return float(self.layers.get(layer, self.sparsity or 0.0))
 
 
 def _weights(nodes: list[ir.Node]) -> list[np.ndarray]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -19,27 +20,54 @@ from ....ir.graph import constant_of
 from ...framework.base import Context
 from ...quantize import graph as edit
 from . import obs
-from .bounds import Limit, input_levels
-from .select import keep_counts, keep_largest
+from .bounds import Bound, Limit, input_levels
+from .select import Scope, keep_counts, keep_largest
 
-if TYPE_CHECKING:
-    from .prune import Prune
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """What ``prune`` was asked for; see its options.
+
+    Attributes:
+        shares: Sparsity of each layer, by node name.
+        scope: What a sparsity is a share of.
+        method: How the importance of a weight is found.
+        refit: Whether biases are moved to where the float model's outputs are.
+        accumulator_bits: What every accumulator has to fit, if anything.
+        bound, multiplier: How that limits a neuron.
+        weights, activations, inputs: Bits after quantization, for the bound.
+    """
+
+    shares: Mapping[str, float]
+    scope: Scope
+    method: Literal["l1", "obs"]
+    refit: bool
+    accumulator_bits: int | None
+    bound: Bound
+    multiplier: float
+    weights: int
+    activations: int
+    inputs: int
 
 
 class Walk:
     """One run of the pass.
 
     Args:
-        options: The pass.
+        settings: What was asked for.
         model: Float level; edited in place.
         data: Calibration inputs, where there are any.
         context: For progress, notes and the seed.
     """
 
     def __init__(
-        self, options: Prune, model: ir.Model, data: Mapping[str, np.ndarray] | None, context: Context
+        self,
+        settings: PruneSettings,
+        model: ir.Model,
+        data: Mapping[str, np.ndarray] | None,
+        context: Context,
     ) -> None:
-        self.options, self.model, self.data, self.context = options, model, data, context
+        self.settings, self.model, self.data, self.context = settings, model, data, context
         self.layers = [linear for n in model.graph if (linear := linear_of(n)) is not None]
         self.limits = self._limits()
         self.outputs: dict[ir.Value, np.ndarray] = {}
@@ -47,7 +75,7 @@ class Walk:
     def run(self) -> bool:
         """Prune; returns whether a weight or bias changed."""
         env = None
-        if self.data is not None and (self.options.refit or self.options.method == "obs"):
+        if self.data is not None and (self.settings.refit or self.settings.method == "obs"):
             env = Environment(self.model, self.data)
             self.outputs = self._float_run([linear.node.outputs[0] for linear in self.layers])
         counts = self._counts()
@@ -69,7 +97,7 @@ class Walk:
 
     def _limits(self) -> dict[str, Limit]:
         """The limit of each layer, where there is one."""
-        given, limits = self.options, {}
+        given, limits = self.settings, {}
         if given.accumulator_bits is None:
             return {}
         regions = find_regions(self.model)
@@ -105,9 +133,9 @@ class Walk:
     def _counts(self) -> dict[str, np.ndarray]:
         """Most weights that each neuron of each layer keeps."""
         matrices = {str(linear.node.name): linear.matrix() for linear in self.layers}
-        shares = {name: self.options.share(name) for name in matrices}
-        if self.options.method == "l1" or not any(shares.values()):
-            return keep_counts({n: np.abs(m) for n, m in matrices.items()}, shares, self.options.scope)
+        shares = {name: self.settings.shares[name] for name in matrices}
+        if self.settings.method == "l1" or not any(shares.values()):
+            return keep_counts({n: np.abs(m) for n, m in matrices.items()}, shares, self.settings.scope)
         assert self.data is not None
         read = [v for linear in self.layers if (v := linear.node.inputs[0]) is not None]
         inputs = self._float_run([v for v in dict.fromkeys(read) if not v.is_graph_input()])
@@ -116,12 +144,12 @@ class Walk:
         for linear, value in zip(self.layers, read, strict=True):
             moments, _ = self._moments(linear, inputs[value])
             scores[str(linear.node.name)] = obs.importance(linear.matrix(), moments)
-        return keep_counts(scores, shares, self.options.scope)
+        return keep_counts(scores, shares, self.settings.scope)
 
     def _moments(self, linear: Linear, data: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Second moment and mean of each group's inputs; about the mean where biases are refitted."""
         rows, _ = linear.rows(data, seed=self.context.seed)
-        means = [r.mean(axis=0, dtype=np.float64) * self.options.refit for r in rows]
+        means = [r.mean(axis=0, dtype=np.float64) * self.settings.refit for r in rows]
         centred = [r.astype(np.float64) - m for r, m in zip(rows, means, strict=True)]
         return [c.T @ c / max(1, len(c)) for c in centred], means
 
@@ -131,9 +159,9 @@ class Walk:
             falling = -np.sort(-np.abs(matrix), axis=1)
             most = [limit.largest_kept(r[r > 0]) for r in falling]
             # By its norm a row is only known to fit once the weights that stay have moved.
-            if self.options.method == "l1" or limit.bound == "omega":
+            if self.settings.method == "l1" or limit.bound == "omega":
                 counts = np.minimum(counts, most)
-        if self.options.method == "l1":
+        if self.settings.method == "l1":
             pruned = keep_largest(matrix, counts)
         else:
             assert env is not None
@@ -163,7 +191,7 @@ class Walk:
         """Move the bias to where the mean of the layer's output is the float model's; returns added nodes."""
         node = linear.node
         wanted = self.outputs.pop(node.outputs[0])
-        if not (changed and self.options.refit):
+        if not (changed and self.settings.refit):
             return []
         env.step([node])
         found = env.values[node.outputs[0]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -20,9 +19,7 @@ from ..remove_layers.search import bootstraps
 from .folds import Fold, crossed
 from .judge import Answers
 from .pace import Pace
-
-if TYPE_CHECKING:
-    from .shrink import Shrink
+from .settings import ShrinkSettings
 
 ROUNDS = "remove-constant-tables,analyze-bit-widths"
 LEAST = 60
@@ -86,17 +83,17 @@ class Search:
     """Tries smaller networks.
 
     Args:
-        options: The pass.
+        settings: What was asked for.
         model: Float level; not changed.
         context: Calibration data and the network as imported.
     """
 
-    def __init__(self, options: Shrink, model: ir.Model, context: Context) -> None:
-        self.options, self.model = options, model
+    def __init__(self, settings: ShrinkSettings, model: ir.Model, context: Context) -> None:
+        self.settings, self.model = settings, model
         self.context = replace(context, source=context.source or model, unfitted=[])
-        data = context.require_calibration(options.name)
+        data = context.require_calibration("shrink")
         self.total = len(next(iter(data.values())))
-        self.hold = options.share(self.total)
+        self.hold = settings.share(self.total)
         parts = split(self.total, self.hold, np.random.default_rng(context.seed))
         # So few samples are asked in turns: every one judges, and every one is fitted to in the end.
         self.turns = LEAST <= self.total < TRAINABLE
@@ -135,13 +132,13 @@ class Search:
         plain = self.plain(
             f"smaller networks would lose {least.found.loss:.1%} at least, by the {least.found.samples}"
             " calibration samples that were held back, where"
-            f" {self.options.allowed(least.found.kind):.1%} are allowed"
+            f" {self.settings.allowed(least.found.kind):.1%} are allowed"
         )
         taken = plain if plain.found.loss <= least.found.loss else least
         if not self.holds(taken):
             self.told.append(
                 f"shrink: the whole network untrained loses {plain.found.loss:.1%} by the same samples, more"
-                f" than {self.options.allowed(plain.found.kind):.1%} too: --preset accurate has wider tables"
+                f" than {self.settings.allowed(plain.found.kind):.1%} too: --preset accurate has wider tables"
             )
         return taken
 
@@ -159,7 +156,7 @@ class Search:
             self.why_untrained = f"{error.what} (found {error.found})"
             yield from self._candidates(tried)
             return
-        first = tried[-1].found.loss / max(self.options.allowed(tried[-1].found.kind), 1e-9)
+        first = tried[-1].found.loss / max(self.settings.allowed(tried[-1].found.kind), 1e-9)
         if first <= WELL and bootstraps(self.removed(SMALL)[0]) < SMALLER * usual:
             yield self.student(SMALL, 4)
         if self.holds(tried[0]):
@@ -182,13 +179,13 @@ class Search:
         return (
             f"shrink: {price.bootstraps} bootstraps, {price.complexity / 1e9:.2f} G by estimate: {share}"
             f" expected on new inputs, a loss of {what.loss:.2%} (+- {what.error:.2%}), {allowed}"
-            f" {self.options.allowed(what.kind):.2%}"
+            f" {self.settings.allowed(what.kind):.2%}"
         )
 
     def holds(self, tried: Tried) -> bool:
         """Whether it loses no more than is allowed."""
         found = tried.found
-        return found.loss + CAUTION * found.error <= self.options.allowed(found.kind)
+        return found.loss + CAUTION * found.error <= self.settings.allowed(found.kind)
 
     def removed(self, size: Size, fitting: Context | None = None) -> tuple[ir.Model, list[str]]:
         """The float model without what that size removes, fitted on what is not held back."""
@@ -206,8 +203,8 @@ class Search:
         Raises:
             UnsupportedError: It cannot be trained.
         """
-        pace, options = Pace.of(self.removed(size)[0]), self.options
-        first = f"quantize{{weights={options.weights} activations={options.activations} norm=15}}"
+        pace, settings = Pace.of(self.removed(size)[0]), self.settings
+        first = f"quantize{{weights={settings.weights} activations={settings.activations} norm=15}}"
         second = (
             f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch} hold={self.hold:g}}},"
             f"{TO_TABLES},"
@@ -262,7 +259,7 @@ class Search:
     def _balanced(self, norm: int, rounding: str = "") -> tuple[str, str]:
         # Rounding may take half of what values may lose; classes are watched by insert-rounding itself.
         kind = self.folds[0].judge.kind
-        tolerance = "" if kind == "classes" else f" tolerance={self.options.allowed(kind) / 2:g}"
+        tolerance = "" if kind == "classes" else f" tolerance={self.settings.allowed(kind) / 2:g}"
         rounding = rounding or f"bits=auto{tolerance}"
         return (
             f"quantize{{weights=6 activations=8 norm={norm}}}",

@@ -9,11 +9,8 @@ import onnx_ir as ir
 
 from ....ir.level import Level, level_of, set_level
 from ...framework.base import Context, Pass, option
-
-MOST_HELD = 400
-"""Most calibration samples that are held back."""
-OF_VALUES = 2.0
-"""Loss of R^2 that is as bad as a loss of 1 in accuracy."""
+from .search import Search
+from .settings import ShrinkSettings
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,10 @@ class Shrink(Pass):
     weights: int = option(4, help="Bits of weights that are trained.", low=2, high=8)
     activations: int = option(6, help="Bits of activations, where the network is trained.", low=2, high=8)
 
-    def share(self, total: int) -> float:
-        """The share of so many calibration samples that is held back, as ``distill`` takes it."""
-        return min(self.hold, MOST_HELD / total)
-
-    def allowed(self, kind: str) -> float:
-        """The most that may be lost: of accuracy, or of R^2."""
-        return self.loss if kind == "classes" else OF_VALUES * self.loss
+    @property
+    def settings(self) -> ShrinkSettings:
+        """What the search is asked for."""
+        return ShrinkSettings(self.loss, self.hold, self.weights, self.activations)
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Make an integer-level model of ``model``, in place.
@@ -60,9 +54,7 @@ class Shrink(Pass):
         Raises:
             DataError: There is no calibration data.
         """
-        from .search import Search
-
-        search = Search(self, model, context)
+        search = Search(self.settings, model, context)
         taken = search.run()
         context.notes.extend([*search.told, *taken.notes])
         context.notes.append(f"shrink: took {taken.pipeline}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +14,7 @@ from ....analysis.outputs.classes import scores
 from ....ir.errors import DataError
 from ...compress.remove_neurons.goal import RemovalTarget
 from ...framework.base import Context
+from ..settings import TrainingSettings
 from .callbacks import Callback
 from .grids import Grids
 from .matching import Matching
@@ -28,9 +28,6 @@ from .task import Task, prepare
 from .train import Best, Recipe, train
 from .write import write_back
 
-if TYPE_CHECKING:
-    from ..distill import Distill
-
 FEWEST, MANY = 32, 200
 """Calibration samples that training needs; those that make it worth while unasked."""
 AUTO, ENOUGH = (4, 5), 0.95
@@ -39,7 +36,7 @@ REMOVING, STILL = 0.4, 0.3
 """Share of the steps in which neurons are removed, and of the rate at their end."""
 
 
-def run(options: Distill, model: ir.Model, context: Context) -> bool:
+def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
     """Train ``model`` in place; always changes it.
 
     Raises:
@@ -48,8 +45,8 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
         PipelineError: ``layers`` names a layer that is not there, or what it does not take.
         LimitError: An accumulator width cannot be kept.
     """
-    data = context.require_calibration(options.name)
-    total, fewest = len(next(iter(data.values()))), MANY if options.optional else FEWEST
+    data = context.require_calibration("distill")
+    total, fewest = len(next(iter(data.values()))), FEWEST if settings.required else MANY
     if total < fewest:
         raise DataError(
             "there is too little calibration data to train on",
@@ -62,9 +59,9 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
         # Layers of this size are faster on one thread, and give the same bits on every machine then.
         torch.set_num_threads(1)
         try:
-            task = prepare(options, model, data, context)
-            zeros = meant_zeros(model, context.quantized_from, every=options.keep_zeros)
-            _Job(options, model, task, zeros, context).run()
+            task = prepare(settings.teaching, model, data, context)
+            zeros = meant_zeros(model, context.quantized_from, every=settings.limits.keep_zeros)
+            _Job(settings, model, task, zeros, context).run()
             if len(task.kept):
                 context.unfitted.append(task.kept)
         finally:
@@ -74,7 +71,7 @@ def run(options: Distill, model: ir.Model, context: Context) -> bool:
 
 @dataclass
 class _Job:
-    options: Distill
+    settings: TrainingSettings
     model: ir.Model
     task: Task
     zeros: dict[str, np.ndarray]
@@ -82,13 +79,13 @@ class _Job:
 
     def run(self) -> None:
         """Remove neurons, if asked to; then train for each width until one agrees, else keep the best."""
-        options = self.options
-        widths: tuple[int, ...] = AUTO if options.rounding == "auto" else (options.rounding,)
-        until = None if options.seconds is None else time.monotonic() + options.seconds
-        steps = options.steps
-        if options.removes:
+        settings = self.settings
+        widths: tuple[int, ...] = AUTO if settings.rounding == "auto" else (settings.rounding,)
+        until = None if settings.seconds is None else time.monotonic() + settings.seconds
+        steps = settings.steps
+        if settings.removal is not None:
             removing = self._recipe(round(steps * REMOVING), until, STILL)
-            self._remove(widths[0], removing)
+            self._remove(settings.removal, widths[0], removing)
             steps -= removing.steps
         recipe = self._recipe(steps, until)
         chosen: tuple[Best, Student] | None = None
@@ -102,20 +99,14 @@ class _Job:
         self._finish(*chosen)
 
     def _recipe(self, steps: int, until: float | None, final: float = 0.01) -> Recipe:
-        options = self.options
-        return Recipe(max(1, steps), options.batch, options.rate, options.scale_rate, until, final)
+        settings = self.settings
+        return Recipe(max(1, steps), settings.batch, settings.rate, settings.scale_rate, until, final)
 
-    def _remove(self, bits: int, recipe: Recipe) -> None:
+    def _remove(self, target: RemovalTarget, bits: int, recipe: Recipe) -> None:
         """Train while neurons go, and make the model smaller."""
-        options, student = self.options, self._student(bits)
+        student = self._student(bits)
         structure = find_units(self.model)
-        options.check_units(structure)
-        target = RemovalTarget(
-            options.remove,
-            options.balance == "uniform",
-            options.of_layers("remove"),
-            None if options.latency is None else options.latency * 1000,
-        )
+        self.settings.layers.check_units(structure)
         removal = Removal(student, structure, target, self.context)
         self._fit(student, recipe, [*self._penalties(student), removal])
         if removal.gone:
@@ -125,22 +116,22 @@ class _Job:
 
     def _train(self, bits: int, recipe: Recipe) -> tuple[Best, Student]:
         """One student; it ends in its best state."""
-        options, student = self.options, self._student(bits)
-        limit_accumulators(student, lambda name: options.of("accumulator_bits", name))
+        limits, of_layer, student = self.settings.limits, self.settings.layers.of, self._student(bits)
+        limit_accumulators(student, lambda name: of_layer("accumulator_bits", name, limits.accumulator_bits))
         wanted = {
             str(node.name): Wanted(
                 weight,
                 weight.axis,
-                options.of("sparsity", str(node.name)) or 0.0,
-                options.of("nonzeros", str(node.name)),
+                of_layer("sparsity", str(node.name), limits.sparsity) or 0.0,
+                of_layer("nonzeros", str(node.name), limits.nonzeros),
             )
             for node, weight in layers(student)
         }
         callbacks = [
             *self._penalties(student),
-            Sparsity(wanted, options.scope),
+            Sparsity(wanted, limits.scope),
             *([self._grids(student)] if self.task.few else []),
-            Matching(student, self.task.matched, self.task.samples, options.match),
+            Matching(student, self.task.matched, self.task.samples, self.settings.teaching.match),
         ]
         return self._fit(student, recipe, callbacks), student
 
@@ -149,17 +140,17 @@ class _Job:
 
     def _student(self, bits: int) -> Student:
         torch.manual_seed(self.context.seed)
-        own = self.options.of_layers("rounding")
+        own = self.settings.layers.given("rounding")
         noise = noise_steps(self.context.p_error)
         student = Student(self.model, lambda layer: own.get(layer, bits), noise, scores(self.model))
-        self.options.check_layers({str(n.name) for n, _ in layers(student)}, student.layers)
+        self.settings.layers.check({str(n.name) for n, _ in layers(student)}, student.layers)
         keep_zeros(student, self.zeros)
         return student
 
     def _penalties(self, student: Student) -> list[Callback]:
-        weights = [w for _, w in layers(student)]
-        found: list[Callback] = [Norms(student), Widths(weights, self.options.narrow)]
-        return [*found, Spread(student, self.options.spread)] if self.options.spread else found
+        limits, weights = self.settings.limits, [w for _, w in layers(student)]
+        found: list[Callback] = [Norms(student), Widths(weights, limits.narrow)]
+        return [*found, Spread(student, limits.spread)] if limits.spread else found
 
     def _fit(self, student: Student, recipe: Recipe, callbacks: list[Callback]) -> Best:
         task = self.task

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import onnx_ir as ir
 
 from ....analysis.regions.linear import linear_of
 from ....ir.graph import LAYOUT, layer_of, title_of
-from .quantizers import FakeActivation, Lattice
-from .reading import base_of
+from .quantizers import FakeActivation, FakeWeight, Lattice
+from .reading import Quantizer, base_of
 from .table import Table
-
-if TYPE_CHECKING:
-    from .student import Student
-
 
 Bits = Callable[[str], int]
 """P, bits that reach the table behind a layer of this name; 0 for no rounding."""
 
 
-def find_tables(student: Student, bits: Bits, noise: float) -> list[Table]:
+class Network(Protocol):
+    """What has to be known of a student before its tables are.
+
+    Attributes:
+        quantizers: Of its activations, in order.
+        weights, activations: Its trained parts, by their DequantizeLinear.
+    """
+
+    quantizers: list[Quantizer]
+    weights: dict[ir.Node, FakeWeight]
+    activations: dict[ir.Node, FakeActivation]
+
+    def encrypted(self, value: ir.Value) -> bool:
+        """Whether a tensor is computed encrypted."""
+        ...
+
+    def behind_table(self, value: ir.Value) -> bool:
+        """Whether a bootstrap stands somewhere before a tensor."""
+        ...
+
+
+def find_tables(student: Network, bits: Bits, noise: float) -> list[Table]:
     """The places where tables will stand, in order; in front of those of 0 bits is no rounding.
 
     Args:
@@ -71,7 +88,7 @@ def _lattice(base: ir.Value, axis: int, bits: int, noise: float) -> Lattice:
     return Lattice(bits, noise, size if isinstance(size, int) else 1, axis % max(1, len(shape)))
 
 
-def _feeding(student: Student, node: ir.Node) -> FakeActivation | None:
+def _feeding(student: Network, node: ir.Node) -> FakeActivation | None:
     value = node.inputs[0]
     while value is not None and (producer := value.producer()) is not None:
         if producer in student.activations:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -15,15 +14,13 @@ from ....ir import runtime
 from ....ir.errors import DataError
 from ....ir.graph import constant_of
 from ...framework.base import Context
+from ..settings import Teaching
 from .data import MOST_BYTES, image_sizes, is_small, pool, split
 from .entry import entering, entries
 from .losses import Loss
 from .matching import layer_values, matched_layers
 from .reading import weight_nodes
 from .samples import Samples
-
-if TYPE_CHECKING:
-    from ..distill import Distill
 
 GIVEN, SPARSE = 0.5, 20.0
 """Share of each batch that is calibration samples as they are. With many weights for each sample they would
@@ -59,11 +56,11 @@ class Task:
     kept: np.ndarray
 
 
-def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
+def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> Task:
     """Make samples, and ask the teacher.
 
     Args:
-        options: Of the pass.
+        teaching: What is imitated, and on which samples.
         model: The student, qdq level.
         data: Calibration inputs.
         context: The teacher, labels and the seed.
@@ -71,20 +68,21 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
     teacher = context.source or model
     random = np.random.default_rng(context.seed)
     asked, names = scores(teacher), [str(v.name) for v in model.graph.inputs]
-    parts = split(len(next(iter(data.values()))), options.hold, random)
+    parts = split(len(next(iter(data.values()))), teaching.hold, random)
     given = {k: np.asarray(v)[parts.train] for k, v in data.items()}
     kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
     sparse = _weights(model) / len(parts.train)
-    copies = min(options.augment, max(1, MOST_BYTES // max(1, sum(a.nbytes for a in entering(model, given)))))
+    size = max(1, sum(a.nbytes for a in entering(model, given)))
+    copies = min(teaching.augment, max(1, MOST_BYTES // size))
     inputs, first, second, share = pool(given, copies, random, image_sizes(given), sparse)
-    matched = matched_layers(model, teacher, len(first)) if options.match else []
+    matched = matched_layers(model, teacher, len(first)) if teaching.match else []
     session = runtime.Session(teacher, [str(v.name) for v in [*asked, *layer_values(teacher, matched)]])
     answers = list(session.run_batched(inputs).values())
     held = list(session.run_batched(kept).values())
     inner, answers, held = answers[len(asked) :], answers[: len(asked)], held[: len(asked)]
-    kind = options.loss if options.loss != "auto" else kind_of(answers, asked, computed(teacher))
+    kind = teaching.loss if teaching.loss != "auto" else kind_of(answers, asked, computed(teacher))
     targets = held_targets = None
-    if options.labels and context.labels is not None and kind == "classes":
+    if teaching.labels and context.labels is not None and kind == "classes":
         _require_classes(context.labels, answers[0].shape[1])
         eye = np.eye(answers[0].shape[1], dtype=np.float32)
         of_train = eye[context.labels[parts.train].astype(int)]
@@ -111,12 +109,12 @@ def prepare(options: Distill, model: ir.Model, data: Mapping[str, np.ndarray], c
         ),
         Samples(_tensors(entering(model, kept)), _tensors(held), held_targets, len(parts.held)),
         _tensors(entering(model, data)),
-        Loss(kind, options.temperature, answers, LABELS if targets is not None else 0.0),
+        Loss(kind, teaching.temperature, answers, LABELS if targets is not None else 0.0),
         len(first) - count,
         matched,
         is_small(given) and entries(model) == list(model.graph.inputs),
         ask,
-        parts.held if options.hold else parts.held[:0],
+        parts.held if teaching.hold else parts.held[:0],
     )
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from ....analysis.cost.cost import work
-from ....ir.level import TRAINED_KEY
 from ...framework.base import Context
 from .fill import Fill
 from .memo import Memo
 from .plain import Plain
 from .raising import Loss, raise_layers
+from .rounding import Rounding
 from .setting import Setting
 from .whole import lower_layers, network_outputs
-
-if TYPE_CHECKING:
-    from .insert_rounding import InsertRounding
 
 FEWEST, MOST, WIDEST = 2, 6, 8
 """Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
@@ -31,122 +27,179 @@ more than ``TABLES`` tables too)."""
 SAMPLES, TRIALS, TABLES = 8, 8, 32
 
 
-def choose(
-    model: ir.Model,
-    data: Mapping[str, np.ndarray],
-    tables: Sequence[ir.Node],
-    fixed: Mapping[ir.Node, int | None],
-    options: InsertRounding,
-    tolerance: tuple[float, float],
-    context: Context,
-) -> list[Setting]:
+@dataclass(frozen=True)
+class RoundingProblem:
+    """What a setting is looked for, and what it may cost.
+
+    Attributes:
+        model: Integer level; not changed.
+        data: Calibration inputs.
+        tables: Its TableLookup nodes.
+        fixed: For each of them the bits that the user gave, or None.
+        rounding: What all tables have in common.
+        fill: Whether channels may be multiplied to fill the range.
+        most: Most bits that the user allows; None for what the search finds worth it.
+        limits: Mean squared error over the variance of the outputs: what is wanted, and what will do where
+            that takes tables wider than is comfortable.
+        judges_all_loss: Whether a network of values is judged by all that it loses against the imported one,
+            and not by what rounding adds alone.
+    """
+
+    model: ir.Model
+    data: Mapping[str, np.ndarray]
+    tables: Sequence[ir.Node]
+    fixed: Mapping[ir.Node, int | None]
+    rounding: Rounding
+    fill: Fill
+    most: int | None
+    limits: tuple[float, float]
+    judges_all_loss: bool
+
+
+def choose(problem: RoundingProblem, context: Context) -> list[Setting]:
     """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
 
     Where that leaves too much, or changes too many classes, single layers go up again as long as the circuit
     stays cheap (``raise_layers``), unless the user gave a limit.
 
     Args:
-        model: Integer level; not changed.
-        data: Calibration inputs.
-        tables: Its TableLookup nodes.
-        fixed: Bits that the user gave.
-        options: The pass.
-        tolerance: Mean squared error over the variance of the outputs: what is wanted, and what will do where
-            that takes tables wider than is comfortable.
+        problem: What is to be rounded, and what that may cost.
         context: For progress and notes, and the margin of ranges.
 
     Returns:
-        A setting for each of ``tables``.
+        A setting for each of the problem's tables.
     """
-    total = len(next(iter(data.values())))
-    few = min(total, max(SAMPLES, LARGE // max(1, work(model))))
-    large = few < total or len(tables) > TABLES
-    if large:
-        data = {name: array[:few] for name, array in data.items()}
-    if large:
-        context.notes.append(
+    search = _Search(problem, context)
+    place, tolerance = search.common_place()
+    places, missed = [place] * len(problem.tables), search.error_at(place) > tolerance
+    if not missed:
+        places = search.lowered(places, tolerance)
+    if problem.most is None and len(problem.tables) <= TABLES:
+        raised = search.raised(places, tolerance)
+        missed, places = missed and raised == places, raised
+    settings = search.settings(places)
+    bits = ", ".join(str(s.bits) for s in settings)
+    told = "; rounding and noise alone move the outputs by more than `tolerance` asks for" if missed else ""
+    context.notes.append(f"insert-rounding: {bits} bits reach the tables{told}")
+    return settings
+
+
+class _Search:
+    """The steps of the search. A *place* is that of a setting on the ladder of all settings, by their price.
+
+    Attributes:
+        large: Whether there is so much to compute that only few trials are made.
+        data: The calibration inputs that are tried.
+        ladder: All settings in order of their price.
+        usual: Places on it that all tables together may have.
+        dearest: Tables by index, those with the most elements first.
+    """
+
+    def __init__(self, problem: RoundingProblem, context: Context) -> None:
+        self.problem, self.context = problem, context
+        self.data, self.large = self._tried_data()
+        self.plain, self.memo = Plain.of(problem.model, self.data), Memo()
+        self.loss = self._loss()
+        fills: tuple[Fill, ...] = ("free", "full") if problem.fill == "free" else (problem.fill,)
+        most = MOST if problem.most is None else problem.most
+        self.ladder = [Setting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
+        self.usual = [p for p, setting in enumerate(self.ladder) if setting.bits <= most]
+        sizes = [_elements(t.outputs[0]) for t in problem.tables]
+        self.dearest = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        count = len(problem.tables)
+        self._steps = 4 + min(TRIALS, count) if self.large else len(self.usual) + count
+        self._done = 0
+        self._known: dict[int, float] = {}
+
+    def _tried_data(self) -> tuple[Mapping[str, np.ndarray], bool]:
+        """The samples that trials run on, and whether the network is so large that there are few of them."""
+        data = self.problem.data
+        total = len(next(iter(data.values())))
+        few = min(total, max(SAMPLES, LARGE // max(1, work(self.problem.model))))
+        if few == total and len(self.problem.tables) <= TABLES:
+            return data, False
+        self.context.notes.append(
             f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
             f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
         )
-    plain, memo = Plain.of(model, data), Memo()
-    loss = Loss.of(model, plain.outputs)
-    # Integers that were trained are worth more bits than this would leave them.
-    trained = model.metadata_props.get(TRAINED_KEY) == "true"
-    if options.tolerance is None and loss.kind == "values" and not large and not trained:
-        loss = replace(loss, network=network_outputs(context, data, plain.outputs))
-    names = [t.name for t in tables]
-    fills: tuple[Fill, ...] = ("free", "full") if options.fill == "free" else (options.fill,)
-    most = MOST if options.most == "auto" else options.most
-    ladder = [Setting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
-    usual = [p for p, setting in enumerate(ladder) if setting.bits <= most]
-    steps, done = (len(usual) + len(tables), 0) if not large else (4 + min(TRIALS, len(tables)), 0)
+        return {name: array[:few] for name, array in data.items()}, True
 
-    def rounded(places: Sequence[int]) -> ir.Model:
-        nonlocal done
-        context.progress("choose rounding", min(done, steps), steps)
-        done += 1
-        tried = model.clone()
+    def _loss(self) -> Loss:
+        """What a trial is judged by."""
+        loss = Loss.of(self.problem.model, self.plain.outputs)
+        if self.problem.judges_all_loss and loss.kind == "values" and not self.large:
+            return replace(loss, network=network_outputs(self.context, self.data, self.plain.outputs))
+        return loss
+
+    def settings(self, places: Sequence[int]) -> list[Setting]:
+        """The setting of each table at given places; what the user fixed stays."""
+        problem = self.problem
+        return [
+            self.ladder[p] if (given := problem.fixed[t]) is None else Setting(given, problem.fill)
+            for p, t in zip(places, problem.tables, strict=True)
+        ]
+
+    def rounded(self, places: Sequence[int]) -> ir.Model:
+        """A copy of the model, rounded at given places."""
+        self.context.progress("choose rounding", min(self._done, self._steps), self._steps)
+        self._done += 1
+        tried = self.problem.model.clone()
         by_name = {n.name: n for n in tried.graph}
-        options.round(
-            tried,
-            data,
-            {by_name[n]: s for n, s in zip(names, settings(places), strict=True)},
-            context,
-            plain,
-            memo,
-        )
+        tables = [by_name[t.name] for t in self.problem.tables]
+        settings = dict(zip(tables, self.settings(places), strict=True))
+        self.problem.rounding.apply(tried, self.data, settings, self.context, self.plain, self.memo)
         return tried
 
-    def error_of(places: Sequence[int]) -> float:
-        return loss.error(rounded(places), data, context)
+    def error(self, places: Sequence[int]) -> float:
+        """What the model at given places loses."""
+        return self.loss.error(self.rounded(places), self.data, self.context)
 
-    def settings(places: Sequence[int]) -> list[Setting]:
-        return [
-            ladder[p] if (given := fixed[t]) is None else Setting(given, options.fill)
-            for p, t in zip(places, tables, strict=True)
-        ]
+    def error_at(self, place: int) -> float:
+        """What is lost where all tables have one place."""
+        if place not in self._known:
+            self._known[place] = self.error([place] * len(self.problem.tables))
+        return self._known[place]
 
-    wanted_error, allowed = tolerance
-    known: dict[int, float] = {}
+    def common_place(self) -> tuple[int, float]:
+        """The first place that will do for all tables together, and the tolerance that it keeps to."""
+        wanted, enough = self.problem.limits
+        place = _first(self.usual, lambda p: self.error_at(p) <= wanted, self.large)
+        if self.ladder[place].bits > self.context.limits.comfortable_table_bits and wanted < enough:
+            cheaper = _first(self.usual, lambda p: self.error_at(p) <= enough, self.large)
+            if cheaper < place:
+                return cheaper, enough
+        return place, wanted
 
-    def error_at(place: int) -> float:
-        if place not in known:
-            known[place] = error_of([place] * len(tables))
-        return known[place]
-
-    place = _first(usual, lambda p: error_at(p) <= wanted_error, large)
-    if ladder[place].bits > context.limits.comfortable_table_bits and wanted_error < allowed:
-        enough = _first(usual, lambda p: error_at(p) <= allowed, large)
-        if enough < place:
-            place, wanted_error = enough, allowed
-    places = [place] * len(tables)
-    if error_at(place) <= wanted_error:
-        sizes = [
-            int(np.prod([d for d in list(t.outputs[0].shape or [])[1:] if isinstance(d, int)]))
-            for t in tables
-        ]
-        dearest = sorted(range(len(tables)), key=lambda i: -sizes[i])
-        # Where all that is lost is known, that is what single layers go by.
-        for index in [] if loss.network is not None else dearest[:TRIALS] if large else dearest:
-            while fixed[tables[index]] is None and places[index] > 0:
+    def lowered(self, places: list[int], tolerance: float) -> list[int]:
+        """Single layers down, the dearest first, while the tolerance allows."""
+        free = [i for i in self.dearest if self.problem.fixed[self.problem.tables[i]] is None]
+        if self.loss.network is not None:  # where all that is lost is known, layers go by that alone
+            return lower_layers(
+                places, free, self.rounded, lambda m: self.loss.total(m, self.data, self.context)
+            )
+        tried_layers = set(self.dearest[:TRIALS] if self.large else self.dearest)
+        for index in [i for i in free if i in tried_layers]:
+            while places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]
-                if error_of(tried) > wanted_error:
+                if self.error(tried) > tolerance:
                     break
                 places = tried
-                if large:
+                if self.large:
                     break
-        if loss.network is not None:
-            free = [i for i in dearest if fixed[tables[i]] is None]
-            places = lower_layers(places, free, rounded, lambda m: loss.total(m, data, context))
-    missed = error_at(place) > wanted_error
-    if options.most == "auto" and len(tables) <= TABLES:
+        return places
+
+    def raised(self, places: list[int], tolerance: float) -> list[int]:
+        """Single layers up, where that is worth its price."""
+        tables, fixed = self.problem.tables, self.problem.fixed
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
-        raised = raise_layers(places, free, ladder, rounded, loss, wanted_error, data, context)
-        missed, places = missed and raised == places, raised
-    bits = ", ".join(str(s.bits) for s in settings(places))
-    told = "; rounding and noise alone move the outputs by more than `tolerance` asks for" if missed else ""
-    context.notes.append(f"insert-rounding: {bits} bits reach the tables{told}")
-    return settings(places)
+        return raise_layers(
+            places, free, self.ladder, self.rounded, self.loss, tolerance, self.data, self.context
+        )
+
+
+def _elements(value: ir.Value) -> int:
+    """Elements of a tensor for one sample, of the axes that are known."""
+    return int(np.prod([d for d in list(value.shape or [])[1:] if isinstance(d, int)]))
 
 
 def _first(places: Sequence[int], fits: Callable[[int], bool], halving: bool) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from ....analysis.cost.cost import estimate
@@ -15,11 +14,10 @@ from ....ir import dialect
 from ....ir.errors import PipelineError
 from ....ir.level import TRAINED_KEY, Level
 from ...framework.base import AUTO, Context, Pass, option
-from .auto import choose
+from .auto import RoundingProblem, choose
 from .memo import Memo
-from .plain import Plain
+from .rounding import Rounding
 from .setting import Setting
-from .walk import Walk
 
 TOLERANCE = 0.02
 TRAINED_TOLERANCE = 0.005
@@ -104,12 +102,24 @@ class InsertRounding(Pass):
         fixed = {
             t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()
         }
+        rounding = Rounding(self.mode, self.output_bits)
         if self.bits == "auto":
             trained = model.metadata_props.get(TRAINED_KEY) == "true"
-            limit = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
+            limits = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
             if self.tolerance is not None:
-                limit = (self.tolerance, self.tolerance)
-            chosen, context = self._cheapest(model, data, tables, fixed, limit, context, trained)
+                limits = (self.tolerance, self.tolerance)
+            problem = RoundingProblem(
+                model,
+                data,
+                tables,
+                fixed,
+                rounding,
+                self.fill,
+                most=None if self.most == "auto" else self.most,
+                limits=limits,
+                judges_all_loss=self.tolerance is None and not trained,
+            )
+            chosen, context = _cheapest(problem, context, trained)
             if trained and self.tolerance is None:
                 context.notes.append(
                     "insert-rounding: this model was trained quantized and is exact up to here; rounding"
@@ -118,77 +128,35 @@ class InsertRounding(Pass):
                 )
         else:
             chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]
-        return self.round(model, data, dict(zip(tables, chosen, strict=True)), context)
+        return rounding.apply(model, data, dict(zip(tables, chosen, strict=True)), context)
 
-    def _cheapest(
-        self,
-        model: ir.Model,
-        data: Mapping[str, np.ndarray],
-        tables: Sequence[ir.Node],
-        fixed: Mapping[ir.Node, int | None],
-        limit: tuple[float, float],
-        context: Context,
-        trained: bool,
-    ) -> tuple[list[Setting], Context]:
-        """Settings, and the context to round in: with sound ranges where they cost nothing.
 
-        Integers that were trained are small, so that what can happen at all is often hardly wider than what
-        was observed with a margin; and then no input can overflow.
-        """
-        modes: list[Literal["observed", "sound"]] = [context.range_mode]
-        if trained and context.range_mode == "observed" and context.range_margin == AUTO:
-            modes.append("sound")
-        found = []
-        for mode in modes:
-            trying = replace(context, range_mode=mode, notes=[])
-            chosen = choose(model, data, tables, fixed, self, limit, trying)
-            price = 0.0
-            if len(modes) > 1:
-                tried = model.clone()
-                by_name = {n.name: n for n in tried.graph}
-                settings = {by_name[t.name]: s for t, s in zip(tables, chosen, strict=True)}
-                self.round(tried, data, settings, trying, memo=Memo())
-                price = estimate(tried).complexity
-            found.append((price, chosen, trying))
-        _, chosen, trying = min(reversed(found), key=lambda f: f[0])
-        context.notes.extend(trying.notes)
-        if trying.range_mode != context.range_mode:
-            context.notes.append(
-                "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
-                " these tables"
-            )
-        return chosen, replace(context, range_mode=trying.range_mode)
+def _cheapest(problem: RoundingProblem, context: Context, trained: bool) -> tuple[list[Setting], Context]:
+    """Settings, and the context to round in: with sound ranges where they cost nothing.
 
-    def round(
-        self,
-        model: ir.Model,
-        data: Mapping[str, np.ndarray],
-        settings: Mapping[ir.Node, Setting],
-        context: Context,
-        plain: Plain | None = None,
-        memo: Memo | None = None,
-    ) -> bool:
-        """Round ``model`` in place with a given setting for each TableLookup.
-
-        Args:
-            model: Integer level.
-            data: Calibration inputs.
-            settings: For each TableLookup.
-            context: Range mode and margin.
-            plain: The model without rounding on ``data``, where that was run already.
-            memo: Of the search that this is only a trial of.
-        """
-        bits = self._output_bits(settings)
-        return Walk(model, data, context, settings, self.mode, bits, plain, memo).run()
-
-    def _output_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
-        """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,
-        then 6).
-
-        Exact rounding would cost a bootstrap for each bit, so in that mode nothing is dropped.
-        """
-        if self.mode == "exact":
-            return 0
-        if self.output_bits != "auto":
-            return int(self.output_bits)
-        return 7 if max(s.bits for s in settings.values()) <= 4 else 6
+    Integers that were trained are small, so that what can happen at all is often hardly wider than what
+    was observed with a margin; and then no input can overflow.
+    """
+    modes: list[Literal["observed", "sound"]] = [context.range_mode]
+    if trained and context.range_mode == "observed" and context.range_margin == AUTO:
+        modes.append("sound")
+    found = []
+    for mode in modes:
+        trying = replace(context, range_mode=mode, notes=[])
+        chosen = choose(problem, trying)
+        price = 0.0
+        if len(modes) > 1:
+            tried = problem.model.clone()
+            by_name = {n.name: n for n in tried.graph}
+            settings = {by_name[t.name]: s for t, s in zip(problem.tables, chosen, strict=True)}
+            problem.rounding.apply(tried, problem.data, settings, trying, memo=Memo())
+            price = estimate(tried).complexity
+        found.append((price, chosen, trying))
+    _, chosen, trying = min(reversed(found), key=lambda f: f[0])
+    context.notes.extend(trying.notes)
+    if trying.range_mode != context.range_mode:
+        context.notes.append(
+            "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
+            " these tables"
+        )
+    return chosen, replace(context, range_mode=trying.range_mode)
