@@ -10,7 +10,7 @@ from .errors import LimitError
 from .graph import LINEAR, MAXIMA, constant_of, extremes_of, int_of, variable_inputs
 from .movement import FILLS, ZEROS, may_move
 
-EXACT = 2**24
+LARGEST_FLOAT32_INTEGER = 2**24
 """float32 holds every integer below this exactly."""
 
 Interval = tuple[float, float]
@@ -68,7 +68,7 @@ def _operand(value: ir.Value, ranges: dict[ir.Value, Interval]) -> Interval | No
 
 def _within(node: ir.Node, low: float, high: float) -> Interval:
     largest = max(abs(low), abs(high))
-    if largest >= EXACT:
+    if largest >= LARGEST_FLOAT32_INTEGER:
         raise LimitError(
             "a value of the encrypted part may be too large to be exact",
             node=node.name or "",

@@ -38,7 +38,7 @@ FILLS = frozenset({"Concat", "Pad", "ScatterElements", "ScatterND", "Where"})
 """Those that may put constants of their inputs between the elements."""
 ZEROS = frozenset({"CenterCropPad", "Pad", "Trilu"})
 """Those that may put zeros between them without being given any."""
-EXACT = 2**23
+MOST_ELEMENTS = 2**23
 """Element numbers must be exact in float32."""
 
 
@@ -122,7 +122,7 @@ class Movements:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         sizes = [math.prod(s) for s in shapes]
         total = sum(sizes)
-        if not 0 < total < EXACT:
+        if not 0 < total < MOST_ELEMENTS:
             return None
         batch = 1 if any(v.shape is not None and v.shape[0] == 1 for v in sources) else 2
         starts = np.cumsum([0, *sizes])

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from .dialect import DOMAIN
 from .errors import VerificationError
 from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
-from .intervals import EXACT, Interval, interval_of
+from .intervals import LARGEST_FLOAT32_INTEGER, Interval, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
 from .placement import Placement, placements_of
 
@@ -112,7 +112,7 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Placement]) -> None:
                 node, "a constant of the encrypted part is not an integer", repr(value.name), "integers"
             )
         # Whole numbers are places and sizes: an end at 2^63 - 1 means all the rest.
-        if array.dtype.kind == "f" and max(map(abs, extremes_of(value) or (0.0,))) >= EXACT:
+        if array.dtype.kind == "f" and max(map(abs, extremes_of(value) or (0.0,))) >= LARGEST_FLOAT32_INTEGER:
             raise _broken(node, "a constant is too large to be exact", repr(value.name), "below 2^24")
     for value in (*given, *node.outputs):
         if given.get(value) is not Placement.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
@@ -171,7 +171,7 @@ def _check_gemm(node: ir.Node) -> None:
 
 def _check_range(node: ir.Node) -> None:
     low, high = int_of(node, "low", 0), int_of(node, "high", 1)
-    if low > high or max(abs(low), abs(high)) >= EXACT:
+    if low > high or max(abs(low), abs(high)) >= LARGEST_FLOAT32_INTEGER:
         raise _broken(
             node, "a declared range is no range", f"{low} .. {high}", "low <= high, both below 2^24"
         )

@@ -22,7 +22,7 @@ from .passes.framework.presets import PRESETS, Mend
 from .passes.quantize.auto import LARGE
 from .report.recording import Recorder
 
-DEARER = 2.0
+MOST_TIMES_THE_PRICE = 2.0
 """A mend may cost so many times what the preset does: past that it is the user's to decide, whom the warning
 tells what helps."""
 BETTER = 0.8
@@ -87,7 +87,7 @@ def mended(
         except OnnxFheError:  # larger weights may leave sums that float32 does not hold
             continue
         cost = estimate(tried.result.model).complexity
-        if cost > DEARER * price:
+        if cost > MOST_TIMES_THE_PRICE * price:
             continue
         good = found.verdict == "good" and not _strays(found)
         # Where it strays all the same, what is dearer has to lose as much less.

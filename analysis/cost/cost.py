@@ -19,7 +19,7 @@ from .lookup_cost import LayerCost, lookup_costs
 from .parameters import WORD, Step
 from .timing import Timings, default_timings
 
-WORTH = 0.95
+NORM_STRATEGY_SHARE = 0.95
 """The backend has parameters chosen for each weight norm too where the complexity falls below this share."""
 
 
@@ -60,7 +60,7 @@ class CostEstimate:
         for layer in self.layers:
             worst[layer.table_bits] = max(layer.precision, worst.get(layer.table_bits, 0.0))
         plain = [self._bootstrap(x, worst[x.table_bits]) for x in self.layers]
-        cheaper = self._together(finer) < WORTH * self._together(plain)
+        cheaper = self._together(finer) < NORM_STRATEGY_SHARE * self._together(plain)
         return tuple(
             Step(b.parameters, b.keyswitch, round(x.bootstraps * _stretch(x)))
             for x, b in zip(self.layers, finer if cheaper else plain, strict=True)

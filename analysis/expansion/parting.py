@@ -23,7 +23,7 @@ from ..widths.groups import Group, before_rounding, group_widths, groups, widths
 from ..widths.table_width import table_width
 from .editing import Editor
 
-WORTH = 0.95
+EXTRA_TABLE_SHARE = 0.95
 """A table more must bring the complexity below this share, where it is not needed."""
 
 Vertex = tuple[object, str]
@@ -54,7 +54,7 @@ def part(model: ir.Model, edit: Editor) -> bool:
         before = sum(x.complexity for x in lookup_costs(model, p_error))
         made = [_insert(cut, edit) for cut in cuts]
         after = sum(x.complexity for x in lookup_costs(model, p_error))
-        if group.bits <= most and after > WORTH * before:
+        if group.bits <= most and after > EXTRA_TABLE_SHARE * before:
             for cut, value in zip(cuts, made, strict=True):
                 _read(cut.readers, value, cut.value)
                 model.graph.remove([value.producer()], safe=True)  # type: ignore[list-item]

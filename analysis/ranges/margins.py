@@ -16,7 +16,7 @@ LEAST, MOST = 0.1, 1.0
 past that a table would have no resolution left."""
 STEPS = 64
 """Margins that are compared."""
-EXACT = 1e-9
+SAME_MARGIN = 1e-9
 """Share by which margins may differ and still be the same."""
 
 
@@ -48,7 +48,7 @@ def widened(
         above, below = (m.reshape(low.shape) for m in np.split(found, 2))
     if whole and margin:
         # The same values, shifted, have the same margins: not one more by the last bit of a float.
-        above, below = (np.maximum(np.ceil(m * (1 - EXACT)), 1.0) for m in (above, below))
+        above, below = (np.maximum(np.ceil(m * (1 - SAME_MARGIN)), 1.0) for m in (above, below))
     return low - below, high + above
 
 

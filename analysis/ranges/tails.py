@@ -22,17 +22,17 @@ FEWEST, TAIL = 16, 8
 """Samples from which on there is a tail to look at, and that it has at least."""
 TENTH = 10
 """A tail is the largest tenth of the samples."""
-SURE = 1.5
+OWN_SHAPE_ERRORS = 1.5
 """By how many times the root of its samples an end's own shape has to exceed the common one to count: its
 standard error is about 1.3."""
 SHAPE, PULL, SHAPES = -0.02, 0.7, (-0.4, 0.5)
 """The usual shape of a tail, how strongly the one that is seen is pulled to it, and the shapes that are
 believed: sums of many bounded terms end somewhere, but a few hundred samples do not tell where."""
-UNLIKE = 0.09
+UNLIKE_SHARE = 0.09
 """Share of the width by which a sample that is unlike all others comes beyond a range, in the mean."""
-FLOOR = 0.01
+LEAST_EXCESS = 0.01
 """Least mean excess, as a share of the width: ties do not end a tail."""
-REAL = 0.02
+LEAST_SCALE_VARIANCE = 0.02
 """Least variance of the logarithms of scales that is not put down to chance."""
 
 
@@ -113,14 +113,14 @@ class Tails:
         """
         past = np.maximum(self.beyond + margins, 0.0) / self.scale
         tail = self.share * np.maximum(1 + self.shape * past, 0.0) ** (-1 / self.shape)
-        unlike = np.exp(-margins / (UNLIKE * self.width + 1e-9)) / self.samples
+        unlike = np.exp(-margins / (UNLIKE_SHARE * self.width + 1e-9)) / self.samples
         return np.asarray(tail / self.together + unlike / len(self.width))
 
     def margins(self, target: float) -> np.ndarray:
         """Margins (ends) with which about a share ``target`` of the samples leaves any end."""
         rate = target / len(self.width) * self.together
         past = ((self.share / rate) ** self.shape - 1) / self.shape
-        unlike = UNLIKE * self.width * np.log(max(1.0, 1 / (self.samples * target)))
+        unlike = UNLIKE_SHARE * self.width * np.log(max(1.0, 1 / (self.samples * target)))
         return np.asarray(np.maximum(self.scale * past - self.beyond, unlike))
 
 
@@ -145,7 +145,7 @@ class _Side:
         top, start = ordered[0], ordered[count]
         tail = np.maximum(ordered[:count] - start, 0.0)
         mean = _pulled(tail.mean(axis=0), values.std(axis=0), count)
-        mean = np.maximum(mean, FLOOR * width + 1e-9)
+        mean = np.maximum(mean, LEAST_EXCESS * width + 1e-9)
         shape = _shape(tail, mean)
         return cls(top - start, mean * (1 - shape), shape, np.maximum(values - start, 0.0) / mean)
 
@@ -157,7 +157,7 @@ def _pulled(means: np.ndarray, spreads: np.ndarray, count: int) -> np.ndarray:
         return means
     logs = np.log(means[alive] / spreads[alive])
     middle, chance = np.median(logs), 1 / count
-    real = max(float(logs.var()) - chance, REAL)
+    real = max(float(logs.var()) - chance, LEAST_SCALE_VARIANCE)
     pulled = means.copy()
     pulled[alive] = spreads[alive] * np.exp(middle + (logs - middle) * real / (real + chance))
     return pulled
@@ -167,7 +167,7 @@ def _shape(tail: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Shapes (ends): one for all, from excesses (samples, ends), and more where an end surely has more."""
     common = float(_moments(np.sort((tail / mean).reshape(-1))[::-1, None])[0])
     common = float(np.clip(SHAPE + (1 - PULL) * (common - SHAPE), *SHAPES))
-    own = _moments(tail) - SURE / np.sqrt(len(tail))
+    own = _moments(tail) - OWN_SHAPE_ERRORS / np.sqrt(len(tail))
     shape = np.clip(np.maximum(common, own), None, max(SHAPES))
     return np.where(np.abs(shape) > 1e-6, shape, 1e-6)
 

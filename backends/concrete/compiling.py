@@ -18,7 +18,7 @@ from .plan import Plan, Port
 from .requirements import refused
 from .scratch import removed_with
 
-WORTH = 0.95
+NORM_STRATEGY_SHARE = 0.95
 """More parameter sets mean larger keys: they must bring the complexity below this share."""
 
 _STRATEGIES: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ def compile_plan(plan: Plan, options: LowerOptions) -> Compiled:
     options.progress("compile", 1, 2)
     finer = _compile(plan, options, "multi-norm2") if len(plan.lookups) > 1 else plain
     options.progress("compile", 2, 2)
-    return finer if finer.circuit.complexity < WORTH * plain.circuit.complexity else plain
+    return finer if finer.circuit.complexity < NORM_STRATEGY_SHARE * plain.circuit.complexity else plain
 
 
 def mlir_of(plan: Plan, options: LowerOptions) -> str:

@@ -14,7 +14,7 @@ from ...ir.movement import CANDIDATES, Movement, Movements
 from ...ir.runtime import Session
 from ..lookups import Lookup, declared_range, lookups, marks, rounding_unit
 
-WIDE = 8
+MOST_BOOTSTRAP_BITS = 8
 """Most bits of a table that one bootstrap computes."""
 
 
@@ -60,7 +60,7 @@ class Plan:
     @property
     def wide(self) -> bool:
         """Whether a table takes more bits than one bootstrap does, so that integers are held in parts."""
-        return any(x.table_bits > WIDE for x in self.lookups.values())
+        return any(x.table_bits > MOST_BOOTSTRAP_BITS for x in self.lookups.values())
 
     def tag(self, node: ir.Node) -> str:
         """A tag for Concrete: names of nodes hold dots and slashes, which it takes for structure."""

@@ -19,7 +19,7 @@ ROUNDING = 1e-5
 MINOR = 0.05
 """Share of the largest spread of an output's columns, below which a column is not judged by its own variance:
 pixels at the edge of an image, probabilities of a class that hardly occurs."""
-MANY = 256
+CHANNELWISE_ELEMENTS = 256
 """Elements of an output, of three or more axes, from which on those of a channel are taken together."""
 FAR, MOST_FAR = 1.0, 5
 """Spreads that a sample may differ by before it counts as far off, and how many of those are named."""
@@ -181,7 +181,7 @@ def _columns(array: np.ndarray) -> np.ndarray:
     """(samples, columns, values of each): channels for images and sequences, else single elements."""
     total, size = len(array), int(np.prod(array.shape[1:]))
     values = array.astype(np.float64)
-    if array.ndim <= 2 or size <= MANY:
+    if array.ndim <= 2 or size <= CHANNELWISE_ELEMENTS:
         return values.reshape(total, size, 1)
     # Channels are axis 1 of images, the last one of sequences.
     channels = np.moveaxis(values, 1 if array.ndim > 3 else -1, 1)

@@ -19,7 +19,7 @@ from . import text
 from .layers import Layer, Range
 from .pricing import Pricing, fewer
 
-WORTH = 0.02
+LEAST_SAVING_TOLD = 0.02
 """Share of the time that a piece of advice has to save to be given."""
 
 CLIFF = 5
@@ -70,7 +70,7 @@ def advice(
     if not sum(x.seconds for x in layers):
         return ()
     found = Rules(tuple(layers), tuple(ranges), manifest, pricing).all()
-    worth = sorted((a for a in found if a.share >= WORTH), key=lambda a: -a.seconds)
+    worth = sorted((a for a in found if a.share >= LEAST_SAVING_TOLD), key=lambda a: -a.seconds)
     return (*worth[:MOST], *_worst(layers, manifest))
 
 

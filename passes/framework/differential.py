@@ -16,7 +16,7 @@ from ...ir.errors import DataError, VerificationError
 from ...ir.runtime import Arrays, Session
 from .instruments import Instrument
 
-EXACT = 1e-4
+FLOAT_TOLERANCE = 1e-4
 """Largest difference of a pass that preserves values exactly, relative to the largest absolute value of
 the output: float operators in another order or fused differ by this much."""
 
@@ -102,7 +102,7 @@ class DifferentialCheck(Instrument):
             self._require(difference)
 
     def _require(self, found: Difference) -> None:
-        allowed = {"exact": EXACT, "float": self.tolerance}.get(found.preserves)
+        allowed = {"exact": FLOAT_TOLERANCE, "float": self.tolerance}.get(found.preserves)
         if allowed is not None and not found.relative <= allowed:
             raise VerificationError(
                 f"{found.pass_name} changed the output {found.output!r} by more than it may",
@@ -144,7 +144,7 @@ def _compare(name: str, preserves: str, output: str, old: NDArray[Any], new: NDA
     samples = len(a) if a.ndim else 1
     flat_a, flat_b = a.reshape(samples, -1), b.reshape(samples, -1)
     if flat_a.shape[1] == 1 or not np.issubdtype(old.dtype, np.floating):
-        same = (apart.reshape(samples, -1) <= EXACT * scale).all(axis=1)
+        same = (apart.reshape(samples, -1) <= FLOAT_TOLERANCE * scale).all(axis=1)
     else:
         same = flat_a.argmax(axis=1) == flat_b.argmax(axis=1)
     return Difference(name, preserves, output, float(apart.max(initial=0.0)), scale, float(same.mean()))

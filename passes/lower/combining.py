@@ -14,7 +14,7 @@ from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, Movement, may_move
-from .views import EXACT, View, rank_of
+from .views import RATIO_TOLERANCE, View, rank_of
 
 WHOLE = 1e-3
 """How far from an integer a constant may be, in units of the scale (float32 holds it no better)."""
@@ -48,7 +48,8 @@ def _moved(
     first = next(iter(arrays.values()))
     rank = rank_of(node.outputs[0])
     if all(
-        a.size == 1 and abs(a.flat[0] - first.flat[0]) <= EXACT * abs(first.flat[0]) for a in arrays.values()
+        a.size == 1 and abs(a.flat[0] - first.flat[0]) <= RATIO_TOLERANCE * abs(first.flat[0])
+        for a in arrays.values()
     ):
         return first.reshape([1] * rank)
     moved = movement.apply(*(spread(arrays[v], v).astype(np.float64) for v in movement.sources))

@@ -15,11 +15,11 @@ from ...ir.errors import LimitError
 from ...ir.graph import constant_of
 from ...ir.intervals import Interval, interval_of
 from .coarser import Coarser
-from .views import CLOSE, EXACT, LARGEST, Common, View, common_unit, rank_of
+from .views import CLOSE, LARGEST, RATIO_TOLERANCE, Common, View, common_unit, rank_of
 
-ROOM = intervals.EXACT / 32
+ROOM = intervals.RATIO_TOLERANCE / 32
 """Sums that stay below this are left as they are; what is rounded later grows by a few bits."""
-AIM = intervals.EXACT / 64
+AIM = intervals.RATIO_TOLERANCE / 64
 """What either tensor reaches at most, times its multiplier, where their sum would not be exact."""
 STEP = 0.5
 """A tensor that never reaches this part of one step of a far coarser tensor is left out of their sum."""
@@ -139,7 +139,7 @@ def _fitting(ratio: float, reach_a: float, reach_b: float) -> tuple[float, float
         return a, b, coarser_a, coarser_b
     most_a, most_b = (max(1.0, AIM // max(reach, 1.0)) for reach in (reach_a, reach_b))
     many = np.arange(1, min(most_b, LARGEST) + 1)
-    few = np.minimum(np.floor(ratio * many * (1 + EXACT)), most_a)
+    few = np.minimum(np.floor(ratio * many * (1 + RATIO_TOLERANCE)), most_a)
     coarser = ratio * many / few
     best = int(np.argmax(coarser <= coarser.min() * (1 + CLOSE)))
     a, b = float(few[best]), float(many[best])

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ...analysis.ranges.scaling import spread
 from ...ir import runtime
 
-EXACT = 1e-5
+RATIO_TOLERANCE = 1e-5
 """Scales whose ratio is this near (relative) to a whole number are taken to have it."""
 CLOSE = 1.0 / 512
 """Largest relative error of a multiplier where no small whole number will do."""
@@ -68,7 +68,9 @@ def whole_multiples(scale: np.ndarray) -> tuple[np.ndarray, float] | None:
     common = math.lcm(*(r.denominator for r in ratios))
     whole = np.array([float(r * common) for r in ratios]).reshape(scale.shape)
     unit /= common
-    if np.abs(whole).max() > MOST_MULTIPLE or np.any(np.abs(whole * unit - scale) > EXACT * np.abs(scale)):
+    if np.abs(whole).max() > MOST_MULTIPLE or np.any(
+        np.abs(whole * unit - scale) > RATIO_TOLERANCE * np.abs(scale)
+    ):
         return None
     return whole, unit
 
@@ -100,13 +102,13 @@ def common_unit(first: np.ndarray, second: np.ndarray) -> Common:
         a[index], b[index] = fraction.numerator, fraction.denominator
         scale[index] = abs(y[index]) / fraction.denominator
         error = abs(float(fraction) / ratio - 1.0)
-        worst = max(worst, error if error > EXACT else 0.0)
+        worst = max(worst, error if error > RATIO_TOLERANCE else 0.0)
     return Common(a * np.sign(x), b * np.sign(y), scale, worst)
 
 
 def _whole_ratio(ratio: float) -> Fraction:
     for whole in (Fraction(round(ratio) or 1), Fraction(1, round(1 / ratio) or 1)):
-        if abs(float(whole) / ratio - 1.0) <= EXACT:
+        if abs(float(whole) / ratio - 1.0) <= RATIO_TOLERANCE:
             return whole
     for limit in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, LARGEST):
         small = Fraction(ratio).limit_denominator(limit)

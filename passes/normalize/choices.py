@@ -11,7 +11,7 @@ from ...ir import runtime, shapes
 from ...ir.editing import constant, insert, is_float, rank_of, substitute
 from ...ir.graph import MAXIMA, constant_of, int_of, variable_inputs
 
-MANY = 2**16
+MOST_MAXIMUM_ELEMENTS = 2**16
 """Elements of a tensor past which nobody would take a maximum of one."""
 _GRID = np.concatenate([np.linspace(-50, 50, 2001), np.linspace(-2, 2, 2001)])
 """Where a function is tried that may stand in front of max-pooling as well as behind."""
@@ -84,7 +84,7 @@ def largest_of_one(model: ir.Model, node: ir.Node) -> bool:
         return False
     # Two samples: the largest over the samples of a batch is a sample's own only where it is alone.
     shape = (2, *(d for d in dims[1:] if isinstance(d, int)))
-    if value is None or len(shape) != len(dims) or np.prod(shape) > MANY:
+    if value is None or len(shape) != len(dims) or np.prod(shape) > MOST_MAXIMUM_ELEMENTS:
         return False
     # All different, and the other way round: any other element shows in one of the two. Padding never wins.
     rising = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)

@@ -23,7 +23,7 @@ WIDEST = 8
 """Bits for which the stored integers leave no room to shift them."""
 NARROW = 0.5
 """A channel gets an offset where its values fill less than this share of their range with 0 in it."""
-MANY = 2**20
+MANY_ROWS = 2**20
 """Rows from which on some may be chosen twice, as shuffling all takes long."""
 
 
@@ -257,5 +257,7 @@ def some_rows(columns: np.ndarray) -> np.ndarray:
     """Some rows, in double precision."""
     # A seeded choice, not a stride: a stride meets the same pixels again and again.
     random, total = np.random.default_rng(0), len(columns)
-    chosen = random.integers(0, total, MOST_ROWS) if total > MANY else random.permutation(total)[:MOST_ROWS]
+    chosen = (
+        random.integers(0, total, MOST_ROWS) if total > MANY_ROWS else random.permutation(total)[:MOST_ROWS]
+    )
     return np.asarray(columns[chosen], np.float64)

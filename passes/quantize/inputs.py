@@ -13,7 +13,7 @@ import numpy as np
 
 from .activations import MOST_ROWS, SHRINK, Quantizer, grid, some_rows, squared_error
 
-WORTH = 4.0
+COMMON_SCALE_ERROR_RATIO = 4.0
 """One scale for the tensor stays unless it makes so many times the error: features that scales of their own
 would clip a little have more room under it."""
 UNSEEN = 1e-5
@@ -59,7 +59,7 @@ def fit_features(features: Features, plain: Quantizer, method: str) -> Quantizer
     constant = low == high
     before, after = (features.weight * _varying(q, sample) for q in (plain, own))
     signal = features.weight * sample.var(axis=0)
-    if before.sum() <= WORTH * after.sum() + UNSEEN * signal.sum():
+    if before.sum() <= COMMON_SCALE_ERROR_RATIO * after.sum() + UNSEEN * signal.sum():
         return plain
     if method == "mse":
         own = _clipped(own, sample, low, high)

@@ -239,7 +239,7 @@ class Job:
         moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
         matrix, bits = linear.matrix(), options.bits("weights", node)
         if options.adapt and options.refit:
-            wide = matrix.shape[1] > weights.WIDE
+            wide = matrix.shape[1] > weights.WIDE_INPUTS
             matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
         if options.refit and self._many:
             matrix = weights.without_constants(matrix, rows, targets)

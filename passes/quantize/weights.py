@@ -9,7 +9,7 @@ import numpy as np
 SHRINK = np.linspace(0.25, 1.0, 31)
 """Shares of the largest weight that are tried as the clipping point (LOWERING: r)."""
 
-WIDE = 1024
+WIDE_INPUTS = 1024
 """Layers with more inputs are fitted in single precision, and to fewer candidates: the best of every
 ``COARSE``-th, then those around it."""
 COARSE = 5
@@ -104,7 +104,7 @@ def fit_scales(
     best = np.full(len(weights), np.inf)
     scale = candidates[0].copy()
     integers = round_weights(weights, scale, bits)
-    wide = weights.shape[1] > WIDE
+    wide = weights.shape[1] > WIDE_INPUTS
     index = np.zeros(len(weights), int)
     if wide:
         moments = [m.astype(np.float32) for m in moments]
@@ -145,7 +145,7 @@ def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarra
 
 def moment(rows: np.ndarray) -> np.ndarray:
     """Second moment of input rows (rows, in), normalized by their number."""
-    if rows.shape[1] > WIDE:
+    if rows.shape[1] > WIDE_INPUTS:
         found = np.zeros((rows.shape[1], rows.shape[1]))
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS].astype(np.float32)
@@ -157,7 +157,7 @@ def moment(rows: np.ndarray) -> np.ndarray:
 
 def products(rows: np.ndarray, integers: np.ndarray) -> np.ndarray:
     """Accumulators; in single precision where there are many, as they only serve a fit."""
-    return np.asarray(rows @ (integers.T.astype(rows.dtype) if rows.shape[1] > WIDE else integers.T))
+    return np.asarray(rows @ (integers.T.astype(rows.dtype) if rows.shape[1] > WIDE_INPUTS else integers.T))
 
 
 def refit(

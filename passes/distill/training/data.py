@@ -15,7 +15,7 @@ MOST_BYTES = 256 << 20
 MIXED, SHIFTED = (0.3, 0.7), 0.3
 """Shares of made samples that are mixed of two, with few weights for each sample and with many, and of images
 that are shifted: more takes a small student's strength away from inputs as they really are."""
-MANY = 20.0
+MANY_WEIGHTS_A_SAMPLE = 20.0
 """Weights for each sample that are many."""
 NOISE, FEW = 0.1, 4.0
 """Most noise on an element, in standard deviations; with few elements up to ten times as much, for then the
@@ -76,7 +76,7 @@ def pool(
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
-    often = MIXED[1] + (MIXED[0] - MIXED[1]) * float(np.exp(-sparse / MANY))
+    often = MIXED[1] + (MIXED[0] - MIXED[1]) * float(np.exp(-sparse / MANY_WEIGHTS_A_SAMPLE))
     share = np.where(random.random(count) >= often, 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
     noise = _noise(data)

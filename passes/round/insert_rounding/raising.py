@@ -20,7 +20,7 @@ CHANGED = 0.02
 """Share of the calibration samples whose class rounding and noise may change."""
 AFFORDABLE = 28e9
 """Operations of all bootstraps together, some five seconds on one core, up to which layers are raised."""
-WORTH, PROPORTION = 0.9, 2 / 3
+RAISE_LOSS_SHARE, RAISE_PRICE_EXPONENT = 0.9, 2 / 3
 """A raise has to bring the loss down to this share, and to that of its price raised to this power: a circuit
 twice as dear has to lose 0.63 of what it lost."""
 DRAWS = 3
@@ -114,7 +114,7 @@ def raise_layers(
                 continue
             model = rounded(tried)
             cost, left = estimate(model).complexity, loss.excess(model, data, tolerance, context)
-            wanted = min(WORTH, (price / cost) ** PROPORTION) * excess
+            wanted = min(RAISE_LOSS_SHARE, (price / cost) ** RAISE_PRICE_EXPONENT) * excess
             if cost <= AFFORDABLE and left <= wanted:
                 worth[index] = (excess - left) / max(cost - price, 0.01 * price)
                 if found is None or worth[index] > found[0]:
