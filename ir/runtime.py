@@ -232,7 +232,7 @@ def run_nodes_often(
 
 def _session_of(part: Part) -> Session:
     """A session for some nodes; small ones are kept, as passes ask the same of the same nodes many times."""
-    if part.key is None or part.elements > sessions.SMALL:
+    if part.key is None or part.elements > sessions.ONE_THREAD_ELEMENTS:
         return Session(part.proto(), given=part.elements)
     with _LOCK:
         found = _SESSIONS.pop(part.key, None) or Session(part.proto(), kept=True)

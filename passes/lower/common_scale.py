@@ -17,9 +17,9 @@ from ...ir.intervals import Interval, interval_of
 from .coarser import Coarser
 from .views import CLOSE, LARGEST, RATIO_TOLERANCE, Common, View, common_unit, rank_of
 
-ROOM = intervals.RATIO_TOLERANCE / 32
+ROOM = intervals.LARGEST_FLOAT32_INTEGER / 32
 """Sums that stay below this are left as they are; what is rounded later grows by a few bits."""
-AIM = intervals.RATIO_TOLERANCE / 64
+AIM = intervals.LARGEST_FLOAT32_INTEGER / 64
 """What either tensor reaches at most, times its multiplier, where their sum would not be exact."""
 STEP = 0.5
 """A tensor that never reaches this part of one step of a far coarser tensor is left out of their sum."""

@@ -84,7 +84,7 @@ def exact_room(bounds: intervals.Interval | None) -> float:
     Args:
         bounds: Of the accumulator, by ``ir.intervals``.
     """
-    return intervals.EXACT / 4 / max(*map(abs, bounds or (1.0, 1.0)), 1.0)
+    return intervals.LARGEST_FLOAT32_INTEGER / 4 / max(*map(abs, bounds or (1.0, 1.0)), 1.0)
 
 
 def _usage(spans: np.ndarray, width: Width, gains: np.ndarray) -> float:
