@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from ..analysis.widths.layers import layer_of as titled
 from ..ir.errors import ArtifactError, DataError
 from ..ir.graph import layer_of, title_of
 from ..ir.limits import TargetLimits
+from ..ir.ops import Decrypt, Encrypt, TableLookup, along_axis, decrypts_by_output, encrypts_by_input
 from ..ir.partition import partition
 from ..ir.runtime import Arrays, Session
 from .base import (
@@ -28,7 +29,6 @@ from .base import (
     LowerOptions,
 )
 from .layers import merge_layers
-from .lookups import along, bits_of, declared_range, lookups, marks
 
 BATCH = 256
 
@@ -78,7 +78,7 @@ class _Watched:
 
     def outside(self, array: np.ndarray) -> np.ndarray:
         """Values of each sample that are out of range: (samples), int64."""
-        low = along(self.low, self.axis, array.ndim)
+        low = along_axis(self.low, self.axis, array.ndim)
         wrong = (array < low) | (array > low + self.span)
         return np.asarray(wrong.reshape(len(array), -1).sum(axis=1, dtype=np.int64))
 
@@ -126,15 +126,15 @@ def run_counting(
 def _watched(server: ir.Model) -> tuple[list[_Watched], list[_Watched]]:
     """What is computed and watched, and the inputs that are."""
     tables = [
-        _Watched(x.node.name or "", x.source.name or "", x.first, x.span, x.axis) for x in lookups(server)
+        _Watched(t.name, t.source.name or "", t.integer_first, t.span, t.axis)
+        for t in TableLookup.all_in(server)
     ]
-    outputs = _edges(marks(server, "Decrypt"), server.graph.outputs)
-    return tables + outputs, _edges(marks(server, "Encrypt"), server.graph.inputs)
+    outputs = [_boundary(d, d.output) for d in decrypts_by_output(server)]
+    return tables + outputs, [_boundary(e, e.input) for e in encrypts_by_input(server)]
 
 
-def _edges(nodes: Iterable[ir.Node], values: Iterable[ir.Value]) -> list[_Watched]:
-    ranges = ((n, v, *declared_range(n)) for n, v in zip(nodes, values, strict=True))
-    return [_Watched(n.name or "", v.name or "", np.asarray([low]), high - low) for n, v, low, high in ranges]
+def _boundary(declares: Encrypt | Decrypt, value: ir.Value) -> _Watched:
+    return _Watched(declares.name, value.name or "", np.asarray([declares.low]), declares.high - declares.low)
 
 
 def _as_float(server: ir.Model, values: Mapping[str, np.ndarray]) -> Arrays:
@@ -230,8 +230,8 @@ class ReferenceBackend(Backend):
 
 
 def _statistics(server: ir.Model, options: LowerOptions) -> CircuitStatistics:
-    found = lookups(server)
-    values = [x.node.outputs[0].name or "" for x in found]
+    found = TableLookup.all_in(server)
+    values = [x.output.name or "" for x in found]
     names = list(dict.fromkeys(values))
     sample = {
         v.name or "": np.zeros(
@@ -243,13 +243,11 @@ def _statistics(server: ir.Model, options: LowerOptions) -> CircuitStatistics:
     layers = []
     for x, value in zip(found, values, strict=True):
         name, operator = titled(x.node)
-        exact = x.lsbs_to_remove if x.mode == "exact" else 0
-        count = sizes[value] * (1 + exact)
+        count = sizes[value] * x.bootstraps_per_element
         layers.append(LayerStatistics(name, operator, x.accumulator_bits, x.table_bits, count))
-    for mark in marks(server, "Decrypt"):
-        assert mark.inputs[0] is not None
-        if (linear := layer_of(mark.inputs[0])) is not None:
-            layers.append(LayerStatistics(*title_of(linear), bits_of(*declared_range(mark)), 0, 0))
+    for decrypt in decrypts_by_output(server):
+        if (linear := layer_of(decrypt.input)) is not None:
+            layers.append(LayerStatistics(*title_of(linear), decrypt.bits, 0, 0))
     return summarize(layers, options)
 
 

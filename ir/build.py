@@ -41,9 +41,13 @@ class Builder:
         """Insert a node; its output is float32 and shaped like ``like``."""
         if isinstance(attributes, dict):
             attributes = ir.convenience.convert_attributes(attributes)  # type: ignore[arg-type]
-        node = ir.Node(
-            domain, op, inputs, attributes or (), num_outputs=1, name=self._free(name, self._nodes)
-        )
+        return self.insert(ir.Node(domain, op, inputs, attributes or (), num_outputs=1), like, name)
+
+    def insert(self, node: ir.Node, like: ir.Value, name: str) -> ir.Value:
+        """Insert a node that was made without a name; its output is float32 and shaped like ``like``."""
+        if node.domain == dialect.DOMAIN:
+            self.model.graph.opset_imports[dialect.DOMAIN] = dialect.VERSION
+        node.name = self._free(name, self._nodes)
         output = node.outputs[0]
         output.name = self._free(f"{name}_out", self._values)
         output.shape = like.shape

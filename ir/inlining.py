@@ -15,6 +15,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from . import dialect
+from .ops.view import default_of
 
 
 def inline(proto: onnx.ModelProto) -> None:
@@ -73,7 +74,7 @@ class _Inliner:
         return (self._looked_up(node) if node.op_type == "TableLookup" else None) or [node]
 
     def _rounded(self, node: NodeProto) -> list[NodeProto]:
-        unit = self._constant(node, "unit", np.float32(2.0 ** _int(node, "lsbs_to_remove", 0)))
+        unit = self._constant(node, "unit", np.float32(2.0 ** _int(node, "lsbs_to_remove")))
         half = self._constant(node, "half", np.float32(0.5))
         steps = [("Div", unit), ("Add", half), ("Floor", None), ("Mul", unit)]
         return self._chain(node, steps)
@@ -87,13 +88,13 @@ class _Inliner:
         steps: list[tuple[str, str | None]] = []
         along = [1]
         if len(start) > 1 or channels > 1:
-            rank, axis = self._ranks.get(node.input[0]), _int(node, "axis", 1)
+            rank, axis = self._ranks.get(node.input[0]), _int(node, "axis")
             if rank is None or not 0 <= axis < rank or channels != len(start):
                 return None
             along = [channels if i == axis else 1 for i in range(rank)]
         if start.any():
             steps.append(("Sub", self._constant(node, "first", start.reshape(along))))
-        if (step := _int(node, "step", 1)) != 1:
+        if (step := _int(node, "step")) != 1:
             steps.append(("Div", self._constant(node, "step", np.float32(step))))
         steps += [("Cast", None), ("Clip", self._constant(node, "last", np.int64(size - 1)))]
         if channels > 1:
@@ -150,7 +151,8 @@ class _Inliner:
         self._graph.value_info.extend(described)
 
 
-def _int(node: NodeProto, name: str, default: int) -> int:
+def _int(node: NodeProto, name: str) -> int:
+    default = int(default_of(node.op_type, name))
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .dialect import DOMAIN
 from .errors import LimitError
-from .graph import LINEAR, MAXIMA, constant_of, extremes_of, int_of, variable_inputs
+from .graph import LINEAR, MAXIMA, constant_of, extremes_of, variable_inputs
 from .movement import FILLS, ZEROS, may_move
+from .ops import Encrypt, PairLookup, RoundBits, TableLookup
 
 LARGEST_FLOAT32_INTEGER = 2**24
 """float32 holds every integer below this exactly."""
@@ -18,18 +18,18 @@ Interval = tuple[float, float]
 
 def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
     """Bounds of the outputs of ``node``; None where an input has none."""
-    if node.domain == DOMAIN and node.op_type == "Encrypt":
-        return float(int_of(node, "low", 0)), float(int_of(node, "high", 1))
-    if node.domain == DOMAIN and node.op_type in ("TableLookup", "PairLookup"):
-        return extremes_of(node.inputs[1 if node.op_type == "TableLookup" else 2])
+    if (encrypt := Encrypt.match(node)) is not None:
+        return float(encrypt.low), float(encrypt.high)
+    if (lookup := TableLookup.match(node) or PairLookup.match(node)) is not None:
+        return lookup.entry_range
     if node.domain == "" and (may_move(node) or node.op_type in MAXIMA):
         return _union(node, ranges)
     operands = [_operand(v, ranges) for v in node.inputs if v is not None]
     if not operands or operands[0] is None:
         return None
     low, high = operands[0]
-    if node.domain == DOMAIN:  # RoundBits
-        half = 2.0 ** int_of(node, "lsbs_to_remove", 0) / 2
+    if (rounding := RoundBits.match(node)) is not None:
+        half = rounding.unit / 2
         return _within(node, low - half, high + half)
     if node.op_type == "Neg":
         return -high, -low

@@ -7,32 +7,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .graph import is_dialect
+from .ops import TableLookup
 
-ATTRIBUTE = "p_error"
 GLOBAL = "onnx_fhe.global_p_error"
 """Entry of the model's metadata: tolerated error of the whole circuit."""
 
 
-def p_error_of(lookup: ir.Node) -> float | None:
-    """Tolerated error of a TableLookup; None where it does not say."""
-    found = lookup.attributes.get_float(ATTRIBUTE, 0.0)
-    # Attributes are float32: 1e-5 shall be 1e-5 again.
-    return float(f"{found:.6g}") if found else None
-
-
-def set_p_error(lookup: ir.Node, p_error: float | None) -> None:
-    """Record the tolerated error of a TableLookup; None takes the record away."""
-    if p_error is None:
-        lookup.attributes.pop(ATTRIBUTE, None)
-    else:
-        lookup.attributes[ATTRIBUTE] = ir.AttrFloat32(ATTRIBUTE, p_error)
-
-
 def recorded(model: ir.Model) -> dict[str, float]:
     """What the lookups of an integer-level model say, by the name of the TableLookup."""
-    found = {str(n.name): p_error_of(n) for n in model.graph if is_dialect(n, "TableLookup")}
-    return {name: p for name, p in found.items() if p is not None}
+    return {t.name: t.p_error for t in TableLookup.all_in(model) if t.p_error is not None}
 
 
 def circuit_p_error(model: ir.Model, otherwise: float) -> float:
@@ -62,8 +45,7 @@ def tolerated(
     whole = recorded_global(model) or global_p_error
     if p_error is None and whole is None:
         p_error = usual
-    lookups = [n for n in model.graph if is_dialect(n, "TableLookup")]
-    said = [p_error_of(n) or p_error for n in lookups] or [p_error]
+    said = [t.p_error or p_error for t in TableLookup.all_in(model)] or [p_error]
     return min((p for p in said if p is not None), default=None), whole
 
 
@@ -79,7 +61,7 @@ def recorded_global(model: ir.Model) -> float | None:
 
 def notes(model: ir.Model) -> list[str]:
     """What to say about a model whose lookups ask for different errors."""
-    said = [p_error_of(n) for n in model.graph if is_dialect(n, "TableLookup")]
+    said = [t.p_error for t in TableLookup.all_in(model)]
     known = sorted({p for p in said if p is not None})
     if not known or (len(known) == 1 and None not in said):
         return []

@@ -12,6 +12,7 @@ from .errors import VerificationError
 from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
 from .intervals import LARGEST_FLOAT32_INTEGER, Interval, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
+from .ops import Encrypt, PairLookup, RoundBits, TableLookup
 from .placement import Placement, placements_of
 
 SUMS = frozenset({"Add", "Sub"})
@@ -170,7 +171,7 @@ def _check_gemm(node: ir.Node) -> None:
 
 
 def _check_range(node: ir.Node) -> None:
-    low, high = int_of(node, "low", 0), int_of(node, "high", 1)
+    low, high = Encrypt.of(node).range
     if low > high or max(abs(low), abs(high)) >= LARGEST_FLOAT32_INTEGER:
         raise _broken(
             node, "a declared range is no range", f"{low} .. {high}", "low <= high, both below 2^24"
@@ -178,8 +179,8 @@ def _check_range(node: ir.Node) -> None:
 
 
 def _check_rounding(node: ir.Node) -> None:
-    bits = int_of(node, "lsbs_to_remove", 0)
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "exact"
+    rounding = RoundBits.of(node)
+    bits, mode = rounding.lsbs_to_remove, rounding.mode
     if not 0 <= bits < 24 or mode not in ("exact", "approximate"):
         raise _broken(
             node,
@@ -209,8 +210,8 @@ def _check_table(node: ir.Node) -> None:
         raise _broken(node, "a table of the wrong shape", found, "(channels, size) and (channels)")
     x = node.inputs[0]
     assert x is not None
-    step, axis = int_of(node, "step", 1), int_of(node, "axis", 1)
-    tolerated = node.attributes.get_float("p_error", 0.0)
+    lookup = TableLookup.of(node)
+    step, axis, tolerated = lookup.step, lookup.axis, lookup.p_error or 0.0
     if not 0 <= tolerated < 1:
         raise _broken(node, "a tolerated error is no probability", str(tolerated), "0 (unsaid) to below 1")
     if step < 1 or step & (step - 1):
@@ -221,15 +222,7 @@ def _check_table(node: ir.Node) -> None:
             raise _broken(
                 node, "tables and channels differ in number", f"{len(table)} tables for {size}", "one each"
             )
-    before = x.producer()
-    if before is not None and before.domain == DOMAIN and before.op_type == "RoundBits":
-        unit = 2 ** int_of(before, "lsbs_to_remove", 0)
-        if unit != step:
-            raise _broken(node, "the step of a table is not that of its rounding", str(step), str(unit))
-        if (first % unit).any():
-            raise _broken(
-                node, "a table begins off the grid of its rounding", f"step {unit}", "multiples of it"
-            )
+    lookup.check_rounding()
 
 
 def _check_pairs(node: ir.Node) -> None:
@@ -241,7 +234,7 @@ def _check_pairs(node: ir.Node) -> None:
         raise _broken(
             node, "a table of the wrong shape", found, "(channels, values of x, values of y) and (2)"
         )
-    shape, axis = node.outputs[0].shape, int_of(node, "axis", 1)
+    shape, axis = node.outputs[0].shape, PairLookup.of(node).axis
     if len(table) > 1 and shape is not None:
         size = shape[axis] if 0 <= axis < len(shape) else None
         if size != len(table):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from .backends.lookups import declared_range, marks
+from .ir.ops import encrypts_by_input
 from .ir.partition import Parts
 from .ir.runtime import Arrays, Session
 
@@ -51,17 +51,15 @@ class Prologue:
 
     def __init__(self, parts: Parts) -> None:
         self._model = parts.prologue
-        encrypts = marks(parts.server, "Encrypt")
-        names = [v.name or "" for v in parts.server.graph.inputs]
-        self._ranges = dict(zip(names, map(declared_range, encrypts), strict=True))
+        self._ranges = {e.input.name or "": e.range for e in encrypts_by_input(parts.server)}
         self._quantizers = {
             v.name or "": _quantizer(v, self._ranges[v.name or ""]) for v in parts.prologue.graph.outputs
         }
         inner = {
             q.source.name or "" for q in self._quantizers.values() if q and not q.source.is_graph_input()
         }
-        self._inner = sorted(inner - set(names))
-        self._session = Session(self._model, [*names, *self._inner])
+        self._inner = sorted(inner - set(self._ranges))
+        self._session = Session(self._model, [*self._ranges, *self._inner])
 
     def run(self, data: Mapping[str, np.ndarray]) -> tuple[Arrays, ClipReport]:
         """Quantize ``data``.

@@ -15,9 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from . import plausible
 from .backends.base import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
-from .ir.dialect import DOMAIN
 from .ir.errors import ArtifactError
-from .ir.graph import int_of
+from .ir.ops import RoundBits
 from .passes.framework.base import Margin
 from .record import RECORD, Record
 
@@ -166,11 +165,7 @@ def _shape(value: ir.Value) -> tuple[int | str | None, ...]:
 
 def rounding_of(model: ir.Model) -> Rounding:
     """How the accumulators of an integer-level model are rounded."""
-    modes = {
-        n.attributes.get_string("mode", "exact")
-        for n in model.graph
-        if n.domain == DOMAIN and n.op_type == "RoundBits" and int_of(n, "lsbs_to_remove", 0)
-    }
+    modes = {r.mode for r in RoundBits.all_in(model) if r.lsbs_to_remove}
     if not modes:
         return "none"
     if len(modes) > 1:

@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from .analysis.ranges.ranges import SoundRanges, extremes
 from .analysis.ranges.tails import FEWEST, Tails, distinct
-from .backends.lookups import declared_range, lookups
-from .ir.graph import is_dialect
+from .ir.ops import Decrypt, TableLookup
 
 OFTEN = 1 / 1000
 """Share of the samples from which on an overflow is worth a word."""
@@ -62,15 +61,15 @@ def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) ->
 
 def _declared(model: ir.Model) -> Iterator[_Declared]:
     """What declares a range: the accumulator, the axes of its channels, and its bounds along them."""
-    for lookup in lookups(model):
+    for lookup in TableLookup.all_in(model):
         rank = len(lookup.source.shape or [])
-        axes = (lookup.axis % rank,) if len(lookup.first) > 1 else ()
-        low = lookup.first.reshape([-1 if i in axes else 1 for i in range(rank)]).astype(np.float64)
+        axes = (lookup.axis % rank,) if lookup.channels > 1 else ()
+        low = lookup.per_channel(lookup.first.astype(np.float64), rank)
         yield lookup.source, axes, low, low + lookup.span
-    for node in model.graph:
-        if is_dialect(node, "Decrypt") and (value := node.inputs[0]) is not None:
-            low, high = (np.float64(x).reshape([1] * len(value.shape or [])) for x in declared_range(node))
-            yield value, (1,) if len(value.shape or []) > 1 else (), low, high
+    for decrypt in Decrypt.all_in(model):
+        rank = len(decrypt.input.shape or [])
+        low, high = (np.float64(x).reshape([1] * rank) for x in decrypt.range)
+        yield decrypt.input, (1,) if rank > 1 else (), low, high
 
 
 def in_words(share: float | None) -> str:

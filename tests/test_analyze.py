@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from onnx_fhe.analysis.ranges.margins import widened
 from onnx_fhe.analysis.ranges.ranges import SoundRanges, declare, lookup_bounds
 from onnx_fhe.analysis.ranges.tails import Extremes
-from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir import annotations as notes
 from onnx_fhe.ir.errors import DataError, PipelineError
+from onnx_fhe.ir.ops import TableLookup
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.inspect.analyze_bit_widths import AnalyzeBitWidths
@@ -84,7 +84,7 @@ def test_bounds_of_a_lookup_are_tight(seed, channels, step, axis):
     high = low + random.integers(0, 30, (1, 3, 3))
     every = low + np.minimum(np.arange(31).reshape(-1, 1, 1), high - low)
     out = run(b.model(), {"x": every.astype(np.float32)}, [node.outputs[0].name])[node.outputs[0].name]
-    smallest, largest = lookup_bounds(node, low, high)
+    smallest, largest = lookup_bounds(TableLookup.of(node), low, high)
     np.testing.assert_array_equal(smallest[0], out.min(axis=0))
     np.testing.assert_array_equal(largest[0], out.max(axis=0))
 
@@ -207,10 +207,10 @@ def test_widths_around_a_table(keep, mode, bits, table, bootstraps):
     else:
         x = b.op("RoundBits", x, domain="onnx_fhe", lsbs_to_remove=4, mode=mode)
         b.decrypt(b.lookup(x, np.arange(8)[None], [0], step=16))
-    width = table_width([n for n in b.model().graph if n.op_type == "TableLookup"][-1])
+    width = TableLookup.all_in(b.model())[-1]
     assert (width.accumulator_bits, width.table_bits) == (bits, table)
-    assert (width.lookups, width.bootstraps) == (15, bootstraps)
-    assert (width.low, width.high) == (0, 63 if keep is None else 7 * 16 + 7)
+    assert (width.elements, width.bootstraps) == (15, bootstraps)
+    assert width.range == (0, 63 if keep is None else 7 * 16 + 7)
 
 
 def test_annotations_of_bit_widths(integer):
@@ -220,7 +220,7 @@ def test_annotations_of_bit_widths(integer):
     lookup = roads.node(model, "TableLookup")
     assert notes.get(lookup.outputs[0]).table_bits == 4
     assert notes.get(lookup.outputs[0]).pbs == 6
-    removed = lookup.inputs[0].producer().attributes["lsbs_to_remove"].as_int()
+    removed = TableLookup.of(lookup).lsbs_to_remove
     assert notes.get(lookup.inputs[0]).bits == 4 + removed
 
 

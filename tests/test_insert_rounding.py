@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir.errors import DataError, PipelineError
+from onnx_fhe.ir.ops import TableLookup
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
@@ -98,7 +98,7 @@ def test_text_before_and_after(integer):
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_bits_that_reach_the_tables(integer, bits):
     after = rounded(integer, f"bits={bits}")
-    assert [table_width(n).table_bits for n in lookups(after)] == [bits, bits]
+    assert [TableLookup.of(n).table_bits for n in lookups(after)] == [bits, bits]
     assert error(after, integer) < {1: 0.8, 2: 0.3, 3: 0.1, 4: 0.05}.get(bits, 0.02)
 
 
@@ -145,10 +145,10 @@ def test_output_bits(integer, bits):
 def test_layers_by_name(integer):
     after = rounded(integer, 'bits=4 layers={"/0"=2 "/1"=0}')
     first, second = lookups(after)
-    assert table_width(first).table_bits == 2
+    assert TableLookup.of(first).table_bits == 2
     assert second.attributes.get_int("step", 1) == 1
     by_table = rounded(integer, f'bits=4 layers={{"{lookups(integer)[1].name}"=3}}')
-    assert [table_width(n).table_bits for n in lookups(by_table)] == [4, 3]
+    assert [TableLookup.of(n).table_bits for n in lookups(by_table)] == [4, 3]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_auto_takes_the_fewest_within_the_tolerance(integer):
     for tolerance in (0.2, 0.01):
         notes: list[str] = []
         after = rounded(integer, f"bits=auto tolerance={tolerance} most=8 output-bits=0", notes=notes)
-        widths.append([table_width(n).table_bits for n in lookups(after)])
+        widths.append([TableLookup.of(n).table_bits for n in lookups(after)])
         assert error(after, integer) < 2 * tolerance
         assert "bits reach the tables" in notes[0]
     assert all(a <= b for a, b in zip(*widths, strict=True))
@@ -202,7 +202,7 @@ def test_auto_takes_the_fewest_within_the_tolerance(integer):
 def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
     notes: list[str] = []
     after = rounded(integer, "bits=auto tolerance=0 most=3", notes=notes)
-    assert [table_width(n).table_bits for n in lookups(after)] == [3, 3]
+    assert [TableLookup.of(n).table_bits for n in lookups(after)] == [3, 3]
     assert "3, 3 bits reach the tables" in notes[0]
     assert "more than `tolerance` asks for" in notes[0]
 
@@ -214,19 +214,19 @@ def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
     monkeypatch.setattr(raising, "CHANGED", 0.002)
     more = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     assert error(more, integer) < error(few, integer)
-    assert sum(table_width(n).table_bits for n in lookups(few)) < sum(
-        table_width(n).table_bits for n in lookups(more)
+    assert sum(TableLookup.of(n).table_bits for n in lookups(few)) < sum(
+        TableLookup.of(n).table_bits for n in lookups(more)
     )
     monkeypatch.setattr(raising, "AFFORDABLE", 0.0)
     dear = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
-    assert [table_width(n).table_bits for n in lookups(dear)] == [
-        table_width(n).table_bits for n in lookups(few)
+    assert [TableLookup.of(n).table_bits for n in lookups(dear)] == [
+        TableLookup.of(n).table_bits for n in lookups(few)
     ]
 
 
 def test_auto_leaves_given_layers_alone(integer):
     after = rounded(integer, 'bits=auto tolerance=0.05 layers={"/0"=7}')
-    assert table_width(lookups(after)[0]).table_bits == 7
+    assert TableLookup.of(lookups(after)[0]).table_bits == 7
 
 
 def test_gains_fill_the_range(integer):
@@ -237,7 +237,7 @@ def test_gains_fill_the_range(integer):
         lookup = lookups(model)[0]
         source = lookup.inputs[0].producer().inputs[0]
         values = run(model, DATA, [source.name])[source.name]
-        width = table_width(lookup).accumulator_bits
+        width = TableLookup.of(lookup).accumulator_bits
         usage.append(np.ptp(values, axis=0) / 2**width)
     assert usage[1].min() > usage[0].min()
     assert usage[1].mean() > usage[0].mean() + 0.05

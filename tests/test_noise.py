@@ -12,8 +12,8 @@ from onnx_fhe.analysis.noise.noise import NoisyModel, noise_steps, with_noise
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load, runtime
+from onnx_fhe.ir.ops import TableLookup
 from onnx_fhe.ir.partition import partition
-from onnx_fhe.ir.tolerance import set_p_error
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
 
@@ -107,9 +107,8 @@ def test_what_lookups_say_goes_before_what_is_given():
         return float((next(iter(noisy.run(data).values())) != exact).mean())
 
     usual = wrong(NoisyModel(model))
-    for node in model.graph:
-        if node.op_type == "TableLookup":
-            set_p_error(node, 0.3)
+    for lookup in TableLookup.all_in(model):
+        lookup.set_p_error(0.3)
     assert wrong(NoisyModel(model)) > 2 * usual
     assert wrong(NoisyModel(model, override=True)) == usual
 

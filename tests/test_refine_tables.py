@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import onnx_fhe
 from onnx_fhe.analysis.ranges.ranges import SoundRanges
-from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
+from onnx_fhe.ir.ops import Decrypt, TableLookup
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.framework.base import Context
@@ -70,6 +70,10 @@ def tables(model):
     return [n for n in model.graph if is_dialect(n, "TableLookup")]
 
 
+def widths(model):
+    return [(t.range, t.table_bits, t.accumulator_bits, t.bootstraps) for t in TableLookup.all_in(model)]
+
+
 def refined(model, data, text=INTEGER, last="refine-tables", **context):
     """The integer model without and with the pass."""
     context = Context(calibration=data, **context)
@@ -98,24 +102,21 @@ def test_only_entries_change(loaded):
         assert new.max() <= old.max()
         assert np.array_equal(new, np.rint(new))
         assert (np.diff(new, axis=1) >= 0).all()  # ReLU's tables never fall
-        assert table_width(before).table_bits == table_width(after).table_bits
+        assert TableLookup.of(before).table_bits == TableLookup.of(after).table_bits
 
 
 def test_ranges_hold_what_calibration_shows(loaded):
     model = loaded(redundant())
     data = points(1)
     result = refined(model, data, range_margin=0.0)[1].model
-    for node in result.graph:
-        if not is_dialect(node, "TableLookup", "Decrypt"):
-            continue
-        seen = run(result, data, [node.inputs[0].name])[node.inputs[0].name]
-        if is_dialect(node, "Decrypt"):
-            assert seen.min() >= node.attributes.get_int("low")
-            assert seen.max() <= node.attributes.get_int("high")
+    for declares in (*TableLookup.all_in(result), *Decrypt.all_in(result)):
+        seen = run(result, data, [declares.input.name])[declares.input.name]
+        if isinstance(declares, Decrypt):
+            assert seen.min() >= declares.low
+            assert seen.max() <= declares.high
         else:
-            table, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
-            assert (seen >= first).all()
-            assert (seen <= first + table.shape[1] - 1).all()
+            assert (seen >= declares.first).all()
+            assert (seen <= declares.first + declares.span).all()
 
 
 def test_sound_ranges_stay_sound(loaded):
@@ -135,7 +136,7 @@ def test_it_mends_rounding_too(loaded):
     text = INTEGER.replace("activations=3", "activations=4") + ",insert-rounding{bits=4}"
     plain, result = refined(model, points(1), text)
     assert error(result.model, model, points(2)) < 0.9 * error(plain, model, points(2))
-    assert [table_width(t) for t in tables(plain)] == [table_width(t) for t in tables(result.model)]
+    assert widths(plain) == widths(result.model)
 
 
 def test_every_network_of_the_zoo_gets_no_worse(small, loaded):

@@ -10,9 +10,9 @@ from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import DataError, PipelineError, VerificationError
-from onnx_fhe.ir.graph import is_dialect
+from onnx_fhe.ir.ops import TableLookup
 from onnx_fhe.ir.save import save
-from onnx_fhe.ir.tolerance import notes, recorded, set_p_error, tolerated
+from onnx_fhe.ir.tolerance import notes, recorded, tolerated
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
@@ -90,7 +90,7 @@ def test_the_search_needs_data(integer):
 
 def test_a_file_with_an_impossible_error_is_refused(integer):
     model = integer.clone()
-    set_p_error(next(n for n in model.graph if is_dialect(n, "TableLookup")), 1.5)
+    TableLookup.all_in(model)[0].set_p_error(1.5)
     with pytest.raises(VerificationError):
         verify(model)
 

@@ -10,9 +10,8 @@ import pytest
 
 import onnx_fhe
 from onnx_fhe.analysis.regions.linear import linear_of
-from onnx_fhe.analysis.widths.table_width import table_width
 from onnx_fhe.cli import main
-from onnx_fhe.ir.graph import constant_of, is_dialect
+from onnx_fhe.ir.ops import Encrypt, TableLookup
 
 FILE = """
 [[pass]]
@@ -73,13 +72,13 @@ def test_a_pipeline_file_gives_each_pass_values_for_single_layers(optimize, tmp_
     assert last.shape == (10, 24)
     assert np.mean(second == 0) > 0.7
     assert np.mean(last == 0) < 0.5
-    tables = [n for n in model.graph if is_dialect(n, "TableLookup")]
-    assert [table_width(t).table_bits for t in tables] == [4, 3]
+    tables = TableLookup.all_in(model)
+    assert [t.table_bits for t in tables] == [4, 3]
     # Six bits where nothing else was said, two where it was.
-    highest = [int(constant_of(t.inputs[1]).max()) for t in tables]
+    highest = [int(t.entries.max()) for t in tables]
     assert highest[0] > 3 >= highest[1]
-    encrypt = next(n for n in model.graph if is_dialect(n, "Encrypt"))
-    assert encrypt.attributes.get_int("high") <= 3
+    (encrypt,) = Encrypt.all_in(model)
+    assert encrypt.high <= 3
 
 
 def test_opt_writes_a_smaller_float_model_that_any_runtime_runs(optimize, digits_mlp):

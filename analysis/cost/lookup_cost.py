@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...ir.graph import is_dialect
-from ..widths.groups import NARROWED, before_rounding, group_widths
+from ...ir.ops import TableLookup
+from ..widths.groups import NARROWED, group_widths
 from ..widths.layers import layer_of
 from ..widths.required_precision import required_precisions
-from ..widths.table_width import table_width
 from .bootstrap import EXTRACTED, bootstrap_of
 
 
@@ -44,16 +43,16 @@ def lookup_costs(model: ir.Model, p_error: float) -> tuple[LayerCost, ...]:
         p_error: Tolerated error of one lookup.
     """
     asked, widths = required_precisions(model), group_widths(model)
-    tables = [n for n in model.graph if is_dialect(n, "TableLookup")]
-    return tuple(_lookup(n, asked.get(n.outputs[0], 0.0), widths, p_error) for n in tables)
+    tables = TableLookup.all_in(model)
+    return tuple(_cost(t, asked.get(t.output, 0.0), widths, p_error) for t in tables)
 
 
-def _lookup(node: ir.Node, precision: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
-    width = table_width(node)
-    bits = width.table_bits
-    if width.accumulator_bits == bits > NARROWED:
-        bits = max(bits, widths[before_rounding(node)])
-    extra = width.bootstraps - width.lookups
+def _cost(lookup: TableLookup, precision: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
+    bits = lookup.table_bits
+    if lookup.accumulator_bits == bits > NARROWED:
+        bits = max(bits, widths[lookup.source])
+    extra = lookup.bootstraps - lookup.elements
     each = bootstrap_of(bits, precision, p_error).complexity
-    complexity = width.lookups * each + 1e6 * EXTRACTED * extra
-    return LayerCost(layer_of(node)[0], bits, width.bootstraps, complexity, precision, width.lookups)
+    complexity = lookup.elements * each + 1e6 * EXTRACTED * extra
+    name, _ = layer_of(lookup.node)
+    return LayerCost(name, bits, lookup.bootstraps, complexity, precision, lookup.elements)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import dialect
 from ...ir.build import Builder
 from ...ir.errors import LimitError
 from ...ir.graph import STANDS_FOR, title_of
+from ...ir.ops import TableLookup
 from ..ranges.ranges import SoundRanges
 
 MOST_ENTRIES = 2**16
@@ -107,9 +107,7 @@ class Editor:
         """One table (channels, size) for all inputs from ``first`` on."""
         values = self.build.constant(f"{name}_values", table)
         start = self.build.constant(f"{name}_first", np.full(len(table), first))
-        return self._titled(
-            self.build.dialect("TableLookup", [value, values, start], value, name, step=1, axis=axis)
-        )
+        return self._titled(self.build.insert(TableLookup.make(value, values, start, axis=axis), value, name))
 
     def times(self, value: ir.Value, factor: int, name: str) -> ir.Value:
         """``factor * value``."""
@@ -141,8 +139,3 @@ class Editor:
         )
         value.shape = ir.Shape([batch, *shape])
         return value
-
-
-def is_pair_lookup(node: ir.Node) -> bool:
-    """Whether a node is a table of two inputs."""
-    return node.domain == dialect.DOMAIN and node.op_type == "PairLookup"

@@ -7,14 +7,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir.graph import MAXIMA, variable_inputs
 from ...ir.movement import sample_shape
+from ...ir.ops import PairLookup
 from . import maxima, pairs, products
-from .editing import Editor, is_pair_lookup
+from .editing import Editor
 from .parting import meets_wider, part
 
 
 def combines(node: ir.Node) -> bool:
     """Whether ``expand`` has to replace a node of the integer level."""
-    if is_pair_lookup(node):
+    if PairLookup.match(node):
         return True
     if node.domain != "":
         return False
@@ -43,8 +44,8 @@ def expand(model: ir.Model, edit: Editor | None = None) -> bool:
     edit = edit or Editor(model)
     for node in nodes:
         edit.at(node)
-        if is_pair_lookup(node):
-            made = pairs.expand(node, edit)
+        if (lookup := PairLookup.match(node)) is not None:
+            made = pairs.expand(lookup, edit)
         elif node.op_type in MAXIMA:
             made = maxima.expand(node, edit)
         else:

@@ -8,18 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import constant_of, int_of
+from ...ir.ops import PairLookup
 from .editing import Editor
 
 
-def expand(node: ir.Node, edit: Editor) -> ir.Value:
+def expand(lookup: PairLookup, edit: Editor) -> ir.Value:
     """What stands for a PairLookup, cut to the inputs that can occur."""
-    x, y = node.inputs[0], node.inputs[1]
-    table, first = constant_of(node.inputs[2]), constant_of(node.inputs[3])
-    assert x is not None
-    assert y is not None
-    assert table is not None
-    assert first is not None
+    (x, y), table, first = lookup.operands, lookup.entries, lookup.first
     starts = []
     for axis, value in ((1, x), (2, y)):
         low, high = edit.bounds(value)
@@ -27,7 +22,7 @@ def expand(node: ir.Node, edit: Editor) -> ir.Value:
         low, high = max(low, start), min(high, start + table.shape[axis] - 1)
         table = np.take(table, range(low - start, high - start + 1), axis=axis)
         starts.append(low)
-    return packed(node, x, y, table, (starts[0], starts[1]), int_of(node, "axis", 1), edit)
+    return packed(lookup.node, x, y, table, (starts[0], starts[1]), lookup.axis, edit)
 
 
 def packed(

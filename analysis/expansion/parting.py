@@ -16,11 +16,11 @@ import onnx_ir as ir
 from ...ir.errors import LimitError
 from ...ir.graph import STANDS_FOR, is_dialect, layer_of, title_of
 from ...ir.limits import TargetLimits
+from ...ir.ops import TableLookup
 from ...ir.tolerance import circuit_p_error
 from ..cost.bootstrap import USUAL, bootstrap_complexity
 from ..cost.lookup_cost import lookup_costs
-from ..widths.groups import Group, before_rounding, group_widths, groups, widths_asked
-from ..widths.table_width import table_width
+from ..widths.groups import Group, group_widths, groups, widths_asked
 from .editing import Editor
 
 EXTRA_TABLE_SHARE = 0.95
@@ -34,7 +34,7 @@ def meets_wider(model: ir.Model) -> bool:
     if not (plain := _plain(model)):
         return False
     widths = group_widths(model)
-    return any(_own_bits(n) < widths[n.inputs[0]] for n in plain)  # type: ignore[index]
+    return any(t.accumulator_bits < widths[t.source] for t in plain)
 
 
 def part(model: ir.Model, edit: Editor) -> bool:
@@ -47,7 +47,7 @@ def part(model: ir.Model, edit: Editor) -> bool:
     changed, p_error = False, circuit_p_error(model, USUAL)
     most = TargetLimits().table_bits
     for group in groups(model):
-        narrow = [n for n in _plain(model) if n.inputs[0] in group.values and _own_bits(n) < group.bits]
+        narrow = [t for t in _plain(model) if t.source in group.values and t.accumulator_bits < group.bits]
         cuts = _cuts(model, group, narrow, edit) if narrow else []
         if not cuts:
             continue
@@ -78,16 +78,12 @@ class _Cut:
     bounds: tuple[int, int]
 
 
-def _plain(model: ir.Model) -> list[ir.Node]:
+def _plain(model: ir.Model) -> list[TableLookup]:
     """The tables without rounding in front of them."""
-    return [n for n in model.graph if is_dialect(n, "TableLookup") and before_rounding(n) is n.inputs[0]]
+    return [t for t in TableLookup.all_in(model) if t.rounding is None]
 
 
-def _own_bits(table: ir.Node) -> int:
-    return table_width(table).accumulator_bits
-
-
-def _cuts(model: ir.Model, group: Group, narrow: list[ir.Node], edit: Editor) -> list[_Cut]:
+def _cuts(model: ir.Model, group: Group, narrow: list[TableLookup], edit: Editor) -> list[_Cut]:
     """Where the narrow tables of a group are parted from what is wider; empty where that cannot be.
 
     A minimum cut: on one side are the narrow tables and all that they are computed from, on the other what
@@ -95,15 +91,15 @@ def _cuts(model: ir.Model, group: Group, narrow: list[ir.Node], edit: Editor) ->
     """
     import networkx as nx
 
-    limit = max(map(_own_bits, narrow))
+    limit = max(t.accumulator_bits for t in narrow)
     flow, bounds = nx.DiGraph(), {}
     flow.add_nodes_from(("narrow", "wide"))
     for node in model.graph:
         for value, bits in widths_asked(node).items():
             if value in group.values and bits > limit:
                 flow.add_edge(_vertex(_toucher(node, value), value), "wide")
-    for node in narrow:
-        flow.add_edge("narrow", (node, "reads"))
+    for table in narrow:
+        flow.add_edge("narrow", (table.node, "reads"))
     for value in group.values:
         producer = value.producer()
         if producer is None:

@@ -9,7 +9,6 @@ bits, p_error 1e-5 and 1e-2): 0.113 to 0.116 steps measured for 0.113, and 0.17 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -17,12 +16,11 @@ from statistics import NormalDist
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import dialect, runtime
-from ...ir.graph import constant_of, is_dialect
-from ...ir.tolerance import p_error_of
+from ...ir import runtime
+from ...ir.bits import bits_of
+from ...ir.ops import Decrypt, RoundBits, TableLookup
 from ..cost.bootstrap import allowed_precision, bootstrap_of
 from ..widths.required_precision import output_precisions, required_precisions
-from ..widths.table_width import table_width
 
 SHIFT = 0.75
 """Of a slot, by which the boundaries of a table are lower than between two of its inputs."""
@@ -129,36 +127,23 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
     noisy = model.clone()
     scales: dict[ir.Value, Noise] = {}
     for node in list(noisy.graph):
-        if node.domain != dialect.DOMAIN or node.op_type not in {"RoundBits", "TableLookup"}:
-            continue
-        source = node.inputs[0]
-        assert source is not None
-        rounding = node.op_type == "RoundBits"
-        if rounding and node.attributes.get_string("mode", "exact") != "approximate":
-            continue
-        if not rounding and _is_rounded(source):
-            continue
-        if rounding:
-            step = 2 ** (node.attributes.get_int("lsbs_to_remove", 0) or 0)
+        rounding, lookup = RoundBits.match(node), TableLookup.match(node)
+        if rounding is not None and not rounding.is_exact:
+            source, step = rounding.input, rounding.unit
+        elif lookup is not None and lookup.rounding is None:
+            source, step = lookup.input, lookup.step
         else:
-            step = node.attributes.get_int("step", 1) or 1
+            continue
         name = f"{node.name}_noise"
         noise = ir.Value(name=name, shape=source.shape, type=ir.TensorType(ir.DataType.FLOAT))
         noisy.graph.inputs.append(noise)
-        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding, _output(node))
+        scales[noise] = Noise(step, _p_error(node), _table_bits(node), rounding is not None, _output(node))
         added = ir.node("Add", [source, noise], name=f"{name}_added")
         nodes = [added]
-        if not rounding:
+        if rounding is None:
             # The table's own index is a whole number of steps again after this.
-            nodes.append(
-                ir.node(
-                    "RoundBits",
-                    [added.outputs[0]],
-                    {"lsbs_to_remove": step.bit_length() - 1, "mode": "exact"},
-                    domain=dialect.DOMAIN,
-                    name=f"{name}_rounded",
-                )
-            )
+            removed = step.bit_length() - 1
+            nodes.append(RoundBits.make(added.outputs[0], lsbs_to_remove=removed, name=f"{name}_rounded"))
         for made in nodes:
             made.outputs[0].name = f"{made.name}_out"
             made.outputs[0].shape, made.outputs[0].type = source.shape, source.type
@@ -169,9 +154,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
 
 def _p_error(node: ir.Node) -> float | None:
     """What the lookup, or those that read a rounding, say."""
-    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
-    said = [p_error_of(n) for n in lookups if is_dialect(n, "TableLookup")]
-    return min((p for p in said if p is not None), default=None)
+    return min((t.p_error for t in _lookups(node) if t.p_error is not None), default=None)
 
 
 def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
@@ -180,7 +163,7 @@ def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
     No bootstrap stands behind it, whose own noise is most of what a table sees: what counts is how much less
     exact the bootstraps before could be for this output.
     """
-    widths = [table_width(n).table_bits for n in model.graph if is_dialect(n, "TableLookup")]
+    widths = [t.table_bits for t in TableLookup.all_in(model)]
     if not widths:
         return {}
     most = max(required_precisions(model).values(), default=0.0)
@@ -189,16 +172,15 @@ def _output_noise(model: ir.Model, p_error: float) -> dict[str, float]:
 
 
 def _output(node: ir.Node) -> str:
-    readers = [u for o in node.outputs for u, _ in o.uses() if is_dialect(u, "Decrypt")]
-    return str(readers[0].name) if readers else ""
+    readers = (Decrypt.match(u) for o in node.outputs for u, _ in o.uses())
+    return next((d.name for d in readers if d is not None), "")
 
 
 def _table_bits(node: ir.Node) -> int:
-    lookups = [node, *(u for o in node.outputs for u, _ in o.uses())]
-    tables = [constant_of(n.inputs[1]) for n in lookups if is_dialect(n, "TableLookup")]
-    return max((math.ceil(math.log2(t.shape[1])) for t in tables if t is not None), default=0)
+    return max((bits_of(0, t.size - 1, least=0) for t in _lookups(node)), default=0)
 
 
-def _is_rounded(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.domain == dialect.DOMAIN and producer.op_type == "RoundBits"
+def _lookups(node: ir.Node) -> list[TableLookup]:
+    """The lookup that ``node`` is, or those that read what it rounds."""
+    nodes = [node, *(u for o in node.outputs for u, _ in o.uses())]
+    return [t for n in nodes if (t := TableLookup.match(n)) is not None]

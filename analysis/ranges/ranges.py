@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
+from ...ir.ops import Encrypt, PairLookup, TableLookup
 from .margins import TARGET, widened
 from .tails import Extremes, Interval
 
@@ -98,26 +99,19 @@ class SoundRanges:
         if node.op_type == "QuantizeLinear":
             zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
             info = np.iinfo(zero.dtype if zero is not None else np.uint8)
-            shape = _sample_shape(node.outputs[0])
-            return np.full(shape, float(info.min), np.float32), np.full(shape, float(info.max), np.float32)
+            return _everywhere(node.outputs[0], info.min, info.max)
         raise KeyError(f"no rule for {node.op_type} ({node.name})")
 
     def _dialect(self, node: ir.Node) -> Interval:
+        if (pairs := PairLookup.match(node)) is not None:
+            return _everywhere(pairs.output, *pairs.entry_range)
+        if (encrypt := Encrypt.match(node)) is not None:
+            return _everywhere(encrypt.output, *encrypt.range)
         x = node.inputs[0]
         assert x is not None
-        if node.op_type == "PairLookup":
-            table = constant_of(node.inputs[2])
-            assert table is not None
-            shape = _sample_shape(node.outputs[0])
-            return np.full(shape, table.min(), np.float32), np.full(shape, table.max(), np.float32)
-        if node.op_type == "Encrypt":
-            shape = _sample_shape(node.outputs[0])
-            return tuple(  # type: ignore[return-value]
-                np.full(shape, node.attributes.get_int(k, 0), np.float32) for k in ("low", "high")
-            )
         low, high = self._known[x]
-        if node.op_type == "TableLookup":
-            return lookup_bounds(node, low, high)
+        if (lookup := TableLookup.match(node)) is not None:
+            return lookup_bounds(lookup, low, high)
         return self._run(node, low), self._run(node, high)
 
     def _run(self, node: ir.Node, *arrays: np.ndarray) -> np.ndarray:
@@ -190,18 +184,17 @@ def _sample_shape(value: ir.Value) -> list[int]:
     return [1, *(int(d) if isinstance(d, int) else 1 for d in list(value.shape)[1:])]
 
 
-def lookup_bounds(node: ir.Node, low: np.ndarray, high: np.ndarray) -> Interval:
+def _everywhere(value: ir.Value, low: float, high: float) -> Interval:
+    """The same bounds for every element of ``value``, shaped as one sample."""
+    shape = _sample_shape(value)
+    return np.full(shape, low, np.float32), np.full(shape, high, np.float32)
+
+
+def lookup_bounds(lookup: TableLookup, low: np.ndarray, high: np.ndarray) -> Interval:
     """Bounds of a table's outputs for inputs within [low, high] (clamped to the table)."""
-    table, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
-    assert table is not None
-    assert first is not None
-    step = node.attributes.get_int("step", 1) or 1
-    axis = (node.attributes.get_int("axis", 1) or 0) % low.ndim
-    channel = np.zeros(low.shape, int)
-    if len(table) > 1:
-        shape = [-1 if i == axis else 1 for i in range(low.ndim)]
-        channel = np.broadcast_to(np.arange(len(table)).reshape(shape), low.shape)
-    top = table.shape[1] - 1
+    table, first, step = lookup.entries, lookup.first, lookup.step
+    channel = lookup.channel_of_elements(low.shape)
+    top = lookup.size - 1
     a = np.clip((low - first[channel]) // step, 0, top).astype(int)
     b = np.clip((high - first[channel]) // step, 0, top).astype(int)
     smallest, largest = np.empty(low.shape, np.float32), np.empty(low.shape, np.float32)

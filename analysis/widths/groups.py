@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...ir.graph import extremes_of, int_of, is_dialect, variable_inputs
-from .table_width import table_width
+from ...ir.bits import bits_of
+from ...ir.graph import is_dialect, variable_inputs
+from ...ir.ops import Decrypt, Encrypt, TableLookup
 
 NARROWED = 8
 """A table of up to this many bits keeps its own width however wide what meets its input is.
@@ -64,35 +65,15 @@ def group_widths(model: ir.Model) -> dict[ir.Value, int]:
 
 def widths_asked(node: ir.Node) -> dict[ir.Value, int]:
     """The values that a node declares a range of, each with the bits that it takes."""
-    if not is_dialect(node, "Encrypt", "Decrypt", "TableLookup"):
-        return {}
-    low, high = int_of(node, "low", 0), int_of(node, "high", 1)
-    if node.op_type == "Encrypt":
-        return {node.outputs[0]: _bits(low, high)}
-    if node.op_type == "Decrypt":
-        return {before_rounding(node): _bits(low, high)}
-    made = extremes_of(node.inputs[1])
-    asked = {node.outputs[0]: _bits(int(made[0]), int(made[1]))} if made is not None else {}
-    return {before_rounding(node): table_width(node).accumulator_bits, **asked}
+    if (encrypt := Encrypt.match(node)) is not None:
+        return {encrypt.output: encrypt.bits}
+    if (decrypt := Decrypt.match(node)) is not None:
+        return {decrypt.source: decrypt.bits}
+    if (lookup := TableLookup.match(node)) is not None:
+        return {lookup.source: lookup.accumulator_bits, lookup.output: bits_of(*lookup.entry_range)}
+    return {}
 
 
 def _parts(node: ir.Node) -> bool:
     """Whether what a node returns has a width of its own."""
     return is_dialect(node, "Encrypt", "Decrypt", "TableLookup", "RoundBits")
-
-
-def before_rounding(node: ir.Node) -> ir.Value:
-    """The accumulator of a TableLookup or Decrypt: what it reads, or what the RoundBits before it reads."""
-    source = node.inputs[0]
-    assert source is not None
-    producer = source.producer()
-    if producer is not None and is_dialect(producer, "RoundBits") and producer.inputs[0] is not None:
-        return producer.inputs[0]
-    return source
-
-
-def _bits(low: int, high: int) -> int:
-    """Bits that hold ``low .. high``; two's complement where ``low`` is negative."""
-    if low >= 0:
-        return max(1, high.bit_length())
-    return 1 + max(max(high, 0).bit_length(), (-low - 1).bit_length())

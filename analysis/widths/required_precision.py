@@ -12,10 +12,11 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import constant_of, int_of, is_dialect, once, variable_inputs
+from ...ir.bits import bits_of
+from ...ir.graph import constant_of, once, variable_inputs
+from ...ir.ops import Decrypt, Encrypt, TableLookup
 from ..regions.linear import linear_of
-from .groups import NARROWED, before_rounding, group_widths
-from .table_width import table_width
+from .groups import NARROWED, group_widths
 
 SWITCHED = 0.75
 """Bits that a table asks for besides: the key and modulus switches in front of it add noise of their own."""
@@ -35,11 +36,10 @@ def required_precisions(model: ir.Model) -> dict[ir.Value, float]:
             found[value] = max(found.get(value, 0.0), precision)
 
     for node in reversed(list(model.graph)):
-        source = node.inputs[0] if node.inputs else None
-        if is_dialect(node, "TableLookup", "Decrypt") and source is not None:
-            power = noise.get(source, 0.0)
+        if (reader := TableLookup.match(node) or Decrypt.match(node)) is not None:
+            power = noise.get(reader.input, 0.0)
             if power > 0:
-                ask(source, 0.5 * math.log2(power) + _bits_told_apart(node, widths))
+                ask(reader.input, 0.5 * math.log2(power) + _bits_told_apart(reader, widths))
         else:
             behind = [found[o] for o in node.outputs if o in found]
             for value in variable_inputs(node) if behind else ():
@@ -50,12 +50,11 @@ def required_precisions(model: ir.Model) -> dict[ir.Value, float]:
 def output_precisions(model: ir.Model) -> dict[str, float]:
     """The precision that each Decrypt by itself asks of the bootstraps before it, in bits, by its name."""
     noise, widths = _variances(model), group_widths(model)
-    found = {}
-    for node in model.graph:
-        source = node.inputs[0] if node.inputs else None
-        if is_dialect(node, "Decrypt") and source is not None and noise.get(source, 0.0) > 0:
-            found[str(node.name)] = 0.5 * math.log2(noise[source]) + _bits_told_apart(node, widths)
-    return found
+    return {
+        decrypt.name: 0.5 * math.log2(power) + _bits_told_apart(decrypt, widths)
+        for decrypt in Decrypt.all_in(model)
+        if (power := noise.get(decrypt.input, 0.0)) > 0
+    }
 
 
 def _variances(model: ir.Model) -> dict[ir.Value, float]:
@@ -63,9 +62,9 @@ def _variances(model: ir.Model) -> dict[ir.Value, float]:
     found: dict[ir.Value, float] = {}
     for node in model.graph:
         read = [(v, found.get(v, 0.0)) for v in variable_inputs(node)]
-        if is_dialect(node, "Encrypt"):
+        if Encrypt.match(node):
             noise = 0.0
-        elif is_dialect(node, "TableLookup"):
+        elif TableLookup.match(node):
             noise = 1.0
         else:
             noise = _gain(node) * _together(node, read)
@@ -103,17 +102,11 @@ def _elements(value: ir.Value) -> int:
     return math.prod(d for d in list(value.shape or [])[1:] if isinstance(d, int))
 
 
-def _bits_told_apart(node: ir.Node, widths: dict[ir.Value, int]) -> float:
+def _bits_told_apart(reader: TableLookup | Decrypt, widths: dict[ir.Value, int]) -> float:
     """Bits that a table, or a decryption, has to see right."""
-    if node.op_type == "TableLookup":
-        width = table_width(node)
-        # Exact rounding extracts the low bits one by one: each has to be right.
-        exact = width.bootstraps > width.lookups
-        if width.accumulator_bits == width.table_bits <= NARROWED:
-            return SWITCHED + max(width.table_bits, widths[before_rounding(node)])
-        return SWITCHED + (width.accumulator_bits if exact else width.table_bits)
-    span = int_of(node, "high", 0) - int_of(node, "low", 0)
-    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
-    rounds = producer is not None and is_dialect(producer, "RoundBits")
-    removed = int_of(producer, "lsbs_to_remove", 0) if producer is not None and rounds else 0
-    return max(1, math.ceil(math.log2(span + 1)) - removed)
+    if isinstance(reader, Decrypt):
+        return max(1, bits_of(0, reader.high - reader.low) - reader.lsbs_to_remove)
+    if reader.accumulator_bits == reader.table_bits <= NARROWED:
+        return SWITCHED + max(reader.table_bits, widths[reader.source])
+    # Exact rounding extracts the low bits one by one: each has to be right.
+    return SWITCHED + (reader.accumulator_bits if reader.is_rounded_exactly else reader.table_bits)

@@ -15,7 +15,7 @@ from concrete.fhe.dtypes import Integer
 from concrete.fhe.representation import Graph, GraphProcessor, Node, Operation
 from concrete.fhe.tracing import Tracer
 
-from ..lookups import bits_of
+from ...ir.bits import bits_of
 
 RANGE = "onnx_fhe.range"
 MOVES = frozenset(

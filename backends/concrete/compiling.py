@@ -114,7 +114,7 @@ def aborts_with_several_sets(plan: Plan) -> bool:
     In 2.11 its optimizer panics ("new_instr_part.alternative_output_representation.is_empty()", analyze.rs)
     on exact rounding in a network that branches or adds two encrypted tensors.
     """
-    if not any(x.mode == "exact" and x.lsbs_to_remove for x in plan.lookups.values()):
+    if not any(x.is_rounded_exactly for x in plan.lookups.values()):
         return False
     return any(
         sum(v in plan.shapes for v in n.inputs) > 1 or any(len(list(o.uses())) > 1 for o in n.outputs)

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from concrete import fhe
 
-from ...ir.graph import int_of, is_dialect
+from ...ir.bits import bits_of
 from ...ir.movement import CANDIDATES
-from ..lookups import Lookup, along, bits_of, declared_range
+from ...ir.ops import Decrypt, Encrypt, RoundBits, TableLookup
 from .bounds import declare, declared, moves
 from .scope import Emission, Scope, Traced, refuse
 
@@ -26,47 +26,48 @@ def _table_lookup(scope: Scope, node: ir.Node) -> Traced:
             index,
             lookup.lsbs_to_remove,
             overflow_protection=False,
-            exactness=_exactness(lookup.mode),
+            exactness=_exactness(lookup.is_rounded_exactly),
         )
         declare(index, 0, 2**lookup.accumulator_bits - 1)
     result = fhe.univariate(_evaluator(lookup, shape))(index)
-    declare(result, int(lookup.tables.min()), int(lookup.tables.max()))
+    declare(result, *map(int, lookup.entry_range))
     return result
 
 
-def _index(scope: Scope, lookup: Lookup, rank: int) -> Traced:
+def _index(scope: Scope, lookup: TableLookup, rank: int) -> Traced:
     """The accumulator less ``first``, declared to fit the table's width exactly."""
     x = scope.values[lookup.source]
     high = 2**lookup.accumulator_bits - 1
-    if np.any(lookup.first) or not _may_declare(x, lookup, high):
-        x = x - along(lookup.first, lookup.axis, rank)
+    first = lookup.integer_first
+    if np.any(first) or not _may_declare(x, lookup, high):
+        x = x - lookup.per_channel(first, rank)
     declare(x, 0, high)
     return x
 
 
-def _may_declare(x: Traced, lookup: Lookup, high: int) -> bool:
+def _may_declare(x: Traced, lookup: TableLookup, high: int) -> bool:
     """Whether the accumulator itself can carry the index's width, instead of a node of its own.
 
     It must have no other reader (who may need another width) and no range of its own, except one that the
     table accepts as it is.
     """
-    producer, read = lookup.source.producer(), lookup.node.inputs[0]
-    alone = len(lookup.source.uses()) == 1 and read is not None and len(read.uses()) == 1
+    producer = lookup.source.producer()
+    alone = len(lookup.source.uses()) == 1 and len(lookup.input.uses()) == 1
     if not alone or moves(x) or producer is None or producer.op_type in CANDIDATES:
         return False
     own = declared(x)
     return own is None or (not lookup.lsbs_to_remove and own[0] >= 0 and own[1] <= high)
 
 
-def _evaluator(lookup: Lookup, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+def _evaluator(lookup: TableLookup, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """The tables as a function of the index; past the declared width it wraps."""
     shift, entries = lookup.lsbs_to_remove, 2**lookup.table_bits
-    tables = lookup.tables
+    tables = lookup.integer_entries
     if not shift and lookup.step > 1:
         tables = np.repeat(tables, lookup.step, axis=1)
     missing = max(0, entries - tables.shape[1])
     tables = np.pad(tables, ((0, 0), (0, missing)), mode="edge")
-    channels = np.broadcast_to(along(np.arange(len(tables)), lookup.axis, len(shape)), shape)
+    channels = lookup.channel_of_elements(shape)
 
     def table(x: np.ndarray) -> np.ndarray:
         return np.asarray(tables[channels, (np.asarray(x) >> shift) % entries])
@@ -76,21 +77,20 @@ def _evaluator(lookup: Lookup, shape: tuple[int, ...]) -> Callable[[np.ndarray],
 
 def _round_bits(scope: Scope, node: ir.Node) -> Traced:
     """A table that reads it rounds itself; what goes to the client is rounded here."""
-    x = scope.operand(node, 0)
+    x, rounding = scope.operand(node, 0), RoundBits.of(node)
     readers = [u for u, _ in node.outputs[0].uses()]
     for reader in readers:
-        if not (is_dialect(reader, "TableLookup") or is_dialect(reader, "Decrypt")):
+        if not (TableLookup.match(reader) or Decrypt.match(reader)):
             raise refuse(
                 node,
                 "a rounded value is read by something that is no table",
                 found=f"{reader.op_type} {reader.name!r}",
                 allowed="TableLookup, Decrypt",
             )
-    ranges = [declared_range(r) for r in readers if is_dialect(r, "Decrypt")]
-    removed = int_of(node, "lsbs_to_remove", 0)
-    if not ranges or not removed:
+    ranges = [d.range for r in readers if (d := Decrypt.match(r)) is not None]
+    if not ranges or not rounding.lsbs_to_remove:
         return x
-    return _rounded_output(x, removed, _exactness(node.attributes.get_string("mode", "exact")), ranges)
+    return _rounded_output(x, rounding.lsbs_to_remove, _exactness(rounding.is_exact), ranges)
 
 
 def _rounded_output(
@@ -113,13 +113,13 @@ def _copy(x: Traced) -> Traced:
     return x + np.zeros((1,) * x.ndim, np.int64)
 
 
-def _exactness(mode: str) -> fhe.Exactness:
-    return fhe.Exactness.EXACT if mode == "exact" else fhe.Exactness.APPROXIMATE
+def _exactness(is_exact: bool) -> fhe.Exactness:
+    return fhe.Exactness.EXACT if is_exact else fhe.Exactness.APPROXIMATE
 
 
 def _encrypt(scope: Scope, node: ir.Node) -> Traced:
     x = scope.operand(node, 0)
-    declare(x, *declared_range(node))
+    declare(x, *Encrypt.of(node).range)
     return x
 
 
@@ -127,7 +127,7 @@ def _decrypt(scope: Scope, node: ir.Node) -> Traced:
     x = scope.operand(node, 0)
     if moves(x):
         x = _copy(x)
-    declare(x, *declared_range(node))
+    declare(x, *Decrypt.of(node).range)
     return x
 
 

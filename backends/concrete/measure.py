@@ -7,9 +7,9 @@ from typing import Any
 
 from ...analysis.widths.layers import layer_of as titled
 from ...ir.graph import layer_of, title_of
+from ...ir.ops import TableLookup, decrypts_by_output
 from ..base import CircuitStatistics, LayerStatistics
 from ..layers import merge_layers
-from ..lookups import Lookup, marks
 from .compiling import Compiled
 from .parameters import products_of, steps_of
 from .plan import Plan
@@ -63,11 +63,9 @@ def _layers(plan: Plan, compiled: Compiled) -> list[LayerStatistics]:
                 programmable_bootstraps=int(counts.get(plan.tag(node), 0)),
             )
         )
-    for mark in marks(plan.server, "Decrypt"):
-        value = mark.inputs[0]
-        assert value is not None
-        if (linear := layer_of(value)) is not None:
-            width = _width(scope.values[value])
+    for decrypt in decrypts_by_output(plan.server):
+        if (linear := layer_of(decrypt.input)) is not None:
+            width = _width(scope.values[decrypt.input])
             layers.append(LayerStatistics(*title_of(linear), width, 0, 0))
     return _in_order(plan, layers)
 
@@ -84,7 +82,7 @@ def _width(value: Any) -> int:
     return int(value.computation.output.dtype.bit_width)
 
 
-def _table_bits(lookup: Lookup, width: int) -> int:
+def _table_bits(lookup: TableLookup, width: int) -> int:
     if lookup.lsbs_to_remove or lookup.accumulator_bits <= NARROWED:
         return lookup.table_bits
     return width

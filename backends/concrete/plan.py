@@ -11,8 +11,8 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT
 from ...ir.movement import CANDIDATES, Movement, Movements
+from ...ir.ops import Decrypt, Encrypt, RoundBits, TableLookup, decrypts_by_output, encrypts_by_input
 from ...ir.runtime import Session
-from ..lookups import Lookup, declared_range, lookups, marks, rounding_unit
 
 MOST_BOOTSTRAP_BITS = 8
 """Most bits of a table that one bootstrap computes."""
@@ -53,7 +53,7 @@ class Plan:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     shapes: dict[ir.Value, tuple[int, ...]]
-    lookups: dict[ir.Node, Lookup]
+    lookups: dict[ir.Node, TableLookup]
     movements: dict[ir.Node, Movement | None]
     batch: int = 1
 
@@ -79,21 +79,22 @@ def make_plan(server: ir.Model, batch: int = 1) -> Plan:
         VerificationError: A constant or a table breaks a rule of the integer level.
     """
     shapes = _shapes(server, batch)
-    inputs: list[Port] = []
-    outputs: list[Port] = []
-    for ports, values, mark in (
-        (inputs, server.graph.inputs, "Encrypt"),
-        (outputs, server.graph.outputs, "Decrypt"),
-    ):
-        for value, node in zip(values, marks(server, mark), strict=True):
-            low, high = declared_range(node)
-            ports.append(Port(value.name or "", shapes[value], low, high, rounding_unit(node.inputs[0])))
+    inputs = tuple(_port(e, e.input, shapes) for e in encrypts_by_input(server))
+    outputs = tuple(_port(d, d.output, shapes) for d in decrypts_by_output(server))
     ask = Movements(server.graph.opset_imports.get("", 21))
     for value, shape in shapes.items():
         value.shape = ir.Shape(["N", *shape[1:]]) if shape else value.shape
     movements = {n: ask(n) for n in server.graph if n.domain == "" and n.op_type in CANDIDATES - LAYOUT}
-    found = {x.node: x for x in lookups(server)}
-    return Plan(server, tuple(inputs), tuple(outputs), shapes, found, movements, batch)
+    tables = TableLookup.all_in(server)
+    for table in tables:
+        table.check_rounding()
+    return Plan(server, inputs, outputs, shapes, {t.node: t for t in tables}, movements, batch)
+
+
+def _port(declares: Encrypt | Decrypt, value: ir.Value, shapes: dict[ir.Value, tuple[int, ...]]) -> Port:
+    rounding = RoundBits.producing(declares.input)
+    unit = 1 if rounding is None else rounding.unit
+    return Port(value.name or "", shapes[value], *declares.range, unit)
 
 
 def _shapes(server: ir.Model, batch: int) -> dict[ir.Value, tuple[int, ...]]:

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from ...analysis.widths.groups import Group, groups
 from ...analysis.widths.layers import layer_of as titled
 from ...ir.errors import LimitError, OnnxFheError
-from ...ir.graph import is_dialect, layer_of, title_of
+from ...ir.graph import layer_of, title_of
 from ...ir.limits import TargetLimits
-from ..lookups import Lookup, bits_of, declared_range, marks
+from ...ir.ops import Encrypt, TableLookup, decrypts_by_output
 from .emit import emission_of
 from .plan import Plan
 
@@ -32,14 +32,12 @@ def check(plan: Plan, limits: TargetLimits) -> None:
         emission_of(node)
     for lookup in plan.lookups.values():
         _check_lookup(lookup, limits)
-    for node in marks(plan.server, "Decrypt"):
-        low, high = declared_range(node)
-        bits = bits_of(low, high)
-        if bits > limits.output_bits:
-            name, op = title_of(layer_of(node.outputs[0]) or node)
+    for decrypt in decrypts_by_output(plan.server):
+        if decrypt.bits > limits.output_bits:
+            name, op = title_of(layer_of(decrypt.output) or decrypt.node)
             raise LimitError(
                 "an output is too wide",
-                found=f"{bits} bits ({low} .. {high})",
+                found=f"{decrypt.bits} bits ({decrypt.low} .. {decrypt.high})",
                 allowed=f"{limits.output_bits} bits",
                 do="use fewer weight or activation bits in the last layer, or prune it",
                 node=name,
@@ -71,13 +69,13 @@ def _asks(node: ir.Node | None) -> str:
     """Who asks for the width of a group, in words."""
     if node is None:
         return "another value"
-    if is_dialect(node, "Encrypt"):
-        return f"the input {(node.inputs[0] or node.outputs[0]).name!r}"
-    name, op = titled(node) if node.op_type == "TableLookup" else title_of(layer_of(node.inputs[0]) or node)
+    if (encrypt := Encrypt.match(node)) is not None:
+        return f"the input {encrypt.input.name!r}"
+    name, op = titled(node) if TableLookup.match(node) else title_of(layer_of(node.inputs[0]) or node)
     return f"{name!r} ({op})"
 
 
-def _check_lookup(lookup: Lookup, limits: TargetLimits) -> None:
+def _check_lookup(lookup: TableLookup, limits: TargetLimits) -> None:
     where = dict(zip(("node", "op"), titled(lookup.node), strict=True))
     if not lookup.lsbs_to_remove:
         if lookup.table_bits > limits.table_bits:
@@ -148,7 +146,7 @@ def _named(plan: Plan, message: str) -> tuple[str, str] | None:
         tag = re.search(r"@ (n\d+)", above)
         if "^^^" in below and tag is not None and tag[1] in tags:
             node = tags[tag[1]]
-            return titled(node) if is_dialect(node, "TableLookup") else title_of(node)
+            return titled(node) if TableLookup.match(node) else title_of(node)
     return None
 
 
@@ -160,6 +158,6 @@ def _widest(plan: Plan) -> tuple[str, str, str]:
             f"the widest table takes {widest.table_bits} bits of an accumulator of {widest.accumulator_bits}"
         )
         return *titled(widest.node), f"the widest table takes {bits}"
-    output = max(marks(plan.server, "Decrypt"), key=lambda n: bits_of(*declared_range(n)))
-    name, op = title_of(layer_of(output.inputs[0]) or output)
-    return name, op, f"the widest output takes {bits_of(*declared_range(output))} bits"
+    output = max(decrypts_by_output(plan.server), key=lambda d: d.bits)
+    name, op = title_of(layer_of(output.input) or output.node)
+    return name, op, f"the widest output takes {output.bits} bits"

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ..lookups import integers
+from ...ir.ops.constants import integers_of
 from .plan import Plan
 
 Traced = Any
@@ -34,7 +34,7 @@ class Scope:
         """Input ``index``: a tracer, or int64 where it is constant."""
         value = node.inputs[index]
         assert value is not None
-        return self.values[value] if value in self.values else integers(value, node)
+        return self.values[value] if value in self.values else integers_of(value, node)
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...]:
         """Shape of a computed value, for the samples of a call."""

@@ -6,7 +6,7 @@ Concrete's own reports have circuits that compute something else on ciphertexts 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
 from ..backends.base import Circuit, EncryptedSession, LowerOptions, Progress, quiet
-from ..backends.lookups import declared_range, marks
 from ..backends.reference import ReferenceBackend, ReferenceCircuit, count_overflows
 from ..clipping import Prologue
 from ..ir.errors import LoweringMismatchError
+from ..ir.ops import decrypts_by_output
 from ..ir.partition import partition
 from ..ir.runtime import Arrays
 from ..machine import Prediction, Profile, predict
@@ -107,7 +107,7 @@ def self_test(
     session = circuit.session()
     progress("self-test", 0, len(inside))
     session.keygen()
-    ranges = {str(v.name): np.ptp(declared_range(n)) for n, v in _decrypts(server)}
+    ranges = {str(d.output.name): d.high - d.low for d in decrypts_by_output(server)}
     equal = largest = bound = repeated = 0
     share = 0.0
     for index in range(len(inside)):
@@ -182,10 +182,6 @@ def _mismatch(
         do="report this with the model; another preset, or another --p-error, makes a circuit with other"
         " parameters, which may be right",
     )
-
-
-def _decrypts(server: ir.Model) -> Iterator[tuple[ir.Node, ir.Value]]:
-    return zip(marks(server, "Decrypt"), server.graph.outputs, strict=True)
 
 
 def _sentence(samples: int, equal: int, share: float, repeated: int) -> str:

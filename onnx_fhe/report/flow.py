@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..analysis.widths.layers import layer_of
-from ..backends.lookups import bits_of, declared_range
 from ..inspection import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..ir.graph import LINEAR, is_dialect, title_of, variable_inputs
+from ..ir.ops import Decrypt, Encrypt, TableLookup
 from ..ir.placement import Placement, placements_of
 from ..record import Record
 from . import text
@@ -74,12 +74,12 @@ def after(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Zone, ...]:
         side = placements.get(node.outputs[0])
         if side is Placement.CONSTANT:
             continue
-        if side is not Placement.SERVER or is_dialect(node, "Encrypt"):
+        if side is not Placement.SERVER or Encrypt.match(node):
             steps += _client(node)
             if side is Placement.SERVER:
                 owner[node.outputs[0]] = "the encrypted input"
             continue
-        title, operator = layer_of(node) if is_dialect(node, "TableLookup") else title_of(node)
+        title, operator = layer_of(node) if TableLookup.match(node) else title_of(node)
         sources = tuple(dict.fromkeys(owner[v] for v in variable_inputs(node) if v in owner))
         if title in named or _is_step(node):
             if title not in seen:
@@ -94,11 +94,10 @@ def after(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Zone, ...]:
 
 
 def _client(node: ir.Node) -> Iterable[tuple[str, Step]]:
-    if is_dialect(node):
-        low, high = declared_range(node)
-        bits = text.amount(bits_of(low, high), "bit")
-        detail = f"{_shape(node)} · {low} to {high} ({bits})"
-        yield "client", Step("Encrypt" if node.op_type == "Encrypt" else "Decrypt", "", detail)
+    if (declares := Encrypt.match(node) or Decrypt.match(node)) is not None:
+        bits = text.amount(declares.bits, "bit")
+        detail = f"{_shape(node)} · {declares.low} to {declares.high} ({bits})"
+        yield "client", Step(declares.op_type, "", detail)
     elif node.op_type not in {"Identity", "Cast"}:
         yield "client", Step(node.op_type, title_of(node)[0], _shape(node))
 

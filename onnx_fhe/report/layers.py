@@ -14,9 +14,9 @@ from ..analysis.ranges.ranges import SoundRanges
 from ..analysis.regions.linear import linear_of
 from ..analysis.widths.layers import layer_of
 from ..backends.base import LayerStatistics
-from ..backends.lookups import Lookup, lookups
 from ..ir.errors import OnnxFheError
 from ..ir.graph import MAXIMA, constant_of, title_of
+from ..ir.ops import TableLookup
 from ..manifest import Manifest
 from ..record import Headroom
 from .measuring import share
@@ -100,8 +100,8 @@ def layers_of(model: ir.Model, manifest: Manifest, pricing: Pricing) -> tuple[La
         if manifest.record is not None and manifest.record.measured is not None
         else {}
     )
-    tables: dict[str, list[Lookup]] = defaultdict(list)
-    for lookup in lookups(model):
+    tables: dict[str, list[TableLookup]] = defaultdict(list)
+    for lookup in TableLookup.all_in(model):
         tables[layer_of(lookup.node)[0]].append(lookup)
     seconds = pricing.times()
     times = {n: sum(seconds[i] for i in costs[n]) for n in found}
@@ -117,7 +117,7 @@ def _layer(
     found: LayerStatistics,
     model: ir.Model,
     costs: Sequence[int],
-    tables: list[Lookup],
+    tables: list[TableLookup],
     time: float,
     total: float,
     divergence: float | None,
@@ -144,7 +144,7 @@ def _layer(
         share=time / total if total else 0.0,
         costs=tuple(costs),
         divergence=divergence,
-        exact=any(x.lsbs_to_remove and x.mode == "exact" for x in tables),
+        exact=any(x.is_rounded_exactly for x in tables),
         is_maximum=found.operator.rsplit(".", 1)[-1] in MAXIMA,
     )
 
@@ -157,12 +157,12 @@ def ranges_of(model: ir.Model, manifest: Manifest, layers: tuple[Layer, ...]) ->
     possible = _sound(model)
     return tuple(
         Range(
-            str(x.node.name or ""),
+            x.name,
             places.get(layer_of(x.node)[0], 0),
-            _pair(seen.get(str(x.node.name or ""))),
-            _pair(possible.get(str(x.node.name or ""))),
+            _pair(seen.get(x.name)),
+            _pair(possible.get(x.name)),
         )
-        for x in lookups(model)
+        for x in TableLookup.all_in(model)
     )
 
 
@@ -171,7 +171,7 @@ def _sound(model: ir.Model) -> dict[str, Headroom]:
     if size > MOST_SOUND:
         return {}
     ranges, found = SoundRanges(model), {}
-    for lookup in lookups(model):
+    for lookup in TableLookup.all_in(model):
         try:
             bounds = ranges.of(lookup.source)
         except (KeyError, OnnxFheError):

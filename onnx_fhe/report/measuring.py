@@ -13,10 +13,10 @@ from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.divergence import output_error
 from ..analysis.ranges.ranges import observed
 from ..analysis.ranges.tails import Interval
-from ..backends.lookups import Lookup, along, lookups
 from ..ir import runtime
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
+from ..ir.ops import TableLookup
 from ..ir.runtime import Arrays
 from ..ir.tolerance import recorded
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
@@ -56,7 +56,7 @@ def measure(
     """
     given = len(next(iter(data.values())))
     pairs = _pairs(reduced or source, model) if source is not None else []
-    watched = [v for pair in pairs for v in pair] + [x.source for x in lookups(model)]
+    watched = [v for pair in pairs for v in pair] + [x.source for x in TableLookup.all_in(model)]
     each = sum(math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in watched)
     samples = min(given, max(8, min(MOST_SAMPLES, MOST_ELEMENTS // max(1, each))))
     part = {k: v[:samples] for k, v in data.items()}
@@ -83,19 +83,17 @@ def measure(
 
 def headroom(model: ir.Model, data: Mapping[str, np.ndarray]) -> tuple[Headroom, ...]:
     """How much of its declared range each table of an integer-level model uses on ``data``."""
-    found = lookups(model)
+    found = TableLookup.all_in(model)
     seen = observed(model, data, list(dict.fromkeys(x.source for x in found)))
     return tuple(share(x, seen[x.source]) for x in found)
 
 
-def share(lookup: Lookup, bounds: Interval) -> Headroom:
+def share(lookup: TableLookup, bounds: Interval) -> Headroom:
     """Bounds of an accumulator (shaped as one sample) against what its table declares."""
     low, high = bounds
-    first = along(lookup.first, lookup.axis, low.ndim)
+    first = lookup.per_channel(lookup.integer_first, low.ndim)
     span = max(1, lookup.span)
-    return Headroom(
-        str(lookup.node.name or ""), float(((low - first) / span).min()), float(((high - first) / span).max())
-    )
+    return Headroom(lookup.name, float(((low - first) / span).min()), float(((high - first) / span).max()))
 
 
 def _stages(

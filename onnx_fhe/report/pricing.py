@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from ..analysis.cost.bootstrap import USUAL
 from ..analysis.cost.cost import CostEstimate, estimate
 from ..analysis.cost.lookup_cost import LayerCost
 from ..analysis.widths.layers import layer_of
-from ..backends.lookups import read_lookup
-from ..ir.dialect import DOMAIN
-from ..ir.graph import is_dialect
+from ..ir.ops import RoundBits, TableLookup
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
 
@@ -94,35 +91,32 @@ def narrowed(model: ir.Model, bits: Mapping[str, int]) -> ir.Model:
         bits: By name of the layer; tables that take no more already stay, but are rounded approximately.
     """
     copy = model.clone()
-    for node in list(copy.graph):
-        wanted = bits.get(layer_of(node)[0]) if is_dialect(node, "TableLookup") else None
+    for lookup in TableLookup.all_in(copy):
+        wanted = bits.get(layer_of(lookup.node)[0])
         if wanted is None:
             continue
-        lookup = read_lookup(node)
+        source, step, name = lookup.source, lookup.step, lookup.name
         more = max(0, lookup.table_bits - wanted)
-        rounds = ir.node(
-            "RoundBits",
-            [lookup.source],
-            {"lsbs_to_remove": lookup.lsbs_to_remove + more, "mode": "approximate"},
-            domain=DOMAIN,
-            name=f"{node.name}_narrowed",
+        rounds = RoundBits.make(
+            source,
+            lsbs_to_remove=lookup.lsbs_to_remove + more,
+            mode="approximate",
+            name=f"{name}_narrowed",
         )
         made = rounds.outputs[0]
-        made.name, made.shape, made.type = (
-            f"{node.name}_narrowed_out",
-            lookup.source.shape,
-            lookup.source.type,
-        )
-        thinned = lookup.tables[:, :: 1 << more].astype(np.float32)
+        made.name, made.shape, made.type = f"{name}_narrowed_out", source.shape, source.type
+        thinned = lookup.entries[:, :: 1 << more]
         values = ir.Value(
-            name=f"{node.name}_narrowed_values",
+            name=f"{name}_narrowed_values",
             const_value=ir.tensor(thinned),
             shape=ir.Shape(thinned.shape),
             type=ir.TensorType(ir.DataType.FLOAT),
         )
         copy.graph.register_initializer(values)
-        copy.graph.insert_before(node, rounds)
-        node.replace_input_with(0, made)
-        node.replace_input_with(1, values)
-        node.attributes["step"] = ir.AttrInt64("step", lookup.step << more)
+        first = lookup.node.inputs[2]
+        assert first is not None
+        copy.graph.insert_before(lookup.node, rounds)
+        lookup.node.replace_input_with(0, made)
+        lookup.set_tables(values, first)
+        lookup.set_step(step << more)
     return copy

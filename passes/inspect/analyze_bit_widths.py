@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ...analysis.widths.table_width import table_width
 from ...ir import annotations as notes
-from ...ir import dialect
 from ...ir.level import Level
+from ...ir.ops import TableLookup
 from ..framework.base import Context, Pass
 
 
@@ -23,13 +22,11 @@ class AnalyzeBitWidths(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Annotate ``model``; returns whether an annotation is new."""
-        tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
-        touched = [v for t in tables for v in (t.inputs[0], t.outputs[0]) if v is not None]
+        tables = TableLookup.all_in(model)
+        touched = [v for t in tables for v in (t.input, t.output)]
         before = [dict(v.metadata_props) for v in touched]
         for table in tables:
-            width = table_width(table)
-            source = table.inputs[0]
-            assert source is not None
-            notes.put(source, low=width.low, high=width.high, bits=width.accumulator_bits)
-            notes.put(table.outputs[0], table_bits=width.table_bits, pbs=width.bootstraps)
+            low, high = table.range
+            notes.put(table.input, low=low, high=high, bits=table.accumulator_bits)
+            notes.put(table.output, table_bits=table.table_bits, pbs=table.bootstraps)
         return before != [dict(v.metadata_props) for v in touched]

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from ...analysis.widths.layers import layer_of
 from ...ir.errors import PipelineError
-from ...ir.graph import is_dialect
 from ...ir.level import Level
-from ...ir.tolerance import GLOBAL, p_error_of, set_p_error
+from ...ir.ops import TableLookup
+from ...ir.tolerance import GLOBAL
 from ..framework.base import Context, Pass, option
 from .common.tolerable import LARGEST, largest_tolerable
 
@@ -55,7 +55,7 @@ class SetPError(Pass):
             DataError: The search has no calibration data.
         """
         self._check()
-        tables = [n for n in model.graph if is_dialect(n, "TableLookup")]
+        tables = TableLookup.all_in(model)
         own = self._of_layers(tables)
         shared = self.p_error
         if self.search:
@@ -71,14 +71,14 @@ class SetPError(Pass):
             )
             shared = found.p_error
             context.notes.append(f"set-p-error: {found.describe()}")
-        before = [p_error_of(t) for t in tables], model.metadata_props.get(GLOBAL)
+        before = [t.p_error for t in tables], model.metadata_props.get(GLOBAL)
         for table in tables:
             chosen = own.get(table, shared)
             if chosen is not None:
-                set_p_error(table, chosen)
+                table.set_p_error(chosen)
         if self.global_p_error is not None:
             model.metadata_props[GLOBAL] = repr(float(self.global_p_error))
-        return before != ([p_error_of(t) for t in tables], model.metadata_props.get(GLOBAL))
+        return before != ([t.p_error for t in tables], model.metadata_props.get(GLOBAL))
 
     def _check(self) -> None:
         given = {"p-error": self.p_error, "global-p-error": self.global_p_error, "most": self.most}
@@ -102,9 +102,9 @@ class SetPError(Pass):
                 allowed="p-error, global-p-error, layers or search=true",
             )
 
-    def _of_layers(self, tables: list[ir.Node]) -> dict[ir.Node, float]:
-        """The errors of single layers, by TableLookup."""
-        names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
+    def _of_layers(self, tables: list[TableLookup]) -> dict[TableLookup, float]:
+        """The errors of single layers, by table."""
+        names = {t: (t.name, layer_of(t.node)[0]) for t in tables}
         known = {name for pair in names.values() for name in pair}
         for layer in self.layers:
             if layer not in known:

@@ -1,0 +1,184 @@
+"""The views of the circuit's operators: what they read, what they derive, and that nothing else reads it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_fhe.ir.bits import bits_of
+from onnx_fhe.ir.errors import VerificationError
+from onnx_fhe.ir.ops import Decrypt, Encrypt, PairLookup, RoundBits, TableLookup, along_axis
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CIRCUIT = """
+<ir_version: 10, opset_import: ["" : 21, "onnx_fhe" : 1]>
+graph (float[N, 3] x) => (float[N, 3] y)
+<float[3, 4] table = {0, 1, 2, 3, 3, 2, 1, 0, 5, 5, 5, 5}, float[3] first = {-8, 0, 16}>
+{
+    [start] e = onnx_fhe.Encrypt <low = -9, high = 40> (x)
+    [round] r = onnx_fhe.RoundBits <lsbs_to_remove = 3, mode = MODE> (e)
+    [table] t = onnx_fhe.TableLookup <step = 8, axis = -1> (r, table, first)
+    [end] y = onnx_fhe.Decrypt <low = 0, high = 5> (t)
+}
+"""
+
+
+def circuit(mode="exact"):
+    model = ir.from_onnx_text(CIRCUIT.replace("MODE", f'"{mode}"'))
+    for node in model.graph:
+        node.outputs[0].shape = model.graph.inputs[0].shape
+    return model
+
+
+def test_views_find_their_nodes_and_no_others():
+    nodes = list(circuit().graph)
+    views = (Encrypt, RoundBits, TableLookup, Decrypt)
+    for node, own in zip(nodes, views, strict=True):
+        assert own.of(node) == own.match(node) == own(node)
+        assert all(view.match(node) is None for view in (*views, PairLookup) if view is not own)
+    assert TableLookup.match(None) is None
+    assert RoundBits.match(ir.node("RoundBits", [], domain="elsewhere")) is None
+    with pytest.raises(TypeError, match="Encrypt 'start' is no Decrypt"):
+        Decrypt.of(nodes[0])
+
+
+def test_attributes_that_a_node_leaves_out_are_those_of_the_schemas():
+    x = ir.Value(name="x")
+    bare = {
+        name: ir.Node("onnx_fhe", name, [x], num_outputs=1) for name in ("Encrypt", "Decrypt", "RoundBits")
+    }
+    for view in (Encrypt, Decrypt):
+        assert view.of(bare[view.op_type]).range == (0, 1)
+    rounding = RoundBits.of(bare["RoundBits"])
+    assert (rounding.lsbs_to_remove, rounding.unit, rounding.mode) == (0, 1, "exact")
+    lookup = TableLookup.of(ir.Node("onnx_fhe", "TableLookup", [x, x, x], num_outputs=1))
+    assert (lookup.step, lookup.axis, lookup.p_error) == (1, 1, None)
+    assert PairLookup.of(ir.Node("onnx_fhe", "PairLookup", [x, x, x, x], num_outputs=1)).axis == 1
+
+
+@pytest.mark.parametrize(("mode", "bootstraps"), [("exact", 4 * 3), ("approximate", 3)])
+def test_what_a_table_declares(mode, bootstraps):
+    model = circuit(mode)
+    (lookup,) = TableLookup.all_in(model)
+    assert lookup.source is model.graph[0].outputs[0]
+    assert lookup.input is model.graph[1].outputs[0]
+    assert (lookup.name, lookup.channels, lookup.size, lookup.step, lookup.axis) == ("table", 3, 4, 8, -1)
+    assert (lookup.entry_range, lookup.range) == ((0, 5), (-8, 16 + 3 * 8 + 3))
+    assert (lookup.lsbs_to_remove, lookup.table_bits, lookup.accumulator_bits) == (3, 2, 5)
+    assert (lookup.elements, lookup.bootstraps) == (3, bootstraps)
+    assert lookup.entry_inputs[0].tolist() == [-8, 0, 8, 16]
+    assert lookup.channel_of_elements((1, 3)).tolist() == [[0, 1, 2]]
+    assert lookup.integer_entries.dtype == np.int64
+
+
+def test_without_rounding_every_integer_of_the_range_reaches_the_table():
+    model = circuit()
+    (lookup,) = TableLookup.all_in(model)
+    lookup.node.replace_input_with(0, lookup.source)
+    assert (lookup.rounding, lookup.lsbs_to_remove, lookup.span) == (None, 0, 24)
+    assert (lookup.table_bits, lookup.accumulator_bits, lookup.bootstraps) == (5, 5, 3)
+
+
+def test_a_table_off_the_grid_of_its_rounding():
+    model = circuit()
+    (lookup,) = TableLookup.all_in(model)
+    lookup.check_rounding()
+    lookup.set_step(4)
+    with pytest.raises(VerificationError, match="the step of a table is not that of its rounding"):
+        lookup.check_rounding()
+    lookup.set_step(8)
+    lookup.node.inputs[2].const_value = ir.tensor(np.float32([-8, 0, 3]))
+    with pytest.raises(VerificationError, match="a table begins off the grid"):
+        lookup.check_rounding()
+
+
+def test_a_computed_table_is_refused_by_name():
+    model = circuit()
+    lookup = TableLookup.all_in(model)[0]
+    lookup.node.replace_input_with(1, model.graph[0].outputs[0])
+    with pytest.raises(VerificationError, match="a table is not constant") as caught:
+        _ = lookup.size
+    assert caught.value.where.node == "table"
+
+
+def test_an_entry_that_is_no_integer_is_refused_by_name():
+    (lookup,) = TableLookup.all_in(circuit())
+    lookup.node.inputs[1].const_value = ir.tensor(np.full((3, 4), 0.5, np.float32))
+    with pytest.raises(VerificationError, match="is not an integer"):
+        _ = lookup.integer_entries
+
+
+def test_views_write_what_they_read():
+    (lookup,), (end,) = (view.all_in(circuit()) for view in (TableLookup, Decrypt))
+    lookup.set_p_error(1e-5)
+    lookup.set_axis(1)
+    assert (lookup.p_error, lookup.axis) == (1e-5, 1)
+    lookup.set_p_error(None)
+    assert "p_error" not in lookup.node.attributes
+    end.declare(-2.5, 6.1)
+    assert (end.range, end.bits) == ((-3, 7), 4)
+
+
+def test_made_nodes_say_what_they_were_made_with():
+    x, y, table, first = (ir.Value(name=n) for n in ("x", "y", "table", "first"))
+    encrypt = Encrypt.of(Encrypt.make(x, low=-3, high=4, name="e"))
+    assert (encrypt.name, encrypt.input, encrypt.range) == ("e", x, (-3, 4))
+    assert Decrypt.of(Decrypt.make(x)).range == (0, 1)
+    rounding = RoundBits.of(RoundBits.make(x, lsbs_to_remove=2, mode="approximate"))
+    again = RoundBits.of(rounding.of_another(y))
+    assert (again.input, again.lsbs_to_remove, again.is_exact) == (y, 2, False)
+    lookup = TableLookup.of(TableLookup.make(x, table, first, step=4, axis=2))
+    assert (lookup.step, lookup.axis, list(lookup.node.inputs)) == (4, 2, [x, table, first])
+    pairs = PairLookup.of(PairLookup.make(x, y, table, first, axis=3))
+    assert (pairs.operands, pairs.axis) == ((x, y), 3)
+
+
+@given(st.integers(-(2**24), 2**24), st.integers(0, 2**24))
+def test_bits_of_a_range_are_the_fewest_that_hold_it(low, span):
+    high, bits = low + span, bits_of(low, low + span)
+
+    def holds(n):
+        return (low >= 0 and high < 2**n) if low >= 0 else (-(2 ** (n - 1)) <= low and high < 2 ** (n - 1))
+
+    assert holds(bits)
+    assert bits == 1 or not holds(bits - 1)
+    assert bits_of(0, 0) == 1
+    assert bits_of(0, 0, least=0) == 0
+
+
+def test_channels_lie_along_an_axis_counted_from_either_end():
+    assert along_axis(np.arange(3), -2, 4).shape == along_axis(np.arange(3), 2, 4).shape == (1, 1, 3, 1)
+    assert along_axis(np.zeros(1), 1, 3).shape == (1, 1, 1)
+
+
+BY_HAND = re.compile(
+    r"""get_(?:int|float|string)\(\s*"(?:step|lsbs_to_remove|low|high|p_error|mode)"|"""
+    r"""int_of\([^()]*"(?:step|lsbs_to_remove|low|high)"|"""
+    r"""Attr(?:Int64|Float32)\(\s*"(?:step|axis|low|high|p_error|lsbs_to_remove)"|"""
+    r"""attributes\["(?:step|lsbs_to_remove|low|high|p_error)"\]|"""
+    r"""lsbs_to_remove":"""
+)
+
+
+@pytest.mark.parametrize("room", ["ir", "analysis", "backends", "onnx_fhe"])
+def test_no_other_file_reads_or_writes_these_attributes(room):
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in sorted((ROOT / room).rglob("*.py"))
+        if "ops" not in file.relative_to(ROOT).parts and not file.is_symlink()
+        for match in BY_HAND.finditer(file.read_text())
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_check_sees_what_it_is_for():
+    assert BY_HAND.search('node.attributes.get_int("step", 1) or 1')
+    assert BY_HAND.search('node.attributes["low"] = ir.AttrInt64("low", 3)')
+    assert not BY_HAND.search('int_of(node, "axis", 0)')
