@@ -297,5 +297,5 @@ def test_a_table_that_does_not_fit_its_rounding_is_our_defect() -> None:
     b = Builder()
     h = b.op("RoundBits", vector(b), domain=DOMAIN, lsbs_to_remove=2)
     b.decrypt(b.lookup(h, np.zeros((1, 4)), [1], step=4), low=0, high=1)
-    with pytest.raises(VerificationError, match="does not fit the rounding"):
+    with pytest.raises(VerificationError, match="begins off the grid of its rounding"):
         get_backend("concrete").lower(b.model(), QUICK)
