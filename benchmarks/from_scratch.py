@@ -18,6 +18,7 @@ from torch import nn
 from onnx_fhe.analysis.outputs.classes import kind_of, scores
 from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir import runtime
+from onnx_fhe.ir.editing import GraphEditor
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.graph import LINEAR, constant_of, variable_inputs
 from onnx_fhe.ir.runtime import Arrays
@@ -26,7 +27,6 @@ from onnx_fhe.passes.distill.training.data import image_sizes, pool, split
 from onnx_fhe.passes.distill.training.losses import Loss, agreement
 from onnx_fhe.passes.distill.training.operators import OPERATORS
 from onnx_fhe.passes.distill.training.task import GIVEN, SPARSE
-from onnx_fhe.passes.quantize.graph import initializer
 
 RATES = (0.003, 0.01)
 """Learning rates of Adam; each is tried with all the steps, and the samples held back choose."""
@@ -90,8 +90,9 @@ class Network(nn.Module):
 
     def write_back(self) -> None:
         """Put what was learned into the model, in place; the network cannot run after this."""
+        edit = GraphEditor(self.model)
         for value, tensor in self.trained.items():
-            new = initializer(self.model, f"{value.name}_trained", tensor.detach().numpy())
+            new = edit.constant(f"{value.name}_trained", tensor.detach().numpy())
             ir.convenience.replace_all_uses_with(value, new)
 
 

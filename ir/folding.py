@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from . import runtime, shapes
-from .editing import bypass, constant, set_constant, substitute
+from .editing import GraphEditor
 from .errors import UnsupportedError
 from .graph import constant_of, int_of, variable_inputs
 
@@ -35,10 +35,11 @@ def fold_shapes(model: ir.Model) -> bool:
     # Small constants and symbolic shapes are what onnxscript does well; weights are for fold_constants.
     folded = optimizer.fold_constants(model, onnx_shape_inference=False).modified
     lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
+    edit = GraphEditor(model)
     for node in list(model.graph):
         value = node.attributes.get_tensor("value") if node.op_type == "Constant" else None
         if value is not None:  # it is returned: an initializer cannot stand for an output
-            substitute(node, "Identity", [constant(model.graph, value.numpy(), f"{node.name}.value")])
+            edit.substitute(node, "Identity", [edit.constant(f"{node.name}.value", value.numpy())])
     unused = RemoveUnusedNodesPass()(model).modified
     return bool(folded or lifted or unused)
 
@@ -70,14 +71,14 @@ def freeze_sizes(model: ir.Model) -> bool:
         for o in n.outputs
         if o.name and not o.is_graph_output()
     ]
-    modified = False
+    modified, edit = False, GraphEditor(model)
     for value, array in shapes.same_for_all_batches(model, values).items():
-        value.replace_all_uses_with(constant(model.graph, array, f"{value.name}_size"))
+        value.replace_all_uses_with(edit.constant(f"{value.name}_size", array))
         modified = True
     return modified
 
 
-def merge_reshapes(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+def merge_reshapes(edit: GraphEditor, node: ir.Node) -> bool:  # noqa: ARG001
     """A Reshape of a Reshape is the second alone, where its target is written out."""
     before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.op_type != "Reshape" or node.domain or before is None or before.op_type != "Reshape":
@@ -91,7 +92,7 @@ def merge_reshapes(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
 
 def fold_constants(model: ir.Model) -> bool:
     """Run nodes that read only initializers and keep their results as initializers."""
-    modified = False
+    modified, edit = False, GraphEditor(model)
     for node in list(model.graph):
         if not _foldable(node):
             continue
@@ -99,8 +100,8 @@ def fold_constants(model: ir.Model) -> bool:
         arrays = runtime.run_nodes([node], {}, wanted, model.opset_imports.get("", 0))
         for output, array in zip(wanted, arrays, strict=True):
             name = str(output.name)
-            output.name = f"{name}_folded"
-            output.replace_all_uses_with(constant(model.graph, array, name))
+            edit.rename(output, f"{name}_folded")
+            output.replace_all_uses_with(edit.constant(name, array))
         model.graph.remove(node, safe=True)
         modified = True
     return modified
@@ -123,7 +124,7 @@ def _foldable(node: ir.Node) -> bool:
     return True
 
 
-def make_reshape_constant(model: ir.Model, node: ir.Node) -> bool:
+def make_reshape_constant(edit: GraphEditor, node: ir.Node) -> bool:
     """A Reshape to a computed shape, of which only the batch is free, becomes one to a constant shape."""
     if node.op_type != "Reshape" or node.domain or constant_of(node.inputs[1]) is not None:
         return False
@@ -133,11 +134,11 @@ def make_reshape_constant(model: ir.Model, node: ir.Node) -> bool:
     if not all(isinstance(d, int) or d == shapes.BATCH for d in dims):
         return False
     target = np.array([d if isinstance(d, int) else -1 for d in dims], np.int64)
-    set_constant(model.graph, node, 1, target, f"{node.name}.shape")
+    edit.set_constant(node, 1, target, f"{node.name}.shape")
     return True
 
 
-def make_expand_constant(model: ir.Model, node: ir.Node) -> bool:
+def make_expand_constant(edit: GraphEditor, node: ir.Node) -> bool:
     """An Expand to a computed shape with the batch of its input becomes one that leaves the batch alone."""
     if node.op_type != "Expand" or node.domain or constant_of(node.inputs[1]) is not None:
         return False
@@ -147,11 +148,11 @@ def make_expand_constant(model: ir.Model, node: ir.Node) -> bool:
     if not all(isinstance(d, int) for d in after[1:]):
         return False
     target = np.array([1, *after[1:]], np.int64)
-    set_constant(model.graph, node, 1, target, f"{node.name}.shape")
+    edit.set_constant(node, 1, target, f"{node.name}.shape")
     return True
 
 
-def remove_noop(_: ir.Model, node: ir.Node) -> bool:
+def remove_noop(edit: GraphEditor, node: ir.Node) -> bool:
     """Remove Identity, Dropout, a Cast to the same type and a Transpose that keeps the order.
 
     Raises:
@@ -162,14 +163,14 @@ def remove_noop(_: ir.Model, node: ir.Node) -> bool:
         return False
     if node.op_type == "Dropout":
         _check_dropout(node)
-        return bypass(node, value)
+        return edit.bypass(node, value)
     if node.op_type == "Identity":
-        return bypass(node, value)
+        return edit.bypass(node, value)
     if node.op_type == "Cast" and value.dtype is not None and int_of(node, "to", 0) == int(value.dtype):
-        return bypass(node, value)
+        return edit.bypass(node, value)
     if node.op_type == "Transpose" and "perm" in node.attributes:
         order = list(node.attributes["perm"].as_ints())
-        return order == sorted(order) and bypass(node, value)
+        return order == sorted(order) and edit.bypass(node, value)
     return False
 
 

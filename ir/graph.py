@@ -69,6 +69,34 @@ def int_of(node: ir.Node, name: str, default: int) -> int:
     return node.attributes.get_int(name, default)
 
 
+def float_of(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def ints_of(node: ir.Node, name: str) -> list[int] | None:
+    """A list of integers, None where the attribute is missing."""
+    attribute = node.attributes.get(name)
+    return None if attribute is None else list(attribute.as_ints())
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """Whether the value is known to be floating-point (of a type that numpy computes with)."""
+    return value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+
+
+def rank_of(value: ir.Value | None) -> int | None:
+    """Number of axes, where known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads ``value`` once, when nothing else sees it."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
 def is_dialect(node: ir.Node, *op_types: str) -> bool:
     """Whether ``node`` is one of these operators of the dialect (of any, where none is named)."""
     return node.domain == DOMAIN and (not op_types or node.op_type in op_types)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_fhe.ir.build import Builder
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import LimitError, PipelineError, UnsupportedError
+from onnx_fhe.ir.integer_editing import IntegerEditor
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
@@ -344,11 +344,11 @@ def test_sums_of_tensors_with_different_scales(op, ratio):
 
 
 def test_one_number_a_sample_that_gets_a_factor_for_each_channel():
-    build = Builder(dense())
-    (value,) = build.model.graph.inputs
+    edit = IntegerEditor(dense())
+    (value,) = edit.model.graph.inputs
     value.shape = ir.Shape(["N", 1, 4])
     factors = np.float32([1, 2, 3]).reshape(1, 3, 1)
-    for made in (build.scaled(value, factors, "a"), build.shifted(value, factors, "b")):
+    for made in (edit.scaled(value, factors, "a"), edit.shifted(value, factors, "b")):
         assert list(made.shape) == ["N", 3, 4]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime, shapes
-from ...ir.editing import constant, insert, insert_like, ints_of
-from ...ir.graph import constant_of, int_of, variable_inputs
+from ...ir.editing import GraphEditor
+from ...ir.graph import constant_of, int_of, ints_of, variable_inputs
 from ...ir.movement import CANDIDATES
 from ..regions.elementwise import ElementwiseProbe
 from .beside import depends, is_sample_by_sample
@@ -77,7 +77,7 @@ class Lifting:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
+        self.edit = GraphEditor(model)
         self.opset = model.graph.opset_imports.get("", 21)
         self.probe = ElementwiseProbe(self.opset)
         self.new: dict[ir.Value, ir.Value] = {}
@@ -114,7 +114,7 @@ class Lifting:
     def _in_place(self, node: ir.Node) -> list[ir.Value]:
         """The same node on samples where it had one."""
         inputs = [v if v is None or constant_of(v) is not None else self._placed(v) for v in node.inputs]
-        return insert_like(node, inputs, f"{node.name}/lifted")
+        return self.edit.at(node).add_again(node, inputs, f"{node.name}/lifted")
 
     def _placed(self, value: ir.Value) -> ir.Value:
         """A value with samples in place of its first axis."""
@@ -158,10 +158,10 @@ class Lifting:
 
     def _add(self, op: str, inputs: list[ir.Value | None], part: str = "", **attributes: object) -> ir.Value:
         name = f"{self.node.name}/{part}" if part else f"{self.node.name}/lifted"
-        return insert(self.node, op, inputs, name, attributes)
+        return self.edit.at(self.node).add(op, inputs, name, attributes)
 
     def _reshaped(self, value: ir.Value, shape: list[int], part: str) -> ir.Value:
-        target = constant(self.graph, np.array([-1, *shape], np.int64), f"{self.node.name}.lifted")
+        target = self.edit.constant(f"{self.node.name}.lifted", np.array([-1, *shape], np.int64))
         return self._add("Reshape", [value, target], part)
 
     def _again(self, inputs: list[ir.Value | None], **changed: object) -> list[ir.Value]:
@@ -207,7 +207,7 @@ class Lifting:
             if index.min(initial=0) < 0 or not np.array_equal(random.ravel()[index], moved):
                 raise NotLiftedError
             flat = self._reshaped(self._lifted(variable[0]), [size], "flat")
-            chosen = constant(self.graph, index.ravel(), f"{node.name}.places")
+            chosen = self.edit.constant(f"{node.name}.places", index.ravel())
             taken = self._add("Gather", [flat, chosen], "taken", axis=1)
             results.append(self._reshaped(taken, list(index.shape), "lifted"))
         return results
@@ -223,7 +223,7 @@ class Lifting:
             ):
                 raise NotLiftedError  # normalized, so that alpha and beta are 1
             matrix = weight.T if int_of(node, "transB", 0) else weight
-            right = constant(self.graph, np.ascontiguousarray(matrix), f"{node.name}.weight")
+            right = self.edit.constant(f"{node.name}.weight", np.ascontiguousarray(matrix))
             result = self._add("MatMul", [self._lifted(left), right], "product")
             added = constant_of(bias)
             return [result if added is None or not added.any() else self._add("Add", [result, bias])]
@@ -240,7 +240,7 @@ class Lifting:
             array = constant_of(value)
             if array is not None:
                 matrix = np.ascontiguousarray(array.reshape(shape))
-                inputs.append(constant(self.graph, matrix, f"{node.name}.matrix"))
+                inputs.append(self.edit.constant(f"{node.name}.matrix", matrix))
             else:
                 full = [1] * (rank - len(shape)) + shape
                 inputs.append(self._reshaped(self._lifted(value), full, "matrix"))
@@ -258,7 +258,7 @@ class Lifting:
         if not axes and int_of(node, "noop_with_empty_axes", 0):
             return [self._lifted(node.inputs[0])]
         moved = [a % rank + 1 for a in axes] if axes else list(range(1, rank + 1))
-        where = constant(self.graph, np.array(moved, np.int64), f"{node.name}.axes")
+        where = self.edit.constant(f"{node.name}.axes", np.array(moved, np.int64))
         return self._again([self._lifted(node.inputs[0]), where])
 
     def _along(self, node: ir.Node) -> list[ir.Value]:

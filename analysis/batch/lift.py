@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...ir import folding, shapes
-from ...ir.editing import constant
+from ...ir.editing import GraphEditor
 from ...ir.graph import variable_inputs
 from .axes import Lifting, NotLiftedError
 
@@ -80,8 +80,9 @@ def _freeze(model: ir.Model, sizes: set[ir.Node]) -> list[tuple[ir.Node, int, ir
     """Give the readers of sizes what these are for one sample; returns what they read before."""
     values = [o for n in sizes for o in n.outputs if any(r not in sizes for r in o.consumers())]
     undo: list[tuple[ir.Node, int, ir.Value]] = []
+    edit = GraphEditor(model)
     for value, array in shapes.same_for_all_batches(model, values).items():
-        frozen = constant(model.graph, array, f"{value.name}_single")
+        frozen = edit.constant(f"{value.name}_single", array)
         for node, index in list(value.uses()):
             if node not in sizes:
                 undo.append((node, index, value))

@@ -6,34 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from typing_extensions import Self
 
-from ...ir.build import Builder
 from ...ir.errors import LimitError
 from ...ir.graph import STANDS_FOR, title_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.ops import TableLookup
 from ..ranges.ranges import SoundRanges
 
 MOST_ENTRIES = 2**16
 
 
-class Editor:
-    """A builder for one model, in front of one node at a time.
+class ExpansionEditor(IntegerEditor):
+    """An editor that knows shapes and bounds of what it makes, in front of one node at a time.
 
     Args:
         model: An integer-level model; edited in place.
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self.model = model
+        super().__init__(model)
         self.opset = model.graph.opset_imports.get("", 21)
-        self.build = Builder(model)
         self.ranges = SoundRanges(model)
         self._node: ir.Node | None = None
 
-    def at(self, node: ir.Node) -> None:
+    def at(self, node: ir.Node | None) -> Self:
         """New nodes go in front of ``node``, which they stand for."""
         self._node = node
-        self.build.at(node)
+        return super().at(node)
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """The shape of one sample, batch counted as 1."""
@@ -59,11 +59,15 @@ class Editor:
             )
         return low, high
 
-    def add(
-        self, op: str, inputs: Sequence[ir.Value], name: str, attributes: dict[str, object] | None = None
-    ) -> ir.Value:
+    def insert(self, node: ir.Node, name: str, like: ir.Value | None = None) -> ir.Value:
+        """Insert a node that was made without a name; statistics call it after the node that it stands for."""
+        if self._node is not None:
+            node.metadata_props.update(zip(STANDS_FOR, title_of(self._node), strict=True))
+        return super().insert(node, name, like)
+
+    def broadcast(self, op: str, inputs: Sequence[ir.Value], name: str) -> ir.Value:
         """Insert a node that broadcasts."""
-        made = self._add(op, inputs, inputs[0], name, attributes)
+        made = self.add(op, inputs, name, like=inputs[0])
         shape = np.broadcast_shapes(*(self.shape(v) if len(v.shape or ()) else () for v in inputs))
         return self._shaped(made, shape[1:])
 
@@ -72,16 +76,16 @@ class Editor:
         shape = list(self.shape(value))
         if list(places) == list(range(shape[axis])):
             return value
-        index = self.build.constant(f"{name}_places", np.asarray(places), np.int64)
+        index = self.constant(f"{name}_places", np.asarray(places), np.int64)
         shape[axis] = len(places)
-        made = self._add("Gather", [value, index], value, name, {"axis": axis})
+        made = self.add("Gather", [value, index], name, {"axis": axis}, like=value)
         return self._shaped(made, shape[1:])
 
     def concat(self, values: Sequence[ir.Value], axis: int, name: str) -> ir.Value:
         """Several tensors side by side."""
         shape = list(self.shape(values[0]))
         shape[axis] = sum(self.shape(v)[axis] for v in values)
-        made = self._add("Concat", list(values), values[0], name, {"axis": axis})
+        made = self.add("Concat", list(values), name, {"axis": axis}, like=values[0])
         return self._shaped(made, shape[1:])
 
     def reshape(self, value: ir.Value, like: ir.Value, name: str) -> ir.Value:
@@ -92,46 +96,29 @@ class Editor:
 
     def to_shape(self, value: ir.Value, shape: Sequence[int], name: str) -> ir.Value:
         """The elements of one sample in another shape."""
-        target = self.build.constant(f"{name}_target", np.asarray([0, *shape]), np.int64)
-        return self._shaped(self._add("Reshape", [value, target], value, name), shape)
+        target = self.constant(f"{name}_target", np.asarray([0, *shape]), np.int64)
+        return self._shaped(self.add("Reshape", [value, target], name, like=value), shape)
 
     def sum_over(self, value: ir.Value, axis: int, name: str) -> ir.Value:
         """The sum along one axis, which goes."""
-        axes = self.build.constant(f"{name}_axes", np.asarray([axis]), np.int64)
+        axes = self.constant(f"{name}_axes", np.asarray([axis]), np.int64)
         shape = list(self.shape(value))
         del shape[axis]
-        made = self._add("ReduceSum", [value, axes], value, name, {"keepdims": 0})
+        made = self.add("ReduceSum", [value, axes], name, {"keepdims": 0}, like=value)
         return self._shaped(made, shape[1:])
 
     def lookup(self, value: ir.Value, table: np.ndarray, first: int, name: str, axis: int = 1) -> ir.Value:
         """One table (channels, size) for all inputs from ``first`` on."""
-        values = self.build.constant(f"{name}_values", table)
-        start = self.build.constant(f"{name}_first", np.full(len(table), first))
-        return self._titled(self.build.insert(TableLookup.make(value, values, start, axis=axis), value, name))
+        values = self.constant(f"{name}_values", table)
+        start = self.constant(f"{name}_first", np.full(len(table), first))
+        return self.insert(TableLookup.make(value, values, start, axis=axis), name, like=value)
 
     def times(self, value: ir.Value, factor: int, name: str) -> ir.Value:
         """``factor * value``."""
         if factor == 1:
             return value
-        constant = self.build.constant(f"{name}_factor", np.full([1] * len(value.shape or ()), factor))
-        return self._add("Mul", [value, constant], value, name)
-
-    def _add(
-        self,
-        op: str,
-        inputs: Sequence[ir.Value],
-        like: ir.Value,
-        name: str,
-        attributes: dict[str, object] | None = None,
-    ) -> ir.Value:
-        return self._titled(self.build.add(op, inputs, like, name, attributes))
-
-    def _titled(self, value: ir.Value) -> ir.Value:
-        """Statistics call what is made after the node that it stands for."""
-        made = value.producer()
-        if made is not None and self._node is not None:
-            made.metadata_props.update(zip(STANDS_FOR, title_of(self._node), strict=True))
-        return value
+        constant = self.constant(f"{name}_factor", np.full([1] * len(value.shape or ()), factor))
+        return self.add("Mul", [value, constant], name, like=value)
 
     def _shaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         batch = (

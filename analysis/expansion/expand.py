@@ -9,7 +9,7 @@ from ...ir.graph import MAXIMA, variable_inputs
 from ...ir.movement import sample_shape
 from ...ir.ops import PairLookup
 from . import maxima, pairs, products
-from .editing import Editor
+from .editing import ExpansionEditor
 from .parting import meets_wider, part
 
 
@@ -28,7 +28,7 @@ def _all_encrypted(node: ir.Node) -> bool:
     return all(v in variable_inputs(node) for v in node.inputs)
 
 
-def expand(model: ir.Model, edit: Editor | None = None) -> bool:
+def expand(model: ir.Model, edit: ExpansionEditor | None = None) -> bool:
     """Replace what combines encrypted elements by sums and lookups, in place; returns whether there was any.
 
     Values keep their names. Nodes outside the encrypted part stay as they are.
@@ -41,7 +41,7 @@ def expand(model: ir.Model, edit: Editor | None = None) -> bool:
         LimitError: Operands are too wide for a table.
     """
     nodes = [n for n in _encrypted(model) if combines(n)]
-    edit = edit or Editor(model)
+    edit = edit or ExpansionEditor(model)
     for node in nodes:
         edit.at(node)
         if (lookup := PairLookup.match(node)) is not None:
@@ -68,7 +68,7 @@ def expanded(model: ir.Model) -> ir.Model:
     if not combining and not meets_wider(model):
         return model
     copy = model.clone()
-    edit = Editor(copy)
+    edit = ExpansionEditor(copy)
     if expand(copy, edit) | part(copy, edit):
         RemoveUnusedNodesPass()(copy)
         return copy

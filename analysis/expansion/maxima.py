@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.graph import constant_of, int_of, variable_inputs
-from .editing import Editor
+from .editing import ExpansionEditor
 from .tournament import Tournament, Window, plan
 
 
-def expand(node: ir.Node, edit: Editor) -> ir.Value:
+def expand(node: ir.Node, edit: ExpansionEditor) -> ir.Value:
     """What stands for a Max, Min, MaxPool, ReduceMax or ReduceMin; new nodes are inserted in front of it."""
     if node.op_type in ("Max", "Min"):
         values = [v for v in node.inputs if v is not None]
@@ -34,16 +34,16 @@ def expand(node: ir.Node, edit: Editor) -> ir.Value:
     return edit.reshape(current, node.outputs[0], f"{node.name}_shape")
 
 
-def choose(node: ir.Node, first: ir.Value, second: ir.Value, edit: Editor) -> ir.Value:
+def choose(node: ir.Node, first: ir.Value, second: ir.Value, edit: ExpansionEditor) -> ir.Value:
     """The larger (or smaller) of two: ``second + f(first - second)`` with ``f(d)`` that of d and 0."""
-    difference = edit.add("Sub", [first, second], f"{node.name}_difference")
+    difference = edit.broadcast("Sub", [first, second], f"{node.name}_difference")
     low, high = edit.bounds(difference)
     x, zero, y = (ir.Value(name=n) for n in ("x", "zero", "y"))
     one = ir.Node("", "Min" if node.op_type.endswith("Min") else "Max", [x, zero], outputs=[y])
     inputs = np.arange(low, high + 1, dtype=np.float32)
     (table,) = runtime.run_nodes([one], {x: inputs, zero: np.zeros(1, np.float32)}, [y], edit.opset)
     excess = edit.lookup(difference, table[None], low, f"{node.name}_excess")
-    chosen = edit.add("Add", [second, excess], f"{node.name}_chosen")
+    chosen = edit.broadcast("Add", [second, excess], f"{node.name}_chosen")
     # Interval arithmetic does not see that the sum is one of the two.
     function = np.minimum if node.op_type.endswith("Min") else np.maximum
     (a, b), (c, d) = edit.ranges.of(first), edit.ranges.of(second)
@@ -51,7 +51,9 @@ def choose(node: ir.Node, first: ir.Value, second: ir.Value, edit: Editor) -> ir
     return chosen
 
 
-def _along(node: ir.Node, value: ir.Value, axis: int, tournament: Tournament, edit: Editor) -> ir.Value:
+def _along(
+    node: ir.Node, value: ir.Value, axis: int, tournament: Tournament, edit: ExpansionEditor
+) -> ir.Value:
     """Run a tournament along one axis, every round at once."""
     known = value
     for pairs in tournament.rounds:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.ops import PairLookup
-from .editing import Editor
+from .editing import ExpansionEditor
 
 
-def expand(lookup: PairLookup, edit: Editor) -> ir.Value:
+def expand(lookup: PairLookup, edit: ExpansionEditor) -> ir.Value:
     """What stands for a PairLookup, cut to the inputs that can occur."""
     (x, y), table, first = lookup.operands, lookup.entries, lookup.first
     starts = []
@@ -32,7 +32,7 @@ def packed(
     table: np.ndarray,
     first: tuple[int, int],
     axis: int,
-    edit: Editor,
+    edit: ExpansionEditor,
 ) -> ir.Value:
     """One lookup on ``a * x + b * y``.
 
@@ -53,7 +53,7 @@ def packed(
     left, right = (
         edit.times(v, factor, f"{node.name}_{s}") for v, factor, s in ((x, a, "left"), (y, b, "right"))
     )
-    index = edit.add("Add", [left, right], f"{node.name}_packed")
+    index = edit.broadcast("Add", [left, right], f"{node.name}_packed")
     return edit.lookup(index, flat, low, f"{node.name}_table", axis)
 
 

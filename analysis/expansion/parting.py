@@ -21,7 +21,7 @@ from ...ir.tolerance import circuit_p_error
 from ..cost.bootstrap import USUAL, bootstrap_complexity
 from ..cost.lookup_cost import lookup_costs
 from ..widths.groups import Group, group_widths, groups, widths_asked
-from .editing import Editor
+from .editing import ExpansionEditor
 
 EXTRA_TABLE_SHARE = 0.95
 """A table more must bring the complexity below this share, where it is not needed."""
@@ -37,7 +37,7 @@ def meets_wider(model: ir.Model) -> bool:
     return any(t.accumulator_bits < widths[t.source] for t in plain)
 
 
-def part(model: ir.Model, edit: Editor) -> bool:
+def part(model: ir.Model, edit: ExpansionEditor) -> bool:
     """Put identity tables where they pay, or where a table could not be computed otherwise, in place.
 
     Args:
@@ -83,7 +83,7 @@ def _plain(model: ir.Model) -> list[TableLookup]:
     return [t for t in TableLookup.all_in(model) if t.rounding is None]
 
 
-def _cuts(model: ir.Model, group: Group, narrow: list[TableLookup], edit: Editor) -> list[_Cut]:
+def _cuts(model: ir.Model, group: Group, narrow: list[TableLookup], edit: ExpansionEditor) -> list[_Cut]:
     """Where the narrow tables of a group are parted from what is wider; empty where that cannot be.
 
     A minimum cut: on one side are the narrow tables and all that they are computed from, on the other what
@@ -138,7 +138,7 @@ def _vertex(node: ir.Node, value: ir.Value) -> Vertex:
     return node, "makes" if value in node.outputs else "reads"
 
 
-def _bounds(value: ir.Value, limit: int, edit: Editor) -> tuple[int, int] | None:
+def _bounds(value: ir.Value, limit: int, edit: ExpansionEditor) -> tuple[int, int] | None:
     """Bounds of a value that a table of ``limit`` bits takes, else None."""
     try:
         low, high = edit.bounds(value)
@@ -147,12 +147,12 @@ def _bounds(value: ir.Value, limit: int, edit: Editor) -> tuple[int, int] | None
     return (low, high) if (high - low).bit_length() <= limit else None
 
 
-def _price(value: ir.Value, bounds: tuple[int, int], edit: Editor) -> float:
+def _price(value: ir.Value, bounds: tuple[int, int], edit: ExpansionEditor) -> float:
     bits = max(1, (bounds[1] - bounds[0]).bit_length())
     return math.prod(edit.shape(value)) * bootstrap_complexity(bits)
 
 
-def _insert(cut: _Cut, edit: Editor) -> ir.Value:
+def _insert(cut: _Cut, edit: ExpansionEditor) -> ir.Value:
     """An identity table behind a value, for some of its readers."""
     order = {n: i for i, n in enumerate(edit.model.graph)}
     first, (low, high) = min(cut.readers, key=order.__getitem__), cut.bounds

@@ -6,9 +6,9 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from ...ir.qonnx import DOMAINS
 from . import quantizers
 
@@ -36,7 +36,7 @@ def towards_linear(model: ir.Model) -> set[ir.Node]:
     return found
 
 
-def rewrite(model: ir.Model, build: Builder) -> int:
+def rewrite(model: ir.Model, edit: IntegerEditor) -> int:
     """Bring all activation quantizers to QuantizeLinear -> Clip -> DequantizeLinear; returns their number.
 
     What comes behind the last linear operator is the client's, in whatever form.
@@ -49,25 +49,25 @@ def rewrite(model: ir.Model, build: Builder) -> int:
     for node in list(model.graph):
         if node.graph is None:
             continue
-        build.at(node)
+        edit.at(node)
         if node.domain in DOMAINS and node.op_type != "RoundTo":
-            count += _qonnx(node, build, node in needed)
+            count += _qonnx(node, edit, node in needed)
         elif node.domain == "" and node.op_type == "QuantizeLinear":
             if node in needed:
                 _check_quantize(node)
-                _widen(node, build)
+                _widen(node, edit)
                 count += 1
         elif node.domain == "" and node.op_type == "DequantizeLinear" and node in needed:
             _check_dequantize(node)
-            _before_moves(node, build)
+            _before_moves(node, edit)
     return count
 
 
-def _qonnx(node: ir.Node, build: Builder, needed: bool) -> int:
+def _qonnx(node: ir.Node, edit: IntegerEditor, needed: bool) -> int:
     try:
         constants = quantizers.constants_of(node)
         quantizer = quantizers.read(node, constants, not _non_negative(node.inputs[0]))
-        new = quantizers.insert(build, node, quantizer)
+        new = quantizers.insert(edit, node, quantizer)
     except UnsupportedError:
         if needed and not _wide_between(node):
             raise
@@ -132,7 +132,7 @@ def _check_quantize(node: ir.Node) -> None:
     )
 
 
-def _widen(node: ir.Node, build: Builder) -> None:
+def _widen(node: ir.Node, edit: IntegerEditor) -> None:
     """A quantizer to 2 or 4 bits stores 8 and clips, as all others do."""
     codes = node.outputs[0]
     dtype = codes.dtype
@@ -141,7 +141,7 @@ def _widen(node: ir.Node, build: Builder) -> None:
     storage, low, high = _NARROW[dtype]
     zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
     assert zero is not None
-    wide = build.constant(f"{node.name}_zero_point", zero.astype(storage), storage)
+    wide = edit.constant(f"{node.name}_zero_point", zero.astype(storage), storage)
     for reader in list(codes.consumers()):
         if reader.op_type == "DequantizeLinear":
             reader.replace_input_with(2, wide)
@@ -149,15 +149,10 @@ def _widen(node: ir.Node, build: Builder) -> None:
     node.attributes.pop("output_dtype", None)
     codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(storage)))
     ends = [
-        build.constant(f"{node.name}_{k}", np.asarray(v), storage) for k, v in (("low", low), ("high", high))
+        edit.constant(f"{node.name}_{k}", np.asarray(v), storage) for k, v in (("low", low), ("high", high))
     ]
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
     uses = list(codes.uses())
-    following = list(graph)
-    place = following.index(node) + 1
-    build.at(following[place] if place < len(following) else None)
-    clipped = build.add("Clip", [codes, *ends], codes, f"{node.name}_clip")
+    clipped = edit.behind(codes).add("Clip", [codes, *ends], f"{node.name}_clip", like=codes)
     clipped.type = codes.type
     for use in uses:
         use.node.replace_input_with(use.idx, clipped)
@@ -168,7 +163,7 @@ def _check_dequantize(node: ir.Node) -> None:
         quantizers.constants_of(node)
 
 
-def _before_moves(node: ir.Node, build: Builder) -> None:
+def _before_moves(node: ir.Node, edit: IntegerEditor) -> None:
     """Dequantize first, move elements then: integers that are moved are still the quantizer's."""
     codes = node.inputs[0]
     path: list[ir.Node] = []
@@ -180,12 +175,16 @@ def _before_moves(node: ir.Node, build: Builder) -> None:
     factors = constant_of(node.inputs[1])
     if not path or codes is None or factors is None or factors.size > 1:
         return
-    name = build.take_name(node)
-    value = build.add("DequantizeLinear", [codes, *node.inputs[1:]], codes, name)
+    name = edit.take_name(node)
+    value = edit.add("DequantizeLinear", [codes, *node.inputs[1:]], name, like=codes)
     for mover in path:
         attributes = list(mover.attributes.values())
-        value = build.add(
-            mover.op_type, [value, *mover.inputs[1:]], mover.outputs[0], f"{mover.name}_float", attributes
+        value = edit.add(
+            mover.op_type,
+            [value, *mover.inputs[1:]],
+            f"{mover.name}_float",
+            attributes,
+            like=mover.outputs[0],
         )
     old, graph = node.outputs[0], node.graph
     assert isinstance(graph, ir.Graph)

@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.regions import POOLS
-from ...ir.build import Builder
 from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
+from ...ir.integer_editing import IntegerEditor
 
 
-def quantize_again(layers: list[ir.Node], build: Builder) -> None:
+def quantize_again(layers: list[ir.Node], edit: IntegerEditor) -> None:
     """Put a quantizer behind what the client moves or chooses (MaxPool, Slice, Concat) of a quantized input.
 
     Such values are integers times a scale as before, so quantizing them once more changes nothing; but now
@@ -26,8 +26,8 @@ def quantize_again(layers: list[ir.Node], build: Builder) -> None:
         first = quantizers[0]
         if not all(_same(first, other) for other in quantizers[1:]):
             continue
-        build.at(layer)
-        layer.replace_input_with(0, _copy(first, value, build))
+        edit.at(layer)
+        layer.replace_input_with(0, _copy(first, value, edit))
 
 
 def computes(value: ir.Value) -> bool:
@@ -82,15 +82,15 @@ def _same(first: ir.Node, second: ir.Node) -> bool:
     )
 
 
-def _copy(first: ir.Node, value: ir.Value, build: Builder) -> ir.Value:
+def _copy(first: ir.Node, value: ir.Value, edit: IntegerEditor) -> ir.Value:
     """The quantizer that ends in ``first``, on ``value``."""
     codes = first.inputs[0]
     assert codes is not None
     name = f"{value.name}_again"
-    result = build.add("QuantizeLinear", [value, *first.inputs[1:]], value, f"{name}_quantize")
+    result = edit.add("QuantizeLinear", [value, *first.inputs[1:]], f"{name}_quantize", like=value)
     result.type = codes.type
     clip = codes.producer()
     if clip is not None and clip.op_type == "Clip":
-        result = build.add("Clip", [result, *clip.inputs[1:]], value, f"{name}_clip")
+        result = edit.add("Clip", [result, *clip.inputs[1:]], f"{name}_clip", like=value)
         result.type = codes.type
-    return build.add("DequantizeLinear", [result, *first.inputs[1:]], value, f"{name}_dequantize")
+    return edit.add("DequantizeLinear", [result, *first.inputs[1:]], f"{name}_dequantize", like=value)

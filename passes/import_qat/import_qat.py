@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
-from ...ir import editing as edit
 from ...ir import shapes
-from ...ir.build import Builder
+from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import TRAINED_KEY, Level, level_of, set_level
 from ...ir.names import name_nodes
 from ..framework.base import Context, Pass, option
@@ -52,16 +52,16 @@ class ImportQat(Pass):
         if not is_foreign(model):
             return False
         self._fix_dynamic(model, context)
-        build = Builder(model)
-        layers = stored.store_weights(model, build)
+        edit = IntegerEditor(model)
+        layers = stored.store_weights(model, edit)
         _fold_constants(model, layers)
         RemoveUnusedNodesPass()(model)
-        count = activations.rewrite(model, build)
+        count = activations.rewrite(model, edit)
         RemoveUnusedNodesPass()(model)
         shapes.infer(model)
         rounded = self._round_floats(model) if layers or count else []
         missed = self._add_missing(model, [*layers, *rounded], context)
-        client.quantize_again([*layers, *rounded], build)
+        client.quantize_again([*layers, *rounded], edit)
         RemoveUnusedOpsetsPass()(model)
         name_nodes(model)
         if not layers and not count:
@@ -111,7 +111,7 @@ class ImportQat(Pass):
 
 def _fold_constants(model: ir.Model, layers: list[ir.Node]) -> None:
     """Biases and other constants that were quantized are floats: no integers are needed of them."""
-    weights = {layer.inputs[1] for layer in layers}
+    edit, weights = GraphEditor(model), {layer.inputs[1] for layer in layers}
     for node in list(model.graph):
         given = [v for v in node.inputs if v is not None]
         if (
@@ -124,8 +124,8 @@ def _fold_constants(model: ir.Model, layers: list[ir.Node]) -> None:
         arrays = stored.static_arrays(model, list(node.outputs))
         for output, array in zip(node.outputs, arrays, strict=True):
             name = str(output.name)
-            output.name = f"{name}_folded"
-            output.replace_all_uses_with(edit.constant(model.graph, array, name))
+            edit.rename(output, f"{name}_folded")
+            output.replace_all_uses_with(edit.constant(name, array))
         model.graph.remove(node, safe=True)
 
 

@@ -9,8 +9,10 @@ import onnx_ir as ir
 
 from ...analysis.regions.regions import JOINS, POOLS
 from ...ir import runtime
+from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of, variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from ..quantize.activations import fit_quantizer
 from ..quantize.graph import insert_quantizer
 from .activations import MOVES, towards_linear
@@ -61,11 +63,11 @@ def calibrate(
     bits: int,
 ) -> None:
     """Put a quantizer behind each of these tensors, with the scale that loses least on ``data``."""
-    arrays = _values(model, list(missing), data)
+    arrays, edit = _values(model, list(missing), data), GraphEditor(model)
     for value in missing:
         columns = arrays[value].reshape(-1)[:, None]
         readers = [n for n in value.consumers() if n.op_type != "QuantizeLinear"]
-        insert_quantizer(model, value, fit_quantizer(columns, bits, "mse", 99.9, False), readers)
+        insert_quantizer(edit, value, fit_quantizer(columns, bits, "mse", 99.9, False), readers)
 
 
 def dynamic(model: ir.Model) -> list[ir.Node]:
@@ -89,9 +91,7 @@ def refuse_dynamic(nodes: list[ir.Node]) -> UnsupportedError:
 
 def make_static(model: ir.Model, nodes: list[ir.Node], data: Mapping[str, np.ndarray]) -> None:
     """Give dynamic quantizers the scale and zero point that they would compute for all of ``data``."""
-    from ...ir.build import Builder
-
-    build = Builder(model)
+    edit = IntegerEditor(model)
     arrays = _values(model, [v for n in nodes if (v := n.inputs[0]) is not None], data)
     for node in nodes:
         x, name = node.inputs[0], str(node.name)
@@ -100,14 +100,14 @@ def make_static(model: ir.Model, nodes: list[ir.Node], data: Mapping[str, np.nda
         clone = ir.Node("", "DynamicQuantizeLinear", [given], num_outputs=3)
         flat = arrays[x].reshape(1, -1).astype(np.float32)
         scale, zero = runtime.run_nodes([clone], {given: flat}, list(clone.outputs[1:]), 21)
-        build.at(node)
-        s = build.constant(f"{name}_scale", scale.reshape(()))
-        z = build.constant(f"{name}_zero_point", zero.reshape(()), np.uint8)
-        codes = build.add("QuantizeLinear", [x, s, z], x, build.take_name(node))
+        edit.at(node)
+        s = edit.constant(f"{name}_scale", scale.reshape(()))
+        z = edit.constant(f"{name}_zero_point", zero.reshape(()), np.uint8)
+        codes = edit.add("QuantizeLinear", [x, s, z], edit.take_name(node), like=x)
         codes.type = ir.TensorType(ir.DataType.UINT8)
         for old, new in zip(node.outputs, (codes, s, z), strict=True):
             if old.is_graph_output():  # outputs keep their names, and no initializer is one
-                new = build.add("Identity", [new], old, f"{name}_returned")
+                new = edit.add("Identity", [new], f"{name}_returned", like=old)
                 new.type, new.shape = old.type, old.shape
                 new.name, old.name = old.name, f"{old.name}_before"
             old.replace_all_uses_with(new, replace_graph_outputs=True)

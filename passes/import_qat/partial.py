@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
 from ...analysis.regions.server import server_nodes
+from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
 from ..quantize.graph import quantize_weight
 from ..quantize.weights import candidate_scales, fit_scales
@@ -33,6 +34,7 @@ def refuse(layers: list[ir.Node]) -> UnsupportedError:
 
 def quantize(model: ir.Model, layers: list[ir.Node], bits: int) -> None:
     """Round the weights of float layers to the nearest integers, with a scale per output channel."""
+    edit = GraphEditor(model)
     for node in layers:
         linear = linear_of(node)
         assert linear is not None
@@ -40,4 +42,4 @@ def quantize(model: ir.Model, layers: list[ir.Node], bits: int) -> None:
         # No weight counts more than another: what the layers before make of the inputs is not looked at.
         moments = [np.eye(matrix.shape[1])] * linear.groups
         found = fit_scales(matrix, moments, candidate_scales(matrix, bits, "mse"), bits)
-        quantize_weight(model, linear, found.integers, found.scale)
+        quantize_weight(edit, linear, found.integers, found.scale)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.build import Builder
 from ...ir.contrib import DOMAIN as CONTRIB
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 
 
 def expand(model: ir.Model) -> bool:
@@ -22,15 +22,15 @@ def expand(model: ir.Model) -> bool:
     Raises:
         UnsupportedError: A scale or zero point is computed where a constant is needed.
     """
-    build = Builder(model)
+    edit = IntegerEditor(model)
     modified = False
     for node in list(model.graph):
         rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx", CONTRIB) else None
         standard = node.op_type in _STANDARD
         if rule is None or standard != (node.domain != CONTRIB):
             continue
-        build.at(node)
-        _replace(node, rule(_Operator(node, build)))
+        edit.at(node)
+        _replace(node, rule(_Operator(node, edit)))
         modified = True
     if modified:
         used = {n.domain for n in model.graph}
@@ -51,10 +51,10 @@ def _replace(node: ir.Node, new: ir.Value) -> None:
 class _Operator:
     """One operator: its inputs as float tensors, its result quantized again."""
 
-    def __init__(self, node: ir.Node, build: Builder) -> None:
+    def __init__(self, node: ir.Node, edit: IntegerEditor) -> None:
         self.node = node
-        self.build = build
-        self.name = build.take_name(node)
+        self.edit = edit
+        self.name = edit.take_name(node)
         self.like = node.outputs[0]
 
     def input(self, index: int) -> ir.Value | None:
@@ -85,7 +85,7 @@ class _Operator:
         factors = constant_of(scale)
         rank = 0 if factors is None else np.squeeze(factors).ndim
         if factors is not None and factors.ndim and rank == 0:
-            scale = self.build.constant(f"{self.name}_scale", factors.reshape(()))
+            scale = self.edit.constant(f"{self.name}_scale", factors.reshape(()))
             points = constant_of(zero)
             zero = None if points is None else self._like(zero, points.reshape(-1)[0])
         inputs = [value, scale, *([zero] if zero is not None else [])]
@@ -93,14 +93,14 @@ class _Operator:
 
     def _like(self, value: ir.Value | None, array: np.ndarray) -> ir.Value:
         assert value is not None
-        return self.build.constant(f"{self.name}_zero", array, np.asarray(constant_of(value)).dtype.type)
+        return self.edit.constant(f"{self.name}_zero", array, np.asarray(constant_of(value)).dtype.type)
 
     def add(
         self, op: str, inputs: list[ir.Value | None], suffix: str = "", attributes: object = ()
     ) -> ir.Value:
         """A float node; the one without a suffix gets the operator's name."""
         name = f"{self.name}_{suffix}" if suffix else self.name
-        result = self.build.add(op, inputs, self.like, name, attributes)  # type: ignore[arg-type]
+        result = self.edit.add(op, inputs, name, attributes, like=self.like)  # type: ignore[arg-type]
         result.shape = None
         return result
 
@@ -121,7 +121,7 @@ def _conv(o: _Operator) -> ir.Value:
     if o.input(8) is not None:
         factor = o.constant(1, "scale").astype(np.float64) * o.constant(4, "scale")
         bias = o.constant(8, "bias") * factor.reshape(-1)
-        inputs.append(o.build.constant(f"{o.name}_bias", bias))
+        inputs.append(o.edit.constant(f"{o.name}_bias", bias))
     return o.quantized(o.add("Conv", inputs, "", o.attributes()), 6, 7)
 
 
@@ -144,7 +144,7 @@ def _gemm(o: _Operator) -> ir.Value:
     ]
     if o.input(6) is not None:
         factor = o.constant(1, "scale").astype(np.float64) * o.constant(4, "scale") * alpha
-        inputs.append(o.build.constant(f"{o.name}_bias", o.constant(6, "bias") * factor.reshape(-1)))
+        inputs.append(o.edit.constant(f"{o.name}_bias", o.constant(6, "bias") * factor.reshape(-1)))
     result = o.add("Gemm", inputs, "", o.attributes())
     return result if o.input(7) is None else o.quantized(result, 7, 8)
 
@@ -153,10 +153,10 @@ def _integer(op: str) -> Callable[[_Operator], ir.Value]:
     """ConvInteger and MatMulInteger: integers as floats of scale 1."""
 
     def rule(o: _Operator) -> ir.Value:
-        one = o.build.constant(f"{o.name}_one", np.ones(()))
+        one = o.edit.constant(f"{o.name}_one", np.ones(()))
         zero = constant_of(o.input(3))
         columns = 1 if zero is None else zero.size
-        unit = one if columns == 1 else o.build.constant(f"{o.name}_ones", np.ones(columns))
+        unit = one if columns == 1 else o.edit.constant(f"{o.name}_ones", np.ones(columns))
         axis = 0 if op == "Conv" else len((o.input(1) or o.like).shape or [0, 0]) - 1
         if (left := constant_of(o.input(2))) is not None and left.size > 1:
             raise UnsupportedError(

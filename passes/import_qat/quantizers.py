@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 
 HALF_EVEN = frozenset({"ROUND", "HALF_EVEN"})
 MOST_BITS = 8
@@ -132,13 +132,13 @@ def decode(node: ir.Node, arrays: list[np.ndarray], opset: int) -> tuple[np.ndar
     return np.where(near, np.round(codes), codes), scale
 
 
-def insert(build: Builder, node: ir.Node, quantizer: Quantizer) -> ir.Value:
+def insert(edit: IntegerEditor, node: ir.Node, quantizer: Quantizer) -> ir.Value:
     """QuantizeLinear -> Clip -> DequantizeLinear in front of ``node``; returns the quantized tensor.
 
     QuantizeLinear rounds to even and adds the zero point afterwards. Where QONNX rounds otherwise, float
     operators do that, and QuantizeLinear, of scale 1, only takes their whole numbers.
     """
-    x, like, name = node.inputs[0], node.outputs[0], build.take_name(node)
+    x, like, name = node.inputs[0], node.outputs[0], edit.take_name(node)
     assert x is not None
     rank = len(like.shape) if like.shape is not None else 0
     axis, scale, zero = _along(node, quantizer, rank)
@@ -153,24 +153,24 @@ def insert(build: Builder, node: ir.Node, quantizer: Quantizer) -> ir.Value:
             allowed=f"{limits.min} to {limits.max}",
             do="train with a zero point inside the range",
         )
-    factor = build.constant(f"{name}_scale", scale, np.float32)
-    offset = build.constant(f"{name}_zero_point", zero, dtype)
+    factor = edit.constant(f"{name}_scale", scale, np.float32)
+    offset = edit.constant(f"{name}_zero_point", zero, dtype)
     axes: dict[str, object] = {"axis": axis} if scale.ndim else {}
     plain = quantizer.mode in HALF_EVEN and quantizer.inner is None and not quantizer.bipolar
     if plain and not np.any(zero):
-        codes = build.add("QuantizeLinear", [x, factor, offset], like, f"{name}_quantize", axes)
+        codes = edit.add("QuantizeLinear", [x, factor, offset], f"{name}_quantize", axes, like=like)
     else:
-        whole = _whole_numbers(build, x, like, name, quantizer)
-        unit = build.constant(f"{name}_one", np.ones(()))
-        none = build.constant(f"{name}_zero", np.zeros((), dtype), dtype)
-        codes = build.add("QuantizeLinear", [whole, unit, none], like, f"{name}_quantize")
+        whole = _whole_numbers(edit, x, like, name, quantizer)
+        unit = edit.constant(f"{name}_one", np.ones(()))
+        none = edit.constant(f"{name}_zero", np.zeros((), dtype), dtype)
+        codes = edit.add("QuantizeLinear", [whole, unit, none], f"{name}_quantize", like=like)
     codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
     if (quantizer.low, quantizer.high) != (limits.min, limits.max):
-        ends = [build.constant(f"{name}_{k}", np.asarray(v), dtype) for k, v in _ends(quantizer)]
+        ends = [edit.constant(f"{name}_{k}", np.asarray(v), dtype) for k, v in _ends(quantizer)]
         typed = codes.type
-        codes = build.add("Clip", [codes, *ends], like, f"{name}_clip")
+        codes = edit.add("Clip", [codes, *ends], f"{name}_clip", like=like)
         codes.type = typed
-    return build.add("DequantizeLinear", [codes, factor, offset], like, name, axes)
+    return edit.add("DequantizeLinear", [codes, factor, offset], name, axes, like=like)
 
 
 def _ends(quantizer: Quantizer) -> list[tuple[str, int]]:
@@ -199,15 +199,17 @@ def _along(node: ir.Node, quantizer: Quantizer, rank: int) -> tuple[int, np.ndar
     return (axes[0], *vectors)  # type: ignore[return-value]
 
 
-def _whole_numbers(build: Builder, x: ir.Value, like: ir.Value, name: str, quantizer: Quantizer) -> ir.Value:
+def _whole_numbers(
+    edit: IntegerEditor, x: ir.Value, like: ir.Value, name: str, quantizer: Quantizer
+) -> ir.Value:
     """The integers of a quantizer as floats, not yet clipped."""
 
     def add(op: str, *inputs: ir.Value | np.ndarray | float, **attributes: object) -> ir.Value:
         values = [
-            v if isinstance(v, ir.Value) else build.constant(f"{name}_{op.lower()}_by", np.asarray(v))
+            v if isinstance(v, ir.Value) else edit.constant(f"{name}_{op.lower()}_by", np.asarray(v))
             for v in inputs
         ]
-        return build.add(op, values, like, f"{name}_{op.lower()}", attributes)
+        return edit.add(op, values, f"{name}_{op.lower()}", attributes, like=like)
 
     scale, zero = quantizer.inner or (quantizer.scale, quantizer.zero)
     y = add("Div", x, _scalar(scale))

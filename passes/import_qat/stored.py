@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, LINEAR, constant_of, int_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.qonnx import DOMAINS
 from . import quantizers
 
@@ -46,7 +46,7 @@ def is_static(value: ir.Value | None) -> bool:
     return True
 
 
-def store_weights(model: ir.Model, build: Builder) -> list[ir.Node]:
+def store_weights(model: ir.Model, edit: IntegerEditor) -> list[ir.Node]:
     """Give every linear operator with quantized weights ``DequantizeLinear(integers, scale)``; returns them.
 
     A MatMul of a matrix becomes the Gemm of the canonical form.
@@ -59,17 +59,17 @@ def store_weights(model: ir.Model, build: Builder) -> list[ir.Node]:
     for node in list(model.graph):
         if node.domain or node.op_type not in LINEAR or len(node.inputs) < 2:
             continue
-        build.at(node)
-        node = _weight_on_the_right(node, build)
+        edit.at(node)
+        node = _weight_on_the_right(node, edit)
         weight = node.inputs[1]
         if weight is None or constant_of(weight) is not None or not is_static(weight):
             continue
-        build.at(node)
-        layers.append(_store(model, node, read(model, node, weight), build))
+        edit.at(node)
+        layers.append(_store(model, node, read(model, node, weight), edit))
     return layers
 
 
-def _weight_on_the_right(node: ir.Node, build: Builder) -> ir.Node:
+def _weight_on_the_right(node: ir.Node, edit: IntegerEditor) -> ir.Node:
     """``W x`` as the transpose of ``x' W'``; returns the MatMul."""
     weight, x = node.inputs[:2]
     quantized = weight is not None and constant_of(weight) is None and is_static(weight)
@@ -78,16 +78,16 @@ def _weight_on_the_right(node: ir.Node, build: Builder) -> ir.Node:
     sizes = [len(_rank(v)) for v in (weight, x)]
     if sizes[0] != 2 or sizes[1] < 2:
         return node
-    result, name = node.outputs[0], build.take_name(node)
+    result, name = node.outputs[0], edit.take_name(node)
 
     def turned(value: ir.Value, rank: int, suffix: str) -> ir.Value:
         order = [*range(rank - 2), rank - 1, rank - 2]
-        made = build.add("Transpose", [value], value, f"{name}_{suffix}", {"perm": order})
+        made = edit.add("Transpose", [value], f"{name}_{suffix}", {"perm": order}, like=value)
         shape = list(value.shape or [])
         made.shape = ir.Shape([shape[i] for i in order])
         return made
 
-    product = build.add("MatMul", [turned(x, sizes[1], "x"), turned(weight, 2, "w")], result, name)
+    product = edit.add("MatMul", [turned(x, sizes[1], "x"), turned(weight, 2, "w")], name, like=result)
     shape = list(result.shape or [])
     product.shape = ir.Shape([*shape[:-2], shape[-1], shape[-2]]) if shape else None
     back = turned(product, sizes[1], "back")
@@ -191,7 +191,7 @@ def _decode(model: ir.Model, node: ir.Node) -> Stored:
     return Stored(codes - zero, scale)
 
 
-def _store(model: ir.Model, node: ir.Node, stored: Stored, build: Builder) -> ir.Node:
+def _store(model: ir.Model, node: ir.Node, stored: Stored, edit: IntegerEditor) -> ir.Node:
     """Write integers and scales as the qdq level wants them; returns the layer."""
     codes, scale = stored.codes, np.broadcast_to(stored.scale, stored.codes.shape)
     gemm = node.op_type == "MatMul" and codes.ndim == 2 and len(_rank(node.inputs[0])) == 2
@@ -219,15 +219,15 @@ def _store(model: ir.Model, node: ir.Node, stored: Stored, build: Builder) -> ir
     weight = node.inputs[1]
     assert weight is not None
     values = [
-        build.constant(f"{name}_codes", codes, np.int8 if fits else np.int16),
-        build.constant(f"{name}_scale", vector if axes else vector[0], np.float32),
+        edit.constant(f"{name}_codes", codes, np.int8 if fits else np.int16),
+        edit.constant(f"{name}_scale", vector if axes else vector[0], np.float32),
     ]
-    dequantized = build.add("DequantizeLinear", values, weight, f"{name}_dequantize", {"axis": axis})
+    dequantized = edit.add("DequantizeLinear", values, f"{name}_dequantize", {"axis": axis}, like=weight)
     dequantized.shape = ir.Shape(codes.shape)
     if not gemm:
         node.replace_input_with(1, dequantized)
         return node
-    return _as_gemm(model, node, dequantized, build)
+    return _as_gemm(model, node, dequantized, edit)
 
 
 def _check_codes(node: ir.Node, codes: np.ndarray) -> None:
@@ -246,7 +246,7 @@ def _check_codes(node: ir.Node, codes: np.ndarray) -> None:
         )
 
 
-def _as_gemm(model: ir.Model, node: ir.Node, weight: ir.Value, build: Builder) -> ir.Node:
+def _as_gemm(model: ir.Model, node: ir.Node, weight: ir.Value, edit: IntegerEditor) -> ir.Node:
     """The canonical dense layer; a constant vector added behind it becomes its bias."""
     result = node.outputs[0]
     size = int((weight.shape or [0])[0])  # type: ignore[arg-type]
@@ -263,13 +263,13 @@ def _as_gemm(model: ir.Model, node: ir.Node, weight: ir.Value, build: Builder) -
     whole = result.producer()
     # normalize has split a Gemm of computed weights; the node that was in the file has the shorter name.
     split = whole is not None and str(node.name).startswith(f"{whole.name}/")
-    name = build.take_name(whole if split and whole is not None else node)
-    made = build.add(
+    name = edit.take_name(whole if split and whole is not None else node)
+    made = edit.add(
         "Gemm",
-        [node.inputs[0], weight, build.constant(f"{name}_bias", bias)],
-        result,
+        [node.inputs[0], weight, edit.constant(f"{name}_bias", bias)],
         name,
         {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1},
+        like=result,
     )
     old = result.name
     result.replace_all_uses_with(made, replace_graph_outputs=True)

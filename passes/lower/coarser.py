@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
-from ...ir.build import Builder
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.movement import may_move
 from .views import rank_of
 
@@ -19,10 +19,10 @@ class Coarser:
     """Makes coarser copies of integer tensors.
 
     Attributes:
-        build: Makes the nodes.
+        edit: Makes the nodes.
     """
 
-    build: Builder
+    edit: IntegerEditor
 
     def __call__(self, value: ir.Value, factor: np.ndarray) -> ir.Value | None:
         """``value / factor``, by smaller integer weights; None where no linear operator makes it."""
@@ -56,7 +56,7 @@ class Coarser:
         part = self(data, factor)
         if part is None:
             return None
-        return self._again(node, [part, self.build.constant(f"{node.name}_coarser_constant", moved)])
+        return self._again(node, [part, self.edit.constant(f"{node.name}_coarser_constant", moved)])
 
     def _coarser_weights(self, node: ir.Node, factor: np.ndarray) -> ir.Value | None:
         linear = linear_of(node)
@@ -67,13 +67,13 @@ class Coarser:
             return None
         shape = [-1 if i == linear.out_axis else 1 for i in range(len(linear.shape))]
         codes = np.rint(linear.weight / factor.reshape(shape))
-        weight = self.build.constant(f"{node.name}_coarser_integers", codes)
+        weight = self.edit.constant(f"{node.name}_coarser_integers", codes)
         return self._again(node, [node.inputs[0], weight, *node.inputs[2:]])
 
     def _again(self, node: ir.Node, inputs: list[ir.Value | None]) -> ir.Value:
         """A copy of ``node`` on other inputs."""
         attributes = list(node.attributes.values())
-        return self.build.add(node.op_type, inputs, node.outputs[0], f"{node.name}_coarser", attributes)
+        return self.edit.add(node.op_type, inputs, f"{node.name}_coarser", attributes, like=node.outputs[0])
 
 
 def _fits(value: ir.Value, factor: np.ndarray) -> bool:

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from ...analysis.ranges.scaling import carried, spread
 from ...analysis.regions.elementwise import ElementwiseProbe
 from ...analysis.regions.regions import JOINS, POOLS
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from ...ir.movement import FILLS, Movement, may_move
 from .views import RATIO_TOLERANCE, View, rank_of
 
@@ -20,7 +20,7 @@ WHOLE = 1e-3
 """How far from an integer a constant may be, in units of the scale (float32 holds it no better)."""
 
 
-def move(node: ir.Node, movement: Movement, views: Mapping[ir.Value, View], build: Builder) -> View:
+def move(node: ir.Node, movement: Movement, views: Mapping[ir.Value, View], edit: IntegerEditor) -> View:
     """An operator that copies elements: on integers it does the same, and scales go where their elements go.
 
     Raises:
@@ -32,8 +32,10 @@ def move(node: ir.Node, movement: Movement, views: Mapping[ir.Value, View], buil
     if movement.filled.any():
         _check_offsets(node, views)
         unit = float(first.scale.reshape(-1)[0])
-        inputs = [_in_units(node, v, unit, build) for v in inputs]
-    integers = build.add(node.op_type, inputs, output, build.take_name(node), list(node.attributes.values()))
+        inputs = [_in_units(node, v, unit, edit) for v in inputs]
+    integers = edit.add(
+        node.op_type, inputs, edit.take_name(node), list(node.attributes.values()), like=output
+    )
     return View(
         integers,
         _moved(node, movement, {v: view.scale for v, view in views.items()}, True),
@@ -66,7 +68,7 @@ def narrow(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _in_units(node: ir.Node, value: ir.Value | None, unit: float, build: Builder) -> ir.Value | None:
+def _in_units(node: ir.Node, value: ir.Value | None, unit: float, edit: IntegerEditor) -> ir.Value | None:
     """A float constant of an operator that fills with it, as integers."""
     constant = constant_of(value)
     if node.op_type not in FILLS or constant is None or constant.dtype != np.float32 or not np.any(constant):
@@ -81,7 +83,7 @@ def _in_units(node: ir.Node, value: ir.Value | None, unit: float, build: Builder
             allowed="multiples of the scale",
             do="quantize the float model with the quantize pass, which rounds such constants",
         )
-    return build.constant(f"{node.name}_integers", whole)
+    return edit.constant(f"{node.name}_integers", whole)
 
 
 def shift(node: ir.Node, views: Mapping[ir.Value, View]) -> View | None:
@@ -118,7 +120,7 @@ def chooses(node: ir.Node, elementwise: ElementwiseProbe) -> bool:
     return len(variable) == 1 and not elementwise(node, variable)
 
 
-def choose(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> View:
+def choose(node: ir.Node, views: Mapping[ir.Value, View], edit: IntegerEditor) -> View:
     """A maximum or minimum of integers; all that are compared must have one scale.
 
     Raises:
@@ -143,7 +145,9 @@ def choose(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> Vie
             do="put quantizers of one scale in front of this node",
         )
     inputs = [views[v].integers if v is not None and v in views else v for v in node.inputs]
-    integers = build.add(node.op_type, inputs, output, build.take_name(node), list(node.attributes.values()))
+    integers = edit.add(
+        node.op_type, inputs, edit.take_name(node), list(node.attributes.values()), like=output
+    )
     rank = rank_of(output)
     return View(
         integers,
@@ -160,7 +164,7 @@ def multiplies(node: ir.Node) -> bool:
     return len(variable) == 2 or node.op_type == "MatMul"
 
 
-def multiply(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> View:
+def multiply(node: ir.Node, views: Mapping[ir.Value, View], edit: IntegerEditor) -> View:
     """A product of integers; its scale is the product of their scales."""
     output = node.outputs[0]
     _check_offsets(node, views)
@@ -174,7 +178,7 @@ def multiply(node: ir.Node, views: Mapping[ir.Value, View], build: Builder) -> V
             allowed="one scale for each tensor",
             do="put a quantizer with one scale in front of this node",
         )
-    integers = build.add(node.op_type, [left.integers, right.integers], output, build.take_name(node))
+    integers = edit.add(node.op_type, [left.integers, right.integers], edit.take_name(node), like=output)
     rank = rank_of(output)
     if node.op_type == "MatMul":
         scale = np.full([1] * rank, float(left.scale.flat[0]) * float(right.scale.flat[0]))

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
 from ...ir import intervals
-from ...ir.build import Builder
 from ...ir.errors import LimitError
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.intervals import Interval, interval_of
 from .coarser import Coarser
 from .views import CLOSE, LARGEST, RATIO_TOLERANCE, Common, View, common_unit, rank_of
@@ -33,11 +33,11 @@ class CommonScales:
     lost already, and a second linear operator costs nothing. Whoever else reads the finer tensor keeps it.
 
     Args:
-        build: Makes the coarser copies.
+        edit: Makes the coarser copies.
     """
 
-    def __init__(self, build: Builder) -> None:
-        self.coarser = Coarser(build)
+    def __init__(self, edit: IntegerEditor) -> None:
+        self.coarser = Coarser(edit)
         self._ranges: dict[ir.Value, Interval] = {}
         self._reaches: dict[ir.Value, np.ndarray | None] = {}
 

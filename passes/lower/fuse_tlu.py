@@ -13,8 +13,8 @@ from ...analysis.ranges.margins import TARGET
 from ...analysis.ranges.tails import Extremes, Interval, distinct
 from ...analysis.regions import fusion_groups as fusion_groups
 from ...ir import dialect
-from ...ir.build import Builder
 from ...ir.graph import is_dialect
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from .outputs import declare_output
@@ -58,7 +58,7 @@ class FuseTlu(Pass):
         target = TARGET / max(1, len(places) + len(raw) + made_before)
         free = bool(seen) and context.range_margin == "auto"
         sound = ranges.SoundRanges(model)
-        build = Builder(model)
+        edit = IntegerEditor(model)
         before = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
 
         def declared(place: ranges.Place) -> Interval:
@@ -67,12 +67,12 @@ class FuseTlu(Pass):
 
         made: list[tuple[ir.Value, ir.Value]] = []
         for index, group in enumerate(found):
-            build.at(group.nodes[-1])
+            edit.at(group.nodes[-1])
             if group.second is None:
-                output = build_table(model, group, declared(places[group.output]), build, free)
+                output = build_table(model, group, declared(places[group.output]), edit, free)
             else:  # quantized tensors: what they can be at all is what they declare
                 bounds = sound.of(group.source), sound.of(group.second)
-                output = build_pairs(model, group, *bounds, build)
+                output = build_pairs(model, group, *bounds, edit)
             # A group may reach through the one before; until all tables are made both stay as they are.
             sound.set(group.output, sound.of(output))
             made.append((group.output, output))
@@ -83,6 +83,6 @@ class FuseTlu(Pass):
         for node in decrypts:
             source = node.inputs[0]
             assert source is not None
-            declare_output(build, node, declared((source, (1,))), sound.of(source) if free else None)
+            declare_output(edit, node, declared((source, (1,))), sound.of(source) if free else None)
         after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
         return bool(found) or before != after

@@ -9,9 +9,9 @@ from ...analysis.ranges.scaling import carried
 from ...analysis.regions.elementwise import ElementwiseProbe
 from ...analysis.regions.linear import Linear, linear_of
 from ...analysis.regions.regions import JOINS, POOLS, PRODUCTS
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from ...ir.movement import Movements, may_move
 from ..framework.base import Context
 from . import combining, pooling
@@ -33,8 +33,8 @@ class Lowering:
         self.model = model
         self.server = server
         self.context = context
-        self.build = Builder(model)
-        self.common_scales = CommonScales(self.build)
+        self.edit = IntegerEditor(model)
+        self.common_scales = CommonScales(self.edit)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
         self.elementwise = ElementwiseProbe(self.opset)
@@ -46,7 +46,7 @@ class Lowering:
 
     def visit(self, node: ir.Node) -> None:
         """Lower one node; nodes come in topological order."""
-        self.build.at(node)
+        self.edit.at(node)
         if node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is None:
             self._dequantize(node)
             return
@@ -62,13 +62,13 @@ class Lowering:
             self._linear(linear)
         elif viewed and may_move(node) and (movement := self.movements(node)) is not None:
             views = {v: self.data_view(node, v) for v in movement.sources}
-            self.views[node.outputs[0]] = combining.move(node, movement, views, self.build)
+            self.views[node.outputs[0]] = combining.move(node, movement, views, self.edit)
         elif node.op_type in LAYOUT and viewed:
             self._layout(node)
         elif node.op_type in POOLS and viewed:
             data = node.inputs[0]
             assert data is not None
-            self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.build)
+            self.views[node.outputs[0]] = pooling.lower(node, self._poolable(node, data), self.edit)
         elif node.op_type in MAXIMA and all_viewed and combining.chooses(node, self.elementwise):
             self._choose(node)
         elif node.op_type in PRODUCTS and all_viewed and combining.multiplies(node):
@@ -104,14 +104,14 @@ class Lowering:
         if codes in self._encrypted:
             integers = self._encrypted[codes]
         else:
-            integers = self.build.add("Cast", [codes], output, f"{name}_integers", {"to": 1})
+            integers = self.edit.add("Cast", [codes], f"{name}_integers", {"to": 1}, like=output)
             offset = -np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else [1] * rank)
-            integers = self.build.shifted(integers, offset, f"{name}_centred")
+            integers = self.edit.shifted(integers, offset, f"{name}_centred")
             producer = codes.producer()
             low, high = code_range(codes, np.asarray(zero))
             if producer is None or producer not in self.server:
-                integers = self.build.dialect(
-                    "Encrypt", [integers], output, f"{name}_encrypt", low=low, high=high
+                integers = self.edit.dialect(
+                    "Encrypt", [integers], f"{name}_encrypt", output, low=low, high=high
                 )
             self._encrypted[codes] = integers
             self.common_scales.declare(integers, low, high)
@@ -123,14 +123,14 @@ class Lowering:
         if len(views) == 1:
             (value,) = views
             views = {value: self._poolable(node, value)}
-        self.views[node.outputs[0]] = combining.choose(node, views, self.build)
+        self.views[node.outputs[0]] = combining.choose(node, views, self.edit)
 
     def _multiply(self, node: ir.Node) -> None:
         """A product of two encrypted tensors."""
         views = {v: self.data_view(node, v) for v in variable_inputs(node)}
         if node.op_type == "MatMul":
             views = {v: self._uniform(node, view) for v, view in views.items()}
-        self.views[node.outputs[0]] = combining.multiply(node, views, self.build)
+        self.views[node.outputs[0]] = combining.multiply(node, views, self.edit)
 
     def data_view(self, node: ir.Node, value: ir.Value) -> View:
         """The view of an input.
@@ -174,7 +174,7 @@ class Lowering:
         if found is None:
             return view
         factor, unit = found
-        scaled = self.build.scaled(view.integers, factor, f"{node.name}_common_scale")
+        scaled = self.edit.scaled(view.integers, factor, f"{node.name}_common_scale")
         return View(scaled, np.full([1] * factor.ndim, unit), view.offset)
 
     def _linear(self, linear: Linear) -> None:
@@ -197,10 +197,10 @@ class Lowering:
             alive = np.any(np.moveaxis(codes, linear.out_axis, 0).reshape(linear.channels, -1), axis=1)
             scale = np.where(alive, scale, 0.0) if not alive.all() else scale
         rank = rank_of(output)
-        weight = self.build.constant(f"{node.name}_integers", codes)
+        weight = self.edit.constant(f"{node.name}_integers", codes)
         kept = [a for a in node.attributes.values() if a.name not in {"alpha", "beta"}]
-        name = self.build.take_name(node)
-        integers = self.build.add(node.op_type, [view.integers, weight], output, name, kept)
+        name = self.edit.take_name(node)
+        integers = self.edit.add(node.op_type, [view.integers, weight], name, kept, like=output)
         bias = bias_of(node)
         offset = linear.along_channels(bias if bias is not None else np.zeros(1, np.float32), rank)
         factor = linear.along_channels(scale, rank) if scale.size > 1 else scale.reshape([1] * rank)
@@ -211,7 +211,7 @@ class Lowering:
         assert data is not None
         view = self.data_view(node, data)
         inputs, attributes = [view.integers, *node.inputs[1:]], list(node.attributes.values())
-        integers = self.build.add(node.op_type, inputs, output, self.build.take_name(node), attributes)
+        integers = self.edit.add(node.op_type, inputs, self.edit.take_name(node), attributes, like=output)
         scale, offset = (through(node, a, data, self.opset) for a in (view.scale, view.offset))
         self.views[output] = View(integers, scale, offset)
 
@@ -226,9 +226,9 @@ class Lowering:
                 f"{node.name} ({node.op_type}) adds tensors whose scales have no small common multiple;"
                 f" multipliers are within {common.error:.2%}"
             )
-        left = self.build.scaled(a.integers, common.a, f"{node.name}_left")
-        right = self.build.scaled(b.integers, common.b, f"{node.name}_right")
-        integers = self.build.add(node.op_type, [left, right], output, self.build.take_name(node))
+        left = self.edit.scaled(a.integers, common.a, f"{node.name}_left")
+        right = self.edit.scaled(b.integers, common.b, f"{node.name}_right")
+        integers = self.edit.add(node.op_type, [left, right], self.edit.take_name(node), like=output)
         offset = a.offset - b.offset if node.op_type == "Sub" else a.offset + b.offset
         self.views[output] = View(integers, common.scale, offset)
 
@@ -237,15 +237,15 @@ class Lowering:
         if (value, client) not in self._floats:
             view, name = self.views[value], f"{value.name}_{'client' if client else 'server'}"
             source = self._decrypt(view.integers) if client else view.integers
-            factor = self.build.constant(f"{name}_scale", view.scale)
-            scaled = self.build.add("Mul", [source, factor], value, f"{name}_scaled")
-            self._floats[value, client] = self.build.shifted(scaled, view.offset, f"{name}_shifted")
+            factor = self.edit.constant(f"{name}_scale", view.scale)
+            scaled = self.edit.add("Mul", [source, factor], f"{name}_scaled", like=value)
+            self._floats[value, client] = self.edit.shifted(scaled, view.offset, f"{name}_shifted")
         return self._floats[value, client]
 
     def _decrypt(self, integers: ir.Value) -> ir.Value:
         if integers not in self._decrypted:
-            self._decrypted[integers] = self.build.dialect(
-                "Decrypt", [integers], integers, f"{integers.name}_decrypt", low=0, high=1
+            self._decrypted[integers] = self.edit.dialect(
+                "Decrypt", [integers], f"{integers.name}_decrypt", integers, low=0, high=1
             )
         return self._decrypted[integers]
 
@@ -281,16 +281,14 @@ class Lowering:
                 inputs.append(
                     self._clones.get(value) or (self._on_client(value) if self._is_server(value) else value)
                 )
-        output = node.outputs[0]
-        copy = self.build.add(
-            node.op_type, inputs, output, f"{node.name}_client", list(node.attributes.values()), node.domain
-        )
+        output, kept, name = node.outputs[0], list(node.attributes.values()), f"{node.name}_client"
+        copy = self.edit.add(node.op_type, inputs, name, kept, like=output, domain=node.domain)
         copy.type = output.type
         self._clones[output] = copy
 
     def finish(self) -> None:
         """Graph outputs that the encrypted part produces go through the client."""
-        self.build.at(None)
+        self.edit.at(None)
         for index, output in enumerate(self.model.graph.outputs):
             if not self._is_server(output):
                 continue

@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from ...analysis.ranges.ranges import SoundRanges
 from ...analysis.ranges.tails import Interval
-from ...ir.build import Builder
 from ...ir.graph import is_dialect
+from ...ir.integer_editing import IntegerEditor
 
 
 def declare_range(decrypt: ir.Node, low: float, high: float) -> None:
@@ -26,14 +26,11 @@ def declare_soundly(model: ir.Model) -> None:
             declare_range(node, float(low.min()), float(high.max()))
 
 
-def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
+def restore(edit: IntegerEditor, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
     """Add ``amount`` behind a Decrypt, on the client, for all that reads it; returns the new value."""
-    model, output = build.model, decrypt.outputs[0]
+    model, output = edit.model, decrypt.outputs[0]
     readers = list(output.uses())
-    following = list(model.graph)
-    place = following.index(decrypt) + 1
-    build.at(following[place] if place < len(following) else None)
-    restored = build.shifted(output, amount, f"{decrypt.name}_restored")
+    restored = edit.behind(output).shifted(output, amount, f"{decrypt.name}_restored")
     for use in readers:
         use.node.replace_input_with(use.idx, restored)
     for index, graph_output in enumerate(model.graph.outputs):
@@ -43,14 +40,16 @@ def restore(build: Builder, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
     return restored
 
 
-def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval, free: Interval | None = None) -> None:
+def declare_output(
+    edit: IntegerEditor, decrypt: ir.Node, bounds: Interval, free: Interval | None = None
+) -> None:
     """Declare the range of a raw output, shifted by channel to start at 0 where that saves a bit.
 
     A signed range takes the bits of its larger side twice; shifted, it takes those of its width, and
     channels with different centres come to lie on each other.
 
     Args:
-        build: Inserts nodes.
+        edit: Inserts nodes.
         decrypt: The node.
         bounds: Of what it reads.
         free: Declare all that the bits of the range can hold, but no more than these bounds.
@@ -65,9 +64,9 @@ def declare_output(build: Builder, decrypt: ir.Node, bounds: Interval, free: Int
         if free is not None:  # each channel in the middle of what its bits can hold
             low = low - np.floor((2**narrow - 1 - (high - low)) / 2)
             free = free[0] - low, free[1] - low
-        build.at(decrypt)
-        decrypt.replace_input_with(0, build.shifted(source, -low, f"{decrypt.name}_offset"))
-        restore(build, decrypt, low)
+        edit.at(decrypt)
+        decrypt.replace_input_with(0, edit.shifted(source, -low, f"{decrypt.name}_offset"))
+        restore(edit, decrypt, low)
         low, high = np.zeros_like(low), high - low
     least, most = float(low.min()), float(high.max())
     if free is not None:

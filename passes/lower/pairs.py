@@ -8,23 +8,25 @@ import onnx_ir as ir
 from ...analysis.ranges.tails import Interval
 from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
-from ...ir.build import Builder
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from .tables import varying_axes, without_spread
 from .views import rank_of
 
 MOST_PAIRS = 2**16
 
 
-def build_pairs(model: ir.Model, group: FusionGroup, x: Interval, y: Interval, build: Builder) -> ir.Value:
+def build_pairs(
+    model: ir.Model, group: FusionGroup, x: Interval, y: Interval, edit: IntegerEditor
+) -> ir.Value:
     """Insert the PairLookup of a fusion group with two sources; returns its output.
 
     Args:
         model: The model.
         group: What becomes a table.
         x, y: Bounds of the sources.
-        build: Inserts nodes.
+        edit: Inserts nodes.
 
     Raises:
         UnsupportedError: There are too many pairs for one table, or it differs along several axes.
@@ -71,11 +73,11 @@ def build_pairs(model: ir.Model, group: FusionGroup, x: Interval, y: Interval, b
         sizes[0] * sizes[1], -1
     )
     table = codes.T.reshape(-1, *sizes)
-    name = build.take_name(node)
+    name = edit.take_name(node)
     operands = [
         group.source,
         second,
-        build.constant(f"{name}_values", table),
-        build.constant(f"{name}_first", np.asarray(lows)),
+        edit.constant(f"{name}_values", table),
+        edit.constant(f"{name}_first", np.asarray(lows)),
     ]
-    return build.dialect("PairLookup", operands, group.output, name, axis=axes[0] if axes else 1)
+    return edit.dialect("PairLookup", operands, name, group.output, axis=axes[0] if axes else 1)

@@ -7,11 +7,11 @@ import onnx_ir as ir
 
 from ...analysis.ranges.scaling import spread
 from ...ir import runtime
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from .views import View
 
 
-def lower(node: ir.Node, view: View, build: Builder) -> View:
+def lower(node: ir.Node, view: View, edit: IntegerEditor) -> View:
     """Replace AveragePool, GlobalAveragePool, ReduceMean or ReduceSum by a sum.
 
     What the operator does to a constant, divided by what the sum does to it, is the factor of each output
@@ -19,18 +19,18 @@ def lower(node: ir.Node, view: View, build: Builder) -> View:
     """
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
-    opset = build.model.graph.opset_imports.get("", 21)
+    opset = edit.model.graph.opset_imports.get("", 21)
     if node.op_type == "AveragePool":
-        integers = _window_sum(node, view.integers, build)
+        integers = _window_sum(node, view.integers, edit)
     else:
         attributes = {k: v for k, v in node.attributes.items() if k in {"keepdims", "noop_with_empty_axes"}}
         axes = node.inputs[1] if len(node.inputs) > 1 else None
         if node.op_type == "GlobalAveragePool":
             assert data.shape is not None
-            axes = build.constant(f"{node.name}_axes", np.arange(2, len(data.shape)), np.int64)
+            axes = edit.constant(f"{node.name}_axes", np.arange(2, len(data.shape)), np.int64)
             attributes = {"keepdims": ir.AttrInt64("keepdims", 1)}
         inputs = [view.integers, axes] if axes is not None else [view.integers]
-        integers = build.add("ReduceSum", inputs, output, build.take_name(node), list(attributes.values()))
+        integers = edit.add("ReduceSum", inputs, edit.take_name(node), list(attributes.values()), like=output)
     ones, scale, offset = (spread(a, data) for a in (np.ones(1), view.scale, view.offset))
     summing = integers.producer()
     assert summing is not None
@@ -59,7 +59,7 @@ def _narrow(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
+def _window_sum(node: ir.Node, integers: ir.Value, edit: IntegerEditor) -> ir.Value:
     """A depthwise convolution with ones, padded so that it has the pooling's output size."""
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
@@ -81,7 +81,7 @@ def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
     else:
         begin = pads[:space]
     end = [max(0, t - b) for t, b in zip(total, begin, strict=True)]
-    weight = build.constant(f"{node.name}_ones", np.ones((channels, 1, *kernel)))
+    weight = edit.constant(f"{node.name}_ones", np.ones((channels, 1, *kernel)))
     attributes = {
         "group": channels,
         "kernel_shape": kernel,
@@ -89,4 +89,4 @@ def _window_sum(node: ir.Node, integers: ir.Value, build: Builder) -> ir.Value:
         "dilations": dilations,
         "pads": [*begin, *end],
     }
-    return build.add("Conv", [integers, weight], output, build.take_name(node), attributes)
+    return edit.add("Conv", [integers, weight], edit.take_name(node), attributes, like=output)

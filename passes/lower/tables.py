@@ -11,9 +11,9 @@ from ...analysis.ranges.ranges import over_axes
 from ...analysis.ranges.tails import Interval
 from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
-from ...ir.build import Builder
 from ...ir.errors import LimitError, UnsupportedError
 from ...ir.graph import constant_of
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import QUANTIZERS
 from .views import rank_of
 
@@ -56,7 +56,7 @@ def varying_axes(group: FusionGroup) -> list[int]:
 
 
 def build_table(
-    model: ir.Model, group: FusionGroup, bounds: Interval, build: Builder, free: bool = False
+    model: ir.Model, group: FusionGroup, bounds: Interval, edit: IntegerEditor, free: bool = False
 ) -> ir.Value:
     """Insert the TableLookup of a fusion group; returns its output.
 
@@ -67,7 +67,7 @@ def build_table(
         model: The model.
         group: What becomes a table.
         bounds: Declared bounds of the source, for each element or channel.
-        build: Inserts nodes.
+        edit: Inserts nodes.
         free: Let a table have as many entries as its bits can tell apart: they cost nothing, and what comes
             beyond the bounds still fits.
     """
@@ -102,15 +102,15 @@ def build_table(
     name = f"{layer.name if layer is not None else group.source.name}_table"
     source, axis = group.source, axes[0] if axes else 1
     if len(axes) > 1:
-        source, axis = _merge(group.source, build, name), 1
+        source, axis = _merge(group.source, edit, name), 1
     if step > 1:
         removed = step.bit_length() - 1
-        source = build.dialect(
-            "RoundBits", [source], source, f"{name}_coarse", lsbs_to_remove=removed, mode="exact"
+        source = edit.dialect(
+            "RoundBits", [source], f"{name}_coarse", source, lsbs_to_remove=removed, mode="exact"
         )
-    values = [source, build.constant(f"{name}_values", table), build.constant(f"{name}_first", first)]
-    output = build.dialect("TableLookup", values, source, name, step=step, axis=axis)
-    return _split(output, group.source, build, name) if len(axes) > 1 else output
+    values = [source, edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", first)]
+    output = edit.dialect("TableLookup", values, name, source, step=step, axis=axis)
+    return _split(output, group.source, edit, name) if len(axes) > 1 else output
 
 
 def _step(size: int, channels: int) -> int:
@@ -171,15 +171,18 @@ def _without_gaps(codes: np.ndarray, undefined: np.ndarray, group: FusionGroup) 
     return codes
 
 
-def _merge(value: ir.Value, build: Builder, name: str) -> ir.Value:
+def _merge(value: ir.Value, edit: IntegerEditor, name: str) -> ir.Value:
     size = int(np.prod([int(d) for d in list(value.shape or [])[1:]]))  # type: ignore[arg-type]
-    flat = build.add("Flatten", [value], value, f"{name}_merge", {"axis": 1})
+    flat = edit.add("Flatten", [value], f"{name}_merge", {"axis": 1}, like=value)
     flat.shape = ir.Shape([(value.shape or [None])[0], size])
     return flat
 
 
-def _split(value: ir.Value, like: ir.Value, build: Builder, name: str) -> ir.Value:
+def _split(value: ir.Value, like: ir.Value, edit: IntegerEditor, name: str) -> ir.Value:
     shape = [0, *(int(d) for d in list(like.shape or [])[1:])]  # type: ignore[arg-type]
-    return build.add(
-        "Reshape", [value, build.constant(f"{name}_shape", np.array(shape), np.int64)], like, f"{name}_split"
+    return edit.add(
+        "Reshape",
+        [value, edit.constant(f"{name}_shape", np.array(shape), np.int64)],
+        f"{name}_split",
+        like=like,
     )

@@ -5,22 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.editing import (
-    bypass,
-    constant,
-    float_of,
-    insert,
-    is_float,
-    only_consumer,
-    rank_of,
-    set_constant,
-    substitute,
-)
+from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LINEAR, constant_of, int_of
+from ...ir.graph import LINEAR, constant_of, float_of, int_of, is_float, only_consumer, rank_of
 
 
-def spell(model: ir.Model, node: ir.Node) -> bool:
+def spell(edit: GraphEditor, node: ir.Node) -> bool:
     """``x - c`` is an Add, ``x / c`` a Mul, ``c - x`` a Mul by -1 and an Add; constants stand second."""
     if node.domain or node.op_type not in ("Add", "Sub", "Mul", "Div") or not is_float(node.outputs[0]):
         return False
@@ -28,11 +18,11 @@ def spell(model: ir.Model, node: ir.Node) -> bool:
     x, y = node.inputs
     assert x is not None
     assert y is not None
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     if node.op_type in ("Add", "Mul"):
         if first is None or second is not None:
             return False
-        substitute(node, node.op_type, [y, x])
+        edit.substitute(node, node.op_type, [y, x])
         return True
     if second is not None:
         with np.errstate(all="ignore"):
@@ -41,17 +31,17 @@ def spell(model: ir.Model, node: ir.Node) -> bool:
             )
         if not np.isfinite(other).all():
             return False
-        set_constant(graph, node, 1, other, f"{name}.constant")
-        substitute(node, "Add" if node.op_type == "Sub" else "Mul", [x, node.inputs[1]])
+        edit.set_constant(node, 1, other, f"{name}.constant")
+        edit.substitute(node, "Add" if node.op_type == "Sub" else "Mul", [x, node.inputs[1]])
         return True
     if first is not None and node.op_type == "Sub":
-        minus = constant(graph, np.array(-1, first.dtype), f"{name}.minus_one")
-        substitute(node, "Add", [insert(node, "Mul", [y, minus], f"{name}/negate", like=y), x])
+        minus = edit.constant(f"{name}.minus_one", np.array(-1, first.dtype))
+        edit.substitute(node, "Add", [edit.at(node).add("Mul", [y, minus], f"{name}/negate", like=y), x])
         return True
     return False
 
 
-def split_batch_norm(model: ir.Model, node: ir.Node) -> bool:
+def split_batch_norm(edit: GraphEditor, node: ir.Node) -> bool:
     """BatchNormalization with constant statistics is a Mul and an Add.
 
     Raises:
@@ -75,21 +65,21 @@ def split_batch_norm(model: ir.Model, node: ir.Node) -> bool:
         return False
     gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
     scale = gamma / np.sqrt(variance + float_of(node, "epsilon", 1e-5))
-    graph, name, x = model.graph, str(node.name), node.inputs[0]
+    name, x = str(node.name), node.inputs[0]
     dtype = node.outputs[0].dtype
     assert dtype is not None
     along = (-1, *[1] * (rank - 2))
-    factor = constant(graph, scale.reshape(along).astype(dtype.numpy()), f"{name}.scale")
-    offset = constant(graph, (beta - mean * scale).reshape(along).astype(dtype.numpy()), f"{name}.shift")
+    factor = edit.constant(f"{name}.scale", scale.reshape(along).astype(dtype.numpy()))
+    offset = edit.constant(f"{name}.shift", (beta - mean * scale).reshape(along).astype(dtype.numpy()))
     for extra in node.outputs[1:]:
         extra.name = None
     node.resize_outputs(1)
-    product = insert(node, "Mul", [x, factor], f"{name}/scale", like=node.outputs[0])
-    substitute(node, "Add", [product, offset])
+    product = edit.at(node).add("Mul", [x, factor], f"{name}/scale", like=node.outputs[0])
+    edit.substitute(node, "Add", [product, offset])
     return True
 
 
-def merge(model: ir.Model, node: ir.Node) -> bool:
+def merge(edit: GraphEditor, node: ir.Node) -> bool:
     """Two Adds (or two Muls) of constants after each other are one."""
     if node.domain or node.op_type not in ("Add", "Mul") or not is_float(node.outputs[0]):
         return False
@@ -109,12 +99,12 @@ def merge(model: ir.Model, node: ir.Node) -> bool:
     both = (exact[0] + exact[1] if node.op_type == "Add" else exact[0] * exact[1]).astype(outer.dtype)
     if both.size > max(outer.size, inner.size) or not np.isfinite(both).all():
         return False
-    set_constant(model.graph, before, 1, both, f"{before.name}.constant")
+    edit.set_constant(before, 1, both, f"{before.name}.constant")
     before.outputs[0].shape = node.outputs[0].shape
-    return bypass(node, before.outputs[0])
+    return edit.bypass(node, before.outputs[0])
 
 
-def fold(model: ir.Model, node: ir.Node) -> bool:
+def fold(edit: GraphEditor, node: ir.Node) -> bool:
     """A Mul or Add by a constant per output channel goes into the weights of the operator before it."""
     if node.domain or node.op_type not in ("Add", "Mul") or not is_float(node.outputs[0]):
         return False
@@ -123,7 +113,7 @@ def fold(model: ir.Model, node: ir.Node) -> bool:
     if c is None or before is None or before.domain or only_consumer(before.outputs[0]) is not node:
         return False
     if before.op_type == "Add" and node.op_type == "Mul":
-        return _swap_behind_matmul(model, before, node)
+        return _swap_behind_matmul(edit, before, node)
     if before.op_type not in LINEAR:
         return False
     weight = constant_of(before.inputs[1])
@@ -148,16 +138,16 @@ def fold(model: ir.Model, node: ir.Node) -> bool:
         new_bias = (bias * (vector if node.op_type == "Mul" else 1.0) + shift).astype(bias.dtype)
     if not np.isfinite(new_weight).all() or (new_bias is not None and not np.isfinite(new_bias).all()):
         return False
-    if not bypass(node, before.outputs[0]):
+    if not edit.bypass(node, before.outputs[0]):
         return False
     if node.op_type == "Mul":
-        set_constant(model.graph, before, 1, new_weight, f"{before.name}.weight")
+        edit.set_constant(before, 1, new_weight, f"{before.name}.weight")
     if new_bias is not None:
-        set_constant(model.graph, before, 2, new_bias, f"{before.name}.bias")
+        edit.set_constant(before, 2, new_bias, f"{before.name}.bias")
     return True
 
 
-def _swap_behind_matmul(model: ir.Model, add: ir.Node, mul: ir.Node) -> bool:
+def _swap_behind_matmul(edit: GraphEditor, add: ir.Node, mul: ir.Node) -> bool:
     """``(x @ W + b) * c`` becomes ``x @ W * c + b * c``, so that the Mul reaches the MatMul."""
     product, b, c = add.inputs[0], constant_of(add.inputs[1]), constant_of(mul.inputs[1])
     matmul = product.producer() if product is not None else None
@@ -171,10 +161,14 @@ def _swap_behind_matmul(model: ir.Model, add: ir.Node, mul: ir.Node) -> bool:
         return False
     shifted = (b * c.astype(np.float64)).astype(b.dtype)
     scaled = (weight * vector).astype(weight.dtype)
-    if not np.isfinite(shifted).all() or not np.isfinite(scaled).all() or not bypass(mul, add.outputs[0]):
+    if (
+        not np.isfinite(shifted).all()
+        or not np.isfinite(scaled).all()
+        or not edit.bypass(mul, add.outputs[0])
+    ):
         return False
-    set_constant(model.graph, matmul, 1, scaled, f"{matmul.name}.weight")
-    set_constant(model.graph, add, 1, shifted, f"{add.name}.constant")
+    edit.set_constant(matmul, 1, scaled, f"{matmul.name}.weight")
+    edit.set_constant(add, 1, shifted, f"{add.name}.constant")
     return True
 
 

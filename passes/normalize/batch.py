@@ -13,7 +13,7 @@ from ...analysis.batch import baked
 from ...analysis.batch.beside import depends
 from ...analysis.regions.refusals import at_fault
 from ...ir import shapes
-from ...ir.editing import constant
+from ...ir.editing import GraphEditor
 from ...ir.errors import ModelError, UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.runtime import Arrays, Session, skeleton
@@ -244,6 +244,7 @@ def _open_targets(model: ir.Model, size: int) -> list[tuple[ir.Node, int, ir.Val
     Those of Resize are for the other axes then. Returns the inputs that they were.
     """
     undo: list[tuple[ir.Node, int, ir.Value]] = []
+    edit = GraphEditor(model)
     for node in list(model.graph):
         index = 3 if node.op_type == "Resize" else 1
         if node.op_type not in ("Reshape", "Expand", "Resize") or node.domain or len(node.inputs) <= index:
@@ -267,5 +268,5 @@ def _open_targets(model: ir.Model, size: int) -> list[tuple[ir.Node, int, ir.Val
         old = node.inputs[index]
         assert old is not None
         undo.append((node, index, old))
-        node.replace_input_with(index, constant(model.graph, opened, f"{old.name}_batched"))
+        node.replace_input_with(index, edit.constant(f"{old.name}_batched", opened))
     return undo

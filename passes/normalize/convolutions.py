@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import constant, insert, ints_of, is_float, substitute
-from ...ir.graph import constant_of, int_of
+from ...ir.editing import GraphEditor
+from ...ir.graph import constant_of, int_of, ints_of, is_float
 from ..import_qat.stored import is_static
 
 MOST_ENTRIES = 4_000_000
@@ -18,7 +18,7 @@ MOST_ENTRIES = 4_000_000
 _POOLS = frozenset({"AveragePool", "MaxPool", "LpPool"})
 
 
-def lift_one_dimension(model: ir.Model, node: ir.Node) -> bool:
+def lift_one_dimension(edit: GraphEditor, node: ir.Node) -> bool:
     """Conv, ConvTranspose and pooling of sequences work on images of height 1."""
     if node.op_type not in _POOLS | {"Conv", "ConvTranspose"} or node.domain or len(node.outputs) != 1:
         return False
@@ -26,12 +26,12 @@ def lift_one_dimension(model: ir.Model, node: ir.Node) -> bool:
     if dims is None or len(dims) != 3 or not is_float(node.outputs[0]):
         return False
     inputs = list(node.inputs)
-    name, graph = str(node.name), model.graph
+    name = str(node.name)
     if node.op_type in ("Conv", "ConvTranspose"):
         weight = constant_of(inputs[1])
         if weight is None:
             return False
-        inputs[1] = constant(graph, weight[:, :, None, :], f"{name}.weight")
+        inputs[1] = edit.constant(f"{name}.weight", weight[:, :, None, :])
     wide: dict[str, int | float | str | list[int]] = {}
     for key, attribute in node.attributes.items():
         value = attribute.value
@@ -45,14 +45,14 @@ def lift_one_dimension(model: ir.Model, node: ir.Node) -> bool:
             wide[key] = [1, *value]
         else:
             wide[key] = value
-    axis = constant(graph, np.array([2]), f"{name}.height")
-    inputs[0] = insert(node, "Unsqueeze", [inputs[0], axis], f"{name}/image")
-    image = insert(node, node.op_type, inputs, f"{name}/over_image", wide)
-    substitute(node, "Squeeze", [image, axis])
+    axis = edit.constant(f"{name}.height", np.array([2]))
+    inputs[0] = edit.at(node).add("Unsqueeze", [inputs[0], axis], f"{name}/image")
+    image = edit.at(node).add(node.op_type, inputs, f"{name}/over_image", wide)
+    edit.substitute(node, "Squeeze", [image, axis])
     return True
 
 
-def fold_depth(model: ir.Model, node: ir.Node) -> bool:
+def fold_depth(edit: GraphEditor, node: ir.Node) -> bool:
     """A convolution of three dimensions is one of two, with the depth among the channels.
 
     The weight from depth d of a channel to depth e of another is the slice of the kernel that lies between
@@ -77,20 +77,19 @@ def fold_depth(model: ir.Model, node: ir.Node) -> bool:
             source = place * strides[0] - pads[0] + tap * dilations[0]
             if 0 <= source < depth:
                 flat[:, place, :, source] = weight[:, :, tap]
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     kernel = flat.reshape(outs * out_depth, ins * depth, *weight.shape[3:])
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     inputs = [
-        insert(
-            node,
+        edit.at(node).add(
             "Reshape",
-            [node.inputs[0], constant(graph, np.array([-1, static[0] * depth, *static[2:]]), f"{name}.flat")],
+            [node.inputs[0], edit.constant(f"{name}.flat", np.array([-1, static[0] * depth, *static[2:]]))],
             f"{name}/flat",
         ),
-        constant(graph, kernel, f"{name}.weight"),
+        edit.constant(f"{name}.weight", kernel),
     ]
     if bias is not None:
-        inputs.append(constant(graph, np.repeat(bias, out_depth), f"{name}.bias"))
+        inputs.append(edit.constant(f"{name}.bias", np.repeat(bias, out_depth)))
     attributes = {
         "kernel_shape": list(weight.shape[3:]),
         "strides": strides[1:],
@@ -98,19 +97,19 @@ def fold_depth(model: ir.Model, node: ir.Node) -> bool:
         "pads": [pads[1], pads[2], pads[4], pads[5]],
         "group": int_of(node, "group", 1),
     }
-    image = insert(node, "Conv", inputs, f"{name}/over_images", attributes)
+    image = edit.at(node).add("Conv", inputs, f"{name}/over_images", attributes)
     size = [
         (n + p + q - d * (k - 1) - 1) // s + 1
         for n, p, q, d, k, s in zip(
             static[2:], pads[1:3], pads[4:6], dilations[1:], weight.shape[3:], strides[1:], strict=True
         )
     ]
-    target = constant(graph, np.array([-1, outs, out_depth, *size]), f"{name}.shape")
-    substitute(node, "Reshape", [image, target])
+    target = edit.constant(f"{name}.shape", np.array([-1, outs, out_depth, *size]))
+    edit.substitute(node, "Reshape", [image, target])
     return True
 
 
-def average_by_axes(model: ir.Model, node: ir.Node) -> bool:
+def average_by_axes(edit: GraphEditor, node: ir.Node) -> bool:
     """Averages over blocks are averages over images, and then along the depth.
 
     What is counted in a window is a product over its axes, so that holds for any padding.
@@ -124,16 +123,13 @@ def average_by_axes(model: ir.Model, node: ir.Node) -> bool:
     pads, dilations = ints_of(node, "pads"), ints_of(node, "dilations")
     if not (kernel and strides and pads and dilations):
         return False
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     kept = {k: int_of(node, k, 0) for k in ("ceil_mode", "count_include_pad")}
     channels, depth = before[:2]
 
     def reshaped(value: ir.Value | None, part: str, *shape: int) -> ir.Value:
-        return insert(
-            node,
-            "Reshape",
-            [value, constant(graph, np.array([-1, *shape]), f"{name}.shape")],
-            f"{name}/{part}",
+        return edit.at(node).add(
+            "Reshape", [value, edit.constant(f"{name}.shape", np.array([-1, *shape]))], f"{name}/{part}"
         )
 
     def averaged(value: ir.Value, part: str, axes: list[int | None]) -> ir.Value:
@@ -144,17 +140,17 @@ def average_by_axes(model: ir.Model, node: ir.Node) -> bool:
             "dilations": [1 if a is None else dilations[a] for a in axes],
             "pads": [0 if a is None else pads[a + end] for end in (0, 3) for a in axes],
         }
-        return insert(node, "AveragePool", [value], f"{name}/{part}", window | kept)
+        return edit.at(node).add("AveragePool", [value], f"{name}/{part}", window | kept)
 
     images = reshaped(node.inputs[0], "images", channels * depth, *before[2:])
     small = averaged(images, "over_images", [1, 2])
     columns = reshaped(small, "columns", channels, depth, after[2] * after[3])
     value = averaged(columns, "over_depth", [0, None])
-    substitute(node, "Reshape", [value, constant(graph, np.array([-1, *after]), f"{name}.shape")])
+    edit.substitute(node, "Reshape", [value, edit.constant(f"{name}.shape", np.array([-1, *after]))])
     return True
 
 
-def transposed(model: ir.Model, node: ir.Node) -> bool:
+def transposed(edit: GraphEditor, node: ir.Node) -> bool:
     """A ConvTranspose of two dimensions is a Conv that makes every phase of the stride, and moves.
 
     Output t = s i + r takes x[m] times w[t + p - s m] (pads p, stride s): for each phase r a convolution of
@@ -191,10 +187,10 @@ def transposed(model: ir.Model, node: ir.Node) -> bool:
     kernel = picked.transpose(0, 2, 3, 5, 1, 4, 6).reshape(
         outs * s_y * s_x, weight.shape[0] // group, taps_y, taps_x
     )
-    graph, name = model.graph, str(node.name)
-    inputs = [node.inputs[0], _picked(model, node, 1, kernel)]
+    name = str(node.name)
+    inputs = [node.inputs[0], _picked(edit, node, 1, kernel)]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        inputs.append(_picked(model, node, 2, np.repeat(np.arange(outs) + 1, s_y * s_x)))
+        inputs.append(_picked(edit, node, 2, np.repeat(np.arange(outs) + 1, s_y * s_x)))
     attributes = {
         "kernel_shape": [taps_y, taps_x],
         "strides": [1, 1],
@@ -203,21 +199,21 @@ def transposed(model: ir.Model, node: ir.Node) -> bool:
         "group": group,
     }
     if s_y == s_x == 1:
-        substitute(node, "Conv", inputs, attributes)
+        edit.substitute(node, "Conv", inputs, attributes)
         return True
-    value = insert(node, "Conv", inputs, f"{name}/phases", attributes)
-    split = constant(graph, np.array([-1, outs, s_y, s_x, size_y, size_x]), f"{name}.split")
-    value = insert(node, "Reshape", [value, split], f"{name}/split")
-    value = insert(node, "Transpose", [value], f"{name}/interleave", {"perm": [0, 1, 4, 2, 5, 3]})
+    value = edit.at(node).add("Conv", inputs, f"{name}/phases", attributes)
+    split = edit.constant(f"{name}.split", np.array([-1, outs, s_y, s_x, size_y, size_x]))
+    value = edit.at(node).add("Reshape", [value, split], f"{name}/split")
+    value = edit.at(node).add("Transpose", [value], f"{name}/interleave", {"perm": [0, 1, 4, 2, 5, 3]})
     whole = [size_y * s_y, size_x * s_x]
-    joined = constant(graph, np.array([-1, outs, *whole]), f"{name}.shape")
+    joined = edit.constant(f"{name}.shape", np.array([-1, outs, *whole]))
     if whole == out[1:]:
-        substitute(node, "Reshape", [value, joined])
+        edit.substitute(node, "Reshape", [value, joined])
         return True
-    value = insert(node, "Reshape", [value, joined], f"{name}/joined")
+    value = edit.at(node).add("Reshape", [value, joined], f"{name}/joined")
     limits = [np.array([0, 0]), np.array(out[1:]), np.array([2, 3])]
-    substitute(
-        node, "Slice", [value, *(constant(graph, a, f"{name}.crop_{i}") for i, a in enumerate(limits))]
+    edit.substitute(
+        node, "Slice", [value, *(edit.constant(f"{name}.crop_{i}", a) for i, a in enumerate(limits))]
     )
     return True
 
@@ -230,22 +226,24 @@ def _numbers(weight: ir.Value | None) -> np.ndarray | None:
     return np.arange(1, math.prod(static) + 1).reshape(static)
 
 
-def _picked(model: ir.Model, node: ir.Node, index: int, numbers: np.ndarray) -> ir.Value:
+def _picked(edit: GraphEditor, node: ir.Node, index: int, numbers: np.ndarray) -> ir.Value:
     """Elements of an input by their numbers, 0 for a zero; what is quantized is moved as it is."""
-    value, graph, name = node.inputs[index], model.graph, f"{node.name}.{('', 'weight', 'bias')[index]}"
+    value, name = node.inputs[index], f"{node.name}.{('', 'weight', 'bias')[index]}"
     array = constant_of(value)
     if array is not None:
-        return constant(graph, np.append(np.zeros(1, array.dtype), array.ravel())[numbers], name)
+        return edit.constant(name, np.append(np.zeros(1, array.dtype), array.ravel())[numbers])
     assert value is not None
     assert value.dtype is not None
-    flat = insert(node, "Reshape", [value, constant(graph, np.array([-1]), f"{name}.flat")], f"{name}/flat")
+    flat = edit.at(node).add(
+        "Reshape", [value, edit.constant(f"{name}.flat", np.array([-1]))], f"{name}/flat"
+    )
     if not numbers.all():
-        zero = constant(graph, np.zeros(1, value.dtype.numpy()), f"{name}.zero")
-        flat = insert(node, "Concat", [flat, zero], f"{name}/and_zero", {"axis": 0})
-    places = constant(graph, numbers.ravel() - 1, f"{name}.places")  # -1 is the zero at the end
-    picked = insert(node, "Gather", [flat, places], f"{name}/picked", {"axis": 0})
-    shape = constant(graph, np.array(numbers.shape), f"{name}.shape")
-    return insert(node, "Reshape", [picked, shape], f"{name}/shaped")
+        zero = edit.constant(f"{name}.zero", np.zeros(1, value.dtype.numpy()))
+        flat = edit.at(node).add("Concat", [flat, zero], f"{name}/and_zero", {"axis": 0})
+    places = edit.constant(f"{name}.places", numbers.ravel() - 1)  # -1 is the zero at the end
+    picked = edit.at(node).add("Gather", [flat, places], f"{name}/picked", {"axis": 0})
+    shape = edit.constant(f"{name}.shape", np.array(numbers.shape))
+    return edit.at(node).add("Reshape", [picked, shape], f"{name}/shaped")
 
 
 def _sizes(node: ir.Node) -> list[int] | None:

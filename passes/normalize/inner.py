@@ -8,8 +8,8 @@ from ...analysis.regions.elementwise import ElementwiseProbe
 from ...analysis.regions.linear import linear_of
 from ...analysis.regions.regions import POOLS
 from ...analysis.regions.server import server_nodes
-from ...ir.editing import rank_of
-from ...ir.graph import LAYOUT, LINEAR, variable_inputs
+from ...ir.editing import GraphEditor
+from ...ir.graph import LAYOUT, LINEAR, rank_of, variable_inputs
 from ...ir.movement import Movements
 from ..import_qat.detect import is_foreign
 from . import choices, largest, matrices, reductions, whole
@@ -42,7 +42,7 @@ def rewrite(model: ir.Model) -> bool:
         UnsupportedError: An operator is linear, but too large to be written as a matrix.
     """
     opset = model.graph.opset_imports.get("", 21)
-    moves, probe = Movements(opset), ElementwiseProbe(opset)
+    edit, moves, probe = GraphEditor(model), Movements(opset), ElementwiseProbe(opset)
     modified = False
     for node in model.graph:
         if (
@@ -50,7 +50,7 @@ def rewrite(model: ir.Model) -> bool:
             and linear_of(node) is None
             and node.op_type not in LINEAR - {"MatMul", "Conv"}
         ):
-            modified |= matrices.as_dense(model, node)
+            modified |= matrices.as_dense(edit, node)
     server = server_nodes(model)
     inside = set(server)
     last = {n for n in server if not any(r in inside for o in n.outputs for r in o.consumers())}
@@ -60,15 +60,15 @@ def rewrite(model: ir.Model) -> bool:
     everything = not foreign and not any(linear_of(n) is not None for n in server)
     rules = (*(_CONDITIONS if foreign else _WHOLE), *_RULES)
     for node in server:
-        if everything and probe(node, variable_inputs(node)) and whole.returned_as_number(model, node):
+        if everything and probe(node, variable_inputs(node)) and whole.returned_as_number(edit, node):
             modified = True
             continue
         if node in last:
             continue  # what comes last (in a network without a linear layer) may still be left to the client
-        if any(rule(model, node) for rule in rules):
+        if any(rule(edit, node) for rule in rules):
             modified = True
         elif not _known(node, moves, probe):
-            modified |= matrices.as_dense(model, node)
+            modified |= matrices.as_dense(edit, node)
     return modified
 
 

@@ -10,33 +10,33 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import insert, is_float, substitute
-from ...ir.graph import int_of
+from ...ir.editing import GraphEditor
+from ...ir.graph import int_of, is_float
 from .reductions import MOST_IN_SOFTMAX, Parts
 
 _EQUAL = 1e-6
 """Elements that are closer than that are taken for equal."""
 
 
-def hardmax(model: ir.Model, node: ir.Node) -> bool:
+def hardmax(edit: GraphEditor, node: ir.Node) -> bool:
     """Hardmax is 1 where an element exceeds all before it, and is no less than all behind it."""
-    found = _winner(model, node, False) if node.op_type == "Hardmax" else None
+    found = _winner(edit, node, False) if node.op_type == "Hardmax" else None
     if found is None:
         return False
     hot, order = found
-    substitute(node, "Transpose", [hot], {"perm": [int(i) for i in np.argsort(order)]})
+    edit.substitute(node, "Transpose", [hot], {"perm": [int(i) for i in np.argsort(order)]})
     return True
 
 
-def place_of_largest(model: ir.Model, node: ir.Node) -> bool:
+def place_of_largest(edit: GraphEditor, node: ir.Node) -> bool:
     """ArgMax and ArgMin are Hardmax times the numbers of the places."""
     if node.op_type not in ("ArgMax", "ArgMin"):
         return False
-    found = _winner(model, node, node.op_type == "ArgMin", int_of(node, "select_last_index", 0) == 1)
+    found = _winner(edit, node, node.op_type == "ArgMin", int_of(node, "select_last_index", 0) == 1)
     if found is None:
         return False
     hot, order = found
-    parts = Parts(model, node, np.dtype(np.float32))
+    parts = Parts(edit, node, np.dtype(np.float32))
     sample = shapes.static_of_sample(node.inputs[0])
     assert sample is not None
     numbers = parts.array(np.arange(sample[order[-1] - 1])[:, None])
@@ -45,12 +45,12 @@ def place_of_largest(model: ir.Model, node: ir.Node) -> bool:
     if not int_of(node, "keepdims", 1):
         value = parts.add("Squeeze", value, parts.indices([order[-1]]), part="squeezed")
     # What comes behind a Cast to whole numbers must not be cut off.
-    substitute(node, "Cast", [parts.add("Round", value, part="rounded")], {"to": int(ir.DataType.INT64)})
+    edit.substitute(node, "Cast", [parts.add("Round", value, part="rounded")], {"to": int(ir.DataType.INT64)})
     return True
 
 
 def _winner(
-    model: ir.Model, node: ir.Node, smallest: bool, last: bool = False
+    edit: GraphEditor, node: ir.Node, smallest: bool, last: bool = False
 ) -> tuple[ir.Value, list[int]] | None:
     """A one where the largest element is, its axis moved to the end, and the order of axes that did so."""
     x, sample = node.inputs[0], shapes.static_of_sample(node.inputs[0])
@@ -60,10 +60,10 @@ def _winner(
     axis = int_of(node, "axis", -1 if node.op_type == "Hardmax" else 0) % rank
     if axis == 0 or not 1 < (size := sample[axis - 1]) <= MOST_IN_SOFTMAX:
         return None
-    parts = Parts(model, node, np.dtype(np.float32))
+    parts = Parts(edit, node, np.dtype(np.float32))
     order = [i for i in range(rank) if i != axis] + [axis]
     if axis != rank - 1:
-        x = insert(node, "Transpose", [x], f"{parts.name}/last", {"perm": order})
+        x = edit.at(node).add("Transpose", [x], f"{parts.name}/last", {"perm": order})
     first, second = (i.ravel() for i in np.indices((size, size)))
     keep = first != second
     first, second = first[keep], second[keep]

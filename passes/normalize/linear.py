@@ -8,25 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import (
-    constant,
-    float_of,
-    insert,
-    ints_of,
-    is_float,
-    only_consumer,
-    rank_of,
-    set_attributes,
-    set_constant,
-    substitute,
-)
-from ...ir.graph import constant_of, int_of
+from ...ir.editing import GraphEditor, set_attributes
+from ...ir.graph import constant_of, float_of, int_of, ints_of, is_float, only_consumer, rank_of
 
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
 _WINDOWS = frozenset({"Conv", "AveragePool", "MaxPool"})
 
 
-def normalize_gemm(model: ir.Model, node: ir.Node) -> bool:
+def normalize_gemm(edit: GraphEditor, node: ir.Node) -> bool:
     """``Gemm(x, W, b)``: alpha and beta 1, transA 0, transB 1, W (out, in) and b (out) constant."""
     if node.op_type != "Gemm" or node.domain or not is_float(node.outputs[0]):
         return False
@@ -36,26 +25,27 @@ def normalize_gemm(model: ir.Model, node: ir.Node) -> bool:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     weight = constant_of(w)
     if weight is None:
-        return _as_matmul(node, x, w, bias)
-    graph = model.graph
+        return _as_matmul(edit, node, x, w, bias)
     alpha, beta = float_of(node, "alpha", 1.0), float_of(node, "beta", 1.0)
     out = weight.shape[0 if int_of(node, "transB", 0) else 1]
     vector = _bias_vector(bias, out)
     if bias is not None and vector is None:
-        return _split_bias(graph, node, bias, beta, np.zeros(out, weight.dtype))
+        return _split_bias(edit, node, bias, beta, np.zeros(out, weight.dtype))
     modified = False
     if int_of(node, "transA", 0):
-        node.replace_input_with(0, insert(node, "Transpose", [x], f"{node.name}/transpose", {"perm": [1, 0]}))
+        node.replace_input_with(
+            0, edit.at(node).add("Transpose", [x], f"{node.name}/transpose", {"perm": [1, 0]})
+        )
         modified = True
     if alpha != 1.0 or not int_of(node, "transB", 0):
         matrix = weight if int_of(node, "transB", 0) else weight.T
         scaled = (matrix.astype(np.float64) * alpha).astype(weight.dtype)
-        set_constant(graph, node, 1, scaled, f"{node.name}.weight")
+        edit.set_constant(node, 1, scaled, f"{node.name}.weight")
         modified = True
     if vector is None or beta != 1.0 or rank_of(bias) != 1 or vector.size != out:
         given = np.zeros(1) if vector is None else vector.astype(np.float64) * beta
         filled = np.broadcast_to(given, (out,)).astype(weight.dtype)
-        set_constant(graph, node, 2, filled, f"{node.name}.bias")
+        edit.set_constant(node, 2, filled, f"{node.name}.bias")
         modified = True
     return set_attributes(node, _GEMM) or modified
 
@@ -67,64 +57,64 @@ def _bias_vector(bias: ir.Value | None, out: int) -> np.ndarray | None:
     return array.reshape(-1)
 
 
-def _split_bias(graph: ir.Graph, node: ir.Node, bias: ir.Value, beta: float, zeros: np.ndarray) -> bool:
+def _split_bias(edit: GraphEditor, node: ir.Node, bias: ir.Value, beta: float, zeros: np.ndarray) -> bool:
     """A bias that is computed, or differs from row to row, is an Add of its own."""
     name = str(node.name)
     if beta != 1.0:
-        factor = constant(graph, np.array(beta, zeros.dtype), f"{name}.beta")
-        bias = insert(node, "Mul", [bias, factor], f"{name}/beta", like=bias)
-    inputs = [*node.inputs[:2], constant(graph, zeros, f"{name}.bias")]
+        factor = edit.constant(f"{name}.beta", np.array(beta, zeros.dtype))
+        bias = edit.at(node).add("Mul", [bias, factor], f"{name}/beta", like=bias)
+    inputs = [*node.inputs[:2], edit.constant(f"{name}.bias", zeros)]
     attributes = {k: a.value for k, a in node.attributes.items()} | {"beta": 1.0}
-    product = insert(node, "Gemm", inputs, name, attributes, like=node.outputs[0])
+    product = edit.at(node).add("Gemm", inputs, name, attributes, like=node.outputs[0])
     producer = product.producer()
     assert producer is not None
     producer.name, node.name = name, str(producer.name)
-    substitute(node, "Add", [product, bias])
+    edit.substitute(node, "Add", [product, bias])
     return True
 
 
-def _as_matmul(node: ir.Node, x: ir.Value, w: ir.Value, bias: ir.Value | None) -> bool:
+def _as_matmul(edit: GraphEditor, node: ir.Node, x: ir.Value, w: ir.Value, bias: ir.Value | None) -> bool:
     """A product of two computed matrices is no dense layer: MatMul says so."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     name, dtype = str(node.name), node.outputs[0].dtype
     assert dtype is not None
     if int_of(node, "transA", 0):
-        x = insert(node, "Transpose", [x], f"{name}/transposeA", {"perm": [1, 0]})
+        x = edit.at(node).add("Transpose", [x], f"{name}/transposeA", {"perm": [1, 0]})
     if int_of(node, "transB", 0):
-        w = insert(node, "Transpose", [w], f"{name}/transposeB", {"perm": [1, 0]})
+        w = edit.at(node).add("Transpose", [w], f"{name}/transposeB", {"perm": [1, 0]})
     for value in (x, w):
         value.dtype = value.dtype or dtype
     steps = [("MatMul", w)]
     alpha, beta = float_of(node, "alpha", 1.0), float_of(node, "beta", 1.0)
     if alpha != 1.0:
-        steps.append(("Mul", constant(graph, np.array(alpha, dtype.numpy()), f"{name}.alpha")))
+        steps.append(("Mul", edit.constant(f"{name}.alpha", np.array(alpha, dtype.numpy()))))
     if bias is not None:
         if beta != 1.0:
-            factor = constant(graph, np.array(beta, dtype.numpy()), f"{name}.beta")
-            bias = insert(node, "Mul", [bias, factor], f"{name}/beta", like=bias)
+            factor = edit.constant(f"{name}.beta", np.array(beta, dtype.numpy()))
+            bias = edit.at(node).add("Mul", [bias, factor], f"{name}/beta", like=bias)
         steps.append(("Add", bias))
     value = x
     for op, operand in steps[:-1]:
-        value = insert(node, op, [value, operand], f"{name}/{op}", like=node.outputs[0])
-    substitute(node, steps[-1][0], [value, steps[-1][1]])
+        value = edit.at(node).add(op, [value, operand], f"{name}/{op}", like=node.outputs[0])
+    edit.substitute(node, steps[-1][0], [value, steps[-1][1]])
     return True
 
 
-def matmul_to_gemm(model: ir.Model, node: ir.Node) -> bool:
+def matmul_to_gemm(edit: GraphEditor, node: ir.Node) -> bool:
     """A MatMul of a matrix with a constant matrix on the right becomes a Gemm."""
     if node.op_type != "MatMul" or node.domain or not is_float(node.outputs[0]):
         return False
     weight = constant_of(node.inputs[1])
     if weight is None or weight.ndim != 2 or rank_of(node.inputs[0]) != 2:
         return False
-    set_constant(model.graph, node, 1, weight.T, f"{node.name}.weight")
-    bias = constant(model.graph, np.zeros(weight.shape[1], weight.dtype), f"{node.name}.bias")
-    substitute(node, "Gemm", [node.inputs[0], node.inputs[1], bias], _GEMM)
+    edit.set_constant(node, 1, weight.T, f"{node.name}.weight")
+    bias = edit.constant(f"{node.name}.bias", np.zeros(weight.shape[1], weight.dtype))
+    edit.substitute(node, "Gemm", [node.inputs[0], node.inputs[1], bias], _GEMM)
     return True
 
 
-def normalize_window(model: ir.Model, node: ir.Node) -> bool:
+def normalize_window(edit: GraphEditor, node: ir.Node) -> bool:
     """Conv and pooling with every attribute written out, ``auto_pad`` resolved; a Conv also has a bias.
 
     A shape that is not known leaves the operator as it is.
@@ -155,7 +145,7 @@ def normalize_window(model: ir.Model, node: ir.Node) -> bool:
     if is_conv and shape is not None and (len(node.inputs) < 3 or node.inputs[2] is None):
         array = constant_of(weight)
         if array is not None and is_float(weight):
-            set_constant(model.graph, node, 2, np.zeros(shape[0], array.dtype), f"{node.name}.bias")
+            edit.set_constant(node, 2, np.zeros(shape[0], array.dtype), f"{node.name}.bias")
             modified = True
     return modified
 
@@ -179,7 +169,7 @@ def _pads(node: ir.Node, kernel: list[int], strides: list[int], dilations: list[
     return begin + end
 
 
-def fold_pad(model: ir.Model, node: ir.Node) -> bool:
+def fold_pad(edit: GraphEditor, node: ir.Node) -> bool:
     """A Pad with zeros goes into the Conv behind it."""
     if node.op_type != "Pad" or node.domain:
         return False
@@ -195,7 +185,7 @@ def fold_pad(model: ir.Model, node: ir.Node) -> bool:
     written = {k: a.value for k, a in conv.attributes.items()}
     set_attributes(conv, written | {"pads": [a + p for a, p in zip(added, pads, strict=True)]})
     conv.replace_input_with(0, value)
-    model.graph.remove(node, safe=True)
+    edit.graph.remove(node, safe=True)
     return True
 
 

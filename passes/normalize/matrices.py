@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime, shapes
-from ...ir.editing import constant, insert, is_float, substitute
+from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
-from ...ir.graph import constant_of, variable_inputs
+from ...ir.graph import constant_of, is_float, variable_inputs
 from .convolutions import MOST_ENTRIES
 
 _ROWS = 256
@@ -18,7 +18,7 @@ _ROWS = 256
 _SCALES = (1e-3, 1.0, 1e3)
 
 
-def as_dense(model: ir.Model, node: ir.Node) -> bool:
+def as_dense(edit: GraphEditor, node: ir.Node) -> bool:
     """``Reshape -> Gemm -> Reshape`` for an operator that is affine in one tensor, sample by sample.
 
     Raises:
@@ -28,7 +28,7 @@ def as_dense(model: ir.Model, node: ir.Node) -> bool:
     if found is None:
         return False
     x, before, after = found
-    opset = model.graph.opset_imports.get("", 21)
+    opset = edit.graph.opset_imports.get("", 21)
     run = _Runner(node, x, before, opset)
     if not run.is_affine():
         return False
@@ -44,21 +44,17 @@ def as_dense(model: ir.Model, node: ir.Node) -> bool:
         )
     offset = run(np.zeros((1, rows)))[0]
     matrix = np.concatenate([run(np.eye(rows)[i : i + _ROWS]) - offset for i in range(0, rows, _ROWS)])
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     dtype = run.dtype
-    value = insert(
-        node, "Reshape", [x, constant(graph, np.array([-1, rows]), f"{name}.flat")], f"{name}/flat"
+    value = edit.at(node).add(
+        "Reshape", [x, edit.constant(f"{name}.flat", np.array([-1, rows]))], f"{name}/flat"
     )
-    weight = constant(graph, np.ascontiguousarray(matrix.T.astype(dtype)), f"{name}.weight")
-    bias = constant(graph, offset.astype(dtype), f"{name}.bias")
-    value = insert(
-        node,
-        "Gemm",
-        [value, weight, bias],
-        f"{name}/matrix",
-        {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1},
+    weight = edit.constant(f"{name}.weight", np.ascontiguousarray(matrix.T.astype(dtype)))
+    bias = edit.constant(f"{name}.bias", offset.astype(dtype))
+    value = edit.at(node).add(
+        "Gemm", [value, weight, bias], f"{name}/matrix", {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
     )
-    substitute(node, "Reshape", [value, constant(graph, np.array([-1, *after]), f"{name}.shape")])
+    edit.substitute(node, "Reshape", [value, edit.constant(f"{name}.shape", np.array([-1, *after]))])
     return True
 
 

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 from ...analysis.batch import lift
 from ...ir import folding, shapes
-from ...ir.editing import remembering_names
+from ...ir.editing import GraphEditor
 from ...ir.level import Level, level_of, set_level
 from ...ir.names import name_nodes
 from ...ir.opsets import target_opset
@@ -23,7 +23,7 @@ from . import affine, batch, choices, convolutions, inner, linear, products, red
 from .lifting import needs_lifting
 from .snapshot import Snapshot
 
-_RULES: tuple[Callable[[ir.Model, ir.Node], bool], ...] = (
+_RULES: tuple[Callable[[GraphEditor, ir.Node], bool], ...] = (
     folding.remove_noop,
     folding.make_reshape_constant,
     folding.make_expand_constant,
@@ -121,22 +121,21 @@ def _rewrite(model: ir.Model) -> None:
     """Apply the rules until none has anything left to do."""
     for _ in range(_MOST_SWEEPS):
         nodes = list(model.graph)
-        with remembering_names():
-            modified = _sweep(model)
+        modified = _sweep(GraphEditor(model))
         if not modified and not inner.rewrite(model):
             return
         # Where only constants and attributes changed, every value means what it meant, and has its shape.
         _fold(model, inferred=nodes == list(model.graph) and shapes.all_known(model))
 
 
-def _sweep(model: ir.Model) -> bool:
+def _sweep(edit: GraphEditor) -> bool:
     modified = False
-    for node in list(model.graph):
+    for node in list(edit.graph):
         for rule in _RULES:
             # A rule may have removed the node or put another in its place; that one's turn is the next sweep.
             if node.graph is None:
                 break
-            modified |= rule(model, node)
+            modified |= rule(edit, node)
     return modified
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import constant, insert, is_float, rank_of, substitute
-from ...ir.graph import constant_of
+from ...ir.editing import GraphEditor
+from ...ir.graph import constant_of, is_float, rank_of
 
 
-def flat_matrix(model: ir.Model, node: ir.Node) -> bool:
+def flat_matrix(edit: GraphEditor, node: ir.Node) -> bool:
     """A constant of MatMul that is a vector, or has leading axes of 1, is a matrix; so is one on the left.
 
     ``A @ x`` is the transpose of ``x' @ A'``, with the last two axes transposed.
@@ -32,22 +32,22 @@ def flat_matrix(model: ir.Model, node: ir.Node) -> bool:
         return False
     if right is not None and array.ndim == 2:
         return False
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     vector = array.ndim == 1
     if right is None:
         matrix = matrix[:, None] if vector else matrix.T
-        x = insert(node, "Transpose", [x], f"{name}/transposed", {"perm": _swapped(rank)})
+        x = edit.at(node).add("Transpose", [x], f"{name}/transposed", {"perm": _swapped(rank)})
     elif vector:
         matrix = matrix[:, None]
-    weight = constant(graph, np.ascontiguousarray(matrix), f"{name}.weight")
+    weight = edit.constant(f"{name}.weight", np.ascontiguousarray(matrix))
     if vector:
-        product = insert(node, "MatMul", [x, weight], f"{name}/product")
-        substitute(node, "Squeeze", [product, constant(graph, np.array([-1]), f"{name}.axes")])
+        product = edit.at(node).add("MatMul", [x, weight], f"{name}/product")
+        edit.substitute(node, "Squeeze", [product, edit.constant(f"{name}.axes", np.array([-1]))])
     elif right is None:
-        product = insert(node, "MatMul", [x, weight], f"{name}/product")
-        substitute(node, "Transpose", [product], {"perm": _swapped(rank)})
+        product = edit.at(node).add("MatMul", [x, weight], f"{name}/product")
+        edit.substitute(node, "Transpose", [product], {"perm": _swapped(rank)})
     else:
-        substitute(node, "MatMul", [x, weight])
+        edit.substitute(node, "MatMul", [x, weight])
     return True
 
 
@@ -55,7 +55,7 @@ def _swapped(rank: int) -> list[int]:
     return [*range(rank - 2), rank - 1, rank - 2]
 
 
-def matmul_by_groups(model: ir.Model, node: ir.Node) -> bool:
+def matmul_by_groups(edit: GraphEditor, node: ir.Node) -> bool:
     """A constant with a matrix for each place of the leading axes is a convolution with groups.
 
     ``x`` (N, b, i, k) times (b, k, m) is, with k as channels of group b, a convolution with a kernel of 1.
@@ -80,7 +80,7 @@ def matmul_by_groups(model: ir.Model, node: ir.Node) -> bool:
     matrices = np.broadcast_to(array.reshape(*given, *array.shape[-2:]), (*sizes, *array.shape[-2:])).reshape(
         -1, *array.shape[-2:]
     )
-    graph, name, groups = model.graph, str(node.name), math.prod(sizes)
+    name, groups = str(node.name), math.prod(sizes)
     rows, columns = int(str(rows)), int(str(columns))
     # On the left: x (N, b, k, j); on the right x (N, b, i, k) is transposed to that first.
     if right is None:
@@ -88,29 +88,28 @@ def matmul_by_groups(model: ir.Model, node: ir.Node) -> bool:
         weight = matrices
     else:
         channels, places = columns, rows
-        value = insert(node, "Transpose", [x], f"{name}/transposed", {"perm": _swapped(len(dims))})
+        value = edit.at(node).add("Transpose", [x], f"{name}/transposed", {"perm": _swapped(len(dims))})
         weight = matrices.transpose(0, 2, 1)
     out = weight.shape[1]
-    shape = constant(graph, np.array([-1, groups * channels, places, 1]), f"{name}.channels")
-    value = insert(node, "Reshape", [value, shape], f"{name}/channels")
+    shape = edit.constant(f"{name}.channels", np.array([-1, groups * channels, places, 1]))
+    value = edit.at(node).add("Reshape", [value, shape], f"{name}/channels")
     kernel = np.ascontiguousarray(weight.reshape(groups * out, channels, 1, 1))
-    value = insert(
-        node,
+    value = edit.at(node).add(
         "Conv",
-        [value, constant(graph, kernel, f"{name}.weight")],
+        [value, edit.constant(f"{name}.weight", kernel)],
         f"{name}/groups",
         {"group": groups, "kernel_shape": [1, 1]},
     )
-    shape = constant(graph, np.array([-1, *sizes, out, places]), f"{name}.shape")
+    shape = edit.constant(f"{name}.shape", np.array([-1, *sizes, out, places]))
     if right is None:
-        substitute(node, "Reshape", [value, shape])
+        edit.substitute(node, "Reshape", [value, shape])
     else:
-        value = insert(node, "Reshape", [value, shape], f"{name}/matrices")
-        substitute(node, "Transpose", [value], {"perm": _swapped(len(dims))})
+        value = edit.at(node).add("Reshape", [value, shape], f"{name}/matrices")
+        edit.substitute(node, "Transpose", [value], {"perm": _swapped(len(dims))})
     return True
 
 
-def einsum(model: ir.Model, node: ir.Node) -> bool:
+def einsum(edit: GraphEditor, node: ir.Node) -> bool:
     """An Einsum of one tensor with a constant, without a common axis that stays, is a MatMul."""
     attribute = node.attributes.get("equation")
     if node.op_type != "Einsum" or node.domain or attribute is None or len(node.inputs) != 2:
@@ -134,23 +133,23 @@ def einsum(model: ir.Model, node: ir.Node) -> bool:
     size = dict(zip(of_x, dims, strict=True))
     if not all(isinstance(size[c], int) for c in [*kept[1:], *summed]):
         return False
-    graph, name = model.graph, str(node.name)
+    name = str(node.name)
     number = {c: i for i, c in enumerate(of_w)}
     matrix = np.einsum(array, list(number.values()), [number[c] for c in [*summed, *new]])
     made = [array.shape[of_w.index(c)] for c in new]
     matrix = matrix.reshape(math.prod(matrix.shape[: len(summed)]), -1)
     rows = [-1, *(int(str(size[c])) for c in kept[1:])]
-    value = insert(
-        node, "Transpose", [x], f"{name}/ordered", {"perm": [of_x.index(c) for c in [*kept, *summed]]}
+    value = edit.at(node).add(
+        "Transpose", [x], f"{name}/ordered", {"perm": [of_x.index(c) for c in [*kept, *summed]]}
     )
-    into = constant(graph, np.array([*rows, matrix.shape[0]]), f"{name}.rows")
-    value = insert(node, "Reshape", [value, into], f"{name}/rows")
-    weight = constant(graph, matrix.astype(array.dtype), f"{name}.weight")
-    value = insert(node, "MatMul", [value, weight], f"{name}/product")
-    value = insert(
-        node, "Reshape", [value, constant(graph, np.array([*rows, *made]), f"{name}.shape")], f"{name}/axes"
+    into = edit.constant(f"{name}.rows", np.array([*rows, matrix.shape[0]]))
+    value = edit.at(node).add("Reshape", [value, into], f"{name}/rows")
+    weight = edit.constant(f"{name}.weight", matrix.astype(array.dtype))
+    value = edit.at(node).add("MatMul", [value, weight], f"{name}/product")
+    value = edit.at(node).add(
+        "Reshape", [value, edit.constant(f"{name}.shape", np.array([*rows, *made]))], f"{name}/axes"
     )
-    substitute(node, "Transpose", [value], {"perm": [[*kept, *new].index(c) for c in out]})
+    edit.substitute(node, "Transpose", [value], {"perm": [[*kept, *new].index(c) for c in out]})
     return True
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import constant, float_of, insert, ints_of, is_float, rank_of, stand_in, substitute
-from ...ir.graph import constant_of, int_of, variable_inputs
+from ...ir.editing import GraphEditor
+from ...ir.graph import constant_of, float_of, int_of, ints_of, is_float, rank_of, variable_inputs
 
 _REDUCTIONS: dict[str, tuple[str | None, str | None]] = {
     "ReduceL1": ("Abs", None),
@@ -33,13 +33,13 @@ class Parts:
     """Writes operators in front of a node.
 
     Args:
-        model: The model.
+        edit: The editor of the model.
         node: The node.
         dtype: Of the numbers that operators get; the type of the node's result where it is None.
     """
 
-    def __init__(self, model: ir.Model, node: ir.Node, dtype: np.dtype | None = None) -> None:
-        self.graph, self.node, self.name = model.graph, node, str(node.name)
+    def __init__(self, edit: GraphEditor, node: ir.Node, dtype: np.dtype | None = None) -> None:
+        self.edit, self.node, self.name = edit, node, str(node.name)
         kind = node.outputs[0].dtype
         assert kind is not None
         self.dtype = kind.numpy() if dtype is None else dtype
@@ -48,19 +48,19 @@ class Parts:
         self, op: str, *inputs: ir.Value | None, part: str = "", **attributes: int | list[int]
     ) -> ir.Value:
         """The output of a new node."""
-        return insert(self.node, op, list(inputs), f"{self.name}/{part or op.lower()}", attributes)
+        return self.edit.at(self.node).add(op, list(inputs), f"{self.name}/{part or op.lower()}", attributes)
 
     def number(self, value: float) -> ir.Value:
         """A scalar."""
-        return constant(self.graph, np.array(value, self.dtype), f"{self.name}.number")
+        return self.edit.constant(f"{self.name}.number", np.array(value, self.dtype))
 
     def array(self, value: np.ndarray) -> ir.Value:
         """A constant of the type of the numbers."""
-        return constant(self.graph, np.asarray(value, self.dtype), f"{self.name}.constant")
+        return self.edit.constant(f"{self.name}.constant", np.asarray(value, self.dtype))
 
     def indices(self, values: Sequence[int]) -> ir.Value:
         """A constant vector of whole numbers."""
-        return constant(self.graph, np.array(values, np.int64), f"{self.name}.axes")
+        return self.edit.constant(f"{self.name}.axes", np.array(values, np.int64))
 
     def square(self, x: ir.Value | None, part: str = "squares") -> ir.Value:
         """``x * x``."""
@@ -93,7 +93,7 @@ class Parts:
         return self.add("Mul", x, factor, part="normalized"), mean, factor
 
 
-def normalization(model: ir.Model, node: ir.Node) -> bool:
+def normalization(edit: GraphEditor, node: ir.Node) -> bool:
     """LayerNormalization, RMSNormalization, Instance-, Group- and MeanVarianceNormalization."""
     rank, dims = rank_of(node.inputs[0]), shapes.dims_of(node.inputs[0])
     if rank is None or dims is None or not is_float(node.outputs[0]) or node.domain:
@@ -108,7 +108,7 @@ def normalization(model: ir.Model, node: ir.Node) -> bool:
         return False
     if any(v is not None and constant_of(v) is None for v in node.inputs[1:]):
         return False
-    parts, x, epsilon = Parts(model, node), node.inputs[0], float_of(node, "epsilon", 1e-5)
+    parts, x, epsilon = Parts(edit, node), node.inputs[0], float_of(node, "epsilon", 1e-5)
     scale, bias = (constant_of(v) for v in [*node.inputs, None, None][1:3])
     along = (-1, *[1] * (rank - 2))
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
@@ -116,7 +116,7 @@ def normalization(model: ir.Model, node: ir.Node) -> bool:
         value, mean, factor = parts.normalized(x, axes, epsilon, node.op_type == "LayerNormalization")
         for extra, found in zip(node.outputs[1:], (mean, factor), strict=False):
             if found is not None and (extra.uses() or extra.is_graph_output()):
-                stand_in(extra, found)
+                edit.stand_in(extra, found)
     elif node.op_type == "MeanVarianceNormalization":
         value = parts.normalized(x, ints_of(node, "axes") or [0, 2, 3], 1e-9, True)[0]
     elif node.op_type == "InstanceNormalization":
@@ -136,11 +136,11 @@ def normalization(model: ir.Model, node: ir.Node) -> bool:
     node.resize_outputs(1)
     one = np.ones(1, parts.dtype)
     product = parts.add("Mul", value, parts.array(one if scale is None else scale), part="scaled")
-    substitute(node, "Add", [product, parts.array(0 * one if bias is None else bias)])
+    edit.substitute(node, "Add", [product, parts.array(0 * one if bias is None else bias)])
     return True
 
 
-def norm(model: ir.Model, node: ir.Node) -> bool:
+def norm(edit: GraphEditor, node: ir.Node) -> bool:
     """ReduceL1, ReduceL2 and their kin, LpNormalization, LpPool and GlobalLpPool."""
     if node.domain or not is_float(node.outputs[0]):
         return False
@@ -148,7 +148,7 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
     if rank is None:
         return False
     if node.op_type in _REDUCTIONS:
-        parts = Parts(model, node)
+        parts = Parts(edit, node)
         before, after = _REDUCTIONS[node.op_type]
         inner = parts.square(x) if before == "square" else parts.add(before, x) if before else x
         attributes = {
@@ -156,30 +156,30 @@ def norm(model: ir.Model, node: ir.Node) -> bool:
         }
         inputs = [inner, *node.inputs[1:]]
         if after is None:
-            substitute(node, "ReduceSum", inputs, attributes)
+            edit.substitute(node, "ReduceSum", inputs, attributes)
         else:
-            total = insert(node, "ReduceSum", inputs, f"{parts.name}/sum", attributes)
-            substitute(node, after, [total])
+            total = edit.at(node).add("ReduceSum", inputs, f"{parts.name}/sum", attributes)
+            edit.substitute(node, after, [total])
         return True
     p = int_of(node, "p", 2)
     if p < 1:
         return False
     if node.op_type == "LpNormalization":
-        parts = Parts(model, node)
+        parts = Parts(edit, node)
         where = parts.indices([int_of(node, "axis", -1)])
         total = parts.add("ReduceSum", parts.power(x, p), where, part="sum")
-        substitute(node, "Mul", [x, parts.add("Reciprocal", parts.root(total, p))])
+        edit.substitute(node, "Mul", [x, parts.add("Reciprocal", parts.root(total, p))])
         return True
     if node.op_type == "GlobalLpPool":
-        parts = Parts(model, node)
+        parts = Parts(edit, node)
         where = parts.indices(range(2, rank))
         total = parts.add("ReduceSum", parts.power(x, p), where, part="sum", keepdims=1)
-        substitute(node, "Identity", [parts.root(total, p)])
+        edit.substitute(node, "Identity", [parts.root(total, p)])
         return True
-    return node.op_type == "LpPool" and _lp_pool(model, node, p)
+    return node.op_type == "LpPool" and _lp_pool(edit, node, p)
 
 
-def _lp_pool(model: ir.Model, node: ir.Node, p: int) -> bool:
+def _lp_pool(edit: GraphEditor, node: ir.Node, p: int) -> bool:
     """LpPool is the root of a sum of powers: an average times the size of the window."""
     kernel, x = ints_of(node, "kernel_shape"), node.inputs[0]
     kept = {k: a.value for k, a in node.attributes.items() if k not in ("p", "ceil_mode")}
@@ -196,15 +196,15 @@ def _lp_pool(model: ir.Model, node: ir.Node, p: int) -> bool:
             reach = (after[1 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
             pads[rank + i] = max(pads[rank + i], reach - before[1 + i] - pads[i])
         kept["pads"] = pads
-    parts = Parts(model, node)
+    parts = Parts(edit, node)
     attributes = kept | {"count_include_pad": 1}
-    mean = insert(node, "AveragePool", [parts.power(x, p)], f"{parts.name}/mean", attributes)
+    mean = edit.at(node).add("AveragePool", [parts.power(x, p)], f"{parts.name}/mean", attributes)
     total = parts.add("Mul", mean, parts.number(float(np.prod(kernel))), part="sum")
-    substitute(node, "Identity", [parts.root(total, p)])
+    edit.substitute(node, "Identity", [parts.root(total, p)])
     return True
 
 
-def softmax(model: ir.Model, node: ir.Node) -> bool:
+def softmax(edit: GraphEditor, node: ir.Node) -> bool:
     """Softmax over few elements: ``1 / sum over j of exp(x_j - x_i)``, all differences by one linear layer.
 
     Of two elements that is a sigmoid of their difference. For more it takes a table for each pair, but no
@@ -222,17 +222,17 @@ def softmax(model: ir.Model, node: ir.Node) -> bool:
     axis = int_of(node, "axis", -1) % rank
     if axis == 0 or not 1 < (size := sample[axis - 1]) <= MOST_IN_SOFTMAX:
         return False
-    parts, x = Parts(model, node), node.inputs[0]
+    parts, x = Parts(edit, node), node.inputs[0]
     order = [i for i in range(rank) if i != axis] + [axis]
     moved = [sample[i - 1] for i in order[1:]]
     if axis != rank - 1:
-        x = insert(node, "Transpose", [x], f"{parts.name}/last", {"perm": order})
+        x = edit.at(node).add("Transpose", [x], f"{parts.name}/last", {"perm": order})
     if size == 2:
         difference = parts.add(
             "MatMul", x, parts.array(np.array([[1.0, -1.0], [-1.0, 1.0]])), part="difference"
         )
         order_back = [int(i) for i in np.argsort(order)]
-        substitute(node, "Transpose", [parts.add("Sigmoid", difference)], {"perm": order_back})
+        edit.substitute(node, "Transpose", [parts.add("Sigmoid", difference)], {"perm": order_back})
         return True
     eye = np.eye(size)
     pairs = (eye[:, None, :] - eye[:, :, None]).reshape(size, -1)  # column (i, j) is x_j - x_i
@@ -242,59 +242,59 @@ def softmax(model: ir.Model, node: ir.Node) -> bool:
     )
     total = parts.add("ReduceSum", split, parts.indices([-1]), part="sum", keepdims=0)
     if axis == rank - 1:
-        substitute(node, "Reciprocal", [total])
+        edit.substitute(node, "Reciprocal", [total])
     else:
         share = parts.add("Reciprocal", total)
-        substitute(node, "Transpose", [share], {"perm": [int(i) for i in np.argsort(order)]})
+        edit.substitute(node, "Transpose", [share], {"perm": [int(i) for i in np.argsort(order)]})
     return True
 
 
-def local_response(model: ir.Model, node: ir.Node) -> bool:
+def local_response(edit: GraphEditor, node: ir.Node) -> bool:
     """LRN: ``x * (bias + alpha * mean of the squares of neighbouring channels) ** -beta``."""
     sample = shapes.static_of_sample(node.inputs[0])
     if node.op_type != "LRN" or node.domain or sample is None or not is_float(node.outputs[0]):
         return False
-    parts, x, size = Parts(model, node), node.inputs[0], int_of(node, "size", 1)
+    parts, x, size = Parts(edit, node), node.inputs[0], int_of(node, "size", 1)
     before = (size - 1) // 2
     flat = parts.indices([-1, 1, sample[0], int(np.prod(sample[1:]))])
     image = parts.add("Reshape", parts.square(x), flat, part="image")
     window = {"kernel_shape": [size, 1], "pads": [before, 0, size - 1 - before, 0], "count_include_pad": 1}
-    mean = insert(node, "AveragePool", [image], f"{parts.name}/mean", window)
+    mean = edit.at(node).add("AveragePool", [image], f"{parts.name}/mean", window)
     mean = parts.add("Reshape", mean, parts.indices([-1, *sample]), part="channels")
     scaled = parts.add("Mul", mean, parts.number(float_of(node, "alpha", 1e-4)), part="scaled")
     shifted = parts.add("Add", scaled, parts.number(float_of(node, "bias", 1.0)), part="shifted")
     factor = parts.add("Pow", shifted, parts.number(-float_of(node, "beta", 0.75)), part="factor")
-    substitute(node, "Mul", [x, factor])
+    edit.substitute(node, "Mul", [x, factor])
     return True
 
 
-def division(model: ir.Model, node: ir.Node) -> bool:
+def division(edit: GraphEditor, node: ir.Node) -> bool:
     """A quotient of two encrypted tensors is a product with a reciprocal, which is a table."""
     if node.op_type != "Div" or node.domain or not is_float(node.outputs[0]):
         return False
     if len(variable_inputs(node)) < 2:
         return False
-    parts = Parts(model, node)
-    substitute(node, "Mul", [node.inputs[0], parts.add("Reciprocal", node.inputs[1])])
+    parts = Parts(edit, node)
+    edit.substitute(node, "Mul", [node.inputs[0], parts.add("Reciprocal", node.inputs[1])])
     return True
 
 
-def sum_of_many(model: ir.Model, node: ir.Node) -> bool:
+def sum_of_many(edit: GraphEditor, node: ir.Node) -> bool:
     """Sum and Mean of several tensors are additions (everywhere: they are linear)."""
     if node.op_type not in ("Sum", "Mean") or node.domain or not is_float(node.outputs[0]):
         return False
     inputs = [v for v in node.inputs if v is not None]
-    parts = Parts(model, node)
+    parts = Parts(edit, node)
     total = inputs[0]
     for number, value in enumerate(inputs[1:-1]):
         total = parts.add("Add", total, value, part=f"sum_{number}")
     if node.op_type == "Sum":
         if len(inputs) == 1:
-            substitute(node, "Identity", [total])
+            edit.substitute(node, "Identity", [total])
         else:
-            substitute(node, "Add", [total, inputs[-1]])
+            edit.substitute(node, "Add", [total, inputs[-1]])
         return True
     if len(inputs) > 1:
         total = parts.add("Add", total, inputs[-1], part="sum")
-    substitute(node, "Mul", [total, parts.number(1.0 / len(inputs))])
+    edit.substitute(node, "Mul", [total, parts.number(1.0 / len(inputs))])
     return True

@@ -6,24 +6,24 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.elementwise import ElementwiseProbe
-from ...ir.editing import constant, insert, ints_of, only_consumer, rank_of, substitute
-from ...ir.graph import constant_of, variable_inputs
+from ...ir.editing import GraphEditor
+from ...ir.graph import constant_of, ints_of, only_consumer, rank_of, variable_inputs
 from ...ir.movement import CANDIDATES
 
 _PAIRS = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
-def merge(_: ir.Model, node: ir.Node) -> bool:
+def merge(edit: GraphEditor, node: ir.Node) -> bool:
     """A Transpose of a Transpose is one."""
     order, before = _order(node), _transpose_of(node.inputs[0] if node.inputs else None)
     inner = _order(before)
     if order is None or before is None or inner is None:
         return False
-    substitute(node, "Transpose", [before.inputs[0]], {"perm": [inner[i] for i in order]})
+    edit.substitute(node, "Transpose", [before.inputs[0]], {"perm": [inner[i] for i in order]})
     return True
 
 
-def sink(model: ir.Model, node: ir.Node) -> bool:
+def sink(edit: GraphEditor, node: ir.Node) -> bool:
     """A Transpose moves behind what works element by element, its constants with it."""
     moves = node.op_type in CANDIDATES - {"Where"}
     if node.domain or moves or len(node.outputs) != 1 or "axis" in node.attributes:
@@ -46,7 +46,7 @@ def sink(model: ir.Model, node: ir.Node) -> bool:
     arrays = [constant_of(v) for v in node.inputs]
     if any(a is not None and a.ndim > len(order) for a in arrays):
         return False
-    if len(variable) == 1 and not _is_elementwise(model, node, variable[0]):
+    if len(variable) == 1 and not _is_elementwise(edit, node, variable[0]):
         return False
     inverse = list(np.argsort(order))
     inputs: list[ir.Value | None] = []
@@ -54,23 +54,23 @@ def sink(model: ir.Model, node: ir.Node) -> bool:
         producer = value.producer() if value is not None else None
         if array is not None and array.size > 1:
             full = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(inverse)
-            inputs.append(constant(model.graph, np.ascontiguousarray(full), f"{value.name}_ordered"))  # type: ignore[union-attr]
+            inputs.append(edit.constant(f"{value.name}_ordered", np.ascontiguousarray(full)))  # type: ignore[union-attr]
         elif value in variable and producer is not None:
             inputs.append(producer.inputs[0])
         else:
             inputs.append(value)
     attributes = {k: a.value for k, a in node.attributes.items()}
-    moved = insert(node, node.op_type, inputs, str(node.name), attributes)
+    moved = edit.at(node).add(node.op_type, inputs, str(node.name), attributes)
     first = movers[0]
     made = moved.producer()
     assert made is not None
     assert first is not None
     made.name, node.name = node.name, f"{node.name}/{first.name}"
-    substitute(node, "Transpose", [moved], {"perm": order})
+    edit.substitute(node, "Transpose", [moved], {"perm": order})
     return True
 
 
-def _is_elementwise(model: ir.Model, node: ir.Node, variable: ir.Value) -> bool:
+def _is_elementwise(edit: GraphEditor, node: ir.Node, variable: ir.Value) -> bool:
     """Whether a node works element by element in any order of axes.
 
     Along an axis of one element sums and the like seem to, too: here no axis has one.
@@ -80,7 +80,7 @@ def _is_elementwise(model: ir.Model, node: ir.Node, variable: ir.Value) -> bool:
     inputs = [stand_in if v is variable else v for v in node.inputs]
     copy = ir.Node("", node.op_type, inputs, list(node.attributes.values()), num_outputs=1)
     try:
-        return ElementwiseProbe(model.graph.opset_imports.get("", 21))(copy, [stand_in])
+        return ElementwiseProbe(edit.graph.opset_imports.get("", 21))(copy, [stand_in])
     finally:
         for index in range(len(inputs)):
             copy.replace_input_with(index, None)

@@ -7,24 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.editing import constant, insert, substitute
+from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, variable_inputs
 
 
-def read_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+def read_as_numbers(edit: GraphEditor, node: ir.Node) -> bool:
     """A condition or whole number that meets another tensor, or is the client's, is a float on its way.
 
     So it can be quantized, and be rounded to a whole number again behind that.
     """
-    return _as_numbers(node, _is_whole)
+    return _as_numbers(edit, node, _is_whole)
 
 
-def conditions_as_numbers(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+def conditions_as_numbers(edit: GraphEditor, node: ir.Node) -> bool:
     """The same for conditions alone: in models that another tool has quantized, whole numbers are codes."""
-    return _as_numbers(node, lambda value: value.dtype is ir.DataType.BOOL)
+    return _as_numbers(edit, node, lambda value: value.dtype is ir.DataType.BOOL)
 
 
-def _as_numbers(node: ir.Node, wanted: Callable[[ir.Value], bool]) -> bool:
+def _as_numbers(edit: GraphEditor, node: ir.Node, wanted: Callable[[ir.Value], bool]) -> bool:
     if node.domain or node.op_type == "Cast":
         return False
     several = len(variable_inputs(node)) > 1
@@ -38,22 +38,21 @@ def _as_numbers(node: ir.Node, wanted: Callable[[ir.Value], bool]) -> bool:
         given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
         if given is not None and given.dtype is ir.DataType.FLOAT:
             continue
-        back = _same_again(value) or _number_and_back(node, value, f"{node.name}/{index}")
+        back = _same_again(value) or _number_and_back(edit, node, value, f"{node.name}/{index}")
         node.replace_input_with(index, back)
         modified = True
     return modified
 
 
-def returned_as_number(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
+def returned_as_number(edit: GraphEditor, node: ir.Node) -> bool:
     """A condition or whole number that is returned is one again on the client: a float is decrypted."""
     result = node.outputs[0] if node.outputs else None
     if result is None or node.domain or node.op_type == "Cast" or len(node.outputs) != 1:
         return False
     if not result.is_graph_output() or not _is_whole(result) or not variable_inputs(node):
         return False
-    graph, name = node.graph, str(result.name)
-    assert isinstance(graph, ir.Graph)
-    following = node
+    name, current = str(result.name), result
+    edit.behind(result)
     for part, op, to in (
         ("number", "Cast", ir.DataType.FLOAT),
         ("rounded", "Round", None),
@@ -62,13 +61,11 @@ def returned_as_number(model: ir.Model, node: ir.Node) -> bool:  # noqa: ARG001
         if op == "Round" and result.dtype is ir.DataType.BOOL:
             continue
         attributes = {} if to is None else {"to": int(to)}
-        made = ir.node(op, [following.outputs[0]], attributes, name=f"{node.name}/{part}")
-        made.outputs[0].type = ir.TensorType(to or ir.DataType.FLOAT)
-        made.outputs[0].shape, made.outputs[0].name = result.shape, f"{name}_{part}"
-        graph.insert_after(following, made)
-        following = made
-    graph.outputs[list(graph.outputs).index(result)] = following.outputs[0]
-    result.name, following.outputs[0].name = f"{name}_computed", name
+        current = edit.add(op, [current], f"{node.name}/{part}", attributes)
+        current.type, current.shape = ir.TensorType(to or ir.DataType.FLOAT), result.shape
+        edit.rename(current, f"{name}_{part}")
+    edit.graph.outputs[list(edit.graph.outputs).index(result)] = current
+    result.name, current.name = f"{name}_computed", name
     return True
 
 
@@ -78,7 +75,7 @@ _ARITHMETIC = frozenset(
 """Operators that give the same whole numbers in floats."""
 
 
-def arithmetic_in_floats(model: ir.Model, node: ir.Node) -> bool:
+def arithmetic_in_floats(edit: GraphEditor, node: ir.Node) -> bool:
     """Sums, products and maxima of whole numbers are those of floats: the circuit has no other kind."""
     if node.domain or node.op_type not in _ARITHMETIC or not _is_whole(node.outputs[0]):
         return False
@@ -88,17 +85,19 @@ def arithmetic_in_floats(model: ir.Model, node: ir.Node) -> bool:
             continue
         if (array := constant_of(value)) is not None:
             if not (index and node.op_type.startswith("Reduce")):  # its axes
-                inputs[index] = constant(model.graph, array.astype(np.float32), f"{value.name}_float")
+                inputs[index] = edit.constant(f"{value.name}_float", array.astype(np.float32))
             continue
-        number = insert(node, "Cast", [value], f"{node.name}/{index}/float", {"to": int(ir.DataType.FLOAT)})
+        number = edit.at(node).add(
+            "Cast", [value], f"{node.name}/{index}/float", {"to": int(ir.DataType.FLOAT)}
+        )
         number.dtype, number.shape = ir.DataType.FLOAT, value.shape
         inputs[index] = number
     attributes = {k: a.value for k, a in node.attributes.items()}
-    made = insert(node, node.op_type, inputs, f"{node.name}/floats", attributes)
+    made = edit.at(node).add(node.op_type, inputs, f"{node.name}/floats", attributes)
     made.dtype, made.shape = ir.DataType.FLOAT, result.shape
-    whole = insert(node, "Round", [made], f"{node.name}/rounded", like=made)
+    whole = edit.at(node).add("Round", [made], f"{node.name}/rounded", like=made)
     assert result.dtype is not None
-    substitute(node, "Cast", [whole], {"to": int(result.dtype)})
+    edit.substitute(node, "Cast", [whole], {"to": int(result.dtype)})
     return True
 
 
@@ -106,13 +105,13 @@ def _is_whole(value: ir.Value) -> bool:
     return value.dtype is not None and (value.dtype is ir.DataType.BOOL or value.dtype.is_integer())
 
 
-def _number_and_back(node: ir.Node, value: ir.Value, name: str) -> ir.Value:
+def _number_and_back(edit: GraphEditor, node: ir.Node, value: ir.Value, name: str) -> ir.Value:
     assert value.dtype is not None
-    number = insert(node, "Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
+    number = edit.at(node).add("Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
     number.dtype, number.shape = ir.DataType.FLOAT, value.shape
     if value.dtype is not ir.DataType.BOOL:  # a Cast to whole numbers cuts off
-        number = insert(node, "Round", [number], f"{name}/rounded", like=number)
-    back = insert(node, "Cast", [number], f"{name}/whole", {"to": int(value.dtype)})
+        number = edit.at(node).add("Round", [number], f"{name}/rounded", like=number)
+    back = edit.at(node).add("Cast", [number], f"{name}/whole", {"to": int(value.dtype)})
     back.dtype, back.shape = value.dtype, value.shape
     return back
 

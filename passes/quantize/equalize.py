@@ -14,7 +14,7 @@ from ...analysis.ranges.scaling import carried
 from ...analysis.regions.linear import Linear, linear_of
 from ...analysis.regions.regions import Regions
 from ...ir import runtime
-from ...ir.editing import initializer
+from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, variable_inputs
 from .scales import absorb, absorbers
 
@@ -50,8 +50,9 @@ def equalize(model: ir.Model, regions: Regions) -> int:
     """
     server = set(regions.server)
     pairs = [p for v in regions.quantized if (p := _pair(model, v, server)) is not None]
+    edit = GraphEditor(model)
     for _ in range(SWEEPS):
-        worst = max((_scale(model, p, server) for p in pairs), default=0.0)
+        worst = max((_scale(edit, p, server) for p in pairs), default=0.0)
         if worst < SETTLED:
             break
     return len(pairs)
@@ -113,7 +114,7 @@ def _homogeneous(
     return plain.shape == scaled.shape and np.allclose(plain * scale, scaled, rtol=1e-4, atol=1e-6)
 
 
-def _scale(model: ir.Model, pair: Pair, server: set[ir.Node]) -> float:
+def _scale(edit: GraphEditor, pair: Pair, server: set[ir.Node]) -> float:
     """Equalize one pair; returns the largest relative change."""
     linear = linear_of(pair.layer)
     assert linear is not None
@@ -122,14 +123,14 @@ def _scale(model: ir.Model, pair: Pair, server: set[ir.Node]) -> float:
     usable = (made > 0) & (read > 0)
     scale = np.where(usable, np.sqrt(np.where(usable, made / np.where(read > 0, read, 1), 1.0)), 1.0)
     weight = linear.stored(linear.matrix() / scale[:, None]).astype(np.float32)
-    pair.layer.replace_input_with(1, initializer(model, f"{pair.layer.name}_equalized", weight))
+    pair.layer.replace_input_with(1, edit.constant(f"{pair.layer.name}_equalized", weight))
     for index, value in enumerate(pair.bias.inputs if pair.bias is not None else pair.layer.inputs):
         held = constant_of(value)
         if held is not None and (pair.bias is not None or index == 2):
             bias = (held.reshape(-1) / scale).astype(np.float32)
-            named = initializer(model, f"{pair.layer.name}_equalized_bias", bias)
+            named = edit.constant(f"{pair.layer.name}_equalized_bias", bias)
             (pair.bias or pair.layer).replace_input_with(index, named)
-    absorb(pair.value, server, scale)
+    absorb(edit, pair.value, server, scale)
     return float(np.abs(scale - 1).max())
 
 

@@ -13,15 +13,15 @@ from ...analysis.environment import Environment
 from ...analysis.ranges.tails import FEWEST, distinct
 from ...analysis.regions.linear import Linear, linear_of
 from ...analysis.regions.regions import Kind, Regions
-from ...ir.editing import initializer
+from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, variable_inputs
 from ...ir.movement import FILLS, may_move
 from ..framework.base import Context
-from . import graph as edit
 from . import offsets, scales, weights
 from .activations import Quantizer, fit_quantizer, to_powers_of_two, with_offsets
 from .bits import common_bits, is_fresh
 from .client import ClientInputs
+from .graph import insert_quantizer, quantize_weight, set_bias
 from .observe import finite, observe
 from .rounder import Rounder
 from .settings import QuantizationSettings
@@ -44,8 +44,12 @@ class Job:
     beside: set[ir.Value] = field(default_factory=set)
     added: dict[ir.Node, np.ndarray] = field(default_factory=dict)
     """What offsets of what a layer reads add to its bias."""
+    edit: GraphEditor = field(init=False)
     _many: bool = False
     """Whether there are samples enough to tell what never varies."""
+
+    def __post_init__(self) -> None:
+        self.edit = GraphEditor(self.model)
 
     def run(self) -> None:
         """Quantize the model in place."""
@@ -127,7 +131,7 @@ class Job:
             constant = constant_of(value)
             if constant is not None and constant.dtype == np.float32 and np.any(constant):
                 snapped = (np.rint(constant.astype(np.float64) / unit) * unit).astype(np.float32)
-                node.replace_input_with(index, initializer(self.model, f"{node.name}_filled", snapped))
+                node.replace_input_with(index, self.edit.constant(f"{node.name}_filled", snapped))
 
     def _fit(self, group: list[ir.Value]) -> None:
         """Choose the quantizer of a tensor, or the common one of tensors that are added."""
@@ -197,8 +201,8 @@ class Job:
         if quantizer.absorbed:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
             self._add_offsets(value, quantizer, direct)
-            scales.absorb(value, server, quantizer.scale, direct, quantizer.shape)
-        nodes = edit.insert_quantizer(self.model, value, quantizer, readers)
+            scales.absorb(self.edit, value, server, quantizer.scale, direct, quantizer.shape)
+        nodes = insert_quantizer(self.edit, value, quantizer, readers)
         if value in self.regions.results and value.is_graph_output():
             self._leave(value, nodes[-1].outputs[0])
         env.step(nodes)
@@ -271,8 +275,8 @@ class Job:
         elif (bias := self.added.get(node)) is not None:
             old = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
             offset = bias if old is None else bias + old.reshape(-1)
-        added = edit.quantize_weight(self.model, linear, quantized.integers, scale)
-        biased = edit.set_bias(self.model, linear, offset) if offset is not None else []
+        added = quantize_weight(self.edit, linear, quantized.integers, scale)
+        biased = set_bias(self.edit, linear, offset) if offset is not None else []
         result = biased[0].outputs[0] if biased else node.outputs[0]
         if biased:
             self._follow(node.outputs[0], result)

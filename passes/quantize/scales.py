@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...analysis.ranges.scaling import carried
 from ...analysis.regions.linear import Linear, linear_of
+from ...ir.editing import GraphEditor
 from ...ir.graph import MAXIMA
 from ...ir.movement import CANDIDATES
 from .weights import candidate_scales
@@ -102,6 +103,7 @@ def features_of(value: ir.Value, server: set[ir.Node]) -> list[int] | None:
 
 
 def absorb(
+    edit: GraphEditor,
     value: ir.Value,
     server: set[ir.Node],
     scale: np.ndarray,
@@ -111,6 +113,7 @@ def absorb(
     """Multiply the weights of every reader by the scale of the input that each weight meets.
 
     Args:
+        edit: The editor of the model.
         value: The tensor that gets several scales.
         server: The encrypted nodes.
         scale: (channels), or as many as ``shape`` has elements.
@@ -123,10 +126,10 @@ def absorb(
         nothing = 0.0 if linear.node.op_type == "Gemm" else 1.0
         arriving = carried(path, value, scale.reshape(shape or _along_channels(value)), nothing)
         assert arriving is not None
-        _scale_weight(linear, arriving)
+        _scale_weight(edit, linear, arriving)
 
 
-def _scale_weight(linear: Linear, scale: np.ndarray) -> None:
+def _scale_weight(edit: GraphEditor, linear: Linear, scale: np.ndarray) -> None:
     weight = linear.weight.astype(np.float64)
     if linear.node.op_type == "Gemm":
         scaled = weight * scale.reshape(1, -1)
@@ -137,25 +140,8 @@ def _scale_weight(linear: Linear, scale: np.ndarray) -> None:
         groups = channels.reshape(linear.groups, -1)
         per_row = np.repeat(groups, len(weight) // linear.groups, axis=0)
         scaled = weight * per_row.reshape(*per_row.shape, *[1] * (weight.ndim - 2))
-    old = linear.node.inputs[1]
-    assert old is not None
-    new = ir.Value(
-        name=f"{linear.node.name}_absorbed",
-        const_value=ir.tensor(scaled.astype(np.float32)),
-        type=old.type,
-        shape=old.shape,
-    )
-    graph = linear.node.graph
-    assert isinstance(graph, ir.Graph)
-    new.name = _free(graph, str(new.name))
-    graph.register_initializer(new)
+    new = edit.constant(f"{linear.node.name}_absorbed", scaled.astype(np.float32))
     linear.node.replace_input_with(1, new)
-
-
-def _free(graph: ir.Graph, name: str) -> str:
-    while name in graph.initializers:
-        name += "_"
-    return name
 
 
 def commensurate(weights: np.ndarray, bits: int, unit: np.ndarray) -> np.ndarray:

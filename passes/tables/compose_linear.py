@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...analysis.regions.linear import linear_of
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level, level_of
 from ..framework.base import Context, Pass, option
 from .common import compose, pricing
@@ -53,7 +53,7 @@ class _Compositions(pricing.Finder):
         found = compose.find(node, self.moves)
         if found is None or not found.exact(node):
             return None
-        return lambda: compose.apply(node, found, Builder(self.model))
+        return lambda: compose.apply(node, found, IntegerEditor(self.model))
 
 
 def _compose_float(model: ir.Model, growth: float) -> bool:
@@ -70,8 +70,8 @@ def _compose_float(model: ir.Model, growth: float) -> bool:
 
 def _rewrite(model: ir.Model, node: ir.Node, growth: float, moves: Moves) -> Callable[[], None] | None:
     if (average := find_average(node, growth)) is not None:
-        return lambda: replace_average(average, Builder(model))
+        return lambda: replace_average(average, IntegerEditor(model))
     found = compose.find(node, moves)
     if found is None or found.weight.size > growth * found.weights or not found.fits_bias(node):
         return None
-    return lambda: compose.apply(node, found, Builder(model))
+    return lambda: compose.apply(node, found, IntegerEditor(model))

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from .common import moving, neurons, pricing, shrink, unit
@@ -40,7 +40,7 @@ class _Duplicates(pricing.Finder):
         if found is None:
             return None
         if (step := moving.before(found, self.moves)) is not None:
-            return lambda: moving.apply_before(found, step, Builder(self.model))
+            return lambda: moving.apply_before(found, step, IntegerEditor(self.model))
         site = neurons.find(node, self.moves)
         return self._equal_neurons(site) if site is not None else None
 
@@ -52,7 +52,7 @@ class _Duplicates(pricing.Finder):
         planned = shrink.plan(site, gone, stands_for, np.zeros(site.channel.shape))
         if planned is None:
             return None
-        return lambda: shrink.apply(planned, Builder(self.model), self.moves)
+        return lambda: shrink.apply(planned, IntegerEditor(self.model), self.moves)
 
 
 def _equal(site: neurons.Site) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from ..lower.tables import MOST_CELLS
@@ -52,18 +52,18 @@ class _Merges(pricing.Finder):
         moved = [n for n in between.nodes if self.moves(n.outputs[0]) is not None]
 
         def rewrite() -> None:
-            build = Builder(self.model)
-            build.at(node)
-            current = moving.repeat(moved, first.source, build)
+            edit = IntegerEditor(self.model)
+            edit.at(node)
+            current = moving.repeat(moved, first.source, edit)
             # A rounding that stands where the merged table reads can serve it too.
             if first.rounding is not None and not moved:
                 current = first.rounding.outputs[0]
             elif first.rounding is not None:
                 kept = list(first.rounding.attributes.values())
                 name = f"{node.name}_rounding"
-                current = build.add("RoundBits", [current], current, name, kept, dialect.DOMAIN)
+                current = edit.add("RoundBits", [current], name, kept, like=current, domain=dialect.DOMAIN)
             node.replace_input_with(0, current)
-            unit.rewrite(build, node, values, starts, first.step, axis)
+            unit.rewrite(edit, node, values, starts, first.step, axis)
 
         return rewrite
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ...analysis.ranges.ranges import SoundRanges
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from .common import moving, pooling, pricing, unit
@@ -52,12 +52,12 @@ class _Places(pricing.Finder):
         if found is None:
             return None
         if (places := moving.after(found, self.moves)) is not None:
-            return lambda: moving.apply_after(found, places, Builder(self.model))
+            return lambda: moving.apply_after(found, places, IntegerEditor(self.model))
         rising = pooling.never_falls(found, *entries(found, self.sound))
         if not rising:
             return None
         if (later := pooling.behind(found)) is not None:
-            return lambda: pooling.swap_behind(found, later, Builder(self.model))
+            return lambda: pooling.swap_behind(found, later, IntegerEditor(self.model))
         if (earlier := pooling.in_front(found)) is not None:
-            return lambda: pooling.swap_in_front(found, earlier, Builder(self.model))
+            return lambda: pooling.swap_in_front(found, earlier, IntegerEditor(self.model))
         return None

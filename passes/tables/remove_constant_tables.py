@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.ranges.ranges import SoundRanges
-from ...ir.build import Builder
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from .common import folding, neurons, pricing, shrink, unit
@@ -54,7 +54,7 @@ class _Constants(pricing.Finder):
             return None
         low, high = output_bounds(found, self.sound)
         if (low == high).all() and (folded := folding.plan(self.model, found.output, low)) is not None:
-            return lambda: folding.apply(folded, Builder(self.model))
+            return lambda: folding.apply(folded, IntegerEditor(self.model))
         site = neurons.find(node, self.moves)
         if site is None:
             return None
@@ -66,7 +66,7 @@ class _Constants(pricing.Finder):
         planned = shrink.plan(site, gone, np.arange(len(gone)), low)
         if planned is None:
             return None
-        return lambda: shrink.apply(planned, Builder(self.model), self.moves)
+        return lambda: shrink.apply(planned, IntegerEditor(self.model), self.moves)
 
 
 def _unheard(site: neurons.Site) -> np.ndarray:

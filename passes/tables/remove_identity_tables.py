@@ -11,8 +11,8 @@ import onnx_ir as ir
 from ...analysis.ranges.ranges import SoundRanges
 from ...analysis.regions.linear import linear_of
 from ...ir import dialect
-from ...ir.build import Builder
 from ...ir.graph import variable_inputs
+from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from .common import compose, pricing, unit
@@ -59,11 +59,11 @@ class _Identities(pricing.Finder):
             return None
 
         def rewrite() -> None:
-            build = Builder(self.model)
-            Absorption(build, self.moves).absorb(found.output, slope[found.rows], offset[found.rows])
+            edit = IntegerEditor(self.model)
+            Absorption(edit, self.moves).absorb(found.output, slope[found.rows], offset[found.rows])
             ir.convenience.replace_all_uses_with(found.output, found.source)
             for second in meeting:
-                compose.compose_behind(second, build, self.moves)
+                compose.compose_behind(second, edit, self.moves)
 
         return rewrite
 

@@ -14,11 +14,11 @@ from ....analysis.environment import Environment
 from ....analysis.regions.linear import Linear, linear_of
 from ....analysis.regions.region_analysis import find_regions
 from ....ir import runtime
-from ....ir.editing import initializer
+from ....ir.editing import GraphEditor
 from ....ir.errors import LimitError
 from ....ir.graph import constant_of
 from ...framework.base import Context
-from ...quantize import graph as edit
+from ...quantize.graph import set_bias
 from . import obs
 from .bounds import Bound, Limit, input_levels
 from .select import Scope, keep_counts, keep_largest
@@ -68,6 +68,7 @@ class Walk:
         context: Context,
     ) -> None:
         self.settings, self.model, self.data, self.context = settings, model, data, context
+        self.edit = GraphEditor(model)
         self.layers = [linear for n in model.graph if (linear := linear_of(n)) is not None]
         self.limits = self._limits()
         self.outputs: dict[ir.Value, np.ndarray] = {}
@@ -185,7 +186,7 @@ class Walk:
         if len(list(value.uses())) == 1 and not value.is_graph_output():
             value.const_value = ir.tensor(weight, name=value.name)
         else:
-            node.replace_input_with(1, initializer(self.model, f"{value.name}_pruned", weight))
+            node.replace_input_with(1, self.edit.constant(f"{value.name}_pruned", weight))
 
     def _refit(self, linear: Linear, env: Environment, changed: bool) -> list[ir.Node]:
         """Move the bias to where the mean of the layer's output is the float model's; returns added nodes."""
@@ -201,7 +202,7 @@ class Walk:
         if not np.any(shift):
             return []
         bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        added = edit.set_bias(self.model, linear, shift if bias is None else bias.reshape(-1) + shift)
+        added = set_bias(self.edit, linear, shift if bias is None else bias.reshape(-1) + shift)
         for new in added:
             env.moved(node.outputs[0], new.outputs[0], len(new.outputs[0].consumers()))
         return added

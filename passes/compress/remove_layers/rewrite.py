@@ -9,8 +9,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ....analysis.regions.linear import Linear, linear_of
-from ....ir.editing import bypass, constant, insert, only_consumer, set_attributes, set_constant, substitute
-from ....ir.graph import layer_of, variable_inputs
+from ....ir.editing import GraphEditor, set_attributes
+from ....ir.graph import layer_of, only_consumer, variable_inputs
 from ....ir.shapes import BATCH, dims_of
 from .reference import Reference, line
 from .sites import Branch, Merge, Reader, Site
@@ -23,7 +23,11 @@ float model has under the name of its output."""
 
 def remove(model: ir.Model, site: Site, reference: Reference) -> Targets:
     """Take the layer of a site out of ``model``, in place; returns what is to be fitted then."""
-    targets = _merge(model, site, reference) if isinstance(site, Merge) else _drop(model, site, reference)
+    targets = (
+        _merge(model, site, reference)
+        if isinstance(site, Merge)
+        else _drop(GraphEditor(model), site, reference)
+    )
     RemoveUnusedNodesPass()(model)
     return targets
 
@@ -32,21 +36,22 @@ def _merge(model: ir.Model, site: Merge, reference: Reference) -> Targets:
     opset = model.graph.opset_imports.get("", 21)
     # All starts first: a reader that has been rewritten no longer tells what stood before it.
     starts = [start_of(site.first, reader, reference, opset) for reader in site.readers]
+    edit = GraphEditor(model)
     for reader, weight in zip(site.readers, starts, strict=True):
-        _rewire(model.graph, reader, weight)
+        _rewire(edit, reader, weight)
     return {str(r.second.node.name): None for r in site.readers}
 
 
-def _rewire(graph: ir.Graph, reader: Reader, weight: np.ndarray) -> None:
+def _rewire(edit: GraphEditor, reader: Reader, weight: np.ndarray) -> None:
     node, form = reader.second.node, reader.form
     x = form.x
     if form.flat:
-        x = insert(node, "Flatten", [x], f"{node.name}_flat", {"axis": 1})
+        x = edit.at(node).add("Flatten", [x], f"{node.name}_flat", {"axis": 1})
         x.type = form.x.type
         size = math.prod(d for d in dims_of(form.x) or [] if isinstance(d, int))
         x.shape = ir.Shape([ir.SymbolicDim(BATCH), size])
     node.replace_input_with(0, x)
-    set_constant(graph, node, 1, weight.astype(reader.second.weight.dtype), f"{node.name}_merged")
+    edit.set_constant(node, 1, weight.astype(reader.second.weight.dtype), f"{node.name}_merged")
     if form.window is not None:
         window = form.window.attributes
         set_attributes(
@@ -61,7 +66,7 @@ def _rewire(graph: ir.Graph, reader: Reader, weight: np.ndarray) -> None:
         )
 
 
-def _drop(model: ir.Model, site: Branch, reference: Reference) -> Targets:
+def _drop(edit: GraphEditor, site: Branch, reference: Reference) -> Targets:
     join, kept = site.join, site.kept
     name = str(join.outputs[0].name)
     reference.need([kept, join.outputs[0]])
@@ -71,21 +76,20 @@ def _drop(model: ir.Model, site: Branch, reference: Reference) -> Targets:
         produced = projection.node.outputs[0]
         # What it should produce, less the bias that stands behind a MatMul.
         target = None if produced is kept else wanted - (found - reference[produced])
-        bypass(join, kept)
+        edit.bypass(join, kept)
         # What is left is what the sum was to all that reads it: other removals look it up by name.
         kept.name = name
         return {str(projection.node.name): target}
     slope, offset = line(found, wanted, (_channel_axis(kept, found.ndim),))
     dtype = found.dtype
-    scaled = insert(
-        join,
+    scaled = edit.at(join).add(
         "Mul",
-        [kept, constant(model.graph, slope.astype(dtype), f"{join.name}_scale")],
+        [kept, edit.constant(f"{join.name}_scale", slope.astype(dtype))],
         f"{join.name}_scaled",
         like=join.outputs[0],
     )
-    shift = constant(model.graph, offset.astype(dtype), f"{join.name}_offset")
-    substitute(join, "Add", [scaled, shift])
+    shift = edit.constant(f"{join.name}_offset", offset.astype(dtype))
+    edit.substitute(join, "Add", [scaled, shift])
     return {}
 
 

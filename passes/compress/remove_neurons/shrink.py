@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear
-from ....ir.editing import constant, set_attributes
+from ....ir.editing import GraphEditor, set_attributes
 from ....ir.graph import constant_of
 from .adapt import Change, Keep, adapt
 from .coupling import input_of, weight_of
@@ -21,6 +21,7 @@ def shrink(model: ir.Model, linears: Mapping[ir.Node, Linear], keep: Mapping[ir.
         linears: Its linear operators.
         keep: What is left of the tensors that lose something.
     """
+    edit = GraphEditor(model)
     made: dict[tuple[ir.Value | None, bytes], ir.Value] = {}
     for node in list(model.graph):
         if node in linears:
@@ -29,7 +30,7 @@ def shrink(model: ir.Model, linears: Mapping[ir.Node, Linear], keep: Mapping[ir.
             adapted = adapt(node, keep)
             assert adapted is not None, f"{node.name} was tried before"
             change = adapted
-        _apply(model, node, change, made)
+        _apply(edit, node, change, made)
     for (old, _), new in made.items():
         if old is not None and not old.uses() and old.name in model.graph.initializers:
             name = str(old.name)
@@ -65,7 +66,7 @@ def _adapt_linear(linear: Linear, keep: Mapping[ir.Value, Keep]) -> Change:
 
 
 def _apply(
-    model: ir.Model, node: ir.Node, change: Change, made: dict[tuple[ir.Value | None, bytes], ir.Value]
+    edit: GraphEditor, node: ir.Node, change: Change, made: dict[tuple[ir.Value | None, bytes], ir.Value]
 ) -> None:
     if change.op_type != node.op_type:
         node.op_type = change.op_type
@@ -82,5 +83,5 @@ def _apply(
         key = (old, array.tobytes() + repr(array.shape).encode())
         if key not in made:
             name = str(old.name) if old is not None else f"{node.name}_{index}"
-            made[key] = constant(model.graph, array, name)
+            made[key] = edit.constant(name, array)
         node.replace_input_with(index, made[key])

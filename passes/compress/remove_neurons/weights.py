@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ....ir.editing import constant, set_constant
+from ....ir.editing import GraphEditor
 from ....ir.graph import constant_of
 from .coupling import weight_of
 from .structure import Structure, Unit
@@ -80,9 +80,8 @@ class Weights:
         """Add ``offset`` (out) to the bias of a linear node, or behind a MatMul; the model changes."""
         dtype = self.structure.linears[node].weight.dtype
         if node.op_type != "MatMul":
-            set_constant(
-                self.model.graph, node, 2, (self.bias(node) + offset).astype(dtype), f"{node.name}_bias"
-            )
+            bias = (self.bias(node) + offset).astype(dtype)
+            GraphEditor(self.model).set_constant(node, 2, bias, f"{node.name}_bias")
             return
         output = node.outputs[0]
         uses = list(output.uses())
@@ -91,21 +90,15 @@ class Weights:
             old = constant_of(add.inputs[index])
             if old is not None and old.ndim <= 1:
                 new = (old.astype(np.float64) + offset).astype(dtype)
-                set_constant(self.model.graph, add, index, new, f"{node.name}_bias")
+                GraphEditor(self.model).set_constant(add, index, new, f"{node.name}_bias")
                 return
         self._insert_add(node, offset.astype(dtype))
 
     def _insert_add(self, node: ir.Node, offset: np.ndarray) -> None:
-        output, graph = node.outputs[0], self.model.graph
-        add = ir.node(
-            "Add", [output, constant(graph, offset, f"{node.name}_bias")], name=f"{node.name}_add_bias"
-        )
-        new = add.outputs[0]
-        new.type, new.shape = output.type, output.shape
-        output.replace_all_uses_with(new, replace_graph_outputs=True)
-        add.replace_input_with(0, output)
-        new.name, output.name = output.name, f"{output.name}_product"
-        graph.insert_after(node, add)
+        output, edit = node.outputs[0], GraphEditor(self.model)
+        bias = edit.constant(f"{node.name}_bias", offset)
+        new = edit.behind(output).add("Add", [output, bias], f"{node.name}_add_bias", like=output)
+        edit.stand_in(output, new, "product")
         for unit in self.structure.units:
             if output in unit.places:
                 unit.places[new] = unit.places[output]

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ....ir.editing import initializer
+from ....ir.editing import GraphEditor
 from ....ir.graph import constant_of
 from ...compress.remove_neurons.adapt import size_at
 from ...compress.remove_neurons.criteria import Known, choose
@@ -150,6 +150,7 @@ def shrink_quantized(
         zeros: Weights that have to stay zero, by layer; these arrays get smaller, too.
     """
     keep = structure.keep(gone)
+    edit = GraphEditor(model)
     with _plain_weights(model) as pairs:
         shrink(model, structure.linears, keep)
         for node, dq in pairs:
@@ -160,10 +161,10 @@ def shrink_quantized(
             assert scale is not None
             rows, columns = keep.get(node.outputs[0]), keep.get(node.inputs[0])  # type: ignore[arg-type]
             if codes.shape != old.shape:
-                _set(model, dq, 0, codes.astype(old.dtype))
+                _set(edit, dq, 0, codes.astype(old.dtype))
                 dq.outputs[0].shape = ir.Shape(codes.shape)
                 if rows is not None and scale.size > 1:
-                    _set(model, dq, 1, rows.of(scale, 0))
+                    _set(edit, dq, 1, rows.of(scale, 0))
             name = str(node.name)
             if name in zeros:
                 if rows is not None:
@@ -179,12 +180,13 @@ def _plain_weights(model: ir.Model) -> Iterator[list[tuple[ir.Node, ir.Node]]]:
     Yields:
         Each linear operator with the DequantizeLinear that it reads again afterwards.
     """
+    edit = GraphEditor(model)
     pairs, made = list(weight_nodes(model)), dict[ir.Node, ir.Value]()
     for node, dq in pairs:
         if dq not in made:
             codes = constant_of(dq.inputs[0])
             assert codes is not None
-            made[dq] = initializer(model, f"{dq.name}_plain", codes.astype(np.float32))
+            made[dq] = edit.constant(f"{dq.name}_plain", codes.astype(np.float32))
         node.replace_input_with(1, made[dq])
     try:
         yield pairs
@@ -197,9 +199,9 @@ def _plain_weights(model: ir.Model) -> Iterator[list[tuple[ir.Node, ir.Node]]]:
                 del model.graph.initializers[str(value.name)]
 
 
-def _set(model: ir.Model, node: ir.Node, index: int, array: np.ndarray) -> None:
+def _set(edit: GraphEditor, node: ir.Node, index: int, array: np.ndarray) -> None:
     old = node.inputs[index]
     assert old is not None
-    node.replace_input_with(index, initializer(model, f"{old.name}_left", array))
-    if not old.uses() and old.name in model.graph.initializers:
-        del model.graph.initializers[str(old.name)]
+    node.replace_input_with(index, edit.constant(f"{old.name}_left", array))
+    if not old.uses() and old.name in edit.graph.initializers:
+        del edit.graph.initializers[str(old.name)]

@@ -7,8 +7,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ....ir.editing import initializer
-from ...quantize.graph import node
+from ....ir.editing import GraphEditor
 from .student import Student
 from .table import Table
 
@@ -24,43 +23,44 @@ def write_back(model: ir.Model, student: Student, *, lattices: bool = True) -> N
         student: The student.
         lattices: Whether the cells of rounded tables are written, too; not where another student will follow.
     """
+    edit = GraphEditor(model)
     with torch.no_grad():
         for table in student.tables if lattices else []:
             if table.lattice.ratio.ndim:
-                _insert_lattice(model, student, table)
+                _insert_lattice(edit, student, table)
         for dq, weight in student.weights.items():
             old = dq.inputs[0]
             assert old is not None
             assert old.dtype is not None
             codes = weight.codes().round().numpy().astype(old.dtype.numpy())
-            _replace(model, dq, 0, codes)
+            _replace(edit, dq, 0, codes)
             scale = weight.scale().numpy().reshape(-1).astype(np.float32)
             given = dq.inputs[1]
             assert given is not None
-            _replace(model, dq, 1, scale.reshape(given.const_value.shape.numpy()))  # type: ignore[union-attr]
+            _replace(edit, dq, 1, scale.reshape(given.const_value.shape.numpy()))  # type: ignore[union-attr]
         for quantizer in student.quantizers:
             activation = student.activations[quantizer.dequantize]
             if activation.free:
                 scale = activation.log_scale.exp().numpy().astype(np.float32)
                 for place in (quantizer.quantize, quantizer.dequantize):
-                    _replace(model, place, 1, scale)
+                    _replace(edit, place, 1, scale)
         for value, tensor in student.constants.items():
             if isinstance(tensor, torch.nn.Parameter):
-                new = initializer(model, f"{value.name}_trained", tensor.numpy())
+                new = edit.constant(f"{value.name}_trained", tensor.numpy())
                 ir.convenience.replace_all_uses_with(value, new)
         for value, factors in student.factors.items():
-            new = initializer(model, f"{value.name}_trained", factors().numpy())
+            new = edit.constant(f"{value.name}_trained", factors().numpy())
             ir.convenience.replace_all_uses_with(value, new)
     RemoveUnusedNodesPass()(model)
 
 
-def _replace(model: ir.Model, reader: ir.Node, index: int, array: np.ndarray) -> None:
+def _replace(edit: GraphEditor, reader: ir.Node, index: int, array: np.ndarray) -> None:
     old = reader.inputs[index]
     assert old is not None
-    reader.replace_input_with(index, initializer(model, f"{old.name}_trained", np.asarray(array)))
+    reader.replace_input_with(index, edit.constant(f"{old.name}_trained", np.asarray(array)))
 
 
-def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
+def _insert_lattice(edit: GraphEditor, student: Student, table: Table) -> None:
     """The cell of an accumulator, and what it stands for: element-wise, so it becomes part of the table.
 
     ``insert-rounding`` then finds the cells in the table's steps, and rounding loses nothing.
@@ -88,10 +88,11 @@ def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
         "channel": (np.arange(len(moved), dtype=np.int64) * size).reshape(along),
         "values": flat,
     }
-    inputs = {k: initializer(model, f"{name}_{k}", a) for k, a in constants.items()}
-    like, current = table.base, table.base
+    inputs = {k: edit.constant(f"{name}_{k}", a) for k, a in constants.items()}
+    current = table.base
     readers = student.readers(table)
-    nodes: list[ir.Node] = []
+    edit.behind(table.base)
+    made: list[ir.Value] = []
     for op, arguments in (
         ("Mul", ["scale"]),
         ("Add", ["offset"]),
@@ -105,15 +106,12 @@ def _insert_lattice(model: ir.Model, student: Student, table: Table) -> None:
         if op == "Gather":
             given.reverse()
         attributes = {"to": int(ir.DataType.INT64)} if op == "Cast" else {"axis": 0} if op == "Gather" else {}
-        made = node(op, given, like, f"{name}_{len(nodes)}", **attributes)
-        nodes.append(made)
-        current = made.outputs[0]
-    for integer in nodes[-3:-1]:
-        integer.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        current = edit.add(op, given, f"{name}_{len(made)}", attributes, like=table.base)
+        current.type = ir.TensorType(ir.DataType.FLOAT)
+        made.append(current)
+    for integer in made[-3:-1]:
+        integer.type = ir.TensorType(ir.DataType.INT64)
     for reader in readers:
         for index, read in enumerate(reader.inputs):
             if read is table.base:
                 reader.replace_input_with(index, current)
-    producer = table.base.producer()
-    assert producer is not None
-    model.graph.insert_after(producer, nodes)

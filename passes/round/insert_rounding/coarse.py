@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ....ir.build import Builder
 from ....ir.graph import constant_of, int_of, is_dialect
+from ....ir.integer_editing import IntegerEditor
 
 MOST_ROUNDED = 2**8
 """Entries that a rounded table may have at most; a coarse one has more."""
@@ -17,7 +17,7 @@ def rounding_of(table: ir.Node) -> ir.Node | None:
     return producer if producer is not None and is_dialect(producer, "RoundBits") else None
 
 
-def lift(build: Builder, table: ir.Node) -> None:
+def lift(edit: IntegerEditor, table: ir.Node) -> None:
     """Let a coarse table read its accumulator directly, each entry for all that was rounded to it.
 
     That computes the same; only backends want it otherwise, and they do not take tables of such a size.
@@ -27,6 +27,6 @@ def lift(build: Builder, table: ir.Node) -> None:
         return
     step = int_of(table, "step", 1)
     table.replace_input_with(0, rounding.inputs[0])
-    table.replace_input_with(2, build.constant(f"{table.name}_lifted_first", first - step // 2))
+    table.replace_input_with(2, edit.constant(f"{table.name}_lifted_first", first - step // 2))
     if not list(rounding.outputs[0].uses()):
-        build.model.graph.remove(rounding, safe=True)
+        edit.model.graph.remove(rounding, safe=True)

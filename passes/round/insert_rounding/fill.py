@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import linear_of
 from ....ir import intervals
-from ....ir.build import Builder
 from ....ir.graph import variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from .lattice import Width
 
 EXTRA_BITS = 4
@@ -122,7 +122,7 @@ def weight_norms(source: ir.Value, channels: int) -> np.ndarray:
     return np.ones(channels)
 
 
-def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray, axis: int) -> bool:
+def merge_gains(edit: IntegerEditor, source: ir.Value, gains: np.ndarray, axis: int) -> bool:
     """Multiply the weights of the linear operator that makes ``source`` alone; False where there is none.
 
     A multiplication of its own would cost more: the noise of a whole tensor is counted with its largest
@@ -135,5 +135,5 @@ def merge_gains(build: Builder, source: ir.Value, gains: np.ndarray, axis: int) 
     if len(gains) > 1 and axis != linear.channel_axis % len(source.shape or [0, 0]):
         return False
     scaled = linear.matrix() * gains[:, None]
-    linear.node.replace_input_with(1, build.constant(f"{linear.node.name}_filled", linear.stored(scaled)))
+    linear.node.replace_input_with(1, edit.constant(f"{linear.node.name}_filled", linear.stored(scaled)))
     return True

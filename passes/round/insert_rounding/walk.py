@@ -15,9 +15,9 @@ from ....analysis.ranges.ranges import SoundRanges, declare, over_axes
 from ....analysis.ranges.tails import Extremes, Interval, distinct
 from ....analysis.regions.linear import linear_of
 from ....ir import dialect, intervals
-from ....ir.build import Builder
 from ....ir.errors import LimitError
 from ....ir.graph import constant_of, is_dialect, variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from ...framework.base import Context
 from ...lower.outputs import declare_range, restore
 from .coarse import lift, rounding_of
@@ -60,7 +60,7 @@ class Walk:
     ) -> None:
         self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
-        self.build = Builder(model)
+        self.edit = IntegerEditor(model)
         self.sound = SoundRanges(model)
         self.plain = plain or Plain.of(model, data)
         self.rounded = Environment(model, data)
@@ -83,10 +83,10 @@ class Walk:
         """Round; returns whether anything changed."""
         for table, setting in self.settings.items():
             if setting.bits:
-                lift(self.build, table)
+                lift(self.edit, table)
         nodes = list(self.model.graph)
         for index, node in enumerate(nodes):
-            self.build.at(node)
+            self.edit.at(node)
             inputs = list(node.inputs)
             asked = self.settings.get(node)
             if asked is not None and asked.bits and rounding_of(node) is None:
@@ -200,8 +200,8 @@ class Walk:
         inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
         index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
         moved = np.take_along_axis(entries, index, axis=1)
-        table.replace_input_with(1, self.build.constant(f"{table.name}_moved_values", moved))
-        table.replace_input_with(2, self.build.constant(f"{table.name}_moved_first", low))
+        table.replace_input_with(1, self.edit.constant(f"{table.name}_moved_values", moved))
+        table.replace_input_with(2, self.edit.constant(f"{table.name}_moved_first", low))
 
     def _rewrite(
         self, table: ir.Node, placed: Sequence[Placed], gains: np.ndarray, width: Width, axis: int
@@ -211,18 +211,18 @@ class Walk:
         shape = [-1 if i == axis else 1 for i in range(len(source.shape or []))] if len(placed) > 1 else [1]
         offsets = np.array([p.offset for p in placed], np.float32)
         scaled = source
-        if merge_gains(self.build, source, gains, axis):
+        if merge_gains(self.edit, source, gains, axis):
             self.rounded.values[source] = self.rounded[source] * gains.reshape(shape).astype(np.float32)
             self.sound.forget(source)
             self._bound([n for n in [source.producer()] if n is not None])
         else:
-            scaled = self.build.scaled(source, gains.reshape(shape), f"{name}_fill")
-        shifted = self.build.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
-        rounded = self.build.dialect(
-            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode=self.mode
+            scaled = self.edit.scaled(source, gains.reshape(shape), f"{name}_fill")
+        shifted = self.edit.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
+        rounded = self.edit.dialect(
+            "RoundBits", [shifted], f"{name}_round", source, lsbs_to_remove=width.removed, mode=self.mode
         )
-        new_table = self.build.constant(f"{name}_rounded_values", np.stack([p.table for p in placed]))
-        zeros = self.build.constant(f"{name}_rounded_first", np.zeros(len(placed)))
+        new_table = self.edit.constant(f"{name}_rounded_values", np.stack([p.table for p in placed]))
+        zeros = self.edit.constant(f"{name}_rounded_first", np.zeros(len(placed)))
         for index, value in enumerate((rounded, new_table, zeros)):
             table.replace_input_with(index, value)
         table.attributes["step"] = ir.AttrInt64("step", 2**width.removed)
@@ -256,7 +256,7 @@ class Walk:
         if not width.removed:
             shift = np.rint((wanted - found).mean(axis=gone, keepdims=True))
             declare_range(decrypt, float((low + shift).min()), float((high + shift).max()))
-            self._replace(decrypt, [self.build.shifted(source, shift, f"{name}_correction")])
+            self._replace(decrypt, [self.edit.shifted(source, shift, f"{name}_correction")])
             return
         base = np.floor((width.top - (high - low)) / 2) - low
         seen = found.min(axis=gone, keepdims=True), found.max(axis=gone, keepdims=True)
@@ -264,17 +264,17 @@ class Walk:
         # Also the mean of what this rounding does: for a channel that hardly varies that is all there is.
         read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
         shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
-        shifted = self.build.shifted(source, base, f"{name}_offset")
-        rounded = self.build.dialect(
-            "RoundBits", [shifted], source, f"{name}_round", lsbs_to_remove=width.removed, mode="approximate"
+        shifted = self.edit.shifted(source, base, f"{name}_offset")
+        rounded = self.edit.dialect(
+            "RoundBits", [shifted], f"{name}_round", source, lsbs_to_remove=width.removed, mode="approximate"
         )
         declare_range(decrypt, 0, 2**width.bits - step)
         self._replace(decrypt, [shifted, rounded])
-        self._restored[decrypt] = restore(self.build, decrypt, shift)
+        self._restored[decrypt] = restore(self.edit, decrypt, shift)
 
     def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
         """Compute a chain of new values and let ``decrypt`` read the last."""
-        made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.build.made and p is not None]
+        made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.edit.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
         decrypt.replace_input_with(0, chain[-1])
 

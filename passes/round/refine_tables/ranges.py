@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir import runtime
-from ....ir.editing import initializer
+from ....ir.editing import GraphEditor
 from ....ir.graph import constant_of, int_of, is_dialect
 from .reading import declarations
 
@@ -46,10 +46,11 @@ def fit_ranges(model: ir.Model, changed: ir.Node, data: Mapping[str, np.ndarray]
     if not values:
         return True
     found = runtime.Session(model, [str(v.name) for v in dict.fromkeys(values)]).run_batched(data)
-    return all(_fit(model, n, found[str(v.name)]) for n, v in zip(later, values, strict=True))
+    edit = GraphEditor(model)
+    return all(_fit(edit, n, found[str(v.name)]) for n, v in zip(later, values, strict=True))
 
 
-def _fit(model: ir.Model, node: ir.Node, seen: np.ndarray) -> bool:
+def _fit(edit: GraphEditor, node: ir.Node, seen: np.ndarray) -> bool:
     if is_dialect(node, "Decrypt"):
         return _fit_output(node, float(seen.min()), float(seen.max()))
     table, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
@@ -71,8 +72,8 @@ def _fit(model: ir.Model, node: ir.Node, seen: np.ndarray) -> bool:
     moved = np.where(low < first, low, np.maximum(first, high - wider + 1))
     index = np.arange(wider)[None] + (moved - first)[:, None]
     entries = np.take_along_axis(table, np.clip(index, 0, size - 1).astype(np.int64), axis=1)
-    node.replace_input_with(1, initializer(model, f"{node.name}_shifted", entries.astype(np.float32)))
-    node.replace_input_with(2, initializer(model, f"{node.name}_start", moved.astype(np.float32)))
+    node.replace_input_with(1, edit.constant(f"{node.name}_shifted", entries.astype(np.float32)))
+    node.replace_input_with(2, edit.constant(f"{node.name}_start", moved.astype(np.float32)))
     return True
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.ranges.tails import Interval
-from ....ir.editing import initializer
+from ....ir.editing import GraphEditor
 from ....ir.graph import constant_of, int_of
 from .reading import Problem
 from .smooth import interpolated, isotonic
@@ -69,7 +69,7 @@ class Entries:
 
     def write(self, model: ir.Model, table: np.ndarray) -> None:
         """Give the node another table."""
-        value = initializer(model, f"{self.node.name}_refined", table.astype(np.float32))
+        value = GraphEditor(model).constant(f"{self.node.name}_refined", table.astype(np.float32))
         self.node.replace_input_with(1, value)
 
 

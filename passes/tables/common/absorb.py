@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear, linear_of
 from ....ir import runtime
-from ....ir.build import Builder
 from ....ir.graph import constant_of, variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from .moves import Moves, sample_shape
 
 
@@ -21,7 +21,7 @@ def minimal(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def add_behind(node: ir.Node, addend: np.ndarray, build: Builder) -> None:
+def add_behind(node: ir.Node, addend: np.ndarray, edit: IntegerEditor) -> None:
     """Add a constant (one sample) to a node's output for all who read it; joins an addition that is there."""
     if not np.any(addend):
         return
@@ -32,13 +32,13 @@ def add_behind(node: ir.Node, addend: np.ndarray, build: Builder) -> None:
         old = constant_of(add.inputs[index])
         if old is not None and sample_shape(add.outputs[0]) == addend.shape and old.ndim <= addend.ndim + 1:
             whole = np.broadcast_to(old, (1, *addend.shape))[0] + addend
-            add.replace_input_with(index, build.constant(f"{add.name}_offset", minimal(whole)))
+            add.replace_input_with(index, edit.constant(f"{add.name}_offset", minimal(whole)))
             return
     following = [u.node for u in uses]
-    build.at(min(following, key=list(build.model.graph).index))
+    edit.at(min(following, key=list(edit.model.graph).index))
     name = f"{node.name}_offset"
-    constant = build.constant(f"{name}_constant", minimal(addend))
-    added = build.add("Add", [output, constant], output, name)
+    constant = edit.constant(f"{name}_constant", minimal(addend))
+    added = edit.add("Add", [output, constant], name, like=output)
     for use in uses:
         use.node.replace_input_with(use.idx, added)
 
@@ -80,12 +80,12 @@ class Absorption:
     """Lets what reads a value take in ``slope * value + offset`` in its place.
 
     Args:
-        build: Inserts what cannot be taken in.
+        edit: Inserts what cannot be taken in.
         moves: Which operators move elements.
     """
 
-    def __init__(self, build: Builder, moves: Moves) -> None:
-        self.build, self.moves = build, moves
+    def __init__(self, edit: IntegerEditor, moves: Moves) -> None:
+        self.edit, self.moves = edit, moves
 
     def absorb(self, value: ir.Value, slope: np.ndarray, offset: np.ndarray) -> None:
         """Change the readers of ``value`` in place.
@@ -111,11 +111,11 @@ class Absorption:
                 continue
             added = apply_linear(linear, value, offset, self.moves.opset)
             if np.any(factor != 1):
-                weight = self.build.constant(f"{node.name}_weight", scale_inputs(linear, factor))
+                weight = self.edit.constant(f"{node.name}_weight", scale_inputs(linear, factor))
                 node.replace_input_with(1, weight)
-            add_behind(node, added, self.build)
+            add_behind(node, added, self.edit)
 
     def _made(self, value: ir.Value, slope: np.ndarray, offset: np.ndarray, reader: ir.Node) -> ir.Value:
-        self.build.at(reader)
-        scaled = self.build.scaled(value, minimal(slope), f"{reader.name}_scaled")
-        return self.build.shifted(scaled, minimal(offset), f"{reader.name}_shifted")
+        self.edit.at(reader)
+        scaled = self.edit.scaled(value, minimal(slope), f"{reader.name}_scaled")
+        return self.edit.shifted(scaled, minimal(offset), f"{reader.name}_shifted")

@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear, linear_of
-from ....ir.build import Builder
-from ....ir.editing import substitute
+from ....ir.integer_editing import IntegerEditor
 from .moves import sample_shape
 
 
@@ -76,7 +75,7 @@ def find_average(pool: ir.Node, growth: float) -> Average | None:
     return found if found.weight().size <= growth * linear.weight.size else None
 
 
-def replace_average(found: Average, build: Builder) -> None:
+def replace_average(found: Average, edit: IntegerEditor) -> None:
     """Put the one convolution in the place of the pooling; the other one is left without readers."""
     conv = found.linear.node
     weight = found.weight()
@@ -89,5 +88,5 @@ def replace_average(found: Average, build: Builder) -> None:
         "pads": list(conv.attributes.get_ints("pads", [0] * (2 * dims))),
         "strides": strides,
     }
-    inputs = [conv.inputs[0], build.constant(f"{conv.name}_averaged", weight), *conv.inputs[2:]]
-    substitute(found.pool, "Conv", inputs, attributes)
+    inputs = [conv.inputs[0], edit.constant(f"{conv.name}_averaged", weight), *conv.inputs[2:]]
+    edit.substitute(found.pool, "Conv", inputs, attributes)

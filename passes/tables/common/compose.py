@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear, linear_of
 from ....ir import runtime
-from ....ir.build import Builder
+from ....ir.integer_editing import IntegerEditor
 from ....ir.level import Level, level_of
 from . import chain
 from .absorb import add_behind, apply_linear, minimal, per_input
@@ -86,25 +86,25 @@ def find(second: ir.Node, moves: Moves) -> Composition | None:
     return Composition(x1, flat, weight, addend, attributes, weights)
 
 
-def apply(second: ir.Node, composition: Composition, build: Builder) -> None:
+def apply(second: ir.Node, composition: Composition, edit: IntegerEditor) -> None:
     """Put a composition in the place of the second operator; the first goes when nobody else reads it."""
-    build.at(second)
+    edit.at(second)
     x = composition.x
     if composition.flat:
-        x = build.add("Flatten", [x], x, f"{second.name}_flat", {"axis": 1})
+        x = edit.add("Flatten", [x], f"{second.name}_flat", {"axis": 1}, like=x)
         size = math.prod(sample_shape(composition.x) or ())
         x.shape = ir.Shape([(composition.x.shape or [None])[0], size])
     second.replace_input_with(0, x)
-    second.replace_input_with(1, build.constant(f"{second.name}_composed", composition.weight))
+    second.replace_input_with(1, edit.constant(f"{second.name}_composed", composition.weight))
     for name in set(composition.attributes) & {"strides", "pads", "dilations", "kernel_shape"}:
         second.attributes[name] = ir.AttrInt64s(name, list(composition.attributes[name]))
-    if level_of(build.model) is Level.INTEGER or second.op_type == "MatMul":
-        add_behind(second, composition.addend, build)
+    if level_of(edit.model) is Level.INTEGER or second.op_type == "MatMul":
+        add_behind(second, composition.addend, edit)
         return
     bias = minimal(composition.addend).reshape(-1)
     second.resize_inputs(3)
     second.replace_input_with(
-        2, build.constant(f"{second.name}_bias", np.broadcast_to(bias, _channels(second)))
+        2, edit.constant(f"{second.name}_bias", np.broadcast_to(bias, _channels(second)))
     )
 
 
@@ -126,11 +126,11 @@ def fits(source: ir.Value, output: ir.Value, reader: ir.Node, moves: Moves) -> b
     )
 
 
-def compose_behind(second: ir.Node, build: Builder, moves: Moves) -> None:
+def compose_behind(second: ir.Node, edit: IntegerEditor, moves: Moves) -> None:
     """Compose where it is possible; see ``fits``."""
     found = find(second, moves)
     if found is not None and found.exact(second):
-        apply(second, found, build)
+        apply(second, found, edit)
 
 
 def _channels(node: ir.Node) -> int:

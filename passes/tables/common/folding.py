@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir import dialect, runtime
-from ....ir.build import Builder
 from ....ir.graph import variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from .absorb import minimal
 from .moves import sample_shape
 
@@ -56,7 +56,7 @@ def plan(model: ir.Model, value: ir.Value, sample: np.ndarray) -> list[Replaceme
     return found
 
 
-def apply(found: list[Replacement], build: Builder) -> None:
+def apply(found: list[Replacement], edit: IntegerEditor) -> None:
     """Put the constants in place; what computed them is left without readers."""
     for item in found:
         other = variable_inputs(item.node)
@@ -65,4 +65,4 @@ def apply(found: list[Replacement], build: Builder) -> None:
         if all(sample_shape(v) == shape for v in other) and array.shape[1:] == shape:
             array = minimal(array[0])
         name = f"{item.node.name}_constant"
-        item.node.replace_input_with(item.index, build.constant(name, array))
+        item.node.replace_input_with(item.index, edit.constant(name, array))

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir import dialect
-from ....ir.build import Builder
 from ....ir.graph import variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from . import unit
 from .moves import Moves, sample_shape
 
@@ -95,50 +95,52 @@ def _after(found: unit.Unit, reader: ir.Node, moves: Moves) -> Place | None:
     return best
 
 
-def apply_before(found: unit.Unit, place: Place, build: Builder) -> None:
+def apply_before(found: unit.Unit, place: Place, edit: IntegerEditor) -> None:
     """Move the table in front of the operators of ``place``."""
     output, table = found.output, found.table
     uses = list(output.uses())
-    build.at(table)
-    table.replace_input_with(0, _rounded(found, place.value, build))
-    unit.rewrite(build, table, found.values[place.rows], found.first[place.rows], found.step, place.axis)
+    edit.at(table)
+    table.replace_input_with(0, _rounded(found, place.value, edit))
+    unit.rewrite(edit, table, found.values[place.rows], found.first[place.rows], found.step, place.axis)
     output.shape = place.value.shape
-    graph = build.model.graph
+    graph = edit.model.graph
     following = next((n for n in graph if n in {u.node for u in uses}), None)
-    build.at(following)
-    moved = repeat(place.nodes, output, build)
+    edit.at(following)
+    moved = repeat(place.nodes, output, edit)
     for use in uses:
         use.node.replace_input_with(use.idx, moved)
 
 
-def apply_after(found: unit.Unit, places: Sequence[Place], build: Builder) -> None:
+def apply_after(found: unit.Unit, places: Sequence[Place], edit: IntegerEditor) -> None:
     """Put a table behind the operators of each place, in the stead of this one."""
     for place in places:
         uses = list(place.value.uses())
-        build.at(next(n for n in build.model.graph if n in {u.node for u in uses}))
-        moved = repeat(place.nodes, found.source, build)
+        edit.at(next(n for n in edit.model.graph if n in {u.node for u in uses}))
+        moved = repeat(place.nodes, found.source, edit)
         name = str(found.table.name)
         values, first = found.values[place.rows], found.first[place.rows]
-        constants = [build.constant(f"{name}_values", values), build.constant(f"{name}_first", first)]
-        given = [_rounded(found, moved, build), *constants]
-        made = build.dialect("TableLookup", given, moved, name, step=found.step, axis=place.axis)
+        constants = [edit.constant(f"{name}_values", values), edit.constant(f"{name}_first", first)]
+        given = [_rounded(found, moved, edit), *constants]
+        made = edit.dialect("TableLookup", given, name, moved, step=found.step, axis=place.axis)
         for use in uses:
             use.node.replace_input_with(use.idx, made)
 
 
-def _rounded(found: unit.Unit, value: ir.Value, build: Builder) -> ir.Value:
+def _rounded(found: unit.Unit, value: ir.Value, edit: IntegerEditor) -> ir.Value:
     if found.rounding is None:
         return value
     kept = list(found.rounding.attributes.values())
-    return build.add("RoundBits", [value], value, f"{found.table.name}_rounding", kept, dialect.DOMAIN)
+    return edit.add(
+        "RoundBits", [value], f"{found.table.name}_rounding", kept, like=value, domain=dialect.DOMAIN
+    )
 
 
-def repeat(nodes: Sequence[ir.Node], value: ir.Value, build: Builder) -> ir.Value:
+def repeat(nodes: Sequence[ir.Node], value: ir.Value, edit: IntegerEditor) -> ir.Value:
     """The operators once more, on another value of the same shape."""
     for node in nodes:
         (old,) = variable_inputs(node)
         inputs = [value if v is old else v for v in node.inputs]
-        value = build.add(
-            node.op_type, inputs, node.outputs[0], f"{node.name}_moved", list(node.attributes.values())
+        value = edit.add(
+            node.op_type, inputs, f"{node.name}_moved", list(node.attributes.values()), like=node.outputs[0]
         )
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ....ir.build import Builder
+from ....ir.integer_editing import IntegerEditor
 from . import unit
 
 
@@ -28,44 +28,44 @@ def in_front(found: unit.Unit) -> ir.Node | None:
     return pool if pool is not None and alone and _is_pool(pool) and _by_channel(found) else None
 
 
-def swap_behind(found: unit.Unit, pool: ir.Node, build: Builder) -> None:
+def swap_behind(found: unit.Unit, pool: ir.Node, edit: IntegerEditor) -> None:
     """Table, MaxPool becomes MaxPool, table."""
     pooled, small = pool.outputs[0], pool.outputs[0].shape
     uses = list(pooled.uses())
-    build.at(found.rounding or found.table)
-    made = _pool(pool, found.source, small, build)
+    edit.at(found.rounding or found.table)
+    made = _pool(pool, found.source, small, edit)
     # Others may read the rounding; the moved table has one of its own.
     given = made
     if found.rounding is not None:
         kept = list(found.rounding.attributes.values())
-        given = build.add("RoundBits", [made], made, str(found.rounding.name), kept, "onnx_fhe")
+        given = edit.add("RoundBits", [made], str(found.rounding.name), kept, like=made, domain="onnx_fhe")
     found.table.replace_input_with(0, given)
     found.output.shape = small
     for use in uses:
         use.node.replace_input_with(use.idx, found.output)
 
 
-def swap_in_front(found: unit.Unit, pool: ir.Node, build: Builder) -> None:
+def swap_in_front(found: unit.Unit, pool: ir.Node, edit: IntegerEditor) -> None:
     """MaxPool, table becomes table, MaxPool."""
     x = pool.inputs[0]
     assert x is not None
     small, uses = found.output.shape, list(found.output.uses())
-    build.at(found.table)
+    edit.at(found.table)
     given = x
     if found.rounding is not None:
         kept = list(found.rounding.attributes.values())
-        given = build.add("RoundBits", [x], x, str(found.rounding.name), kept, "onnx_fhe")
+        given = edit.add("RoundBits", [x], str(found.rounding.name), kept, like=x, domain="onnx_fhe")
     found.table.replace_input_with(0, given)
     found.output.shape = x.shape
     readers = {u.node for u in uses}
-    build.at(next((n for n in build.model.graph if n in readers), None))
-    made = _pool(pool, found.output, small, build)
+    edit.at(next((n for n in edit.model.graph if n in readers), None))
+    made = _pool(pool, found.output, small, edit)
     for use in uses:
         use.node.replace_input_with(use.idx, made)
 
 
-def _pool(pool: ir.Node, value: ir.Value, shape: ir.Shape | None, build: Builder) -> ir.Value:
-    made = build.add("MaxPool", [value], value, str(pool.name), list(pool.attributes.values()))
+def _pool(pool: ir.Node, value: ir.Value, shape: ir.Shape | None, edit: IntegerEditor) -> ir.Value:
+    made = edit.add("MaxPool", [value], str(pool.name), list(pool.attributes.values()), like=value)
     made.shape = shape
     return made
 

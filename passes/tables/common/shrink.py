@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ....ir.build import Builder
 from ....ir.graph import constant_of, variable_inputs
+from ....ir.integer_editing import IntegerEditor
 from . import unit
 from .absorb import add_behind, apply_linear, input_axis, minimal
 from .moves import Moves
@@ -61,17 +61,17 @@ def plan(site: Site, gone: np.ndarray, stands_for: np.ndarray, constant: np.ndar
     return Plan(site, gone, stands_for, constant, tuple(equal), axes)
 
 
-def apply(plan: Plan, build: Builder, moves: Moves) -> None:
+def apply(plan: Plan, edit: IntegerEditor, moves: Moves) -> None:
     """Remove the neurons."""
     site = plan.site
     nodes = [*site.steps()]
     for reader, equal in zip(site.readers, plan.equal, strict=True):
-        _shrink_reader(plan, reader, equal, build, moves)
-    alone = _fork(site, build)
+        _shrink_reader(plan, reader, equal, edit, moves)
+    alone = _fork(site, edit)
     for node, _, channel in nodes:
         target = alone.get(node, node)
         keep = np.flatnonzero(~_line(plan.gone[channel], plan.axes[node]))
-        _shrink_node(target, plan, keep, plan.axes[node], channel.shape, build)
+        _shrink_node(target, plan, keep, plan.axes[node], channel.shape, edit)
         shape = [*target.outputs[0].shape][:1] if target.outputs[0].shape is not None else [None]
         sizes = [len(keep) if a == plan.axes[node] else s for a, s in enumerate(channel.shape)]
         target.outputs[0].shape = ir.Shape([*shape, *sizes])
@@ -82,7 +82,7 @@ def _line(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)[:, 0]
 
 
-def _shrink_reader(plan: Plan, reader: Reader, equal: np.ndarray, build: Builder, moves: Moves) -> None:
+def _shrink_reader(plan: Plan, reader: Reader, equal: np.ndarray, edit: IntegerEditor, moves: Moves) -> None:
     linear = reader.linear
     node, source = linear.node, reader.way.source
     channel = plan.site.channel.ravel()[source]
@@ -99,24 +99,26 @@ def _shrink_reader(plan: Plan, reader: Reader, equal: np.ndarray, build: Builder
     for index in np.flatnonzero(gone & ~fixed):
         inputs[equal[index]] += inputs[index]
     kept = np.moveaxis(inputs[~gone], 0, place)
-    node.replace_input_with(1, build.constant(f"{node.name}_weight", kept))
-    add_behind(node, addend, build)
+    node.replace_input_with(1, edit.constant(f"{node.name}_weight", kept))
+    add_behind(node, addend, edit)
 
 
-def _fork(site: Site, build: Builder) -> dict[ir.Node, ir.Node]:
+def _fork(site: Site, edit: IntegerEditor) -> dict[ir.Node, ir.Node]:
     """Copies of the operators in front of the table, for it alone, where others read them too."""
     before = [site.linear.node, *site.way.nodes]
     if site.unit.rounding is not None:
         before.append(site.unit.rounding)
     if all(len(n.outputs[0].uses()) == 1 for n in before):
         return {}
-    build.at(site.unit.table)
+    edit.at(site.unit.table)
     copies: dict[ir.Node, ir.Node] = {}
     renamed: dict[ir.Value, ir.Value] = {}
     for node in before:
         inputs = [renamed.get(v, v) if v is not None else None for v in node.inputs]
         attributes = list(node.attributes.values())
-        made = build.add(node.op_type, inputs, node.outputs[0], f"{node.name}_part", attributes, node.domain)
+        made = edit.add(
+            node.op_type, inputs, f"{node.name}_part", attributes, like=node.outputs[0], domain=node.domain
+        )
         renamed[node.outputs[0]] = made
         producer = made.producer()
         assert producer is not None
@@ -126,7 +128,7 @@ def _fork(site: Site, build: Builder) -> dict[ir.Node, ir.Node]:
 
 
 def _shrink_node(
-    node: ir.Node, plan: Plan, keep: np.ndarray, axis: int, shape: tuple[int, ...], build: Builder
+    node: ir.Node, plan: Plan, keep: np.ndarray, axis: int, shape: tuple[int, ...], edit: IntegerEditor
 ) -> None:
     """Make the constants of one operator fit; ``axis`` and ``shape`` are those of its old output."""
     site = plan.site
@@ -136,14 +138,14 @@ def _shrink_node(
         assert found is not None
         along, chosen = found
         used = site.unit
-        unit.rewrite(build, node, used.values[chosen], used.first[chosen], used.step, along)
+        unit.rewrite(edit, node, used.values[chosen], used.first[chosen], used.step, along)
     elif node.op_type in {"Gemm", "MatMul", "Conv"}:
         place = site.linear.out_axis
         kept = np.take(site.linear.weight, keep, axis=place)
-        node.replace_input_with(1, build.constant(f"{node.name}_weight", kept))
+        node.replace_input_with(1, edit.constant(f"{node.name}_weight", kept))
     elif node.op_type == "Reshape":
         sizes = [len(keep) if a == axis else s for a, s in enumerate(shape)]
-        node.replace_input_with(1, build.constant(f"{node.name}_shape", np.array([0, *sizes]), np.int64))
+        node.replace_input_with(1, edit.constant(f"{node.name}_shape", np.array([0, *sizes]), np.int64))
         node.attributes.pop("allowzero", None)
     elif node.op_type in {"Add", "Sub", "Mul"}:
         (x,) = variable_inputs(node)
@@ -153,4 +155,4 @@ def _shrink_node(
                 continue
             whole = np.broadcast_to(constant, (1, *shape))[0]
             smaller = minimal(np.take(whole, keep, axis=axis))
-            node.replace_input_with(index, build.constant(f"{node.name}_constant", smaller))
+            node.replace_input_with(index, edit.constant(f"{node.name}_constant", smaller))

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir import dialect, runtime
-from ....ir.build import Builder
 from ....ir.graph import constant_of
+from ....ir.integer_editing import IntegerEditor
 from .moves import sample_shape
 
 
@@ -103,14 +103,14 @@ def express(rows: np.ndarray, known: np.ndarray | None = None) -> tuple[int, np.
 
 
 def rewrite(
-    build: Builder, table: ir.Node, values: np.ndarray, first: np.ndarray, step: int, axis: int
+    edit: IntegerEditor, table: ir.Node, values: np.ndarray, first: np.ndarray, step: int, axis: int
 ) -> None:
     """Give a TableLookup new tables; those that are equal in all channels become one."""
     if len(values) > 1 and (values == values[0]).all() and (first == first[0]).all():
         values, first = values[:1], first[:1]
     stem = str(table.name)
-    table.replace_input_with(1, build.constant(f"{stem}_values", values))
-    table.replace_input_with(2, build.constant(f"{stem}_first", first))
+    table.replace_input_with(1, edit.constant(f"{stem}_values", values))
+    table.replace_input_with(2, edit.constant(f"{stem}_first", first))
     table.attributes["step"] = ir.AttrInt64("step", step)
     table.attributes["axis"] = ir.AttrInt64("axis", axis)
 
