@@ -60,7 +60,7 @@ class ExpansionEditor(IntegerEditor):
         return low, high
 
     def insert(self, node: ir.Node, name: str, like: ir.Value | None = None) -> ir.Value:
-        """Insert a node that was made without a name; statistics call it after the node that it stands for."""
+        """Insert a node without a name; statistics call it after the node that it stands for."""
         if self._node is not None:
             node.metadata_props.update(zip(STANDS_FOR, title_of(self._node), strict=True))
         return super().insert(node, name, like)
