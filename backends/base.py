@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..analysis.cost.parameters import Step
 from ..ir.errors import UserError
 from ..ir.limits import TargetLimits
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.runtime import Arrays
 
 Progress = Callable[[str, int, int], None]
@@ -43,7 +44,7 @@ class LowerOptions:
         progress: Called with (what, done, total).
     """
 
-    p_error: float | None = 1e-5
+    p_error: float | None = DEFAULT_P_ERROR
     global_p_error: float | None = None
     security_level: int = 128
     parameter_strategy: ParameterStrategy = "auto"

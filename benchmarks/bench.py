@@ -24,8 +24,9 @@ from measuring import Files, Settings, find, margin, measure
 
 from onnx_fhe.cli.output import plain, working
 from onnx_fhe.ir.errors import OnnxFheError
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.passes.framework.base import DEFAULT_MARGIN
+from onnx_fhe.ir.range_options import DEFAULT_MARGIN
 from onnx_fhe.passes.framework.presets import DEFAULT, PRESETS
 
 
@@ -74,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "--encrypted", type=int, default=0, metavar="N", help="run N samples encrypted as well"
     )
     parser.add_argument("--modes", default="observed,sound", help="range modes (%(default)s)")
-    parser.add_argument("--p-error", type=float, default=1e-5, help="error of one lookup (%(default)s)")
+    parser.add_argument(
+        "--p-error", type=float, default=DEFAULT_P_ERROR, help="error of one lookup (%(default)s)"
+    )
     parser.add_argument(
         "--range-margin", type=margin, default=DEFAULT_MARGIN, help="margin of ranges (%(default)s)"
     )

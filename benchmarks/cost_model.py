@@ -32,6 +32,7 @@ from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.circuits import find_backend
 from onnx_fhe.clipping import Prologue
 from onnx_fhe.ir.data import read_npz
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.machine import Profile, predict
 from onnx_fhe.program import Program
 
@@ -76,7 +77,7 @@ def compiling(program: Program, p_error: float | None, wall: bool) -> float:
     """Seconds of making the circuit of the integer model."""
     clock = time.perf_counter if wall else time.process_time
     began = clock()
-    find_backend("concrete").lower(program.integer_model, LowerOptions(p_error=p_error or 1e-5))
+    find_backend("concrete").lower(program.integer_model, LowerOptions(p_error=p_error or DEFAULT_P_ERROR))
     return clock() - began
 
 
@@ -106,7 +107,7 @@ def compare(model: Path, pipeline: str, p_error: float | None, options: argparse
     """Predictions and measurements of one circuit."""
     profile = Profile.load(options.machine) if options.machine else Profile.here()
     program = onnx_fhe.compile(model, model.with_suffix(".calibration.npz"), pipeline, p_error=p_error)
-    before = predict(program.integer_model, profile, p_error=p_error or 1e-5, cores=1)
+    before = predict(program.integer_model, profile, p_error=p_error or DEFAULT_P_ERROR, cores=1)
     after = predict(program.statistics, profile, cores=1)
     data = model.with_suffix(".test.npz")
     inputs = read_npz(data).arrays

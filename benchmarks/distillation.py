@@ -29,6 +29,7 @@ from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError, OnnxFheError
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Arrays, run
 from onnx_fhe.passes import Context, PassManager
@@ -92,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", type=int, default=Distill().steps, help="batches to train on (%(default)s)"
     )
-    parser.add_argument("--p-error", type=float, default=1e-5, help="error of one lookup (%(default)s)")
+    parser.add_argument(
+        "--p-error", type=float, default=DEFAULT_P_ERROR, help="error of one lookup (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")
     parser.add_argument("--plot", type=Path, metavar="OUT", help="draw accuracy here (.png, .svg)")
     return parser

@@ -24,6 +24,7 @@ import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.passes import Context, PassManager
 
 DOWN = "lower-to-integer,fuse-tlu"
@@ -59,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="folder with models and their data")
     parser.add_argument("--models", metavar="A,B", help="only these; all by default")
-    parser.add_argument("--p-error", type=float, default=1e-5, help="error of one lookup (%(default)s)")
+    parser.add_argument(
+        "--p-error", type=float, default=DEFAULT_P_ERROR, help="error of one lookup (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures here")
     given = parser.parse_args(arguments)

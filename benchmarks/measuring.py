@@ -18,9 +18,11 @@ from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.level import Level
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
+from onnx_fhe.ir.range_options import AUTO, DEFAULT_MARGIN, RANGE_MODES, Margin
 from onnx_fhe.ir.runtime import Arrays, Session
 from onnx_fhe.passes import Context, PassManager
-from onnx_fhe.passes.framework.base import AUTO, DEFAULT_MARGIN, Margin, Pass
+from onnx_fhe.passes.framework.base import Pass
 from onnx_fhe.passes.framework.pipeline import parse_passes
 from onnx_fhe.scoring import accuracy, agreement
 
@@ -48,8 +50,8 @@ class Settings:
     """
 
     pipeline: str
-    modes: tuple[str, ...] = ("observed", "sound")
-    p_error: float = 1e-5
+    modes: tuple[str, ...] = RANGE_MODES
+    p_error: float = DEFAULT_P_ERROR
     range_margin: Margin = DEFAULT_MARGIN
     seed: int = 0
     limit: int | None = None

@@ -26,11 +26,12 @@ from onnx_fhe.circuits import find_backend
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.level import Level, set_level
+from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.running import Stopwatch, encrypted
 
 ROOT = Path(__file__).resolve().parent.parent
-P_ERRORS = (1e-5, 1e-2, 1e-1)
+P_ERRORS = (DEFAULT_P_ERROR, 1e-2, 1e-1)
 
 
 def side_by_side(elements: int = 64, bits: int = 4, removed: int = 3) -> ir.Model:

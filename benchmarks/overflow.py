@@ -26,8 +26,8 @@ from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.errors import OnnxFheError
 from onnx_fhe.ir.paths import write_bytes
+from onnx_fhe.ir.range_options import DEFAULT_MARGIN
 from onnx_fhe.ir.runtime import Session
-from onnx_fhe.passes.framework.base import DEFAULT_MARGIN
 from onnx_fhe.scoring import accuracy
 
 MOST = 1000

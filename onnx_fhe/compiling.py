@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -28,15 +27,16 @@ from .input_coercion import DataLike, as_data, check_error, check_ranges, check_
 from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import FILE_KEY, SHA_KEY, load
+from .ir.p_error import DEFAULT_P_ERROR, tolerated
+from .ir.p_error import notes as tolerance_notes
+from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from .ir.runtime import Arrays, to_proto
-from .ir.tolerance import notes as tolerance_notes
-from .ir.tolerance import tolerated
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
-from .passes.framework.base import DEFAULT_MARGIN, Context, Margin
+from .passes.framework.base import Context
 from .passes.framework.instruments import Instrument, Verify
 from .passes.framework.manager import PassManager, PipelineResult
 from .passes.framework.presets import DEFAULT
@@ -47,9 +47,6 @@ from .report.measuring import measure
 from .report.recording import Recorder
 from .running import Stopwatch
 
-P_ERROR = 1e-5
-"""Tolerated error of one table lookup where none is given."""
-
 
 def compile_model(
     model: ir.Model | str | os.PathLike[str],
@@ -59,7 +56,7 @@ def compile_model(
     *,
     p_error: float | None = None,
     global_p_error: float | None = None,
-    range_mode: Literal["observed", "sound"] = "observed",
+    range_mode: RangeMode = DEFAULT_RANGE_MODE,
     range_margin: Margin = DEFAULT_MARGIN,
     seed: int = 0,
     check_samples: int = 200,
@@ -124,7 +121,7 @@ def compile_model(
         seed=seed,
         range_mode=range_mode,
         range_margin=range_margin,
-        p_error=p_error if p_error is not None else P_ERROR,
+        p_error=p_error if p_error is not None else DEFAULT_P_ERROR,
         timings=None if machine is None else machine.timings,
         progress=progress,
     )
@@ -149,7 +146,7 @@ def compile_model(
             told, chosen = chosen.result.context.notes, attempt(chosen.manager)
             chosen.result.context.notes[:] = told
     manager, result = chosen.manager, chosen.result
-    p_error, global_p_error = tolerated(result.model, p_error, global_p_error, P_ERROR)
+    p_error, global_p_error = tolerated(result.model, p_error, global_p_error, DEFAULT_P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
         circuit = find_backend(backend).lower(result.model, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .analysis.regions import fusion_groups as fusion_groups
+from .analysis.regions import fusion_groups
 from .ir.errors import PipelineError
 from .ir.level import Level, level_of
 from .ir.verify import verify, verify_given

@@ -11,12 +11,10 @@ import numpy as np
 
 from .ir.data import LABELS, Data, read_npz
 from .ir.errors import UserError
-from .passes.framework.base import AUTO
+from .ir.range_options import AUTO, RANGE_MODES
 
 DataLike = Data | Mapping[str, Any] | np.ndarray | str | os.PathLike[str]
 """An .npz file, what ``load_data`` returned, arrays by input name, or one array for a single input."""
-
-RANGE_MODES = ("observed", "sound")
 
 
 def as_data(given: DataLike) -> Data:

@@ -17,7 +17,7 @@ from .backends.base import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
 from .ir.errors import ArtifactError
 from .ir.ops import RoundBits
-from .passes.framework.base import Margin
+from .ir.range_options import Margin, RangeMode
 from .record import RECORD, Record
 
 FORMAT = 1
@@ -87,7 +87,7 @@ class Manifest:
     global_p_error: float | None
     security_level: int
     rounding: Rounding
-    range_mode: Literal["observed", "sound"]
+    range_mode: RangeMode
     range_margin: Margin
     seed: int
     statistics: CircuitStatistics

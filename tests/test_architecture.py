@@ -215,6 +215,42 @@ def test_the_registry_finds_every_pass_and_nothing_else():
     assert {entry.name for entry in entries if entry.origin == "built-in"} == written
 
 
+def numbers_for(source: str, name: str) -> list[int]:
+    """Lines where a parameter or field of that name has a number for its default."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        pairs: list[tuple[str, ast.expr | None]] = []
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            pairs = [(node.target.id, node.value)]
+        elif isinstance(node, ast.arguments):
+            places = [*node.posonlyargs, *node.args]
+            pairs = [(a.arg, d) for a, d in zip(places[::-1], node.defaults[::-1], strict=False)]
+            pairs += [(a.arg, d) for a, d in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        for written, value in pairs:
+            if written == name and isinstance(value, ast.Constant) and isinstance(value.value, float):
+                found.append(value.lineno)
+    return found
+
+
+@pytest.mark.parametrize("name", ["p_error", "range_margin"])
+def test_a_default_is_said_once(name):
+    found = [f"{m}, line {line}" for m, f in SOURCES.items() for line in numbers_for(f.read_text(), name)]
+    assert not found, f"{name}: " + "; ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("def f(a, p_error: float = 1e-5): ...", [1]),
+        ("def f(*, p_error=1e-5, b=None): ...", [1]),
+        ("class A:\n    p_error: float = 1e-5", [2]),
+        ("def f(p_error: float = DEFAULT, a=0.1, *, b): ...", []),
+    ],
+)
+def test_the_check_of_defaults_sees_parameters_and_fields(source, lines):
+    assert numbers_for(source, "p_error") == lines
+
+
 def test_long_files_are_listed_with_a_reason():
     lengths = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in SOURCES.values()}
     long = {name: lines for name, lines in lengths.items() if lines > 300}

@@ -11,8 +11,8 @@ from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
 from onnx_fhe.ir.errors import DataError, PipelineError, VerificationError
 from onnx_fhe.ir.ops import TableLookup
+from onnx_fhe.ir.p_error import notes, recorded, tolerated
 from onnx_fhe.ir.save import save
-from onnx_fhe.ir.tolerance import notes, recorded, tolerated
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
+from ...ir.p_error import DEFAULT_P_ERROR
 from .parameters import BootstrapParameters, KeyswitchParameters
 
 WIDEST = 8
@@ -20,8 +21,6 @@ WIDE_STEP, WIDE_MOST = 2.0, 6.0
 """What each bit past 8 multiplies by, and all of them together: past 11 bits Concrete goes another way."""
 EXTRACTED = 65.0
 """Millions of operations for each bit that exact rounding removes."""
-USUAL = 1e-5
-"""Tolerated error of one lookup where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Bootstrap:
     keyswitch: KeyswitchParameters
 
 
-def bootstrap_of(bits: int, precision: float = 8.0, p_error: float = USUAL) -> Bootstrap:
+def bootstrap_of(bits: int, precision: float = 8.0, p_error: float = DEFAULT_P_ERROR) -> Bootstrap:
     """The bootstrap that Concrete chooses.
 
     Args:
@@ -54,14 +53,14 @@ def bootstrap_of(bits: int, precision: float = 8.0, p_error: float = USUAL) -> B
     return Bootstrap(chosen.complexity * wider, chosen.parameters, chosen.keyswitch)
 
 
-def allowed_precision(bits: int, precision: float, p_error: float = USUAL) -> float:
+def allowed_precision(bits: int, precision: float, p_error: float = DEFAULT_P_ERROR) -> float:
     """The most precision that the bootstrap chosen for ``precision`` has: past it Concrete takes another."""
     edges, _ = _rows(max(1, min(WIDEST, bits)), p_error)
     place = bisect_right(edges, precision)
     return edges[place] if place < len(edges) else precision
 
 
-def bootstrap_complexity(bits: int, precision: float = 8.0, p_error: float = USUAL) -> float:
+def bootstrap_complexity(bits: int, precision: float = 8.0, p_error: float = DEFAULT_P_ERROR) -> float:
     """Operations of one bootstrap; see ``bootstrap_of``."""
     return bootstrap_of(bits, precision, p_error).complexity
 

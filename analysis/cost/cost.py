@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.graph import is_dialect
-from ...ir.tolerance import circuit_p_error
+from ...ir.p_error import DEFAULT_P_ERROR, circuit_p_error
 from ..expansion.expand import expanded
 from ..regions.linear import linear_of
 from ..regions.region_analysis import find_regions
 from ..regions.regions import Regions
-from .bootstrap import USUAL, WIDEST, Bootstrap, bootstrap_of
+from .bootstrap import WIDEST, Bootstrap, bootstrap_of
 from .lookup_cost import LayerCost, lookup_costs
 from .parameters import WORD, Step
 from .timing import Timings, default_timings
@@ -36,7 +36,7 @@ class CostEstimate:
     """
 
     layers: tuple[LayerCost, ...]
-    p_error: float = USUAL
+    p_error: float = DEFAULT_P_ERROR
     multiplications: int = 0
     inputs: int = 0
     outputs: int = 0
@@ -108,7 +108,7 @@ LEVELED = 900
 """Dimension of ciphertexts, about, in a circuit without a bootstrap."""
 
 
-def estimate(model: ir.Model, p_error: float = USUAL) -> CostEstimate:
+def estimate(model: ir.Model, p_error: float = DEFAULT_P_ERROR) -> CostEstimate:
     """Estimate a model of the integer level, tables fused; maxima and products as the lookups they become.
 
     Args:
@@ -130,7 +130,7 @@ def estimate(model: ir.Model, p_error: float = USUAL) -> CostEstimate:
 
 
 def estimate_float(
-    model: ir.Model, table_bits: int = 4, p_error: float = USUAL, regions: Regions | None = None
+    model: ir.Model, table_bits: int = 4, p_error: float = DEFAULT_P_ERROR, regions: Regions | None = None
 ) -> CostEstimate:
     """Estimate a normalized float model as it will be with ``table_bits`` bits at every table.
 

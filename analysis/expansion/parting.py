@@ -17,8 +17,8 @@ from ...ir.errors import LimitError
 from ...ir.graph import STANDS_FOR, is_dialect, layer_of, title_of
 from ...ir.limits import TargetLimits
 from ...ir.ops import TableLookup
-from ...ir.tolerance import circuit_p_error
-from ..cost.bootstrap import USUAL, bootstrap_complexity
+from ...ir.p_error import DEFAULT_P_ERROR, circuit_p_error
+from ..cost.bootstrap import bootstrap_complexity
 from ..cost.lookup_cost import lookup_costs
 from ..widths.groups import Group, group_widths, groups, widths_asked
 from .editing import ExpansionEditor
@@ -44,7 +44,7 @@ def part(model: ir.Model, edit: ExpansionEditor) -> bool:
         model: Integer level; maxima and products are lookups already.
         edit: Of this model.
     """
-    changed, p_error = False, circuit_p_error(model, USUAL)
+    changed, p_error = False, circuit_p_error(model, DEFAULT_P_ERROR)
     most = TargetLimits().table_bits
     for group in groups(model):
         narrow = [t for t in _plain(model) if t.source in group.values and t.accumulator_bits < group.bits]

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from ...ir import runtime
 from ...ir.bits import bits_of
 from ...ir.ops import Decrypt, RoundBits, TableLookup
+from ...ir.p_error import DEFAULT_P_ERROR
 from ..cost.bootstrap import allowed_precision, bootstrap_of
 from ..widths.required_precision import output_precisions, required_precisions
 
@@ -47,7 +48,7 @@ class NoisyModel:
         override: ``p_error`` holds whatever the lookups say.
     """
 
-    def __init__(self, model: ir.Model, p_error: float = 1e-5, *, override: bool = False) -> None:
+    def __init__(self, model: ir.Model, p_error: float = DEFAULT_P_ERROR, *, override: bool = False) -> None:
         noisy, scales = with_noise(model)
         self._session = runtime.Session(noisy)
         # Standard deviation in front of each table, in units of its accumulator.

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from ...analysis.expansion.expand import expanded
 from ...ir.limits import TargetLimits
+from ...ir.p_error import tolerated
 from ...ir.partition import partition
-from ...ir.tolerance import tolerated
 from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
 from .circuit import ConcreteCircuit, options_of, specs_of
 from .compiling import Compiled, compile_plan, mlir_of

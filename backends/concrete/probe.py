@@ -13,6 +13,7 @@ from concrete import fhe
 
 from ...analysis.cost.parameters import BootstrapParameters, KeyswitchParameters
 from ...ir.errors import LimitError
+from ...ir.p_error import DEFAULT_P_ERROR
 from . import signals
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
@@ -34,7 +35,7 @@ class Probe:
 
     bits: int
     precision: float
-    p_error: float = 1e-5
+    p_error: float = DEFAULT_P_ERROR
     count: int = 1
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..ir.range_options import DEFAULT_MARGIN
 from . import output
 from . import supervisor as watch
 from .options import (
-    DEFAULT_MARGIN,
     Backend,
     Bind,
     Calibration,

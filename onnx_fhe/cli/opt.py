@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..ir.range_options import DEFAULT_MARGIN
 from . import output
 from . import supervisor as watch
 from .options import (
     CALIBRATION_HELP,
-    DEFAULT_MARGIN,
     Bind,
     Json,
     Limits,

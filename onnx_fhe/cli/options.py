@@ -66,10 +66,6 @@ RangeModes = Annotated[
 ]
 
 
-DEFAULT_MARGIN = "auto"
-"""``passes.framework.base.DEFAULT_MARGIN``, which takes a second to import."""
-
-
 def _margin(text: float | str) -> float | str:
     return text if text == "auto" else float(text)
 

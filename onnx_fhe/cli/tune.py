@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..ir.range_options import DEFAULT_MARGIN
 from . import frontier, output, stopping
 from . import supervisor as watch
 from .options import (
-    DEFAULT_MARGIN,
     Backend,
     Bind,
     Calibration,

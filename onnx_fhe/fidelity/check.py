@@ -15,6 +15,7 @@ from ..backends.base import Circuit, Progress, quiet
 from ..backends.reference import ReferenceCircuit, count_overflows
 from ..clipping import Prologue
 from ..ir.errors import FidelityError, ModelError
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import Parts, partition
 from ..ir.runtime import Arrays, Session
 from ..ir.samples import depending
@@ -27,8 +28,6 @@ from .words import advice, headline, sentences
 
 SECONDS, MOST = 8.0, 500
 """Simulation stops after this long; samples past so many are not compared."""
-P_ERROR = 1e-5
-"""Of a lookup, where the circuit does not say."""
 
 
 def measured_fidelity(
@@ -59,7 +58,7 @@ def measured_fidelity(
             f"the network as it was given does not run, so the circuit was not compared with it: {found}"
         ]
     if expected is None and unfitted is not None and len(unfitted):
-        p_error = circuit.statistics().p_error or P_ERROR
+        p_error = circuit.statistics().p_error or DEFAULT_P_ERROR
         expected = Judge(source, data, unfitted, 0, p_error).expect(model)
     if expected is not None:
         fidelity = with_expectation(fidelity, expected)
@@ -221,7 +220,7 @@ def _filled(
     simulated: Arrays, model: ir.Model, rest: Mapping[str, np.ndarray], p_error: float | None
 ) -> Arrays:
     """Outputs of all samples, in order: what there was no time for comes from the noise model."""
-    noisy = NoisyModel(model, p_error or P_ERROR).run(rest)
+    noisy = NoisyModel(model, p_error or DEFAULT_P_ERROR).run(rest)
     pairs = zip(simulated.items(), noisy.values(), strict=True)
     return {name: np.concatenate([first, more]) for (name, first), more in pairs}
 

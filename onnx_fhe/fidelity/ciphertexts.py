@@ -18,6 +18,7 @@ from ..backends.reference import ReferenceBackend, ReferenceCircuit, count_overf
 from ..clipping import Prologue
 from ..ir.errors import LoweringMismatchError
 from ..ir.ops import decrypts_by_output
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
 from ..ir.runtime import Arrays
 from ..machine import Prediction, Profile, predict
@@ -150,7 +151,7 @@ def allowed_differences(
         p_error: Tolerated error of one lookup.
     """
     repeated = {k: np.repeat(v.astype(np.float32), DRAWS, axis=0) for k, v in values.items()}
-    drawn = NoisyModel(server, p_error or 1e-5).run(repeated)
+    drawn = NoisyModel(server, p_error or DEFAULT_P_ERROR).run(repeated)
     return {
         name: int(np.ceil(MARGIN * np.abs(drawn[name] - np.repeat(wanted, DRAWS, axis=0)).max(initial=0.0)))
         for name, wanted in expected.items()

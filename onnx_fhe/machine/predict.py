@@ -12,6 +12,7 @@ from ..analysis.cost.cost import CostEstimate, estimate, estimate_float
 from ..analysis.cost.parameters import Step, key_bytes
 from ..backends.base import CircuitStatistics
 from ..ir.level import Level, level_of
+from ..ir.p_error import DEFAULT_P_ERROR
 from .profile import Profile
 
 
@@ -57,7 +58,7 @@ def predict(
     of: ir.Model | CostEstimate | CircuitStatistics,
     profile: Profile | None = None,
     *,
-    p_error: float = 1e-5,
+    p_error: float = DEFAULT_P_ERROR,
     cores: int | None = None,
     batch: int = 1,
 ) -> Prediction:

@@ -17,8 +17,8 @@ from ..ir import runtime
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
 from ..ir.ops import TableLookup
+from ..ir.p_error import recorded
 from ..ir.runtime import Arrays
-from ..ir.tolerance import recorded
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from ..analysis.cost.bootstrap import USUAL
 from ..analysis.cost.cost import CostEstimate, estimate
 from ..analysis.cost.lookup_cost import LayerCost
 from ..analysis.widths.layers import layer_of
 from ..ir.ops import RoundBits, TableLookup
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
 
@@ -38,7 +38,7 @@ class Pricing:
         self._model = model
         found = manifest.statistics
         p_error = manifest.p_error if manifest.p_error is not None else found.p_error
-        self._estimate: CostEstimate = estimate(model, p_error or USUAL)
+        self._estimate: CostEstimate = estimate(model, p_error or DEFAULT_P_ERROR)
         self.costs: tuple[LayerCost, ...] = self._estimate.layers
         # A backend without a cost of its own is priced as if Concrete were asked.
         known = found if found.complexity else self._estimate

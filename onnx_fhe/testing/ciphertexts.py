@@ -11,6 +11,7 @@ from ..backends.base import quiet
 from ..backends.reference import count_overflows
 from ..clipping import Prologue
 from ..evaluating import encrypted
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.runtime import Arrays, Session
 from ..program import Program
 from ..running import Stopwatch
@@ -86,7 +87,7 @@ def compare_encrypted(program: Program, data: Arrays, samples: int) -> Encrypted
     found, evaluations = encrypted(session, values, Stopwatch(), quiet)
     given = {k: v.astype(np.float32) for k, v in values.items()}
     wanted = Session(server).run_batched(given)
-    noisy = NoisyModel(server, program.manifest.p_error or 1e-5)
+    noisy = NoisyModel(server, program.manifest.p_error or DEFAULT_P_ERROR)
     errors, reach = np.zeros(count), dict.fromkeys(wanted, 0.0)
     for draw in range(DRAWS):
         distances = _distances(wanted, noisy.run(given, seed=draw))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from ..passes.framework.base import Margin
+from ..ir.range_options import Margin, RangeMode
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Point:
     pipeline: str
     p_error: float
     seed: int
-    range_mode: Literal["observed", "sound"]
+    range_mode: RangeMode
     range_margin: Margin
     score: float
     score_error: float | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..passes.distill.distill import Distill
 from ..passes.framework.presets import PRESETS, TO_TABLES
 from ..passes.quantize.quantize import Quantize
@@ -15,7 +16,7 @@ from ..passes.tables.set_p_error import SetPError
 Parameters = dict[str, Any]
 """By name: small whole numbers, and words."""
 
-P_ERRORS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+P_ERRORS = (DEFAULT_P_ERROR, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
 ASSUMED = 1e-3
 """The error that students are trained for and tables are averaged over, whatever is tolerated in the end: so
 that one student serves all errors."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,12 +22,14 @@ from ..clipping import Prologue
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.level import Level, level_of
 from ..ir.limits import TargetLimits
+from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
 from ..ir.plugins.loading import load_plugin
+from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
-from ..passes.framework.base import DEFAULT_MARGIN, Context, Margin
+from ..passes.framework.base import Context
 from ..passes.framework.manager import PassManager
 from .comparing import Comparer
 from .metric import Answers, Metric, standard_error
@@ -99,7 +101,7 @@ class Task:
     limits: TargetLimits
     machine: Machine
     seed: int = 0
-    range_mode: Literal["observed", "sound"] = "observed"
+    range_mode: RangeMode = DEFAULT_RANGE_MODE
     range_margin: Margin = DEFAULT_MARGIN
     plugins: tuple[str, ...] = ()
 
@@ -161,7 +163,7 @@ class Tester:
         self.expected = Session(self.source).run_batched(self.task.data)
         self._comparer = Comparer(self.source, self.task.calibration, self.task.seed, self.task.data)
 
-    def model_after(self, pipeline: str, p_error: float = 1e-5) -> ir.Model:
+    def model_after(self, pipeline: str, p_error: float = DEFAULT_P_ERROR) -> ir.Model:
         """What the passes make of the model; a stage that was made before is not made again.
 
         Raises:

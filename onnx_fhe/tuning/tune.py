@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -17,9 +16,9 @@ from ..ir.errors import UserError
 from ..ir.guard import FileLimits
 from ..ir.load import FILE_KEY
 from ..ir.plugins.loading import load_plugin
+from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from ..machine import Profile
 from ..machine.predict import usable_cores
-from ..passes.framework.base import DEFAULT_MARGIN, Margin
 from ..program import Program
 from .assembling import frontier_of
 from .clock import GRACE, Clock, OutOfTimeError, bounded
@@ -84,7 +83,7 @@ def tune(
     distill: bool = True,
     confidence: float = CONFIDENCE,
     p_error: float | None = None,
-    range_mode: Literal["observed", "sound"] = "observed",
+    range_mode: RangeMode = DEFAULT_RANGE_MODE,
     range_margin: Margin = DEFAULT_MARGIN,
     backend: str = "concrete",
     machine: str | os.PathLike[str] | None = None,

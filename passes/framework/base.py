@@ -15,6 +15,8 @@ from typing_extensions import Self
 from ...ir.errors import DataError, OnnxFheError, PipelineError
 from ...ir.level import Level, level_of, set_level
 from ...ir.limits import TargetLimits
+from ...ir.p_error import DEFAULT_P_ERROR
+from ...ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from .options import check_options, options_of
 from .text import print_options
 
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from ...analysis.outputs.expectation import Expectation
 
 Progress = Callable[[str, int, int], None]
-Margin = float | Literal["auto"]
-AUTO: Literal["auto"] = "auto"
-"""Margins of observed ranges, channel by channel, after the tails of the calibration data."""
-DEFAULT_MARGIN: Margin = AUTO
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -62,9 +60,9 @@ class Context:
     labels: np.ndarray | None = None
     limits: TargetLimits = TargetLimits()
     seed: int = 0
-    range_mode: Literal["observed", "sound"] = "observed"
+    range_mode: RangeMode = DEFAULT_RANGE_MODE
     range_margin: Margin = DEFAULT_MARGIN
-    p_error: float = 1e-5
+    p_error: float = DEFAULT_P_ERROR
     timings: Timings | None = None
     source: ir.Model | None = None
     quantized_from: ir.Model | None = None

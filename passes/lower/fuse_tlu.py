@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...analysis.ranges import ranges
 from ...analysis.ranges.margins import TARGET
 from ...analysis.ranges.tails import Extremes, Interval, distinct
-from ...analysis.regions import fusion_groups as fusion_groups
+from ...analysis.regions import fusion_groups
 from ...ir import dialect
 from ...ir.graph import is_dialect
 from ...ir.integer_editing import IntegerEditor

@@ -12,7 +12,7 @@ from ...analysis.widths.layers import layer_of
 from ...ir.errors import PipelineError
 from ...ir.level import Level
 from ...ir.ops import TableLookup
-from ...ir.tolerance import GLOBAL
+from ...ir.p_error import GLOBAL
 from ..framework.base import Context, Pass, option
 from .common.tolerable import LARGEST, largest_tolerable
 

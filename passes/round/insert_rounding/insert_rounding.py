@@ -13,7 +13,8 @@ from ....analysis.widths.layers import layer_of
 from ....ir import dialect
 from ....ir.errors import PipelineError
 from ....ir.level import TRAINED_KEY, Level
-from ...framework.base import AUTO, Context, Pass, option
+from ....ir.range_options import AUTO, RangeMode
+from ...framework.base import Context, Pass, option
 from .auto import RoundingProblem, choose
 from .memo import Memo
 from .rounding import Rounding
@@ -137,7 +138,7 @@ def _cheapest(problem: RoundingProblem, context: Context, trained: bool) -> tupl
     Integers that were trained are small, so that what can happen at all is often hardly wider than what
     was observed with a margin; and then no input can overflow.
     """
-    modes: list[Literal["observed", "sound"]] = [context.range_mode]
+    modes: list[RangeMode] = [context.range_mode]
     if trained and context.range_mode == "observed" and context.range_margin == AUTO:
         modes.append("sound")
     found = []

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from .ops import TableLookup
 
+DEFAULT_P_ERROR = 1e-5
+"""Tolerated error per lookup, where neither the model nor the user sets one."""
 GLOBAL = "onnx_fhe.global_p_error"
 """Entry of the model's metadata: tolerated error of the whole circuit."""
 
@@ -30,7 +32,7 @@ def circuit_p_error(model: ir.Model, otherwise: float) -> float:
 
 
 def tolerated(
-    model: ir.Model, p_error: float | None, global_p_error: float | None, usual: float | None = None
+    model: ir.Model, p_error: float | None, global_p_error: float | None, default: float | None = None
 ) -> tuple[float | None, float | None]:
     """The errors of one lookup and of the whole circuit that a circuit is to be made with.
 
@@ -40,11 +42,11 @@ def tolerated(
         model: Integer level.
         p_error: Of lookups that do not say.
         global_p_error: Of the whole circuit, where the model does not say.
-        usual: Of lookups, where nothing at all is said.
+        default: Of lookups, where neither the model nor what is given sets one.
     """
     whole = recorded_global(model) or global_p_error
     if p_error is None and whole is None:
-        p_error = usual
+        p_error = default
     said = [t.p_error or p_error for t in TableLookup.all_in(model)] or [p_error]
     return min((p for p in said if p is not None), default=None), whole
 
