@@ -8,9 +8,8 @@ import onnx_ir as ir
 
 from . import dialect
 
-KEY = "onnx_fhe.level"
-TRAINED_KEY = "onnx_fhe.trained_quantized"
-"""Metadata entry of a model whose integers were trained: it is worth more bits to keep what it computes."""
+LEVEL_KEY = "onnx_fhe.level"
+"""Metadata entry; ``ir.state`` has the others."""
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -27,7 +26,7 @@ class Level(str, Enum):
 
 def level_of(model: ir.Model) -> Level:
     """The level that the metadata names, else the one that the operators show."""
-    if (named := model.metadata_props.get(KEY)) in {level.value for level in Level}:
+    if (named := model.metadata_props.get(LEVEL_KEY)) in {level.value for level in Level}:
         return Level(named)
     if any(node.domain == dialect.DOMAIN for node in model.graph):
         return Level.INTEGER
@@ -38,4 +37,4 @@ def level_of(model: ir.Model) -> Level:
 
 def set_level(model: ir.Model, level: Level) -> None:
     """Record the level in the model's metadata."""
-    model.metadata_props[KEY] = level.value
+    model.metadata_props[LEVEL_KEY] = level.value

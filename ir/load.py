@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -22,13 +23,8 @@ from .guard import FileLimits, check_structure
 from .guard.reading import parse_model, read_regular
 from .names import name_nodes, rename_duplicates
 from .repair import repair
+from .state import ModelState
 from .validate import check_content, check_onnx, check_operators
-
-FILE_KEY = "onnx_fhe.file"
-"""Metadata entry with the base name of the file that a model came from."""
-
-SHA_KEY = "onnx_fhe.sha256"
-"""Metadata entry with the SHA-256 of that file."""
 
 
 def load(
@@ -91,8 +87,8 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _unpack(model)
     name_nodes(model)
-    model.metadata_props[FILE_KEY] = file.name
-    model.metadata_props[SHA_KEY] = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
+    replace(ModelState.of(model), file=file.name, sha256=digest).record(model)
     return model
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .ops import TableLookup
+from .state import ModelState
 
 DEFAULT_P_ERROR = 1e-5
 """Tolerated error per lookup, where neither the model nor the user sets one."""
-GLOBAL = "onnx_fhe.global_p_error"
-"""Entry of the model's metadata: tolerated error of the whole circuit."""
 
 
 def recorded(model: ir.Model) -> dict[str, float]:
@@ -44,21 +43,11 @@ def tolerated(
         global_p_error: Of the whole circuit, where the model does not say.
         default: Of lookups, where neither the model nor what is given sets one.
     """
-    whole = recorded_global(model) or global_p_error
+    whole = ModelState.of(model).global_p_error or global_p_error
     if p_error is None and whole is None:
         p_error = default
     said = [t.p_error or p_error for t in TableLookup.all_in(model)] or [p_error]
     return min((p for p in said if p is not None), default=None), whole
-
-
-def recorded_global(model: ir.Model) -> float | None:
-    """Tolerated error of the whole circuit that the model asks for, if any."""
-    text = model.metadata_props.get(GLOBAL)
-    try:
-        found = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return found if found is not None and 0 < found < 1 else None
 
 
 def notes(model: ir.Model) -> list[str]:

@@ -14,9 +14,6 @@ import onnx_ir as ir
 
 from .errors import UnsupportedError
 
-FIXED_KEY = "onnx_fhe.batch"
-"""Metadata entry, ``fixed``, of a model with a batch of one because its samples depend on each other."""
-
 BATCH = "N"
 """Name of the samples' axis in models that ``normalize`` has seen."""
 

@@ -14,9 +14,7 @@ from .dialect import DOMAIN
 from .errors import ModelError, VerificationError
 from .level import Level, level_of
 from .runtime import skeleton, to_proto
-
-NORMALIZED_KEY = "onnx_fhe.normalized"
-"""Metadata entry of a model that is in the canonical form."""
+from .state import ModelState
 
 _SMALL = 64
 """Elements of constants that are looked at between two passes."""
@@ -44,7 +42,7 @@ def verify(model: ir.Model, *, whole: bool = True) -> None:
     _check_names(model)
     _check_onnx(model, whole)
     level = level_of(model)
-    canonical = model.metadata_props.get(NORMALIZED_KEY) == "true"
+    canonical = ModelState.of(model).normalized
     if level is not Level.INTEGER:
         for node in model.graph:
             if node.domain == DOMAIN:

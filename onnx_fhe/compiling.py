@@ -26,11 +26,12 @@ from .fidelity.samples import data_warnings, label_warnings
 from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import calibration_for
 from .ir.guard import FileLimits
-from .ir.load import FILE_KEY, SHA_KEY, load
+from .ir.load import load
 from .ir.p_error import DEFAULT_P_ERROR, tolerated
 from .ir.p_error import notes as tolerance_notes
 from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from .ir.runtime import Arrays, to_proto
+from .ir.state import ModelState
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of
 from .mending import Attempt, mended
@@ -266,10 +267,10 @@ def _always(circuit: Circuit) -> Callable[[], Circuit]:
 
 def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
     if isinstance(model, ir.Model):
-        name = model.metadata_props.get(FILE_KEY, "")
-        if (known := model.metadata_props.get(SHA_KEY)) is not None:
-            return Source(name, known)
+        state = ModelState.of(model)
+        if state.sha256 is not None:
+            return Source(state.file, state.sha256)
         content = to_proto(model).SerializeToString(deterministic=True)
-        return Source(name, hashlib.sha256(content).hexdigest())
+        return Source(state.file, hashlib.sha256(content).hexdigest())
     content = Path(model).read_bytes()
     return Source(Path(model).name, hashlib.sha256(content).hexdigest())

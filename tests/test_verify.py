@@ -12,7 +12,8 @@ from onnx_fhe.ir.errors import LimitError, UnsupportedError, VerificationError
 from onnx_fhe.ir.load import load as load_file
 from onnx_fhe.ir.names import name_nodes
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
-from onnx_fhe.ir.verify import NORMALIZED_KEY, verify
+from onnx_fhe.ir.state import NORMALIZED_KEY
+from onnx_fhe.ir.verify import verify
 
 
 def model_of(graph: str, level: str = "", normalized: bool = False) -> ir.Model:

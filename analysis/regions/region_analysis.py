@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
-from ...ir.samples import FIXED_KEY
+from ...ir.state import ModelState
 from ..batch import baked, lift
 from .linear import linear_of
 from .refusals import at_fault, unsupported
@@ -103,7 +103,7 @@ def _require_free_batch(model: ir.Model) -> None:
         return
     if (found := at_fault(model)) is not None:
         raise found
-    node = lift.obstacle(model) if size == 1 and not model.metadata_props.get(FIXED_KEY) else None
+    node = lift.obstacle(model) if size == 1 and not ModelState.of(model).fixed_batch else None
     if node is None:
         raise baked.refusal(model, size)
     raise UnsupportedError(

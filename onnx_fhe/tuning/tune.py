@@ -14,9 +14,9 @@ from ..circuits import find_backend
 from ..input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
-from ..ir.load import FILE_KEY
 from ..ir.plugins.loading import load_plugin
 from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
+from ..ir.state import ModelState
 from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..program import Program
@@ -197,7 +197,7 @@ def tune(
         chosen = run.finals.best() or run.finals.nearest()
         frontier = frontier_of(
             run,
-            model=given.model.metadata_props.get(FILE_KEY, ""),
+            model=ModelState.of(given.model).file,
             metric=scored.name,
             samples=given.samples,
             backend=backend,

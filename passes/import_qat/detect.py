@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...ir import contrib
-from ...ir.level import KEY
+from ...ir.level import Level
 from ...ir.qonnx import DOMAINS
+from ...ir.state import ModelState
 
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 _INTEGER = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
@@ -14,7 +15,7 @@ _INTEGER = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInte
 
 def is_foreign(model: ir.Model) -> bool:
     """Whether quantized operators are in a model that is not known to be of the qdq level or beyond."""
-    if model.metadata_props.get(KEY) not in (None, "float"):
+    if ModelState.of(model).level not in (None, Level.FLOAT):
         return False
     return any(_is_quantized(node) for node in model.graph)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -12,8 +12,9 @@ from ...ir import shapes
 from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
-from ...ir.level import TRAINED_KEY, Level, level_of, set_level
+from ...ir.level import Level, level_of
 from ...ir.names import name_nodes
+from ...ir.state import ModelState
 from ..framework.base import Context, Pass, option
 from . import activations, agreement, client, missing, partial, stored
 from .detect import is_foreign
@@ -66,8 +67,7 @@ class ImportQat(Pass):
         name_nodes(model)
         if not layers and not count:
             return True
-        set_level(model, Level.QDQ)
-        model.metadata_props[TRAINED_KEY] = "true"
+        replace(ModelState.of(model), level=Level.QDQ, trained=True).record(model)
         context.notes.append(
             f"import-qat: kept {len(layers)} layers' weights and {count} quantizers of the trained model"
             + (f"; rounded the weights of {', '.join(str(n.name) for n in rounded)}" if rounded else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -15,8 +15,7 @@ from ...ir.editing import GraphEditor
 from ...ir.level import Level, level_of, set_level
 from ...ir.names import name_nodes
 from ...ir.opsets import target_opset
-from ...ir.samples import FIXED_KEY
-from ...ir.verify import NORMALIZED_KEY
+from ...ir.state import ModelState
 from ..framework.base import Context, Pass
 from ..import_qat import detect, qoperators
 from . import affine, batch, choices, convolutions, inner, linear, products, reductions, transposes
@@ -98,9 +97,10 @@ class Normalize(Pass):
             _fold(model)
         shapes.check_not_empty(model)
         _rewrite(model)
-        if freed == "fixed" or model.metadata_props.get(FIXED_KEY):
+        state = ModelState.of(model)
+        if freed == "fixed" or state.fixed_batch:
             freed = "fixed"
-            model.metadata_props[FIXED_KEY] = freed
+            replace(state, fixed_batch=True).record(model)
         wanted = freed == "single" or (freed == "free" and needs_lifting(model))
         if wanted and lift.lift(model) is None:
             _fold(model)
@@ -113,7 +113,7 @@ class Normalize(Pass):
         RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", target_opset())
         name_nodes(model)
-        model.metadata_props[NORMALIZED_KEY] = "true"
+        replace(ModelState.of(model), normalized=True).record(model)
         return Snapshot.of(model) != before
 
 

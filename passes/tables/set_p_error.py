@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from ...analysis.widths.layers import layer_of
 from ...ir.errors import PipelineError
 from ...ir.level import Level
 from ...ir.ops import TableLookup
-from ...ir.p_error import GLOBAL
+from ...ir.state import ModelState
 from ..framework.base import Context, Pass, option
 from .common.tolerable import LARGEST, largest_tolerable
 
@@ -71,14 +71,14 @@ class SetPError(Pass):
             )
             shared = found.p_error
             context.notes.append(f"set-p-error: {found.describe()}")
-        before = [t.p_error for t in tables], model.metadata_props.get(GLOBAL)
+        before, state = [t.p_error for t in tables], ModelState.of(model)
         for table in tables:
             chosen = own.get(table, shared)
             if chosen is not None:
                 table.set_p_error(chosen)
         if self.global_p_error is not None:
-            model.metadata_props[GLOBAL] = repr(float(self.global_p_error))
-        return before != ([t.p_error for t in tables], model.metadata_props.get(GLOBAL))
+            replace(state, global_p_error=self.global_p_error).record(model)
+        return before != [t.p_error for t in tables] or state != ModelState.of(model)
 
     def _check(self) -> None:
         given = {"p-error": self.p_error, "global-p-error": self.global_p_error, "most": self.most}

@@ -12,8 +12,9 @@ from ....analysis.cost.cost import estimate
 from ....analysis.widths.layers import layer_of
 from ....ir import dialect
 from ....ir.errors import PipelineError
-from ....ir.level import TRAINED_KEY, Level
+from ....ir.level import Level
 from ....ir.range_options import AUTO, RangeMode
+from ....ir.state import ModelState
 from ...framework.base import Context, Pass, option
 from .auto import RoundingProblem, choose
 from .memo import Memo
@@ -105,7 +106,7 @@ class InsertRounding(Pass):
         }
         rounding = Rounding(self.mode, self.output_bits)
         if self.bits == "auto":
-            trained = model.metadata_props.get(TRAINED_KEY) == "true"
+            trained = ModelState.of(model).trained
             limits = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
             if self.tolerance is not None:
                 limits = (self.tolerance, self.tolerance)
