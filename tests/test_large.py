@@ -121,10 +121,10 @@ def test_the_unrounded_tables_leave_with_the_rounding(integer):
 def test_wide_layers_are_quantized_as_well(network, monkeypatch):
     pipeline = "normalize,quantize{weights=4 activations=6 inputs=6 norm=15}"
     usual = roads.apply(network, pipeline, DATA)
-    monkeypatch.setattr(weights, "WIDE", 4)
+    monkeypatch.setattr(weights, "WIDE_INPUTS", 4)
     monkeypatch.setattr(solvers, "WHOLE", 4)
     monkeypatch.setattr(solvers, "BLOCK", 3)
-    monkeypatch.setattr(activations, "MANY", 10)
+    monkeypatch.setattr(activations, "MANY_ROWS", 10)
     wide = roads.apply(network, pipeline, DATA)
     assert error(wide, network) < 1.5 * error(usual, network) + 0.005
 

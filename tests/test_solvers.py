@@ -83,7 +83,7 @@ def test_wide_layers_are_rounded_as_others_are_but_in_blocks(monkeypatch):
     descended = solvers.descend(matrix, h, start, 4)
     monkeypatch.setattr(solvers, "WHOLE", 100)
     monkeypatch.setattr(solvers, "BLOCK", 32)
-    monkeypatch.setattr(quantization, "WIDE", 100)
+    monkeypatch.setattr(quantization, "WIDE_INPUTS", 100)
     np.testing.assert_array_equal(solvers.gptq(matrix, h, start.scale, 4), whole)
 
     def error(q):
