@@ -69,8 +69,8 @@ MARGIN = 0.05
 def trained(kept: int, steps: int) -> str:
     """The pipeline that prunes to ``kept`` weights a neuron while it trains ``steps`` batches with labels."""
     learn = (
-        f"distill{{rounding=0 labels=true steps={steps} batch=500 rate=0.02 scale-rate=0.1 augment=1"
-        f" hold=0 nonzeros={kept} accumulator-bits=8 narrow=0.1}}"
+        f"distill{{rounding=0 labels=true steps={steps} batch=500 learning-rate=0.02 scale-rate=0.1 augment=1"
+        f" validation-share=0 nonzeros={kept} accumulator-bits=8 accumulator-penalty=0.1}}"
     )
     return f"normalize,{QUANTIZE},{learn},{LOWER}"
 

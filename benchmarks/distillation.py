@@ -48,7 +48,7 @@ METHODS = {
 RATIOS = "0.25,0.5,0.625,0.75"
 BITS, DRAWS = 4, 5
 """Bits at each table, and draws of noise that accuracy is the mean of."""
-QUANTIZE = "quantize{weights=4 activations=6 norm=15}"
+QUANTIZE = "quantize{weights=4 activations=6 max-weight-norm=15}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -50,7 +50,7 @@ PIPELINES = {
         f"remove-neurons{{ratio=0.5 balance=uniform}},quantize{{weights=4}},{DOWN},{TABLES},{ROUNDED}"
     ),
     "6-bit weights, rounded to 4 bits": f"quantize{{weights=6}},{DOWN},{ROUNDED}",
-    "6-bit weights, `norm=15`": f"quantize{{weights=6 norm=15}},{DOWN},{ROUNDED}",
+    "6-bit weights, `max-weight-norm=15`": f"quantize{{weights=6 max-weight-norm=15}},{DOWN},{ROUNDED}",
 }
 DRAWS = 5
 

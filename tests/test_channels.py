@@ -53,7 +53,7 @@ def dense(seed: int = 0, inputs: int = 6, hidden: int = 12, outputs: int = 3, **
 @pytest.mark.parametrize(
     "options",
     [
-        "weights=6 activations=8 norm=15",
+        "weights=6 activations=8 max-weight-norm=15",
         "weights=1",
         "weights=3 per-neuron=false",
         "weights=4 method=gptq",

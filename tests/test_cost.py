@@ -23,7 +23,7 @@ TAIL = "lower-to-integer,fuse-tlu"
     "text",
     [
         f"normalize,quantize{{weights=3}},{TAIL},insert-rounding{{bits=4}}",
-        f"normalize,quantize{{weights=4}},{TAIL},insert-rounding{{bits=3 fill=full}}",
+        f"normalize,quantize{{weights=4}},{TAIL},insert-rounding{{bits=3 range-fill=full}}",
         f"normalize,quantize{{weights=2 activations=2 inputs=1 calibration=min-max}},{TAIL}",
     ],
 )

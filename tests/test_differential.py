@@ -33,8 +33,8 @@ ROAD = ("normalize", "quantize{%s}", "lower-to-integer", "fuse-tlu", "insert-rou
 WIDTHS = [
     ("weights=1 activations=8 inputs=3", "bits=2"),
     ("weights=2 activations=7 inputs=4", "bits=3 mode=exact"),
-    ("weights=3 activations=6 inputs=5", "bits=4 fill=full"),
-    ("weights=4 activations=5 inputs=6", "bits=5 fill=none"),
+    ("weights=3 activations=6 inputs=5", "bits=4 range-fill=full"),
+    ("weights=4 activations=5 inputs=6", "bits=5 range-fill=none"),
     ("weights=5 activations=4 inputs=7", "bits=6 output-bits=0"),
     ("weights=6 activations=3 inputs=8", "bits=7"),
     ("weights=7 activations=2 inputs=1", "bits=8 mode=exact"),

@@ -69,7 +69,7 @@ def error(model, teacher, data) -> float:
 
 def test_the_student_agrees_at_least_as_well_as_before(tmp_path):
     """On the samples that were held back, the state before training is a candidate, too."""
-    result = run(network(tmp_path), QUANTIZE + ",distill{rounding=0 steps=1 rate=5}")
+    result = run(network(tmp_path), QUANTIZE + ",distill{rounding=0 steps=1 learning-rate=5}")
     before = run(network(tmp_path), QUANTIZE).model
     data = inputs(300, seed=7)
     assert error(result.model, before, data) < 1e-6

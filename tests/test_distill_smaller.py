@@ -95,11 +95,13 @@ def test_weights_that_prune_set_to_zero_stay_zero(tmp_path):
     model = network(tmp_path)
     pruned = run(model, "normalize,prune{sparsity=0.6}").model
     zero = {n.name: constant_of(n.inputs[1]) == 0 for n in pruned.graph if n.op_type == "Gemm"}
-    result = run(model, f"normalize,prune{{sparsity=0.6}},{QUANTIZE},distill{{{QUICK} rate=0.3}}").model
+    result = run(
+        model, f"normalize,prune{{sparsity=0.6}},{QUANTIZE},distill{{{QUICK} learning-rate=0.3}}"
+    ).model
     for name, codes in weights(result).items():
         assert zero[name].mean() > 0.5
         assert not codes[zero[name]].any()
-    free = run(model, f"normalize,{QUANTIZE},distill{{{QUICK} rate=0.3}}").model
+    free = run(model, f"normalize,{QUANTIZE},distill{{{QUICK} learning-rate=0.3}}").model
     assert any(codes[zero[name]].any() for name, codes in weights(free).items())
 
 
@@ -107,7 +109,7 @@ def test_keep_zeros_keeps_those_that_quantization_made(tmp_path):
     # Another teacher, so that weights really change.
     start = run(network(tmp_path), f"normalize,{QUANTIZE}", source=network(tmp_path, seed=5))
     before = weights(start.model)
-    text = "distill{rounding=0 steps=150 augment=2 rate=0.1 keep-zeros=true}"
+    text = "distill{rounding=0 steps=150 augment=2 learning-rate=0.1 keep-zeros=true}"
     after = weights(PassManager.parse(text).run(start.model, start.context).model)
     for name, codes in after.items():
         assert not codes[before[name] == 0].any()
@@ -197,9 +199,8 @@ def test_removal_until_a_latency(tmp_path):
 
 
 def test_pruned_zeros_go_along_when_neurons_leave(tmp_path):
-    text = (
-        f"normalize,prune{{sparsity=0.6}},{QUANTIZE},distill{{{QUICK} rate=0.3 remove=0.5 balance=uniform}}"
-    )
+    removing = f"{QUICK} learning-rate=0.3 remove=0.5 balance=uniform"
+    text = f"normalize,prune{{sparsity=0.6}},{QUANTIZE},distill{{{removing}}}"
     found = weights(run(network(tmp_path), text).model)
     assert found["fc2"].shape == (8, 8)
     assert (found["fc2"] == 0).mean() > 0.3
@@ -327,8 +328,8 @@ def test_layers_of_the_same_name_are_matched(tmp_path):
             parts.append(runtime.Session(m, [str(value.name)]).run({"x": data})[str(value.name)])
         return float(((parts[0] - parts[1]) ** 2).mean())
 
-    plain = distance("distill{rounding=0 steps=200 rate=0.1}")
-    matched = distance("distill{rounding=0 steps=200 rate=0.1 match=20}")
+    plain = distance("distill{rounding=0 steps=200 learning-rate=0.1}")
+    matched = distance("distill{rounding=0 steps=200 learning-rate=0.1 match=20}")
     assert matched < plain
 
 

@@ -301,7 +301,7 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
     data = {"x": inputs(100, 200)}
     verify(coarse)
     rounded = coarse.clone()
-    done = InsertRounding(bits=6, fill="none").with_context(Context(calibration=data, range_margin=0.2))
+    done = InsertRounding(bits=6, range_fill="none").with_context(Context(calibration=data, range_margin=0.2))
     done(rounded)
     verify(rounded)
     assert [n.op_type for n in rounded.graph].count("RoundBits") >= 1

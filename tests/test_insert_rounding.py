@@ -68,7 +68,7 @@ def error(model: ir.Model, reference: ir.Model) -> float:
 
 def test_text_before_and_after(integer):
     assert roads.ops(integer)[4:-3].count("RoundBits") == 0
-    after = rounded(integer, "bits=4 fill=none output-bits=0")
+    after = rounded(integer, "bits=4 range-fill=none output-bits=0")
     names = roads.ops(after)
     inside = names[names.index("Encrypt") + 1 : names.index("Decrypt")]
     assert inside[:8] == [
@@ -191,7 +191,7 @@ def test_auto_takes_the_fewest_within_the_tolerance(integer):
     widths = []
     for tolerance in (0.2, 0.01):
         notes: list[str] = []
-        after = rounded(integer, f"bits=auto tolerance={tolerance} most=8 output-bits=0", notes=notes)
+        after = rounded(integer, f"bits=auto tolerance={tolerance} max-bits=8 output-bits=0", notes=notes)
         widths.append([TableLookup.of(n).table_bits for n in lookups(after)])
         assert error(after, integer) < 2 * tolerance
         assert "bits reach the tables" in notes[0]
@@ -201,7 +201,7 @@ def test_auto_takes_the_fewest_within_the_tolerance(integer):
 
 def test_auto_says_when_the_tolerance_is_out_of_reach(integer):
     notes: list[str] = []
-    after = rounded(integer, "bits=auto tolerance=0 most=3", notes=notes)
+    after = rounded(integer, "bits=auto tolerance=0 max-bits=3", notes=notes)
     assert [TableLookup.of(n).table_bits for n in lookups(after)] == [3, 3]
     assert "3, 3 bits reach the tables" in notes[0]
     assert "more than `tolerance` asks for" in notes[0]
@@ -231,7 +231,7 @@ def test_auto_leaves_given_layers_alone(integer):
 
 def test_gains_fill_the_range(integer):
     """A channel that filled an eighth of the range fills nearly all; its weights or a Mul have the factor."""
-    full, none = (rounded(integer, f"bits=3 fill={f} output-bits=0") for f in ("full", "none"))
+    full, none = (rounded(integer, f"bits=3 range-fill={f} output-bits=0") for f in ("full", "none"))
     usage = []
     for model in (none, full):
         lookup = lookups(model)[0]
@@ -252,7 +252,7 @@ def test_gains_fill_the_range(integer):
 @pytest.mark.parametrize("bits", [2, 4, 7])
 def test_sound_ranges_overflow_never(fill, bits):
     model = roads.apply(roads.imported(roads.dense(6, 8, 7, 3)), WIDE, DATA, range_mode="sound")
-    after = rounded(model, f"bits={bits} fill={fill}", range_mode="sound")
+    after = rounded(model, f"bits={bits} range-fill={fill}", range_mode="sound")
     for seed in range(3):
         assert roads.overflows(after, 200, seed).by_node == {}
 
@@ -357,7 +357,7 @@ def test_full_ranges_stay_exact_in_float32():
     model = roads.apply(
         roads.imported(proto),
         "normalize,quantize{weights=8 activations=8 inputs=8 method=nearest},lower-to-integer,fuse-tlu,"
-        "insert-rounding{bits=5 fill=full}",
+        "insert-rounding{bits=5 range-fill=full}",
         data,
     )
     verify(model)

@@ -119,7 +119,7 @@ def test_the_unrounded_tables_leave_with_the_rounding(integer):
 
 
 def test_wide_layers_are_quantized_as_well(network, monkeypatch):
-    pipeline = "normalize,quantize{weights=4 activations=6 inputs=6 norm=15}"
+    pipeline = "normalize,quantize{weights=4 activations=6 inputs=6 max-weight-norm=15}"
     usual = roads.apply(network, pipeline, DATA)
     monkeypatch.setattr(weights, "WIDE_INPUTS", 4)
     monkeypatch.setattr(solvers, "WHOLE", 4)

@@ -229,7 +229,7 @@ def test_widths_of_single_layers(zoo):
         ('{"/0"={weights=2.5}}', "'layers[/0].weights' does not take this value"),
         ('{"/0"={weights=auto}}', "takes no weights=auto"),
         ('{"/0"={bits=3}}', "no option 'bits'"),
-        ('{"/0"={most=3}}', "takes no most=3"),
+        ('{"/0"={max-bits=3}}', "takes no max-bits=3"),
     ],
 )
 def test_wrong_layers_are_refused(layers, found):
@@ -355,7 +355,7 @@ def test_auto_takes_fewer_bits_where_the_tolerance_is_larger(digits_mlp):
     widths = []
     for tolerance in (0.2, 0.001):
         notes: list[str] = []
-        model = roads.apply(given, f"quantize{{tolerance={tolerance} most=5}}", data, notes=notes)
+        model = roads.apply(given, f"quantize{{tolerance={tolerance} max-bits=5}}", data, notes=notes)
         widths.append(max(np.abs(codes_of(model, n.name)).max() for n in model.graph if n.op_type == "Gemm"))
         assert "of the variance" in notes[-1]
     assert widths[0] < widths[1] <= 15
@@ -455,7 +455,7 @@ def test_small_norms_save_a_decomposition_level(digits_mlp):
     """Weights of 6 bits have norms that the bootstraps before them pay for; a limit takes that back."""
     context = Context(calibration=digits_mlp.calibration_data)
     costs = {}
-    for options in ("", " norm=15", " norm=15 method=nearest scales=power-of-two"):
+    for options in ("", " max-weight-norm=15", " max-weight-norm=15 method=nearest scales=power-of-two"):
         text = f"normalize,quantize{{weights=6{options}}},lower-to-integer"
         model = PassManager.parse(text).run(load.load(digits_mlp.model), context).model
         norms = [np.sqrt((x.matrix() ** 2).sum(axis=1)).max() for n in model.graph if (x := linear_of(n))]
@@ -463,6 +463,6 @@ def test_small_norms_save_a_decomposition_level(digits_mlp):
         assert (max(norms[1:]) <= 15) == bool(options)
         done = PassManager.parse("fuse-tlu,insert-rounding{bits=4}").run(model, context).model
         costs[options] = estimate(done)
-    light, heavy = costs[" norm=15"], costs[""]
+    light, heavy = costs[" max-weight-norm=15"], costs[""]
     assert light.bootstraps == heavy.bootstraps
     assert light.complexity < 0.8 * heavy.complexity

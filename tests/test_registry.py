@@ -21,6 +21,7 @@ from onnx_fhe.ir.plugins.store import NameTakenError
 from onnx_fhe.passes import Context, Pass, option, register_pass
 from onnx_fhe.passes.framework import registry
 from onnx_fhe.passes.framework.describe import describe_passes
+from onnx_fhe.passes.framework.manager import PassManager, _renamed_options
 from onnx_fhe.passes.framework.onnx_ir_passes import onnx_ir_passes
 from onnx_fhe.passes.framework.options import check_options, options_of
 from onnx_fhe.passes.framework.pipeline import parse_passes, print_passes
@@ -59,6 +60,22 @@ def make(pass_name: str, module: str = "someone") -> type[Pass]:
     Nothing.__module__ = module
     Nothing.__qualname__ = f"Nothing{pass_name}"
     return Nothing
+
+
+def test_an_option_of_the_release_before_still_parses_and_a_note_says_its_name():
+    manager = PassManager.parse(
+        "quantize{norm=15 layers={}},insert-rounding{fill=full most=4},distill{hold=0.2}"
+    )
+    assert manager.to_text() == (
+        "quantize{max-weight-norm=15.0},insert-rounding{max-bits=4 range-fill=full},"
+        "distill{validation-share=0.2}"
+    )
+    notes = list(_renamed_options(manager.passes))
+    assert "quantize: the option norm is called max-weight-norm now" in notes[0]
+    assert len(notes) == 4
+    assert not list(_renamed_options(PassManager.parse(manager.to_text()).passes))
+    with pytest.raises(PipelineError, match="given twice"):
+        PassManager.parse("quantize{norm=15 max-weight-norm=15}")
 
 
 def test_built_in_passes_are_the_files_of_their_names():

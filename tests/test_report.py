@@ -219,7 +219,7 @@ def test_layers_add_up_to_the_circuit(program):
 
 
 def test_weights_are_as_wide_as_without_the_gain_that_fills_a_range(tmp_path):
-    filled = compiled(tmp_path, pooled(), "insert-rounding{bits=4 fill=full}")
+    filled = compiled(tmp_path, pooled(), "insert-rounding{bits=4 range-fill=full}")
     assert {x.name: x.weight_bits for x in views(filled)[1]}["conv"] == 3
 
 

@@ -61,7 +61,7 @@ def test_a_regressor_keeps_its_values_and_pays_for_no_more(regressor):
     rng = np.random.default_rng(0)
     data, new = ({"x": rng.normal(size=(n, 12)).astype(np.float32)} for n in (400, 600))
     made = onnx_fhe.compile(regressor, data, PRESETS["balanced"].text, backend="reference")  # no mends
-    careful = "normalize,quantize{weights=6 activations=8 norm=15},lower-to-integer,fuse-tlu"
+    careful = "normalize,quantize{weights=6 activations=8 max-weight-norm=15},lower-to-integer,fuse-tlu"
     strict = onnx_fhe.compile(
         regressor, data, f"{careful},insert-rounding{{bits=auto tolerance=0.005}}", backend="reference"
     )

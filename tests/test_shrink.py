@@ -24,7 +24,7 @@ from onnx_fhe.passes.framework.manager import PassManager
 
 pytest.importorskip("torch")
 
-SETTINGS = ShrinkSettings(loss=0.01, hold=0.3, weights=4, activations=6)
+SETTINGS = ShrinkSettings(loss=0.01, validation_share=0.3, weights=4, activations=6)
 
 
 def network(tmp_path, *, outputs: int = 3, side: int = 0) -> ir.Model:

@@ -130,4 +130,4 @@ def test_inputs_that_weights_were_fitted_to_are_left_out():
     assert len(comparer.unseen("normalize,prune{sparsity=0.5},quantize")) == 0
     held = comparer.unseen("normalize,remove-neurons{ratio=0.5},quantize,distill{steps=10}")
     assert np.array_equal(held, split(100, 0.15, np.random.default_rng(3)).held)
-    assert len(comparer.unseen("normalize,quantize,distill{hold=0}")) == 0
+    assert len(comparer.unseen("normalize,quantize,distill{validation-share=0}")) == 0

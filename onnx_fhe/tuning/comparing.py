@@ -92,7 +92,7 @@ class Comparer:
         training = [p for p in passes if isinstance(p, (Distill, Shrink))]
         if training:
             last = training[-1]
-            hold = last.settings.share(total) if isinstance(last, Shrink) else last.hold
+            hold = last.settings.share(total) if isinstance(last, Shrink) else last.validation_share
             held = split(total, hold, np.random.default_rng(self.seed)).held
             return held[:MOST] if hold else held[:0]
         if any(pass_name(p) in FITTING and getattr(p, "ratio", 1.0) > 0 for p in passes):

@@ -162,7 +162,9 @@ class Space:
     def _quantize(self, chosen: Mapping[str, Any]) -> str:
         widths = {n: chosen[n] for n in ("weights", "activations", "inputs")}
         own = {n: {"weights": w} for n, w in _own(chosen, "weights", 1, 8)}
-        return Quantize(calibration=chosen["calibration"], norm=NORM, layers=own, **widths).to_text()
+        return Quantize(
+            calibration=chosen["calibration"], max_weight_norm=NORM, layers=own, **widths
+        ).to_text()
 
     def _distill(self, chosen: Mapping[str, Any], steps: int) -> str:
         own = {n: {"rounding": w} for n, w in _own(chosen, "rounding", 2, 8)}

@@ -38,7 +38,9 @@ class Distill(Pass):
     )
     steps: int = option(4000, help="Batches to train on.", low=1)
     batch: int = option(128, help="Samples in a batch.", low=1)
-    rate: float = option(0.02, help="Learning rate, in integer steps of a weight.", low=0)
+    learning_rate: float = option(
+        0.02, help="Learning rate, in integer steps of a weight.", low=0, formerly="rate"
+    )
     scale_rate: float = option(
         0.1,
         help="Learning rate of scales and biases, over that of weights; more where inputs are few and samples"
@@ -51,8 +53,12 @@ class Distill(Pass):
         "auto", help="Imitate classes, or values; auto looks at the outputs."
     )
     labels: bool = option(False, help="Also train on the labels of the calibration data.")
-    hold: float = option(
-        0.15, help="Share of the calibration data held back to choose the best state.", low=0, high=0.5
+    validation_share: float = option(
+        0.15,
+        help="Share of the calibration data held back to choose the best state.",
+        low=0,
+        high=0.5,
+        formerly="hold",
     )
     optional: bool = option(
         False,
@@ -96,7 +102,9 @@ class Distill(Pass):
         low=2,
         high=20,
     )
-    narrow: float = option(1.0, help="Penalty on weights that accumulator-bits has to cut off.", low=0)
+    accumulator_penalty: float = option(
+        1.0, help="Penalty on weights that accumulator-bits has to cut off.", low=0, formerly="narrow"
+    )
     layers: Mapping[str, Mapping[str, Any]] = option(
         {}, help="rounding, sparsity, nonzeros, remove and accumulator-bits of single layers, by node name."
     )
@@ -117,18 +125,20 @@ class Distill(Pass):
             rounding=self.rounding,
             steps=self.steps,
             batch=self.batch,
-            rate=self.rate,
+            learning_rate=self.learning_rate,
             scale_rate=self.scale_rate,
             seconds=self.seconds,
             required=not self.optional,
-            teaching=Teaching(self.hold, self.augment, self.loss, self.temperature, self.labels, self.match),
+            teaching=Teaching(
+                self.validation_share, self.augment, self.loss, self.temperature, self.labels, self.match
+            ),
             limits=WeightLimits(
                 self.sparsity,
                 self.nonzeros,
                 self.scope,
                 self.keep_zeros,
                 self.accumulator_bits,
-                self.narrow,
+                self.accumulator_penalty,
                 self.spread,
             ),
             removal=removal,

@@ -29,14 +29,14 @@ class Teaching:
     """What is imitated, and on which samples (options of ``distill``).
 
     Attributes:
-        hold: Share of the calibration data that is held back.
+        validation_share: Share of the calibration data that is held back.
         augment: Samples made of each calibration sample.
         loss, temperature: What is imitated, and how class scores are softened.
         labels: Whether the labels of the calibration data are learned too.
         match: Weight of what layers of the same name put out.
     """
 
-    hold: float
+    validation_share: float
     augment: int
     loss: Literal["auto", "classes", "values"]
     temperature: float
@@ -51,7 +51,8 @@ class WeightLimits:
     Attributes:
         sparsity, nonzeros, scope: Which weights become zero.
         keep_zeros: Whether all weights stay zero that come as zero.
-        accumulator_bits, narrow: What accumulators have to fit, and the penalty of what is cut off.
+        accumulator_bits, accumulator_penalty: What accumulators have to fit, and what it costs a weight
+            that does not.
         spread: Penalty on ranges much wider than what they mostly hold.
     """
 
@@ -60,7 +61,7 @@ class WeightLimits:
     scope: Scope
     keep_zeros: bool
     accumulator_bits: int | None
-    narrow: float
+    accumulator_penalty: float
     spread: float
 
 
@@ -145,7 +146,7 @@ class TrainingSettings:
     rounding: int | Literal["auto"]
     steps: int
     batch: int
-    rate: float
+    learning_rate: float
     scale_rate: float
     seconds: float | None
     required: bool

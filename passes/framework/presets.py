@@ -47,7 +47,7 @@ TO_TABLES = f"lower-to-integer,fuse-tlu,{TABLES}"
 PRESETS = {
     "balanced": Preset(
         "normalize,import-qat,remove-neurons{ratio=0.8 tolerance=auto},"
-        f"quantize{{weights=6 activations=8 norm=15}},{TO_TABLES},"
+        f"quantize{{weights=6 activations=8 max-weight-norm=15}},{TO_TABLES},"
         "insert-rounding{bits=auto},remove-constant-tables,analyze-bit-widths",
         "Without the neurons that others make up for, the fewest bits at each table that keep the outputs,"
         " and the classes, those of the float model on calibration data; the default."
@@ -55,10 +55,10 @@ PRESETS = {
         (
             Mend({"remove-neurons": {"tolerance": 0.005}}, "more neurons"),
             Mend({"remove-neurons": {"ratio": 0.0}}, "all neurons"),
-            Mend({"quantize": {"norm": 64.0}}, "finer weights"),
-            Mend({"quantize": {"weights": 8, "norm": None}}, "weights of 8 bits"),
+            Mend({"quantize": {"max_weight_norm": 64.0}}, "finer weights"),
+            Mend({"quantize": {"weights": 8, "max_weight_norm": None}}, "weights of 8 bits"),
             Mend(
-                {"quantize": {"norm": 64.0}, "insert-rounding": {"bits": 7, "fill": "full"}},
+                {"quantize": {"max_weight_norm": 64.0}, "insert-rounding": {"bits": 7, "range_fill": "full"}},
                 "finer weights and tables of 7 bits",
             ),
         ),
@@ -72,7 +72,7 @@ PRESETS = {
     ),
     "accurate": Preset(
         f"normalize,import-qat,quantize{{weights=6 activations=8}},{TO_TABLES},"
-        "insert-rounding{bits=6 fill=full},remove-constant-tables,analyze-bit-widths",
+        "insert-rounding{bits=6 range-fill=full},remove-constant-tables,analyze-bit-widths",
         "The widest tables that Concrete takes without pain, for networks that lose too much at balanced;"
         " a bootstrap costs three to four times as much.",
     ),

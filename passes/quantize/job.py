@@ -258,8 +258,12 @@ class Job:
         free = reference is None and not powers
         rounder = Rounder(options, node, matrix, moments, bits)
         quantized = rounder.best(candidates, move_scale=free)
-        if options.norm is not None and reference is None and not is_fresh(node.inputs[0], self.regions):
-            quantized = rounder.light(quantized, options.norm, any_scale=not powers)
+        if (
+            options.max_weight_norm is not None
+            and reference is None
+            and not is_fresh(node.inputs[0], self.regions)
+        ):
+            quantized = rounder.light(quantized, options.max_weight_norm, any_scale=not powers)
         if options.accumulator_bits is not None:
             quantized = rounder.within(quantized, options.accumulator_bits, units.integers(node.inputs[0]))
         size = linear.channels // linear.groups

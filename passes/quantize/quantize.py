@@ -61,7 +61,7 @@ class Quantize(Pass):
     inputs: int | Literal["auto"] = option(
         "auto", help="Bits of the encrypted inputs (they cost next to nothing).", low=1, high=8
     )
-    most: int = option(8, help="For auto: most bits that it takes.", low=2, high=8)
+    max_bits: int = option(8, help="For auto: most bits that it takes.", low=2, high=8, formerly="most")
     tolerance: float = option(
         0.01,
         help="For auto: mean squared error of the outputs on calibration data, over their variance.",
@@ -90,12 +90,13 @@ class Quantize(Pass):
         low=2,
         high=20,
     )
-    norm: float | None = option(
+    max_weight_norm: float | None = option(
         None,
         help="Largest 2-norm of a neuron's integer weights, where they meet results of bootstraps: scales get"
         " coarser until it holds. 15 in front of outputs, and 64 in front of tables of 4 bits, keep the"
         " bootstraps before them at their cheapest.",
         low=1,
+        formerly="norm",
     )
     refit: bool = option(True, help="Fit gain and bias of each layer to the float model.")
     per_neuron: bool = option(True, help="A scale per neuron where the next layer can absorb it.")
@@ -150,7 +151,7 @@ class Quantize(Pass):
 
     def _settings(self, regions: Regions) -> QuantizationSettings:
         """These options, each ``auto`` as it is where nothing is tried: what a search begins with."""
-        weights = self.most if self.weights == "auto" else self.weights
+        weights = self.max_bits if self.weights == "auto" else self.weights
         return QuantizationSettings(
             weights=weights,
             activations=self.activations,
@@ -161,7 +162,7 @@ class Quantize(Pass):
             method=self.method,
             adapt=self.adapt,
             accumulator_bits=self.accumulator_bits,
-            norm=self.norm,
+            max_weight_norm=self.max_weight_norm,
             refit=self.refit,
             per_neuron=self.per_neuron,
             scales=self.scales,
@@ -194,7 +195,7 @@ class Quantize(Pass):
             few,
             [n for n in linear if "weights" not in self.layers.get(n, {})],
             self.tolerance,
-            self.most,
+            self.max_bits,
             self.mixed,
             lambda m, widths: _quantize(m, few, decided(trial, widths), context),
             context,
@@ -247,7 +248,7 @@ class Quantize(Pass):
                 whole = isinstance(bits, int) and not isinstance(bits, bool)
                 if key not in {"weights", "activations", "inputs"} or not whole or not 1 <= bits <= 8:
                     raise PipelineError(
-                        f"quantize: layer {layer!r} takes no {key}={bits}",
+                        f"quantize: layer {layer!r} takes no {key.replace('_', '-')}={bits}",
                         pass_name=self.name,
                         allowed="weights, activations and inputs, each 1 to 8",
                     )

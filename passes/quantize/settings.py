@@ -20,7 +20,7 @@ class QuantizationSettings:
         operands: Most bits of what operators on several encrypted elements read.
         calibration, percentile: How ranges are chosen.
         method, adapt: How weights are rounded, and moved before that.
-        accumulator_bits, norm: Limits of a layer's integer weights, where there are any.
+        accumulator_bits, max_weight_norm: Limits of a layer's integer weights, where there are any.
         refit: Whether gain and bias of each layer are fitted to the float model.
         per_neuron, scales: Which scales there may be.
         layers: Bits of single layers, by node name.
@@ -35,7 +35,7 @@ class QuantizationSettings:
     method: Literal["nearest", "gptq", "descent"]
     adapt: float
     accumulator_bits: int | None
-    norm: float | None
+    max_weight_norm: float | None
     refit: bool
     per_neuron: bool
     scales: Literal["free", "power-of-two"]

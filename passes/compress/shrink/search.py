@@ -204,9 +204,12 @@ class Search:
             UnsupportedError: It cannot be trained.
         """
         pace, settings = Pace.of(self.removed(size)[0]), self.settings
-        first = f"quantize{{weights={settings.weights} activations={settings.activations} norm=15}}"
+        first = (
+            f"quantize{{weights={settings.weights} activations={settings.activations} max-weight-norm=15}}"
+        )
         second = (
-            f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch} hold={self.hold:g}}},"
+            f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch}"
+            f" validation-share={self.hold:g}}},"
             f"{TO_TABLES},"
             f"insert-rounding{{bits={bits}}},{ROUNDS}"
         )
@@ -223,7 +226,7 @@ class Search:
         for bits in FINER:
             if self.holds(best):
                 break
-            finer = self._made(None, *self._balanced(FINE, f"bits={bits} fill=full"), notes)
+            finer = self._made(None, *self._balanced(FINE, f"bits={bits} range-fill=full"), notes)
             dear = estimate(finer.model).complexity > DEARER * estimate(first.model).complexity
             if finer.found.loss < best.found.loss and not dear:
                 best = finer
@@ -262,6 +265,6 @@ class Search:
         tolerance = "" if kind == "classes" else f" tolerance={self.settings.allowed(kind) / 2:g}"
         rounding = rounding or f"bits=auto{tolerance}"
         return (
-            f"quantize{{weights=6 activations=8 norm={norm}}}",
+            f"quantize{{weights=6 activations=8 max-weight-norm={norm}}}",
             f"{TO_TABLES},insert-rounding{{{rounding}}},{ROUNDS}",
         )

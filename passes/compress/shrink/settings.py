@@ -16,18 +16,18 @@ class ShrinkSettings:
 
     Attributes:
         loss: The most accuracy that may be lost.
-        hold: Share of the calibration data to judge by.
+        validation_share: Share of the calibration data to judge by.
         weights, activations: Bits, where the network is trained.
     """
 
     loss: float
-    hold: float
+    validation_share: float
     weights: int
     activations: int
 
     def share(self, total: int) -> float:
         """The share of so many calibration samples that is held back, as ``distill`` takes it."""
-        return min(self.hold, MOST_HELD / total)
+        return min(self.validation_share, MOST_HELD / total)
 
     def allowed(self, kind: str) -> float:
         """The most that may be lost: of accuracy where ``kind`` is ``classes``, else of R^2."""

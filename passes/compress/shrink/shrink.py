@@ -37,8 +37,12 @@ class Shrink(Pass):
         low=0,
         high=1,
     )
-    hold: float = option(
-        0.3, help="Share of the calibration data to judge by (400 samples at most).", low=0.05, high=0.5
+    validation_share: float = option(
+        0.3,
+        help="Share of the calibration data to judge by (400 samples at most).",
+        low=0.05,
+        high=0.5,
+        formerly="hold",
     )
     weights: int = option(4, help="Bits of weights that are trained.", low=2, high=8)
     activations: int = option(6, help="Bits of activations, where the network is trained.", low=2, high=8)
@@ -46,7 +50,7 @@ class Shrink(Pass):
     @property
     def settings(self) -> ShrinkSettings:
         """What the search is asked for."""
-        return ShrinkSettings(self.loss, self.hold, self.weights, self.activations)
+        return ShrinkSettings(self.loss, self.validation_share, self.weights, self.activations)
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Make an integer-level model of ``model``, in place.

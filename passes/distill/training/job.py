@@ -100,7 +100,9 @@ class _Job:
 
     def _recipe(self, steps: int, until: float | None, final: float = 0.01) -> Recipe:
         settings = self.settings
-        return Recipe(max(1, steps), settings.batch, settings.rate, settings.scale_rate, until, final)
+        return Recipe(
+            max(1, steps), settings.batch, settings.learning_rate, settings.scale_rate, until, final
+        )
 
     def _remove(self, target: RemovalTarget, bits: int, recipe: Recipe) -> None:
         """Train while neurons go, and make the model smaller."""
@@ -149,7 +151,7 @@ class _Job:
 
     def _penalties(self, student: Student) -> list[Callback]:
         limits, weights = self.settings.limits, [w for _, w in layers(student)]
-        found: list[Callback] = [Norms(student), Widths(weights, limits.narrow)]
+        found: list[Callback] = [Norms(student), Widths(weights, limits.accumulator_penalty)]
         return [*found, Spread(student, limits.spread)] if limits.spread else found
 
     def _fit(self, student: Student, recipe: Recipe, callbacks: list[Callback]) -> Best:

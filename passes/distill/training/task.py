@@ -68,7 +68,7 @@ def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray],
     teacher = context.source or model
     random = np.random.default_rng(context.seed)
     asked, names = scores(teacher), [str(v.name) for v in model.graph.inputs]
-    parts = split(len(next(iter(data.values()))), teaching.hold, random)
+    parts = split(len(next(iter(data.values()))), teaching.validation_share, random)
     given = {k: np.asarray(v)[parts.train] for k, v in data.items()}
     kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
     sparse = _weights(model) / len(parts.train)
@@ -114,7 +114,7 @@ def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray],
         matched,
         is_small(given) and entries(model) == list(model.graph.inputs),
         ask,
-        parts.held if teaching.hold else parts.held[:0],
+        parts.held if teaching.validation_share else parts.held[:0],
     )
 
 

@@ -52,19 +52,21 @@ class InsertRounding(Pass):
         " none is given, and 0.005 for a model that was trained quantized if 5 bits can keep to it.",
         low=0,
     )
-    most: int | Literal["auto"] = option(
+    max_bits: int | Literal["auto"] = option(
         "auto",
         help="For auto: most bits that it takes; 6 unless said otherwise, and up to 8 for single layers where"
         " there are few bootstraps and classes would change.",
         low=2,
         high=8,
+        formerly="most",
     )
     mode: Literal["approximate", "exact"] = option(
         "approximate", help="exact costs one bootstrap more for each bit removed."
     )
-    fill: Literal["none", "free", "full"] = option(
+    range_fill: Literal["none", "free", "full"] = option(
         "free",
         help="Multiply channels so that they fill the range: not, as far as it costs nothing, or fully.",
+        formerly="fill",
     )
     output_bits: int | Literal["auto"] = option(
         "auto",
@@ -116,8 +118,8 @@ class InsertRounding(Pass):
                 tables,
                 fixed,
                 rounding,
-                self.fill,
-                most=None if self.most == "auto" else self.most,
+                self.range_fill,
+                most=None if self.max_bits == "auto" else self.max_bits,
                 limits=limits,
                 judges_all_loss=self.tolerance is None and not trained,
             )
@@ -129,7 +131,7 @@ class InsertRounding(Pass):
                     " integer)"
                 )
         else:
-            chosen = [Setting(self.bits if f is None else f, self.fill) for f in fixed.values()]
+            chosen = [Setting(self.bits if f is None else f, self.range_fill) for f in fixed.values()]
         return rounding.apply(model, data, dict(zip(tables, chosen, strict=True)), context)
 
 
