@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,8 +12,9 @@ from ...analysis.regions.linear import linear_of
 from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level, level_of
 from ..framework.base import Context, Pass, option
+from ..framework.rewriting import Refusal, Rewrite, apply_greedily
 from .common import compose, pricing
-from .common.average import find_average, replace_average
+from .common.average import Average, find_average, replace_average
 from .common.moves import Moves
 
 
@@ -40,7 +40,7 @@ class ComposeLinear(Pass):
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Compose the linear operators of ``model`` in place."""
         if level_of(model) is Level.INTEGER:
-            return pricing.improve(model, _Compositions, _linear)
+            return pricing.improve(model, [Compose], _linear)
         return _compose_float(model, self.growth)
 
 
@@ -48,30 +48,90 @@ def _linear(model: ir.Model) -> list[ir.Node]:
     return [n for n in model.graph if linear_of(n) is not None]
 
 
-class _Compositions(pricing.Finder):
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
-        found = compose.find(node, self.moves)
-        if found is None or not found.exact(node):
+Composed = tuple[ir.Node, compose.Composition]
+"""The second operator, and what stands in its place."""
+
+
+class Compose(pricing.TableRewrite[Composed]):
+    """A linear operator takes in the one that it reads."""
+
+    name: ClassVar[str] = "compose"
+
+    def match(self, node: ir.Node) -> Composed | Refusal | None:
+        """The composition, where its integer weights stay exact in float32."""
+        if linear_of(node) is None:
             return None
-        return lambda: compose.apply(node, found, IntegerEditor(self.model))
+        found = compose.find(node, self.circuit.moves)
+        if found is None:
+            return Refusal("it reads no linear operator that it composes with")
+        if not found.exact(node):
+            return Refusal("the composed weights would not be exact in float32")
+        return node, found
+
+    def apply(self, match: Composed) -> None:
+        """Put the composition in the place of the second operator."""
+        compose.apply(*match, self.circuit.editor())
+
+
+class AveragePooling(Rewrite[Average]):
+    """Average pooling goes into the convolution before it.
+
+    Args:
+        model: Float level.
+        growth: Most weights, over those of the convolution.
+    """
+
+    name: ClassVar[str] = "average-pooling"
+
+    def __init__(self, model: ir.Model, growth: float) -> None:
+        self.model, self.growth = model, growth
+
+    def match(self, node: ir.Node) -> Average | None:
+        """The convolution and the pooling."""
+        return find_average(node, self.growth)
+
+    def apply(self, match: Average) -> None:
+        """Put one convolution in the place of both."""
+        replace_average(match, IntegerEditor(self.model))
+
+
+class ComposeFloat(Rewrite[Composed]):
+    """A linear operator of a float model takes in the one that it reads.
+
+    Args:
+        model: Float level.
+        growth: Most weights, over those of both operators.
+    """
+
+    name: ClassVar[str] = "compose"
+
+    def __init__(self, model: ir.Model, growth: float) -> None:
+        self.model, self.growth = model, growth
+        self.moves = Moves(model.graph.opset_imports.get("", 21))
+
+    def match(self, node: ir.Node) -> Composed | Refusal | None:
+        """The composition, where it is small enough and its addend can be a bias."""
+        if linear_of(node) is None:
+            return None
+        found = compose.find(node, self.moves)
+        if found is None:
+            return Refusal("it reads no linear operator that it composes with")
+        if found.weight.size > self.growth * found.weights:
+            return Refusal("the composed operator would have too many weights")
+        if not found.fits_bias(node):
+            return Refusal("what is added differs within a channel, so it is no bias")
+        return node, found
+
+    def apply(self, match: Composed) -> None:
+        """Put the composition in the place of the second operator."""
+        compose.apply(*match, IntegerEditor(self.model))
 
 
 def _compose_float(model: ir.Model, growth: float) -> bool:
-    moves = Moves(model.graph.opset_imports.get("", 21))
+    rewrites = [AveragePooling(model, growth), ComposeFloat(model, growth)]
     modified = False
-    while (
-        rewrite := next((r for n in model.graph if (r := _rewrite(model, n, growth, moves))), None)
-    ) is not None:
-        rewrite()
+    # From the first node again after each change: what is composed may compose with what stood before.
+    while any(apply_greedily([node], rewrites) for node in model.graph):
         RemoveUnusedNodesPass()(model)
         modified = True
     return modified
-
-
-def _rewrite(model: ir.Model, node: ir.Node, growth: float, moves: Moves) -> Callable[[], None] | None:
-    if (average := find_average(node, growth)) is not None:
-        return lambda: replace_average(average, IntegerEditor(model))
-    found = compose.find(node, moves)
-    if found is None or found.weight.size > growth * found.weights or not found.fits_bias(node):
-        return None
-    return lambda: compose.apply(node, found, IntegerEditor(model))

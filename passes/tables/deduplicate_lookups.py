@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Refusal
 from .common import moving, neurons, pricing, shrink, unit
 
 
@@ -31,28 +31,51 @@ class DeduplicateLookups(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Remove repeated lookups of ``model`` in place."""
-        return pricing.improve(model, _Duplicates)
+        return pricing.improve(model, [MoveBeforeRepetition, MergeEqualNeurons])
 
 
-class _Duplicates(pricing.Finder):
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+class MoveBeforeRepetition(pricing.TableRewrite[tuple[unit.Unit, moving.Place]]):
+    """A table goes in front of operators that repeat elements."""
+
+    name: ClassVar[str] = "move-before-repetition"
+
+    def match(self, node: ir.Node) -> tuple[unit.Unit, moving.Place] | Refusal | None:
+        """The table and the place where it is applied least."""
         found = unit.read(node)
         if found is None:
             return None
-        if (step := moving.before(found, self.moves)) is not None:
-            return lambda: moving.apply_before(found, step, IntegerEditor(self.model))
-        site = neurons.find(node, self.moves)
-        return self._equal_neurons(site) if site is not None else None
+        step = moving.before(found, self.circuit.moves)
+        return (found, step) if step is not None else Refusal("nothing repeats elements before the table")
 
-    def _equal_neurons(self, site: neurons.Site) -> pricing.Rewrite | None:
+    def apply(self, match: tuple[unit.Unit, moving.Place]) -> None:
+        """Move the table there."""
+        moving.apply_before(*match, self.circuit.editor())
+
+
+class MergeEqualNeurons(pricing.TableRewrite[shrink.Plan]):
+    """Neurons that compute the same become one."""
+
+    name: ClassVar[str] = "merge-equal-neurons"
+
+    def match(self, node: ir.Node) -> shrink.Plan | Refusal | None:
+        """Which neurons go, and which stand for them."""
+        if unit.read(node) is None:
+            return None
+        site = neurons.find(node, self.circuit.moves)
+        if site is None:
+            return Refusal(
+                "something else than linear operators, layout and constants stands around the table"
+            )
         stands_for = _equal(site)
         gone = stands_for != np.arange(len(stands_for))
         if not gone.any():
-            return None
+            return Refusal("no two neurons are equal")
         planned = shrink.plan(site, gone, stands_for, np.zeros(site.channel.shape))
-        if planned is None:
-            return None
-        return lambda: shrink.apply(planned, IntegerEditor(self.model), self.moves)
+        return planned or Refusal("a tensor would not stay rectangular")
+
+    def apply(self, match: shrink.Plan) -> None:
+        """Take the neurons out."""
+        shrink.apply(match, self.circuit.editor(), self.circuit.moves)
 
 
 def _equal(site: neurons.Site) -> np.ndarray:

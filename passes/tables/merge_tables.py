@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect
-from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Refusal
 from ..lower.tables import MOST_CELLS
 from .common import chain, moving, pricing, unit
 
@@ -32,40 +32,65 @@ class MergeTables(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Merge tables of ``model`` in place."""
-        return pricing.improve(model, _Merges)
+        return pricing.improve(model, [Merge])
 
 
-class _Merges(pricing.Finder):
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+@dataclass(frozen=True)
+class Pair:
+    """Two tables that become one.
+
+    Attributes:
+        first: The one that is read.
+        second: The TableLookup that reads it.
+        moved: Operators between that move elements.
+        values: (channels, size) of the merged table.
+        starts: (channels): the first input of each of its tables.
+        axis: The axis of its channels.
+    """
+
+    first: unit.Unit
+    second: ir.Node
+    moved: tuple[ir.Node, ...]
+    values: np.ndarray
+    starts: np.ndarray
+    axis: int
+
+
+class Merge(pricing.TableRewrite[Pair]):
+    """A table takes in the one that it reads."""
+
+    name: ClassVar[str] = "merge"
+
+    def match(self, node: ir.Node) -> Pair | Refusal | None:
+        """The two tables, and the one that they make."""
+        moves = self.circuit.moves
         second = unit.read(node)
         if second is None:
             return None
-        between = chain.back(second.source, _is_table, self.moves)
+        between = chain.back(second.source, _is_table, moves)
         producer = between.start.producer() if between is not None else None
         first = unit.read(producer) if producer is not None and _is_table(producer) else None
         if between is None or first is None:
-            return None
-        merged = _compose(first, between, second, self.moves.opset)
+            return Refusal("it reads no table through layout and constants alone")
+        merged = _compose(first, between, second, moves.opset)
         if merged is None:
-            return None
-        values, starts, axis = merged
-        moved = [n for n in between.nodes if self.moves(n.outputs[0]) is not None]
+            return Refusal("no one axis tells the merged tables apart, or they would be too large")
+        moved = tuple(n for n in between.nodes if moves(n.outputs[0]) is not None)
+        return Pair(first, node, moved, *merged)
 
-        def rewrite() -> None:
-            edit = IntegerEditor(self.model)
-            edit.at(node)
-            current = moving.repeat(moved, first.source, edit)
-            # A rounding that stands where the merged table reads can serve it too.
-            if first.rounding is not None and not moved:
-                current = first.rounding.outputs[0]
-            elif first.rounding is not None:
-                kept = list(first.rounding.attributes.values())
-                name = f"{node.name}_rounding"
-                current = edit.add("RoundBits", [current], name, kept, like=current, domain=dialect.DOMAIN)
-            node.replace_input_with(0, current)
-            unit.rewrite(edit, node, values, starts, first.step, axis)
-
-        return rewrite
+    def apply(self, match: Pair) -> None:
+        """Let the second table read what the first one read, behind the operators that move elements."""
+        edit, node, first = self.circuit.editor(), match.second, match.first
+        edit.at(node)
+        current = moving.repeat(match.moved, first.source, edit)
+        # A rounding that stands where the merged table reads can serve it too.
+        if first.rounding is not None and not match.moved:
+            current = first.rounding.outputs[0]
+        elif first.rounding is not None:
+            kept, name = list(first.rounding.attributes.values()), f"{node.name}_rounding"
+            current = edit.add("RoundBits", [current], name, kept, like=current, domain=dialect.DOMAIN)
+        node.replace_input_with(0, current)
+        unit.rewrite(edit, node, match.values, match.starts, first.step, match.axis)
 
 
 def _is_table(node: ir.Node) -> bool:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ...analysis.ranges.ranges import SoundRanges
-from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Refusal
 from .common import moving, pooling, pricing, unit
-from .common.moves import Moves
 from .common.reach import entries
 
 
@@ -35,29 +32,65 @@ class MoveTables(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Move tables of ``model`` in place."""
-        return pricing.improve(model, _Places, _candidates, strictly=True)
+        return pricing.improve(model, [MoveBehindSelection, PassPooling], strictly=True)
 
 
-def _candidates(model: ir.Model) -> Iterable[ir.Node]:
-    return unit.tables(model)
+Places = tuple[unit.Unit, list[moving.Place]]
+"""A table, and a place for each of its readers."""
 
 
-class _Places(pricing.Finder):
-    def __init__(self, model: ir.Model, moves: Moves) -> None:
-        super().__init__(model, moves)
-        self.sound = SoundRanges(model)
+class MoveBehindSelection(pricing.TableRewrite[Places]):
+    """A table goes behind operators that drop elements."""
 
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+    name: ClassVar[str] = "move-behind-selection"
+
+    def match(self, node: ir.Node) -> Places | Refusal | None:
+        """The table and the places where it is applied least."""
         found = unit.read(node)
         if found is None:
             return None
-        if (places := moving.after(found, self.moves)) is not None:
-            return lambda: moving.apply_after(found, places, IntegerEditor(self.model))
-        rising = pooling.never_falls(found, *entries(found, self.sound))
-        if not rising:
+        places = moving.after(found, self.circuit.moves)
+        return (found, places) if places is not None else Refusal("all elements of the table are read")
+
+    def apply(self, match: Places) -> None:
+        """Put a table at each place."""
+        moving.apply_after(*match, self.circuit.editor())
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A table next to max-pooling.
+
+    Attributes:
+        table: The table.
+        pool: The pooling.
+        behind: Whether the pooling reads the table; else the table reads the pooling.
+    """
+
+    table: unit.Unit
+    pool: ir.Node
+    behind: bool
+
+
+class PassPooling(pricing.TableRewrite[Pooled]):
+    """A table that never falls goes to the other side of max-pooling."""
+
+    name: ClassVar[str] = "pass-pooling"
+
+    def match(self, node: ir.Node) -> Pooled | Refusal | None:
+        """The table and the pooling next to it."""
+        found = unit.read(node)
+        if found is None:
             return None
+        if not pooling.never_falls(found, *entries(found, self.circuit.sound)):
+            return Refusal("the table falls somewhere")
         if (later := pooling.behind(found)) is not None:
-            return lambda: pooling.swap_behind(found, later, IntegerEditor(self.model))
+            return Pooled(found, later, behind=True)
         if (earlier := pooling.in_front(found)) is not None:
-            return lambda: pooling.swap_in_front(found, earlier, IntegerEditor(self.model))
-        return None
+            return Pooled(found, earlier, behind=False)
+        return Refusal("no max-pooling stands next to the table, alone and with tables by channel")
+
+    def apply(self, match: Pooled) -> None:
+        """Exchange the two."""
+        swap = pooling.swap_behind if match.behind else pooling.swap_in_front
+        swap(match.table, match.pool, self.circuit.editor())

@@ -7,14 +7,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
+from typing_extensions import Self
 
-from ...analysis.ranges.ranges import SoundRanges
-from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Match, Refusal
 from .common import folding, neurons, pricing, shrink, unit
 from .common.absorb import input_axis
-from .common.moves import Moves
 from .common.reach import output_bounds
 
 
@@ -35,38 +34,68 @@ class RemoveConstantTables(Pass):
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Remove constant neurons of ``model`` in place."""
         # From the outputs back: what a removal changes comes behind what is asked next.
-        return pricing.improve(model, _Constants, lambda m: reversed(list(unit.tables(m))), together=True)
+        return pricing.improve(
+            model, [FoldConstant, RemoveNeurons], lambda m: reversed(list(unit.tables(m))), together=True
+        )
 
 
-class _Constants(pricing.Finder):
-    def __init__(self, model: ir.Model, moves: Moves) -> None:
-        super().__init__(model, moves)
-        self.sound = SoundRanges(model)
+class _ConstantRewrite(pricing.TableRewrite[Match]):
+    """Looks at what tables can return."""
 
-    def renewed(self) -> pricing.Finder:
+    def renewed(self) -> Self:
         """After a removal most ranges are what they were."""
-        self.sound.forget_changed()
+        self.circuit.sound.forget_changed()
         return self
 
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+
+class FoldConstant(_ConstantRewrite[list[folding.Replacement]]):
+    """A tensor that is constant as a whole becomes a constant."""
+
+    name: ClassVar[str] = "fold-constant"
+
+    def match(self, node: ir.Node) -> list[folding.Replacement] | Refusal | None:
+        """Where the constant ends."""
         found = unit.read(node)
         if found is None:
             return None
-        low, high = output_bounds(found, self.sound)
-        if (low == high).all() and (folded := folding.plan(self.model, found.output, low)) is not None:
-            return lambda: folding.apply(folded, IntegerEditor(self.model))
-        site = neurons.find(node, self.moves)
-        if site is None:
+        low, high = output_bounds(found, self.circuit.sound)
+        if not (low == high).all():
+            return Refusal("the table does not return one value for each element")
+        planned = folding.plan(self.circuit.model, found.output, low)
+        return Refusal("an operator behind cannot take the constant in") if planned is None else planned
+
+    def apply(self, match: list[folding.Replacement]) -> None:
+        """Compute what follows from the constant now."""
+        folding.apply(match, self.circuit.editor())
+
+
+class RemoveNeurons(_ConstantRewrite[shrink.Plan]):
+    """Neurons that are constant, or that no weight reads, leave the network."""
+
+    name: ClassVar[str] = "remove-neurons"
+
+    def match(self, node: ir.Node) -> shrink.Plan | Refusal | None:
+        """Which neurons go."""
+        found = unit.read(node)
+        if found is None:
             return None
+        low, high = output_bounds(found, self.circuit.sound)
+        site = neurons.find(node, self.circuit.moves)
+        if site is None:
+            return Refusal(
+                "something else than linear operators, layout and constants stands around the table"
+            )
         gone = site.per_neuron(low == high).all(axis=1) | _unheard(site)
         if gone.all():
             gone[0] = False  # an empty tensor computes nothing, and its neighbours expect one
         if not gone.any():
-            return None
+            return Refusal("every neuron varies and is read")
         planned = shrink.plan(site, gone, np.arange(len(gone)), low)
-        if planned is None:
-            return None
-        return lambda: shrink.apply(planned, IntegerEditor(self.model), self.moves)
+        return planned or Refusal("a tensor would not stay rectangular")
+
+    def apply(self, match: shrink.Plan) -> None:
+        """Take the neurons out."""
+        shrink.apply(match, self.circuit.editor(), self.circuit.moves)
 
 
 def _unheard(site: neurons.Site) -> np.ndarray:

@@ -8,13 +8,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ...analysis.ranges.ranges import SoundRanges
 from ...analysis.regions.linear import linear_of
 from ...ir import dialect
 from ...ir.graph import variable_inputs
-from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Refusal
 from .common import compose, pricing, unit
 from .common.absorb import Absorption
 from .common.moves import Moves
@@ -38,34 +37,55 @@ class RemoveIdentityTables(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Remove affine tables of ``model`` in place."""
-        return pricing.improve(model, _Identities)
+        return pricing.improve(model, [RemoveAffine])
 
 
-class _Identities(pricing.Finder):
-    def __init__(self, model: ir.Model, moves: Moves) -> None:
-        super().__init__(model, moves)
-        self.sound = SoundRanges(model)
+@dataclass(frozen=True)
+class Affine:
+    """A table that multiplies and adds.
 
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+    Attributes:
+        table: The table.
+        slope, offset: (channels), whole.
+        meeting: Linear operators behind it, which would read a linear one's result.
+    """
+
+    table: unit.Unit
+    slope: np.ndarray
+    offset: np.ndarray
+    meeting: list[ir.Node]
+
+
+class RemoveAffine(pricing.TableRewrite[Affine]):
+    """A table that computes ``a * x + b`` goes; the next weights take a and b in."""
+
+    name: ClassVar[str] = "remove-affine"
+
+    def match(self, node: ir.Node) -> Affine | Refusal | None:
+        """The table with its slopes and offsets."""
         found = unit.read(node)
-        if found is None or found.rounding is not None:
+        if found is None:
             return None
-        lines = _lines(found, *entries(found, self.sound))
-        if lines is None or not _on_grid(found):
-            return None
-        slope, offset = lines
-        meeting = _meeting(found.source, found.output, self.moves)
+        if found.rounding is not None:
+            return Refusal("rounding itself needs the bootstrap")
+        lines = _lines(found, *entries(found, self.circuit.sound))
+        if lines is None:
+            return Refusal("the table is no line with whole slope and offset")
+        if not _on_grid(found):
+            return Refusal("inputs may fall between two entries")
+        meeting = _meeting(found.source, found.output, self.circuit.moves)
         if meeting is None:
-            return None
+            return Refusal("two linear operators would meet that do not compose")
+        return Affine(found, *lines, meeting)
 
-        def rewrite() -> None:
-            edit = IntegerEditor(self.model)
-            Absorption(edit, self.moves).absorb(found.output, slope[found.rows], offset[found.rows])
-            ir.convenience.replace_all_uses_with(found.output, found.source)
-            for second in meeting:
-                compose.compose_behind(second, edit, self.moves)
-
-        return rewrite
+    def apply(self, match: Affine) -> None:
+        """Let what follows take the line in, and compose linear operators that meet."""
+        edit, moves, found = self.circuit.editor(), self.circuit.moves, match.table
+        rows = found.rows
+        Absorption(edit, moves).absorb(found.output, match.slope[rows], match.offset[rows])
+        ir.convenience.replace_all_uses_with(found.output, found.source)
+        for second in match.meeting:
+            compose.compose_behind(second, edit, moves)
 
 
 def _lines(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

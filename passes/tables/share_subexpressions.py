@@ -12,8 +12,8 @@ from ...ir import dialect
 from ...ir.graph import constant_of
 from ...ir.level import Level
 from ..framework.base import Context, Pass
+from ..framework.rewriting import Refusal
 from .common import pricing
-from .common.moves import Moves
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,24 @@ class ShareSubexpressions(Pass):
 
     def run(self, model: ir.Model, context: Context) -> bool:  # noqa: ARG002
         """Share what is equal in ``model``, in place."""
-        return pricing.improve(model, _Equals, _all)
+        return pricing.improve(model, [Share], _all)
 
 
 def _all(model: ir.Model) -> Iterable[ir.Node]:
     return model.graph
 
 
-class _Equals(pricing.Finder):
-    def __init__(self, model: ir.Model, moves: Moves) -> None:
-        super().__init__(model, moves)
+class Share(pricing.TableRewrite[tuple[ir.Node, ir.Node]]):
+    """A node that computes what an earlier one computes goes."""
+
+    name: ClassVar[str] = "share"
+
+    def __init__(self, circuit: pricing.Circuit) -> None:
+        super().__init__(circuit)
         self.first: dict[object, ir.Node] = {}
         self.keys: dict[ir.Node, object] = {}
         contents: dict[object, int] = {}
-        for node in model.graph:
+        for node in circuit.model.graph:
             if not _repeatable(node):
                 continue
             inputs = [_identity(v, contents) for v in node.inputs]
@@ -54,12 +58,20 @@ class _Equals(pricing.Finder):
             self.keys[node] = key = node.domain, node.op_type, tuple(inputs), attributes, len(node.outputs)
             self.first.setdefault(key, node)
 
-    def __call__(self, node: ir.Node) -> pricing.Rewrite | None:
+    def match(self, node: ir.Node) -> tuple[ir.Node, ir.Node] | Refusal | None:
+        """The node, and the one that stays."""
         key = self.keys.get(node)
         kept = self.first.get(key)
-        if kept is None or kept is node or any(o.is_graph_output() for o in node.outputs):
+        if kept is None or kept is node:
             return None
-        return lambda: ir.convenience.replace_all_uses_with(node.outputs, kept.outputs)
+        if any(o.is_graph_output() for o in node.outputs):
+            return Refusal("it is returned")
+        return node, kept
+
+    def apply(self, match: tuple[ir.Node, ir.Node]) -> None:
+        """Let one be read in place of the other."""
+        node, kept = match
+        ir.convenience.replace_all_uses_with(node.outputs, kept.outputs)
 
 
 def _repeatable(node: ir.Node) -> bool:

@@ -1,44 +1,62 @@
-"""Whether a rewrite makes a model dearer, and the loop that keeps only those that do not."""
+"""What an integer model costs, and the rewrites of tables that are kept where they cost nothing."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from typing_extensions import Self
 
 from ....analysis.cost.cost import estimate
-from ....ir.errors import LimitError
+from ....analysis.ranges.ranges import SoundRanges
 from ....ir.graph import is_dialect
+from ....ir.integer_editing import IntegerEditor
+from ...framework.rewriting import Match, Rewrite, apply_where_cheaper
 from .moves import Moves
 from .unit import tables
 
-Rewrite = Callable[[], None]
 TOLERANCE = 1e-9
 """Relative; costs are sums of floats."""
 
 
-class Finder(ABC):
-    """Looks for rewrites in one state of a model.
+class Circuit:
+    """An integer model as rewrites of tables look at it; what they learn of it they share.
 
     Args:
         model: Integer level.
-        moves: Which operators move elements.
+        moves: Which operators move elements; it is true of every state of the model.
     """
 
     def __init__(self, model: ir.Model, moves: Moves) -> None:
         self.model, self.moves = model, moves
 
-    @abstractmethod
-    def __call__(self, node: ir.Node) -> Rewrite | None:
-        """The rewrite that ``node`` allows, if any. Nothing is edited before it is called."""
+    @cached_property
+    def sound(self) -> SoundRanges:
+        """What every value provably stays in."""
+        return SoundRanges(self.model)
 
-    def renewed(self) -> Finder:
-        """Looks for rewrites in the model as it is now, after one of them."""
-        return type(self)(self.model, self.moves)
+    def editor(self) -> IntegerEditor:
+        """A new editor: names that earlier rewrites gave up are free."""
+        return IntegerEditor(self.model)
+
+
+class TableRewrite(Rewrite[Match]):
+    """A rewrite of an integer model.
+
+    Args:
+        circuit: The model as it is; after any change to it another rewrite is made.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+
+    def renewed(self) -> Self:
+        """The rewrite for the model as it is now."""
+        return type(self)(Circuit(self.circuit.model, self.circuit.moves))
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,10 @@ class Price:
         cheaper = after.complexity <= self.complexity * (1 + TOLERANCE)
         return cheaper and after.encrypted == self.encrypted
 
+    def exceeds(self, after: Price) -> bool:
+        """Whether ``after`` is cheaper, by more than sums of floats may differ."""
+        return after.complexity < self.complexity * (1 - TOLERANCE)
+
     def allows_each(self, after: Price) -> bool:
         """Whether going to ``after`` costs nothing at any layer: nothing dear hides behind savings."""
         known = self.layers
@@ -81,89 +103,27 @@ def price(model: ir.Model) -> Price:
     )
 
 
-def _price_or_none(model: ir.Model) -> Price | None:
-    """The price; None where a maximum would have to compare what no table takes."""
-    try:
-        return price(model)
-    except LimitError:
-        return None
-
-
 def improve(
     model: ir.Model,
-    finder: type[Finder],
+    rewrites: Sequence[type[TableRewrite[Any]]],
     candidates: Callable[[ir.Model], Iterable[ir.Node]] = tables,
     strictly: bool = False,
     together: bool = False,
 ) -> bool:
-    """Apply rewrites until none is left that does not make the model dearer.
+    """Apply rewrites until none is left that does not make the model more expensive.
 
     Args:
         model: Integer level; edited in place.
-        finder: Looks for rewrites; made anew for every state of the model.
-        candidates: The nodes to ask, of the model as it is.
-        strictly: Keep only what makes the model cheaper; for rewrites that have an inverse.
-        together: Price all rewrites of a round at once, and each by itself only where that costs something
-            anywhere: for rewrites that hardly ever do, in a deep network of which every layer has one.
+        rewrites: At each node the first one that is possible is tried.
+        candidates, strictly, together: As for ``apply_where_cheaper``.
 
     Returns:
         Whether any rewrite was kept.
     """
     moves = Moves(model.graph.opset_imports.get("", 21))
-    find, current = finder(model, moves), None
-    changed, modified = True, False
-    while changed:
-        if together:
-            kept = _round(model, finder(model, moves), candidates)
-            if kept is None:
-                break
-            if kept:
-                modified = True
-                continue
-            find, current = finder(model, moves), None
-        changed = False
-        nodes = {n.name: n for n in model.graph}
-        for name in [n.name for n in candidates(model)]:
-            node = nodes.get(name)
-            if node is None or (rewrite := find(node)) is None:
-                continue
-            current = current or price(model)
-            backup = model.clone()
-            rewrite()
-            RemoveUnusedNodesPass()(model)
-            after = _price_or_none(model)
-            if (
-                after is not None
-                and current.allows(after)
-                and (not strictly or after.complexity < current.complexity * (1 - TOLERANCE))
-            ):
-                current, changed, modified = after, True, True
-            else:
-                model.graph = backup.graph
-            find, nodes = finder(model, moves), {n.name: n for n in model.graph}
-    return modified
 
+    def make() -> list[TableRewrite[Any]]:
+        circuit = Circuit(model, moves)
+        return [rewrite(circuit) for rewrite in rewrites]
 
-def _round(model: ir.Model, find: Finder, candidates: Callable[[ir.Model], Iterable[ir.Node]]) -> bool | None:
-    """Apply what every candidate allows.
-
-    Returns:
-        Whether it costs nothing at any layer (else the model is as it was); None where there was nothing.
-    """
-    before: tuple[Price, ir.Model] | None = None
-    nodes = {n.name: n for n in model.graph}
-    for name in [n.name for n in candidates(model)]:
-        node = nodes.get(name)
-        if node is None or (rewrite := find(node)) is None:
-            continue
-        before = before or (price(model), model.clone())
-        rewrite()
-        RemoveUnusedNodesPass()(model)
-        find, nodes = find.renewed(), {n.name: n for n in model.graph}
-    if before is None:
-        return None
-    after = _price_or_none(model)
-    if after is not None and before[0].allows_each(after):
-        return True
-    model.graph = before[1].graph
-    return False
+    return apply_where_cheaper(model, make, price, candidates, strictly, together)
