@@ -13,6 +13,8 @@ from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.level import Level
 from onnx_fhe.passes import PassManager
+from onnx_fhe.passes.framework.rewriting import refusals
+from onnx_fhe.passes.tables.compose_linear import ComposeFloat
 
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, load, structure, lookups = texts["become"], texts["load"], texts["structure"], texts["lookups"]
@@ -124,9 +126,9 @@ def test_matrices_of_any_rank() -> None:
 
 
 KEPT = {
-    "the weights would grow too much": (
+    "the composed operator would have too many weights": (
         "h = Gemm <transB = 1> (x, w)\ny = Gemm <transB = 1> (h, v)", "10", "1", "10"),
-    "something between is not linear": (
+    "it reads no linear operator that it composes with": (
         "h = Gemm <transB = 1> (x, w)\nr = Relu (h)\ny = Gemm <transB = 1> (r, v)", "2", "2", "2"),
 }  # fmt: skip
 
@@ -139,6 +141,8 @@ def test_layers_stay(reason: str) -> None:
     text += f" float[{c}, {b}] v = {{{w}}}>\n"
     text += f"{{\n{body}\n}}"
     become(text, text, "compose-linear", Level.FLOAT)
+    model = load(text, Level.FLOAT)
+    assert reason == refusals(model.graph, [ComposeFloat(model, 2.0)])[-1][2]
 
 
 def test_a_bias_under_a_padded_convolution_stays() -> None:
@@ -146,6 +150,8 @@ def test_a_bias_under_a_padded_convolution_stays() -> None:
     body = [f"h = {conv('x', 'w', 1, extra=', b')}", f"y = {conv('h', 'v', 3, 1)}"]
     model = random_model(body, {"w": (3, 2, 1, 1), "b": (3,), "v": (2, 3, 3, 3)}, "2, 6, 6")
     assert not PassManager.parse("compose-linear")(model).modified
+    reasons = [r for _, _, r in refusals(model.graph, [ComposeFloat(model, 2.0)])]
+    assert reasons[-1] == "what is added differs within a channel, so it is no bias"
 
 
 def test_a_requantization_is_saved() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from onnx_fhe.passes.tables.remove_constant_tables import FoldConstant
+
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["load"], texts["check_exact"]
 
@@ -165,3 +167,4 @@ graph (float[N, 2] x) => (float[N, 2] y)
 }
 """
     become(text, text, "remove-constant-tables")
+    assert texts["refused"](text, FoldConstant) == {"an operator behind cannot take the constant in"}

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from onnx_fhe.passes.tables.deduplicate_lookups import MergeEqualNeurons, MoveBeforeRepetition
+
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["load"], texts["check_exact"]
+refused = texts["refused"]
 
 NEURONS = """
 graph (float[N, 2] x) => (float[N, 2] y)
@@ -52,6 +55,7 @@ def test_neurons_that_differ_stay(change: tuple[str, str]) -> None:
     text = NEURONS.replace(*change)
     assert text != NEURONS
     become(text, text, "deduplicate-lookups")
+    assert refused(text, MergeEqualNeurons) == {"no two neurons are equal"}
 
 
 def test_equal_channels_become_one() -> None:
@@ -113,6 +117,7 @@ def test_copies_that_take_different_tables_stay() -> None:
         "float[4, 4] t = {3, 1, 0, 2, 3, 1, 2, 2, 3, 1, 0, 2, 3, 1, 0, 2}, float[4] f = {0, 0, 0, 0}",
     )
     become(text, text, "deduplicate-lookups")
+    assert refused(text, MoveBeforeRepetition) == {"no place before the table takes fewer lookups"}
 
 
 SHARED = """

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from onnx_fhe.passes.tables.remove_identity_tables import RemoveAffine
+
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["load"], texts["check_exact"]
+refused = texts["refused"]
 
 DENSE = """
 graph (float[N, 2] x) => (float[N, 2] y)
@@ -133,10 +136,11 @@ def test_steps_count_where_inputs_are_known_to_be_multiples() -> None:
 
 
 KEPT = {
-    "inputs may lie between two entries": STEP.replace("four = {4}", "four = {3}"),
-    "no line": DENSE.replace("t1 = {0, 2, 4, 6}", "t1 = {0, 2, 4, 5}"),
-    "no whole slope": STEP.replace("{1, 9, 17, 25}", "{0, 1, 2, 3}"),
-    "behind a rounding": """
+    "inputs may fall between two entries": STEP.replace("four = {4}", "four = {3}"),
+    "the table is no line with whole slope and offset": DENSE.replace(
+        "t1 = {0, 2, 4, 6}", "t1 = {0, 2, 4, 5}"
+    ),
+    "rounding itself needs the bootstrap": """
 graph (float[N, 2] x) => (float[N, 2] y)
 <float[1, 5] t = {0, 2, 4, 6, 8}, float[1] f = {0}>
 {
@@ -146,7 +150,7 @@ graph (float[N, 2] x) => (float[N, 2] y)
     y = onnx_fhe.Decrypt <low = 0, high = 8> (a)
 }
 """,
-    "two convolutions that do not compose": """
+    "two linear operators would meet that do not compose": """
 graph (float[N, 1, 6] x) => (float[N, 1, 2] y)
 <float[1, 1, 3] w = {1, 1, 1}, float[1, 10] t = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[1] f = {0}>
 {
@@ -163,6 +167,13 @@ graph (float[N, 1, 6] x) => (float[N, 1, 2] y)
 @pytest.mark.parametrize("reason", KEPT)
 def test_a_table_stays(reason: str) -> None:
     become(KEPT[reason], KEPT[reason], "remove-identity-tables")
+    assert reason in refused(KEPT[reason], RemoveAffine)
+
+
+def test_a_slope_that_is_not_whole_stays() -> None:
+    text = STEP.replace("{1, 9, 17, 25}", "{0, 1, 2, 3}")
+    become(text, text, "remove-identity-tables")
+    assert refused(text, RemoveAffine) == {"the table is no line with whole slope and offset"}
 
 
 def test_a_table_before_a_sum_of_two_tensors_goes_too() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from onnx_fhe.passes.tables.merge_tables import Merge
+
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, lookups, load = texts["become"], texts["lookups"], texts["load"]
 
@@ -136,3 +138,5 @@ graph (float[N, 2, 2] x) => (float[N, 2, 2] y)
 
 def test_tables_along_two_axes_stay() -> None:
     become(TWO_AXES, TWO_AXES, "merge-tables")
+    reason = "no one axis tells the merged tables apart, or they would be too large"
+    assert reason in texts["refused"](TWO_AXES, Merge)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from onnx_fhe.passes.tables.move_tables import MoveBehindSelection, PassPooling
+
 texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
 become, load, check_exact, lookups = (texts[k] for k in ("become", "load", "check_exact", "lookups"))
 
@@ -47,6 +49,7 @@ def test_a_table_whose_every_element_is_read_stays() -> None:
         .replace("\n}", "\n    z = onnx_fhe.Decrypt <low = 0, high = 3> (b)\n}")
     )
     become(text, text, "move-tables")
+    assert texts["refused"](text, MoveBehindSelection) == {"all elements of the table are read"}
 
 
 POOL = """
@@ -80,6 +83,7 @@ def test_a_rising_table_goes_behind_max_pooling() -> None:
 def test_a_falling_table_stays_before_max_pooling() -> None:
     text = POOL.replace("{0, 1, 1, 3}", "{0, 2, 1, 3}")
     become(text, text, "move-tables")
+    assert texts["refused"](text, PassPooling) == {"the table falls somewhere"}
 
 
 WIDE = ", ".join(str(i // 64) for i in range(256))

@@ -1,4 +1,4 @@
-"""The one form of a rewrite, ``match`` and ``apply``, and the two ways to drive rewrites: greedy and priced."""
+"""The form of a rewrite, ``match`` and ``apply``, and the two ways to drive rewrites: greedy and priced."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -128,7 +128,7 @@ class ComposeFloat(Rewrite[Composed]):
 
 
 def _compose_float(model: ir.Model, growth: float) -> bool:
-    rewrites = [AveragePooling(model, growth), ComposeFloat(model, growth)]
+    rewrites: list[Rewrite[Any]] = [AveragePooling(model, growth), ComposeFloat(model, growth)]
     modified = False
     # From the first node again after each change: what is composed may compose with what stood before.
     while any(apply_greedily([node], rewrites) for node in model.graph):

@@ -45,7 +45,7 @@ class MoveBeforeRepetition(pricing.TableRewrite[tuple[unit.Unit, moving.Place]])
         if found is None:
             return None
         step = moving.before(found, self.circuit.moves)
-        return (found, step) if step is not None else Refusal("nothing repeats elements before the table")
+        return (found, step) if step is not None else Refusal("no place before the table takes fewer lookups")
 
     def apply(self, match: tuple[unit.Unit, moving.Place]) -> None:
         """Move the table there."""
@@ -63,9 +63,7 @@ class MergeEqualNeurons(pricing.TableRewrite[shrink.Plan]):
             return None
         site = neurons.find(node, self.circuit.moves)
         if site is None:
-            return Refusal(
-                "something else than linear operators, layout and constants stands around the table"
-            )
+            return Refusal("not only linear operators, layout and constants stand around it")
         stands_for = _equal(site)
         gone = stands_for != np.arange(len(stands_for))
         if not gone.any():

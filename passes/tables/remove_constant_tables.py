@@ -82,9 +82,7 @@ class RemoveNeurons(_ConstantRewrite[shrink.Plan]):
         low, high = output_bounds(found, self.circuit.sound)
         site = neurons.find(node, self.circuit.moves)
         if site is None:
-            return Refusal(
-                "something else than linear operators, layout and constants stands around the table"
-            )
+            return Refusal("not only linear operators, layout and constants stand around it")
         gone = site.per_neuron(low == high).all(axis=1) | _unheard(site)
         if gone.all():
             gone[0] = False  # an empty tensor computes nothing, and its neighbours expect one

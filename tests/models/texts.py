@@ -13,7 +13,9 @@ from onnx_fhe.ir.level import Level, set_level
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import PassManager
-from onnx_fhe.passes.tables.common.pricing import price
+from onnx_fhe.passes.framework.rewriting import refusals
+from onnx_fhe.passes.tables.common.moves import Moves
+from onnx_fhe.passes.tables.common.pricing import Circuit, TableRewrite, price
 
 
 def load(text: str, level: Level = Level.INTEGER) -> ir.Model:
@@ -56,6 +58,13 @@ def become(before: str, after: str, pipeline: str, level: Level = Level.INTEGER)
     assert result.modified == (structure(load(before, level)) != structure(wanted))
     assert not PassManager.parse(pipeline)(result.model).modified
     return result.model
+
+
+def refused(text: str, rewrite: type[TableRewrite]) -> set[str]:
+    """The reasons for which a rewrite leaves nodes of an integer model alone."""
+    model = load(text)
+    circuit = Circuit(model, Moves(target_opset()))
+    return {reason for _, _, reason in refusals(model.graph, [rewrite(circuit)])}
 
 
 def samples(model: ir.Model, count: int = 200, seed: int = 0) -> dict[str, np.ndarray]:

@@ -55,7 +55,9 @@ def tables(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def read(table: ir.Node) -> Unit | None:
-    """The unit of a TableLookup; None where its shape is not known."""
+    """The unit of a TableLookup; None for other nodes, and where its shape is not known."""
+    if table.domain != dialect.DOMAIN or table.op_type != "TableLookup":
+        return None
     values, first = constant_of(table.inputs[1]), constant_of(table.inputs[2])
     source, shape = table.inputs[0], sample_shape(table.outputs[0])
     if values is None or first is None or source is None or shape is None:
