@@ -175,7 +175,7 @@ def test_scores_before_a_softmax_are_imitated(tmp_path):
 def test_only_calibration_data_is_read(tmp_path, monkeypatch):
     """Validation and test files lie beside the calibration file: the pass opens no file at all."""
     result = run(network(tmp_path), QUANTIZE)
-    from onnx_fhe.passes.distill.training import job  # noqa: F401 - importing opens files
+    from onnx_fhe.passes.distill.training import distillation_run as job  # noqa: F401 - importing opens files
 
     opened: list[str] = []
     real = builtins.open

@@ -22,7 +22,7 @@ from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.quantize import activations, solvers, weights
-from onnx_fhe.passes.round.insert_rounding import auto, plain, walk
+from onnx_fhe.passes.round.insert_rounding import auto, rounding_inserter, unrounded_reference
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
@@ -67,20 +67,20 @@ def test_halving_finds_what_asking_all_finds(first, count):
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_positions_are_the_same_for_all_tensors_of_a_shape(axis, monkeypatch):
-    monkeypatch.setattr(plain, "MOST_SEEN", 100)
-    monkeypatch.setattr(plain, "SAMPLED", 60)
+    monkeypatch.setattr(unrounded_reference, "MOST_SEEN", 100)
+    monkeypatch.setattr(unrounded_reference, "SAMPLED", 60)
     whole = np.arange(3 * 4 * 5 * 6, dtype=np.float32).reshape(3, 4, 5, 6)
-    found, doubled = plain.columns(whole, axis), plain.columns(2 * whole, axis)
+    found, doubled = unrounded_reference.columns(whole, axis), unrounded_reference.columns(2 * whole, axis)
     assert found.shape == (60 // whole.shape[axis], whole.shape[axis])
     assert np.array_equal(2 * found, doubled)
     everything = np.moveaxis(whole, axis, -1).reshape(-1, whole.shape[axis])
     assert all((everything == row).all(axis=1).any() for row in found)
-    monkeypatch.setattr(plain, "MOST_SEEN", whole.size)
-    assert np.array_equal(plain.columns(whole, axis), everything)
+    monkeypatch.setattr(unrounded_reference, "MOST_SEEN", whole.size)
+    assert np.array_equal(unrounded_reference.columns(whole, axis), everything)
 
 
 def test_the_plain_model_is_what_the_model_computes(integer):
-    found = plain.Plain.of(integer, DATA)
+    found = unrounded_reference.UnroundedReference.of(integer, DATA)
     (whole,) = runtime.run(integer, DATA).values()
     np.testing.assert_array_equal(found.outputs[0], whole)
     assert [a.shape for a in found.entries.values()] == [(120, 8), (120, 7)]
@@ -91,13 +91,13 @@ def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
     assert not any("a network this large" in n for n in usual.context.notes)
     monkeypatch.setattr(auto, "LARGE", 20 * cost.work(integer))
     seen: list[int] = []
-    whole = plain.Plain.of.__func__
+    whole = unrounded_reference.UnroundedReference.of.__func__
 
     def of(cls, model, data):
         seen.append(len(data["input"]))
         return whole(cls, model, data)
 
-    monkeypatch.setattr(plain.Plain, "of", classmethod(of))
+    monkeypatch.setattr(unrounded_reference.UnroundedReference, "of", classmethod(of))
     found = PassManager.parse("insert-rounding{bits=auto}").run(integer, Context(calibration=DATA))
     assert seen == [20, 120]
     assert any("chosen on 20 calibration samples" in n for n in found.context.notes)
@@ -106,7 +106,7 @@ def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
 
 def test_fewer_places_of_the_lattice_lose_little(integer, monkeypatch):
     usual = roads.apply(integer, "insert-rounding{bits=4}", DATA)
-    monkeypatch.setattr(walk, "MANY", 0)
+    monkeypatch.setattr(rounding_inserter, "MANY", 0)
     rough = roads.apply(integer, "insert-rounding{bits=4}", DATA)
     assert roads.ops(rough) == roads.ops(usual)
     assert error(rough, integer) < 2 * error(usual, integer) + 0.005
@@ -130,9 +130,9 @@ def test_wide_layers_are_quantized_as_well(network, monkeypatch):
 
 
 def test_samples_of_wide_tensors_are_run_a_few_at_a_time(integer, monkeypatch):
-    whole = plain.Plain.of(integer, DATA)
+    whole = unrounded_reference.UnroundedReference.of(integer, DATA)
     monkeypatch.setattr(environment, "MOST_RUN", 40)
-    parts = plain.Plain.of(integer, DATA)
+    parts = unrounded_reference.UnroundedReference.of(integer, DATA)
     assert all(np.array_equal(a, parts.entries[name]) for name, a in whole.entries.items())
 
 

@@ -13,7 +13,7 @@ from .linear import linear_of
 from .refusals import at_fault, unsupported
 from .regions import Regions
 from .server import server_nodes
-from .walk import Walk
+from .walk import RegionAnalysis
 
 
 def find_regions(model: ir.Model, *, cut: bool = False) -> Regions:
@@ -33,14 +33,14 @@ def find_regions(model: ir.Model, *, cut: bool = False) -> Regions:
     _refuse_recurrent(model)
     if not cut:
         _require_free_batch(model)
-    probes = Walk.probes(model.graph.opset_imports.get("", 21))
+    probes = RegionAnalysis.probes(model.graph.opset_imports.get("", 21))
     server = server_nodes(model)
     whole = not any(linear_of(n) is not None for n in server)
     while server:
         needed: dict[ir.Value, None] = {}
         try:
             while True:
-                walk = Walk(Regions(server), dict(needed), probes)
+                walk = RegionAnalysis(Regions(server), dict(needed), probes)
                 walk.run(whole)
                 if walk.needed == needed:
                     return _finished(walk.regions, needed, walk.scales, walk.beside)

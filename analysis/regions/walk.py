@@ -28,13 +28,13 @@ class Probes:
     opset: int
 
 
-class Walk:
+class RegionAnalysis:
     """One forward walk over the encrypted nodes, with the quantizers known so far.
 
     Args:
         regions: Where the result is written.
         needed: Values that are known to need a quantizer; the walk adds to them.
-        probes: From ``Walk.probes``.
+        probes: From ``RegionAnalysis.probes``.
     """
 
     def __init__(self, regions: Regions, needed: dict[ir.Value, None], probes: Probes) -> None:

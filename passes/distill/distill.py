@@ -154,7 +154,7 @@ class Distill(Pass):
             UnsupportedError: An operator cannot be differentiated.
         """
         try:
-            from .training.job import run
+            from .training.distillation_run import run
         except ImportError as error:
             refused: UserError = UnsupportedError(
                 "distill needs PyTorch",

@@ -20,9 +20,9 @@ from ..import_qat import detect
 from .auto import LARGE, LARGE_SAMPLES, Widths, WidthSearch
 from .bits import input_bits
 from .equalize import equalize
-from .job import Job
 from .observe import affordable
 from .operands import FEWEST, choose_operands
+from .quantization_run import QuantizationRun
 from .settings import Calibration, QuantizationSettings
 
 
@@ -258,7 +258,7 @@ def _quantize(
     model: ir.Model, data: Mapping[str, np.ndarray], settings: QuantizationSettings, context: Context
 ) -> None:
     """Quantize ``model`` in place; a search gives it clones, which have regions of their own."""
-    Job(settings, model, find_regions(model), data, context).run()
+    QuantizationRun(settings, model, find_regions(model), data, context).run()
 
 
 def _is_large(regions: Regions) -> bool:

@@ -14,8 +14,8 @@ from ....ir.errors import PipelineError
 from ....ir.level import Level
 from ...framework.base import Context, Pass, option
 from .bounds import Bound
+from .pruning_run import PruneSettings, PruningRun
 from .select import Scope
-from .walk import PruneSettings, Walk
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Prune(Pass):
             activations=self.activations,
             inputs=self.inputs,
         )
-        modified = Walk(settings, model, data, context).run()
+        modified = PruningRun(settings, model, data, context).run()
         zeros, total = _zeros(linear), _sizes(linear)
         context.notes.append(
             f"prune: {zeros} of {total} weights are zero ({zeros / max(1, total):.0%}), {before} were before"

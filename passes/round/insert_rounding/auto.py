@@ -12,10 +12,10 @@ from ....analysis.cost.cost import work
 from ...framework.base import Context
 from .fill import Fill
 from .memo import Memo
-from .plain import Plain
 from .raising import Loss, raise_layers
 from .rounding import Rounding
-from .setting import Setting
+from .rounding_setting import RoundingSetting
+from .unrounded_reference import UnroundedReference
 from .whole import lower_layers, network_outputs
 
 FEWEST, MOST, WIDEST = 2, 6, 8
@@ -56,7 +56,7 @@ class RoundingProblem:
     judges_all_loss: bool
 
 
-def choose(problem: RoundingProblem, context: Context) -> list[Setting]:
+def choose(problem: RoundingProblem, context: Context) -> list[RoundingSetting]:
     """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
 
     Where that leaves too much, or changes too many classes, single layers go up again as long as the circuit
@@ -98,11 +98,11 @@ class _Search:
     def __init__(self, problem: RoundingProblem, context: Context) -> None:
         self.problem, self.context = problem, context
         self.data, self.large = self._tried_data()
-        self.plain, self.memo = Plain.of(problem.model, self.data), Memo()
+        self.plain, self.memo = UnroundedReference.of(problem.model, self.data), Memo()
         self.loss = self._loss()
         fills: tuple[Fill, ...] = ("free", "full") if problem.fill == "free" else (problem.fill,)
         most = MOST if problem.most is None else problem.most
-        self.ladder = [Setting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
+        self.ladder = [RoundingSetting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
         self.usual = [p for p, setting in enumerate(self.ladder) if setting.bits <= most]
         sizes = [_elements(t.outputs[0]) for t in problem.tables]
         self.dearest = sorted(range(len(sizes)), key=lambda i: -sizes[i])
@@ -131,11 +131,11 @@ class _Search:
             return replace(loss, network=network_outputs(self.context, self.data, self.plain.outputs))
         return loss
 
-    def settings(self, places: Sequence[int]) -> list[Setting]:
+    def settings(self, places: Sequence[int]) -> list[RoundingSetting]:
         """The setting of each table at given places; what the user fixed stays."""
         problem = self.problem
         return [
-            self.ladder[p] if (given := problem.fixed[t]) is None else Setting(given, problem.fill)
+            self.ladder[p] if (given := problem.fixed[t]) is None else RoundingSetting(given, problem.fill)
             for p, t in zip(places, problem.tables, strict=True)
         ]
 

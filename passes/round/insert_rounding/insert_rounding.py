@@ -19,7 +19,7 @@ from ...framework.base import Context, Pass, option
 from .auto import RoundingProblem, choose
 from .memo import Memo
 from .rounding import Rounding
-from .setting import Setting
+from .rounding_setting import RoundingSetting
 
 TOLERANCE = 0.02
 TRAINED_TOLERANCE = 0.005
@@ -131,11 +131,13 @@ class InsertRounding(Pass):
                     " integer)"
                 )
         else:
-            chosen = [Setting(self.bits if f is None else f, self.range_fill) for f in fixed.values()]
+            chosen = [RoundingSetting(self.bits if f is None else f, self.range_fill) for f in fixed.values()]
         return rounding.apply(model, data, dict(zip(tables, chosen, strict=True)), context)
 
 
-def _cheapest(problem: RoundingProblem, context: Context, trained: bool) -> tuple[list[Setting], Context]:
+def _cheapest(
+    problem: RoundingProblem, context: Context, trained: bool
+) -> tuple[list[RoundingSetting], Context]:
     """Settings, and the context to round in: with sound ranges where they cost nothing.
 
     Integers that were trained are small, so that what can happen at all is often hardly wider than what

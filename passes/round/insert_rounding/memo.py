@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ....analysis.ranges.tails import Interval
 from .lattice import Placed, Width
-from .setting import Setting
+from .rounding_setting import RoundingSetting
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Upstream:
         settings: For each TableLookup.
     """
 
-    def __init__(self, nodes: Sequence[ir.Node], settings: Mapping[ir.Node, Setting]) -> None:
+    def __init__(self, nodes: Sequence[ir.Node], settings: Mapping[ir.Node, RoundingSetting]) -> None:
         self._settings = [(str(t.name), s) for t, s in settings.items()]
         places = {table: 1 << i for i, table in enumerate(settings)}
         reached: dict[ir.Value, int] = {}

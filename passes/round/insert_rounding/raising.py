@@ -13,7 +13,7 @@ from ....analysis.noise.noise import NoisyModel
 from ....analysis.outputs.classes import Kind, changed, kind_of, scores
 from ....analysis.outputs.divergence import output_error, worst_error
 from ...framework.base import Context
-from .setting import Setting
+from .rounding_setting import RoundingSetting
 from .whole import LOST
 
 CHANGED = 0.02
@@ -74,7 +74,7 @@ class Loss:
 def raise_layers(
     places: Sequence[int],
     free: Sequence[int],
-    ladder: Sequence[Setting],
+    ladder: Sequence[RoundingSetting],
     rounded: Callable[[Sequence[int]], ir.Model],
     loss: Loss,
     tolerance: float,
@@ -125,8 +125,8 @@ def raise_layers(
     return best
 
 
-def _raised(places: Sequence[int], index: int, ladder: Sequence[Setting]) -> list[int]:
+def _raised(places: Sequence[int], index: int, ladder: Sequence[RoundingSetting]) -> list[int]:
     """One layer a bit up, at the same fill; unchanged where there are no more."""
     now = ladder[places[index]]
-    higher = [p for p, s in enumerate(ladder) if s == Setting(now.bits + 1, now.fill)]
+    higher = [p for p, s in enumerate(ladder) if s == RoundingSetting(now.bits + 1, now.fill)]
     return [higher[0] if i == index and higher else p for i, p in enumerate(places)]

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from ...framework.base import Context
 from .memo import Memo
-from .plain import Plain
-from .setting import Setting
-from .walk import Walk
+from .rounding_inserter import RoundingInserter
+from .rounding_setting import RoundingSetting
+from .unrounded_reference import UnroundedReference
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Rounding:
         self,
         model: ir.Model,
         data: Mapping[str, np.ndarray],
-        settings: Mapping[ir.Node, Setting],
+        settings: Mapping[ir.Node, RoundingSetting],
         context: Context,
-        plain: Plain | None = None,
+        plain: UnroundedReference | None = None,
         memo: Memo | None = None,
     ) -> bool:
         """Round ``model`` in place with a given setting for each TableLookup; true if that changed it.
@@ -48,9 +48,9 @@ class Rounding:
             memo: Of the search that this is only a trial of.
         """
         bits = self._decrypted_bits(settings)
-        return Walk(model, data, context, settings, self.mode, bits, plain, memo).run()
+        return RoundingInserter(model, data, context, settings, self.mode, bits, plain, memo).run()
 
-    def _decrypted_bits(self, settings: Mapping[ir.Node, Setting]) -> int:
+    def _decrypted_bits(self, settings: Mapping[ir.Node, RoundingSetting]) -> int:
         """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,
         then 6).
 

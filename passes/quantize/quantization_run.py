@@ -31,7 +31,7 @@ from .units import Units
 
 
 @dataclass
-class Job:
+class QuantizationRun:
     """One run of the pass: the float values to imitate, and the walk."""
 
     options: QuantizationSettings

@@ -8,7 +8,7 @@ from .fill import Fill
 
 
 @dataclass(frozen=True, order=True)
-class Setting:
+class RoundingSetting:
     """How one table is rounded. In order of what a bootstrap then costs: each step is about a fifth more.
 
     Attributes:

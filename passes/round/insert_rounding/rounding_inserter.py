@@ -25,15 +25,15 @@ from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, centred, width_for
 from .memo import Fitted, Memo, Upstream
 from .placing import place_all
-from .plain import Plain, columns
-from .setting import Setting
+from .rounding_setting import RoundingSetting
+from .unrounded_reference import UnroundedReference, columns
 
 MANY_TO_TRY, MANY = 512, 2048
 """Channels of all tables together from which on the places of their lattices are chosen among fewer: in a
 search, and in the end."""
 
 
-class Walk:
+class RoundingInserter:
     """One run of the pass.
 
     Args:
@@ -52,17 +52,17 @@ class Walk:
         model: ir.Model,
         data: Mapping[str, np.ndarray],
         context: Context,
-        settings: Mapping[ir.Node, Setting],
+        settings: Mapping[ir.Node, RoundingSetting],
         mode: str,
         output_bits: int,
-        plain: Plain | None = None,
+        plain: UnroundedReference | None = None,
         memo: Memo | None = None,
     ) -> None:
         self.model, self.context, self.settings, self.mode = model, context, settings, mode
         self.output_bits = output_bits
         self.edit = IntegerEditor(model)
         self.sound = SoundRanges(model)
-        self.plain = plain or Plain.of(model, data)
+        self.plain = plain or UnroundedReference.of(model, data)
         self.rounded = Environment(model, data)
         self.modified = False
         self._samples, self._distinct = len(next(iter(data.values()))), distinct(data)
@@ -136,7 +136,7 @@ class Walk:
                 seen = seen.take(self._distinct)
         return declare(self.sound.of(value), seen, self.context.range_margin, self._target, cells)
 
-    def _round(self, table: ir.Node, setting: Setting) -> list[ir.Node]:
+    def _round(self, table: ir.Node, setting: RoundingSetting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
         key = self._upstream.key(table, setting)
         if key not in self._memo.known:
@@ -150,7 +150,7 @@ class Walk:
         axis = table.attributes.get_int("axis", 1) or 1
         return self._rewrite(table, fitted.placed, fitted.gains, fitted.width, axis)
 
-    def _fitted(self, table: ir.Node, setting: Setting) -> Fitted:
+    def _fitted(self, table: ir.Node, setting: RoundingSetting) -> Fitted:
         source = table.inputs[0]
         assert source is not None
         entries, starts = _table_of(table)

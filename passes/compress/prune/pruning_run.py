@@ -50,7 +50,7 @@ class PruneSettings:
     inputs: int
 
 
-class Walk:
+class PruningRun:
     """One run of the pass.
 
     Args:

@@ -17,7 +17,7 @@ SAMPLED = 2**20
 
 
 @dataclass(frozen=True)
-class Plain:
+class UnroundedReference:
     """A model without rounding on some samples; a search runs it once for all that it tries.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plain:
     outputs: list[np.ndarray]
 
     @classmethod
-    def of(cls, model: ir.Model, data: Mapping[str, np.ndarray]) -> Plain:
+    def of(cls, model: ir.Model, data: Mapping[str, np.ndarray]) -> UnroundedReference:
         """Run ``model`` (integer level; not changed) on ``data`` (by input name, samples on axis 0)."""
         env = Environment(model, data, keep=model.graph.outputs)
         entries, raw = {}, {}
