@@ -13,6 +13,7 @@ from . import verify_integer
 from .dialect import DOMAIN
 from .errors import ModelError, VerificationError
 from .level import Level, level_of
+from .ops import DequantizeLinear, QuantizeLinear
 from .runtime import skeleton, to_proto
 from .state import ModelState
 
@@ -164,7 +165,7 @@ def _check_qdq(model: ir.Model, canonical: bool) -> None:
                 raise broken(
                     node, "a scale is not positive and finite", f"{scale.name!r}: {array.min()}", "> 0"
                 )
-            _check_axis(node, value, array)
+            _check_axis(QuantizeLinear.match(node) or DequantizeLinear.of(node), value, array)
         elif canonical:
             raise broken(node, "a scale is computed", repr(scale.name if scale else None), "an initializer")
         is_weight = node.op_type == "DequantizeLinear" and value is not None and value.is_initializer()
@@ -172,10 +173,12 @@ def _check_qdq(model: ir.Model, canonical: bool) -> None:
             raise broken(node, "a weight is not int8", str(value.dtype), "int8 (int32 for a bias)")
 
 
-def _check_axis(node: ir.Node, value: ir.Value | None, scale: np.ndarray) -> None:
-    if scale.size == 1 or value is None or value.shape is None or "block_size" in node.attributes:
+def _check_axis(
+    quantizer: QuantizeLinear | DequantizeLinear, value: ir.Value | None, scale: np.ndarray
+) -> None:
+    if scale.size == 1 or value is None or value.shape is None or quantizer.block_size:
         return
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    node, axis = quantizer.node, quantizer.axis
     size = value.shape[axis] if -len(value.shape) <= axis < len(value.shape) else None
     if isinstance(size, int) and size != scale.size:
         raise broken(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from .ir.ops import encrypts_by_input
+from .ir.ops import QuantizeLinear, encrypts_by_input
 from .ir.partition import Parts
 from .ir.runtime import Arrays, Session
 
@@ -100,18 +100,14 @@ def _quantizer(value: ir.Value, declared: tuple[int, int]) -> _Quantizer | None:
         if len(variable) != 1:
             return None
         node = variable[0].producer()
-    if node is None or node.op_type != "QuantizeLinear" or node.inputs[0] is None:
+    quantize = QuantizeLinear.match(node)
+    if quantize is None or quantize.scale is None:
         return None
-    source, scale = node.inputs[0], node.inputs[1]
-    if scale is None or scale.const_value is None:
-        return None
-    steps = scale.const_value.numpy().astype(np.float64)
+    source, steps = quantize.input, quantize.scale.astype(np.float64)
     if steps.ndim == 1 and steps.size > 1:
         if source.shape is None:
             return None
-        shape = [1] * len(source.shape)
-        shape[node.attributes.get_int("axis", 1)] = -1
-        steps = steps.reshape(shape)
+        steps = quantize.per_channel(steps, len(source.shape))
     low, high = (steps * end for end in (declared[0] - 0.5, declared[1] + 0.5))
     return _Quantizer(*_before_scaling(source, low, high))
 

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from onnx_fhe.ir.bits import bits_of
 from onnx_fhe.ir.errors import VerificationError
-from onnx_fhe.ir.ops import Decrypt, Encrypt, PairLookup, RoundBits, TableLookup, along_axis
+from onnx_fhe.ir.ops import (
+    ActivationQuantizer,
+    Decrypt,
+    DequantizeLinear,
+    Encrypt,
+    PairLookup,
+    RoundBits,
+    TableLookup,
+    along_axis,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -138,6 +147,42 @@ def test_made_nodes_say_what_they_were_made_with():
     assert (lookup.step, lookup.axis, list(lookup.node.inputs)) == (4, 2, [x, table, first])
     pairs = PairLookup.of(PairLookup.make(x, y, table, first, axis=3))
     assert (pairs.operands, pairs.axis) == ((x, y), 3)
+
+
+QDQ = """
+<ir_version: 10, opset_import: ["" : 21]>
+graph (float[N, 3] x) => (float[N, 3] y, float[N, 3] z)
+<float[3] scale = {0.5, 1.0, 2.0}, uint8[3] zero = {1, 2, 3}, uint8 low = {0}, uint8 high = {15}>
+{
+    [to_codes] q = QuantizeLinear (x, scale, zero)
+    [narrow] c = Clip (q, low, high)
+    [to_floats] y = DequantizeLinear <axis = -1> (c, scale, zero)
+    [alone] z = DequantizeLinear (x, scale)
+}
+"""
+
+
+def test_a_quantizer_is_three_nodes_and_its_codes_those_of_the_clip():
+    model = ir.from_onnx_text(QDQ)
+    quantize, clip, dequantize, alone = model.graph
+    found = ActivationQuantizer.match(dequantize)
+    assert (found.quantize.node, found.clip, found.dequantize.node) == (quantize, clip, dequantize)
+    assert found.source is model.graph.inputs[0]
+    assert (found.quantize.axis, found.dequantize.axis, found.dequantize.block_size) == (1, -1, 0)
+    assert (found.dequantize.code_range, found.dequantize.integer_range) == ((0, 15), (-3, 14))
+    assert found.dequantize.per_channel(found.dequantize.scale, 3).shape == (1, 1, 3)
+    assert [ActivationQuantizer.match(n) for n in (quantize, clip, alone, None)] == [None] * 4
+
+
+def test_codes_without_a_clip_are_all_that_their_type_holds():
+    model = ir.from_onnx_text(QDQ)
+    dequantize = DequantizeLinear.of(model.graph[2])
+    dequantize.node.replace_input_with(0, model.graph[0].outputs[0])
+    assert ActivationQuantizer.match(dequantize.node).clip is None
+    assert dequantize.code_range == (0, 255)
+    dequantize.input.type = ir.TensorType(ir.DataType.INT8)
+    assert dequantize.code_range == (-128, 127)
+    assert DequantizeLinear.of(model.graph[3]).zero_point is None
 
 
 @given(st.integers(-(2**24), 2**24), st.integers(0, 2**24))

@@ -1,4 +1,4 @@
-"""Typed views of the operators that make a circuit: what a node of the dialect says, by name.
+"""Typed views of the operators that make a circuit, and of quantizers: what a node says, by name.
 
 A view holds a node and reads it each time it is asked, so it is never out of date.
 ``TableLookup.match(node)`` is None for any other node, ``TableLookup.of(node)`` is for a node that is known
@@ -12,12 +12,16 @@ from __future__ import annotations
 from .boundary import Decrypt, Encrypt, decrypts_by_output, encrypts_by_input
 from .lookup import TableLookup, along_axis
 from .pair_lookup import PairLookup
+from .quantizer import ActivationQuantizer, DequantizeLinear, QuantizeLinear
 from .rounding import RoundBits
 
 __all__ = [
+    "ActivationQuantizer",
     "Decrypt",
+    "DequantizeLinear",
     "Encrypt",
     "PairLookup",
+    "QuantizeLinear",
     "RoundBits",
     "TableLookup",
     "along_axis",

@@ -46,7 +46,7 @@ class RoundBits(View):
     def of_another(self, value: ir.Value) -> ir.Node:
         """A node that rounds ``value`` as this one rounds what it reads."""
         attributes = list(self.node.attributes.values())
-        return ir.Node(self.node.domain, self.op_type, [value], attributes, num_outputs=1)
+        return ir.Node(self.domain, self.op_type, [value], attributes, num_outputs=1)
 
 
 class BehindRounding(View):

@@ -16,16 +16,16 @@ V = TypeVar("V", bound="View")
 
 
 @cache
-def default_of(op_type: str, name: str) -> int | float | str:
-    """The default of an attribute of an operator of the dialect, from its schema."""
-    declared = onnx.defs.get_schema(op_type, domain=DOMAIN).attributes[name].default_value
+def default_of(op_type: str, name: str, domain: str = DOMAIN) -> int | float | str:
+    """The default of an attribute of an operator (of the dialect, by default), from its schema."""
+    declared = onnx.defs.get_schema(op_type, domain=domain).attributes[name].default_value
     value = onnx.helper.get_attribute_value(declared)
     return value.decode() if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True)
 class View:
-    """A node of the dialect, read by name.
+    """A node of one operator, read by name.
 
     Attributes:
         node: The node.
@@ -34,11 +34,12 @@ class View:
     node: ir.Node
 
     op_type: ClassVar[str]
+    domain: ClassVar[str] = DOMAIN
 
     @classmethod
     def match(cls: type[V], node: ir.Node | None) -> V | None:
         """The view of ``node``; None where that is another operator, or nothing."""
-        found = node is not None and node.domain == DOMAIN and node.op_type == cls.op_type
+        found = node is not None and node.domain == cls.domain and node.op_type == cls.op_type
         return cls(node) if node is not None and found else None
 
     @classmethod
@@ -81,11 +82,11 @@ class View:
         return value
 
     def _int(self, name: str) -> int:
-        return self.node.attributes.get_int(name, int(default_of(self.op_type, name)))
+        return self.node.attributes.get_int(name, int(default_of(self.op_type, name, self.domain)))
 
     @classmethod
     def _node(
         cls, inputs: Sequence[ir.Value], attributes: dict[str, int | float | str], name: str | None
     ) -> ir.Node:
         written = ir.convenience.convert_attributes(dict(attributes))
-        return ir.Node(DOMAIN, cls.op_type, inputs, written, num_outputs=1, name=name)
+        return ir.Node(cls.domain, cls.op_type, inputs, written, num_outputs=1, name=name)

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
-from ...ir.graph import LAYOUT, LINEAR, constant_of, int_of
+from ...ir.graph import LAYOUT, LINEAR, constant_of
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import DequantizeLinear
 from ...ir.qonnx import DOMAINS
 from . import quantizers
 
@@ -169,25 +170,22 @@ def static_arrays(model: ir.Model, values: list[ir.Value]) -> list[np.ndarray]:
 def _decode(model: ir.Model, node: ir.Node) -> Stored:
     given = [v for v in node.inputs if v is not None]
     arrays = static_arrays(model, given)
-    if node.op_type != "DequantizeLinear":
+    dequantize = DequantizeLinear.match(node)
+    if dequantize is None:
         return Stored(*quantizers.decode(node, arrays, opset=model.opset_imports.get("", 21)))
     codes = arrays[0].astype(np.float64)
     scale = arrays[1].astype(np.float64)
     zero = arrays[2].astype(np.float64) if len(arrays) > 2 else np.zeros(1)
-    if int_of(node, "block_size", 0):
+    if dequantize.block_size:
         raise UnsupportedError(
             "weights quantized in blocks have several scales for one output",
             node=node.name or "",
             op=node.op_type,
-            found=f"block_size {int_of(node, 'block_size', 0)}",
+            found=f"block_size {dequantize.block_size}",
             allowed="one scale for the tensor, or one for each output channel",
             do="quantize the weights per tensor or per channel",
         )
-    axis = int_of(node, "axis", 1) % max(codes.ndim, 1)
-    shape = [-1 if i == axis else 1 for i in range(codes.ndim)]
-    ones = [1] * codes.ndim
-    scale = scale.reshape(shape if scale.size > 1 else ones)
-    zero = zero.reshape(shape if zero.size > 1 else ones)
+    scale, zero = (dequantize.per_channel(a, codes.ndim) for a in (scale, zero))
     return Stored(codes - zero, scale)
 
 

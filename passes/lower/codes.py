@@ -1,4 +1,4 @@
-"""Reading a quantized model: integers of activations, weights and biases as they are stored."""
+"""Reading a quantized model: integers of weights and biases as they are stored."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ import onnx_ir as ir
 from ...analysis.regions.linear import Linear, stored_constant
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of
-
-
-def code_range(codes: ir.Value, zero: np.ndarray) -> tuple[int, int]:
-    """Smallest and largest integer of a quantized tensor, zero point taken off."""
-    info = np.iinfo((codes.dtype or ir.DataType.UINT8).numpy())
-    low, high = int(info.min), int(info.max)
-    producer = codes.producer()
-    if producer is not None and producer.op_type == "Clip":
-        bounds = [constant_of(v) for v in producer.inputs[1:3]]
-        low = max(low, int(bounds[0])) if bounds and bounds[0] is not None else low
-        high = min(high, int(bounds[1])) if len(bounds) > 1 and bounds[1] is not None else high
-    return low - int(zero.max()), high - int(zero.min())
+from ...ir.ops import DequantizeLinear
 
 
 def bias_of(node: ir.Node) -> np.ndarray | None:
@@ -50,9 +39,8 @@ def weight_of(linear: Linear) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UnsupportedError: The weight is not quantized, not symmetric, or has scales along another axis.
     """
-    value = linear.node.inputs[1]
-    producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type != "DequantizeLinear":
+    stored = DequantizeLinear.producing(linear.node.inputs[1])
+    if stored is None:
         raise UnsupportedError(
             "the weights of this linear operator are not quantized",
             node=linear.node.name or "",
@@ -61,8 +49,7 @@ def weight_of(linear: Linear) -> tuple[np.ndarray, np.ndarray]:
             allowed="DequantizeLinear of an integer initializer",
             do="run the quantize pass on the float model",
         )
-    codes, scale = constant_of(producer.inputs[0]), constant_of(producer.inputs[1])
-    zero = constant_of(producer.inputs[2]) if len(producer.inputs) > 2 else None
+    codes, scale, zero = constant_of(stored.input), stored.scale, stored.zero_point
     assert codes is not None
     assert scale is not None
     if zero is not None and np.any(zero):
@@ -74,15 +61,14 @@ def weight_of(linear: Linear) -> tuple[np.ndarray, np.ndarray]:
             allowed="symmetric weights",
             do="quantize the weights symmetrically (zero point 0)",
         )
-    axis = producer.attributes.get_int("axis", 1) or 0
     if scale.size > 1 and (
-        scale.ndim != 1 or "block_size" in producer.attributes or axis % codes.ndim != linear.out_axis
+        scale.ndim != 1 or stored.block_size or stored.axis % codes.ndim != linear.out_axis
     ):
         raise UnsupportedError(
             "the weights of this linear operator have scales that are not one for each output",
             node=linear.node.name or "",
             op=linear.node.op_type,
-            found=f"scales of shape {list(scale.shape)} along axis {axis}",
+            found=f"scales of shape {list(scale.shape)} along axis {stored.axis}",
             allowed=f"one scale, or one for each entry of axis {linear.out_axis}",
             do="quantize the weights per tensor or per output channel",
         )

@@ -12,10 +12,9 @@ from ...analysis.ranges import ranges
 from ...analysis.ranges.margins import TARGET
 from ...analysis.ranges.tails import Extremes, Interval, distinct
 from ...analysis.regions import fusion_groups
-from ...ir import dialect
-from ...ir.graph import is_dialect
 from ...ir.integer_editing import IntegerEditor
 from ...ir.level import Level
+from ...ir.ops import Decrypt, TableLookup
 from ..framework.base import Context, Pass
 from .outputs import declare_output
 from .pairs import build_pairs
@@ -44,22 +43,22 @@ class FuseTlu(Pass):
             LimitError: There are far too many different tables over a wide accumulator.
         """
         found = fusion_groups.find(model)
-        decrypts = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "Decrypt"]
+        decrypts = Decrypt.all_in(model)
         if not found and not decrypts:
             return False
         places = {i.output: (i.source, tuple(varying_axes(i))) for i in found if i.second is None}
-        raw = {d: (v, (1,)) for d in decrypts if (v := d.inputs[0]) is not None}
+        raw = [(d.input, (1,)) for d in decrypts]
         seen: dict[ranges.Place, Extremes] = {}
         if context.range_mode == "observed":
             data = context.require_calibration(self.name)
             data = {k: a[distinct(data)] for k, a in data.items()}
-            seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw.values()])))
-        made_before = sum(is_dialect(n, "TableLookup") for n in model.graph)
+            seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw])))
+        made_before = len(TableLookup.all_in(model))
         target = TARGET / max(1, len(places) + len(raw) + made_before)
         free = bool(seen) and context.range_margin == "auto"
         sound = ranges.SoundRanges(model)
         edit = IntegerEditor(model)
-        before = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
+        before = [d.range for d in decrypts]
 
         def declared(place: ranges.Place) -> Interval:
             """What the circuit promises to hold: never more than can happen."""
@@ -80,9 +79,7 @@ class FuseTlu(Pass):
         for old, new in made:
             ir.convenience.replace_all_uses_with(old, new)
         RemoveUnusedNodesPass()(model)
-        for node in decrypts:
-            source = node.inputs[0]
-            assert source is not None
-            declare_output(edit, node, declared((source, (1,))), sound.of(source) if free else None)
-        after = [(d.attributes.get_int("low", 0), d.attributes.get_int("high", 0)) for d in decrypts]
-        return bool(found) or before != after
+        for decrypt in decrypts:
+            read = decrypt.input
+            declare_output(edit, decrypt, declared((read, (1,))), sound.of(read) if free else None)
+        return bool(found) or before != [d.range for d in decrypts]

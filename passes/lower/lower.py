@@ -13,9 +13,10 @@ from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, MAXIMA, constant_of, variable_inputs
 from ...ir.integer_editing import IntegerEditor
 from ...ir.movement import Movements, may_move
+from ...ir.ops import Decrypt, DequantizeLinear, Encrypt
 from ..framework.base import Context
 from . import combining, pooling
-from .codes import bias_of, code_range, weight_of
+from .codes import bias_of, weight_of
 from .common_scale import CommonScales
 from .views import View, rank_of, through, whole_multiples
 
@@ -89,33 +90,30 @@ class Lowering:
 
     def _dequantize(self, node: ir.Node) -> None:
         """A quantized activation: its integers without zero point, encrypted where the client has them."""
-        codes, scale, output = node.inputs[0], constant_of(node.inputs[1]), node.outputs[0]
-        assert codes is not None
+        dequantize = DequantizeLinear.of(node)
+        codes, output = dequantize.input, dequantize.output
+        scale, zero = dequantize.scale, dequantize.zero_point
         assert scale is not None
         inside = node in self.server or any(n in self.server for n in output.consumers())
         if not inside:
             return
-        zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        zero = np.asarray(0) if zero is None else zero
-        rank = rank_of(output)
-        axis = node.attributes.get_int("axis", 1)
-        shape = [-1 if i == axis % rank else 1 for i in range(rank)] if scale.size > 1 else [1] * rank
-        name = str(output.name)
+        zero = np.zeros(1) if zero is None else zero
+        rank, name = rank_of(output), str(output.name)
         if codes in self._encrypted:
             integers = self._encrypted[codes]
         else:
             integers = self.edit.add("Cast", [codes], f"{name}_integers", {"to": 1}, like=output)
-            offset = -np.asarray(zero, np.float32).reshape(shape if np.size(zero) > 1 else [1] * rank)
+            offset = -dequantize.per_channel(zero.astype(np.float32), rank)
             integers = self.edit.shifted(integers, offset, f"{name}_centred")
             producer = codes.producer()
-            low, high = code_range(codes, np.asarray(zero))
+            low, high = dequantize.integer_range
             if producer is None or producer not in self.server:
-                integers = self.edit.dialect(
-                    "Encrypt", [integers], f"{name}_encrypt", output, low=low, high=high
-                )
+                encrypt = Encrypt.make(integers, low=low, high=high)
+                integers = self.edit.insert(encrypt, f"{name}_encrypt", output)
             self._encrypted[codes] = integers
             self.common_scales.declare(integers, low, high)
-        self.views[output] = View(integers, scale.reshape(shape), np.zeros([1] * rank, np.float32))
+        scale = dequantize.per_channel(scale, rank)
+        self.views[output] = View(integers, scale, np.zeros([1] * rank, np.float32))
 
     def _choose(self, node: ir.Node) -> None:
         """A maximum or minimum of elements of one scale."""
@@ -244,9 +242,9 @@ class Lowering:
 
     def _decrypt(self, integers: ir.Value) -> ir.Value:
         if integers not in self._decrypted:
-            self._decrypted[integers] = self.edit.dialect(
-                "Decrypt", [integers], f"{integers.name}_decrypt", integers, low=0, high=1
-            )
+            # Its range is declared once all that it reads is known.
+            decrypt = Decrypt.make(integers)
+            self._decrypted[integers] = self.edit.insert(decrypt, f"{integers.name}_decrypt", integers)
         return self._decrypted[integers]
 
     def _on_client(self, value: ir.Value) -> ir.Value:

@@ -7,28 +7,22 @@ import onnx_ir as ir
 
 from ...analysis.ranges.ranges import SoundRanges
 from ...analysis.ranges.tails import Interval
-from ...ir.graph import is_dialect
+from ...ir.bits import bits_of
 from ...ir.integer_editing import IntegerEditor
-
-
-def declare_range(decrypt: ir.Node, low: float, high: float) -> None:
-    """Let a Decrypt declare that its input stays in [low, high]."""
-    decrypt.attributes["low"] = ir.AttrInt64("low", int(np.floor(low)))
-    decrypt.attributes["high"] = ir.AttrInt64("high", int(np.ceil(high)))
+from ...ir.ops import Decrypt
 
 
 def declare_soundly(model: ir.Model) -> None:
     """Give every Decrypt the range that its integers provably stay in."""
     ranges = SoundRanges(model)
-    for node in model.graph:
-        if is_dialect(node, "Decrypt"):
-            low, high = ranges.of(node.inputs[0])  # type: ignore[arg-type]
-            declare_range(node, float(low.min()), float(high.max()))
+    for decrypt in Decrypt.all_in(model):
+        low, high = ranges.of(decrypt.input)
+        decrypt.declare(float(low.min()), float(high.max()))
 
 
-def restore(edit: IntegerEditor, decrypt: ir.Node, amount: np.ndarray) -> ir.Value:
+def restore(edit: IntegerEditor, decrypt: Decrypt, amount: np.ndarray) -> ir.Value:
     """Add ``amount`` behind a Decrypt, on the client, for all that reads it; returns the new value."""
-    model, output = edit.model, decrypt.outputs[0]
+    model, output = edit.model, decrypt.output
     readers = list(output.uses())
     restored = edit.behind(output).shifted(output, amount, f"{decrypt.name}_restored")
     for use in readers:
@@ -41,7 +35,7 @@ def restore(edit: IntegerEditor, decrypt: ir.Node, amount: np.ndarray) -> ir.Val
 
 
 def declare_output(
-    edit: IntegerEditor, decrypt: ir.Node, bounds: Interval, free: Interval | None = None
+    edit: IntegerEditor, decrypt: Decrypt, bounds: Interval, free: Interval | None = None
 ) -> None:
     """Declare the range of a raw output, shifted by channel to start at 0 where that saves a bit.
 
@@ -50,12 +44,10 @@ def declare_output(
 
     Args:
         edit: Inserts nodes.
-        decrypt: The node.
+        decrypt: What declares it.
         bounds: Of what it reads.
         free: Declare all that the bits of the range can hold, but no more than these bounds.
     """
-    source = decrypt.inputs[0]
-    assert source is not None
     low, high = np.floor(bounds[0]), np.ceil(bounds[1])
     gone = tuple(i for i in range(low.ndim) if i != 1)
     low, high = low.min(axis=gone, keepdims=True), high.max(axis=gone, keepdims=True)
@@ -64,8 +56,9 @@ def declare_output(
         if free is not None:  # each channel in the middle of what its bits can hold
             low = low - np.floor((2**narrow - 1 - (high - low)) / 2)
             free = free[0] - low, free[1] - low
-        edit.at(decrypt)
-        decrypt.replace_input_with(0, edit.shifted(source, -low, f"{decrypt.name}_offset"))
+        edit.at(decrypt.node)
+        shifted = edit.shifted(decrypt.input, -low, f"{decrypt.name}_offset")
+        decrypt.node.replace_input_with(0, shifted)
         restore(edit, decrypt, low)
         low, high = np.zeros_like(low), high - low
     least, most = float(low.min()), float(high.max())
@@ -74,11 +67,9 @@ def declare_output(
         ends = (0, 2**bits - 1) if least >= 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         least = 0.0 if least >= 0 else min(least, max(ends[0], float(free[0].min())))
         most = max(most, min(ends[1], float(free[1].max())))
-    declare_range(decrypt, least, most)
+    decrypt.declare(least, most)
 
 
 def _bits(low: float, high: float) -> int:
-    """Bits that Concrete takes for a range: two's complement where it is signed."""
-    if low >= 0:
-        return int(high).bit_length()
-    return 1 + max(int(max(high, 0)).bit_length(), (-int(low) - 1).bit_length())
+    """Bits of a range; none for a channel that never varies."""
+    return bits_of(low, high, least=0)

@@ -11,6 +11,7 @@ from ...ir import runtime
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import PairLookup
 from .tables import varying_axes, without_spread
 from .views import rank_of
 
@@ -74,10 +75,6 @@ def build_pairs(
     )
     table = codes.T.reshape(-1, *sizes)
     name = edit.take_name(node)
-    operands = [
-        group.source,
-        second,
-        edit.constant(f"{name}_values", table),
-        edit.constant(f"{name}_first", np.asarray(lows)),
-    ]
-    return edit.dialect("PairLookup", operands, name, group.output, axis=axes[0] if axes else 1)
+    constants = edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", np.asarray(lows))
+    lookup = PairLookup.make(group.source, second, *constants, axis=axes[0] if axes else 1)
+    return edit.insert(lookup, name, group.output)

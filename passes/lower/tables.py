@@ -14,7 +14,7 @@ from ...ir import runtime
 from ...ir.errors import LimitError, UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
-from ...ir.level import QUANTIZERS
+from ...ir.ops import DequantizeLinear, QuantizeLinear, RoundBits, TableLookup
 from .views import rank_of
 
 MOST_ENTRIES = 2**20
@@ -36,10 +36,9 @@ def varying_axes(group: FusionGroup) -> list[int]:
             constant = constant_of(value)
             if constant is None or constant.size == 1:
                 continue
-            if node.op_type in QUANTIZERS:  # their scales lie along an axis, wherever they would broadcast to
-                constant = constant.reshape(
-                    [-1, *[1] * (rank - 1 - (node.attributes.get_int("axis", 1) or 0) % rank)]
-                )
+            # The scales of a quantizer lie along its axis, wherever they would broadcast to.
+            if (quantizer := QuantizeLinear.match(node) or DequantizeLinear.match(node)) is not None:
+                constant = quantizer.per_channel(constant, rank)
             if constant.ndim > rank:
                 raise UnsupportedError(
                     "a constant has more axes than the encrypted tensor",
@@ -105,11 +104,11 @@ def build_table(
         source, axis = _merge(group.source, edit, name), 1
     if step > 1:
         removed = step.bit_length() - 1
-        source = edit.dialect(
-            "RoundBits", [source], f"{name}_coarse", source, lsbs_to_remove=removed, mode="exact"
-        )
-    values = [source, edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", first)]
-    output = edit.dialect("TableLookup", values, name, source, step=step, axis=axis)
+        rounding = RoundBits.make(source, lsbs_to_remove=removed)
+        source = edit.insert(rounding, f"{name}_coarse", source)
+    constants = edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", first)
+    lookup = TableLookup.make(source, *constants, step=step, axis=axis)
+    output = edit.insert(lookup, name, source)
     return _split(output, group.source, edit, name) if len(axes) > 1 else output
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from ....analysis.regions.regions import POOLS
 from ....ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
+from ....ir.ops import ActivationQuantizer
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,15 @@ def quantizers(model: ir.Model) -> list[Quantizer]:
     """The quantizers of activations and inputs, in order."""
     found = []
     for node in model.graph:
-        if node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        triple = ActivationQuantizer.match(node)
+        if triple is None or constant_of(triple.source) is not None:
             continue
-        producer, low, high = node.inputs[0].producer(), None, None
-        if producer is not None and producer.op_type == "Clip":
-            low, high = (constant_of(v) for v in producer.inputs[1:3])
-            producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
-        if producer is None or producer.op_type != "QuantizeLinear":
+        scale, zero = triple.dequantize.scale, triple.dequantize.zero_point
+        if scale is None or scale.size != 1:
             continue
-        scale = constant_of(node.inputs[1])
-        zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        if scale is None or scale.size != 1 or constant_of(producer.inputs[0]) is not None:
-            continue
-        info = np.iinfo(zero.dtype if zero is not None else np.uint8)
-        found.append(
-            Quantizer(
-                producer,
-                node,
-                float(scale.reshape(())),
-                0 if zero is None else int(zero.reshape(())),
-                int(info.min if low is None else max(info.min, int(low))),
-                int(info.max if high is None else min(info.max, int(high))),
-            )
-        )
+        zero_point = 0 if zero is None else int(zero.reshape(()))
+        low, high = triple.dequantize.code_range
+        found.append(Quantizer(triple.quantize.node, node, float(scale.reshape(())), zero_point, low, high))
     return found
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from ....ir.errors import UnsupportedError
 from ....ir.graph import constant_of, variable_inputs
+from ....ir.ops import DequantizeLinear
 from .entry import client_nodes, entries
 from .operators import OPERATORS
 from .places import Bits, find_tables
@@ -96,12 +97,11 @@ class Student(nn.Module):
         self.free = nn.ParameterList(c for c in self.constants.values() if isinstance(c, nn.Parameter))
 
     def _add_weight(self, node: ir.Node, dq: ir.Node) -> None:
-        codes, scale = constant_of(dq.inputs[0]), constant_of(dq.inputs[1])
+        stored = DequantizeLinear.of(dq)
+        codes, scale = constant_of(stored.input), stored.scale
         assert codes is not None
         assert scale is not None
-        axis = dq.attributes.get_int("axis", 1) or 0
-        shape = [-1 if i == axis % codes.ndim else 1 for i in range(codes.ndim)]
-        spread = scale.reshape(shape) if scale.size > 1 else scale.reshape([1] * codes.ndim)
+        spread = stored.per_channel(scale, codes.ndim)
         free = not feeds_join(node.outputs[0])
         neurons = 1 if node.op_type == "MatMul" else 0
         self.weights[dq] = FakeWeight(codes.astype(np.float32), spread, free, neurons)

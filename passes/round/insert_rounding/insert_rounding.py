@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from ....analysis.cost.cost import estimate
 from ....analysis.widths.layers import layer_of
-from ....ir import dialect
 from ....ir.errors import PipelineError
 from ....ir.level import Level
+from ....ir.ops import TableLookup
 from ....ir.range_options import AUTO, RangeMode
 from ....ir.state import ModelState
 from ...framework.base import Context, Pass, option
@@ -83,7 +83,7 @@ class InsertRounding(Pass):
             DataError: There is no calibration data.
             PipelineError: ``layers`` names a layer that has no table.
         """
-        tables = [n for n in model.graph if n.domain == dialect.DOMAIN and n.op_type == "TableLookup"]
+        tables = [t.node for t in TableLookup.all_in(model)]
         names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
         known = {name for pair in names.values() for name in pair}
         for layer, bits in self.layers.items():

@@ -14,13 +14,14 @@ from ....analysis.ranges.margins import TARGET
 from ....analysis.ranges.ranges import SoundRanges, declare, over_axes
 from ....analysis.ranges.tails import Extremes, Interval, distinct
 from ....analysis.regions.linear import linear_of
-from ....ir import dialect, intervals
+from ....ir import intervals
 from ....ir.errors import LimitError
-from ....ir.graph import constant_of, is_dialect, variable_inputs
+from ....ir.graph import variable_inputs
 from ....ir.integer_editing import IntegerEditor
+from ....ir.ops import Decrypt, RoundBits, TableLookup
 from ...framework.base import Context
-from ...lower.outputs import declare_range, restore
-from .coarse import lift, rounding_of
+from ...lower.outputs import restore
+from .coarse import lift
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, centred, width_for
 from .memo import Fitted, Memo, Upstream
@@ -66,11 +67,9 @@ class RoundingInserter:
         self.rounded = Environment(model, data)
         self.modified = False
         self._samples, self._distinct = len(next(iter(data.values()))), distinct(data)
-        declares = sum(is_dialect(n, "Decrypt") for n in model.graph) + len(settings)
+        declares = len(Decrypt.all_in(model)) + len(settings)
         self._target = TARGET / max(1, declares)
-        channels = sum(
-            len(a) for t, s in settings.items() if s.bits and (a := constant_of(t.inputs[2])) is not None
-        )
+        channels = sum(TableLookup.of(t).channels for t, s in settings.items() if s.bits)
         self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
         self._bounds: dict[ir.Value, intervals.Interval] = {}
@@ -83,21 +82,24 @@ class RoundingInserter:
         """Round; returns whether anything changed."""
         for table, setting in self.settings.items():
             if setting.bits:
-                lift(self.edit, table)
+                lift(self.edit, TableLookup.of(table))
         nodes = list(self.model.graph)
         for index, node in enumerate(nodes):
             self.edit.at(node)
             inputs = list(node.inputs)
             asked = self.settings.get(node)
-            if asked is not None and asked.bits and rounding_of(node) is None:
-                nodes_of_layer = [*self._round(node, asked), node]
+            lookup = TableLookup.match(node) if asked is not None else None
+            if lookup is not None and lookup.rounding is not None:
+                lookup = None  # it is rounded already
+            if lookup is not None and asked is not None and asked.bits:
+                nodes_of_layer = [*self._round(lookup, asked), node]
                 self.rounded.step(nodes_of_layer)
                 self._bound(nodes_of_layer)
             else:
-                if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
-                    self._outputs(node)
-                elif asked is not None and rounding_of(node) is None and self.modified:
-                    self._cover(node, *self._range(node))
+                if (decrypt := Decrypt.match(node)) is not None:
+                    self._outputs(decrypt)
+                elif lookup is not None and self.modified:
+                    self._cover(lookup, *self._range(lookup))
                 self.rounded.step([node])
                 self._bound([node])
                 if node in self._restored:
@@ -113,7 +115,7 @@ class RoundingInserter:
 
     def _bound(self, nodes: list[ir.Node]) -> None:
         for node in nodes:
-            if not variable_inputs(node) or is_dialect(node, "Decrypt"):
+            if not variable_inputs(node) or Decrypt.match(node):
                 continue
             try:
                 found = intervals.interval_of(node, self._bounds)
@@ -136,9 +138,9 @@ class RoundingInserter:
                 seen = seen.take(self._distinct)
         return declare(self.sound.of(value), seen, self.context.range_margin, self._target, cells)
 
-    def _round(self, table: ir.Node, setting: RoundingSetting) -> list[ir.Node]:
+    def _round(self, table: TableLookup, setting: RoundingSetting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""
-        key = self._upstream.key(table, setting)
+        key = self._upstream.key(table.node, setting)
         if key not in self._memo.known:
             self._memo.known[key] = self._fitted(table, setting)
         fitted: Fitted = self._memo.known[key]
@@ -147,16 +149,11 @@ class RoundingInserter:
             return []
         if self._too_wide is not None:
             raise self._too_wide
-        axis = table.attributes.get_int("axis", 1) or 1
-        return self._rewrite(table, fitted.placed, fitted.gains, fitted.width, axis)
+        return self._rewrite(table, fitted.placed, fitted.gains, fitted.width)
 
-    def _fitted(self, table: ir.Node, setting: RoundingSetting) -> Fitted:
-        source = table.inputs[0]
-        assert source is not None
-        entries, starts = _table_of(table)
-        axis = table.attributes.get_int("axis", 1) or 1
+    def _fitted(self, table: TableLookup, setting: RoundingSetting) -> Fitted:
+        source, entries, starts, step = table.source, table.entries, table.first, table.step
         low, high = self._range(table, 2**setting.bits)
-        step = table.attributes.get_int("step", 1) or 1
         width = width_for(int((high - low).max()), setting.bits)
         if not width.removed:
             if step == 1:
@@ -166,7 +163,7 @@ class RoundingInserter:
         width, gains = fill_range(source, high - low, width, setting.fill, room)
         x, wanted = (
             a if len(entries) > 1 else a.reshape(-1, 1)
-            for a in (columns(self.rounded[source], axis), self.plain.entries[str(table.name)])
+            for a in (columns(self.rounded[source], table.axis), self.plain.entries[table.name])
         )
         channels = [
             Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c], step)
@@ -176,38 +173,31 @@ class RoundingInserter:
         placed = place_all(channels, width, gains.tolist(), noise, self._rough, self._trial)
         return Fitted((low, high), width, placed)
 
-    def _range(self, table: ir.Node, cells: int | None = None) -> Interval:
+    def _range(self, table: TableLookup, cells: int | None = None) -> Interval:
         """Declared bounds, for each channel, of what a table of so many ``cells`` reads."""
-        source, entries = table.inputs[0], _table_of(table)[0]
-        assert source is not None
-        keep = [table.attributes.get_int("axis", 1) or 1] if len(entries) > 1 else []
-        low, high = over_axes(self._declared(source, keep, cells), keep)
+        keep = [table.axis] if table.channels > 1 else []
+        low, high = over_axes(self._declared(table.source, keep, cells), keep)
         return low.reshape(-1).astype(int), high.reshape(-1).astype(int)
 
-    def _cover(self, table: ir.Node, low: np.ndarray, high: np.ndarray) -> None:
+    def _cover(self, table: TableLookup, low: np.ndarray, high: np.ndarray) -> None:
         """Let a table that stays unrounded hold what rounded layers in front of it now give: its range.
 
         A channel that never varied has a table of one entry, and may have moved.
         """
-        entries, starts = _table_of(table)
+        entries, starts = table.entries, table.first
         last = starts + entries.shape[1] - 1
-        if (
-            not self.modified
-            or (table.attributes.get_int("step", 1) or 1) > 1
-            or (np.all(low >= starts) and np.all(high <= last))
-        ):
+        if not self.modified or table.step > 1 or (np.all(low >= starts) and np.all(high <= last)):
             return
         inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
         index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
         moved = np.take_along_axis(entries, index, axis=1)
-        table.replace_input_with(1, self.edit.constant(f"{table.name}_moved_values", moved))
-        table.replace_input_with(2, self.edit.constant(f"{table.name}_moved_first", low))
+        constant, name = self.edit.constant, table.name
+        table.set_tables(constant(f"{name}_moved_values", moved), constant(f"{name}_moved_first", low))
 
     def _rewrite(
-        self, table: ir.Node, placed: Sequence[Placed], gains: np.ndarray, width: Width, axis: int
+        self, table: TableLookup, placed: Sequence[Placed], gains: np.ndarray, width: Width
     ) -> list[ir.Node]:
-        source, name = table.inputs[0], str(table.name)
-        assert source is not None
+        source, name, axis = table.source, table.name, table.axis
         shape = [-1 if i == axis else 1 for i in range(len(source.shape or []))] if len(placed) > 1 else [1]
         offsets = np.array([p.offset for p in placed], np.float32)
         scaled = source
@@ -218,44 +208,42 @@ class RoundingInserter:
         else:
             scaled = self.edit.scaled(source, gains.reshape(shape), f"{name}_fill")
         shifted = self.edit.shifted(scaled, offsets.reshape(shape), f"{name}_offset")
-        rounded = self.edit.dialect(
-            "RoundBits", [shifted], f"{name}_round", source, lsbs_to_remove=width.removed, mode=self.mode
-        )
+        rounding = RoundBits.make(shifted, lsbs_to_remove=width.removed, mode=self.mode)
+        rounded = self.edit.insert(rounding, f"{name}_round", source)
         new_table = self.edit.constant(f"{name}_rounded_values", np.stack([p.table for p in placed]))
         zeros = self.edit.constant(f"{name}_rounded_first", np.zeros(len(placed)))
-        for index, value in enumerate((rounded, new_table, zeros)):
-            table.replace_input_with(index, value)
-        table.attributes["step"] = ir.AttrInt64("step", 2**width.removed)
+        table.node.replace_input_with(0, rounded)
+        table.set_tables(new_table, zeros)
+        table.set_step(2**width.removed)
         self.modified = True
         made = dict.fromkeys(v.producer() for v in (scaled, shifted, rounded) if v is not source)
         return [n for n in made if n is not None]
 
-    def _outputs(self, decrypt: ir.Node) -> None:
+    def _outputs(self, decrypt: Decrypt) -> None:
         """Declare a raw output anew behind rounded layers, and drop the bits of it that nobody needs.
 
         The mean shift that rounding made is taken out. A rounding in front of a Decrypt costs no bootstrap:
         its low bits are just not decrypted, which leaves more room for noise in all that comes before.
         """
-        source = decrypt.inputs[0]
-        assert source is not None
+        source = decrypt.input
         if not self.modified:
             return
         producer, rank = source.producer(), len(source.shape or [])
         linear = linear_of(producer) if producer is not None else None
         axis = linear.channel_axis % rank if linear is not None else 1
         gone = tuple(i for i in range(rank) if i != axis)
-        wanted, found = self.plain.raw[str(decrypt.name)].astype(np.float64), self.rounded[source]
+        wanted, found = self.plain.raw[decrypt.name].astype(np.float64), self.rounded[source]
         cells = 2**self.output_bits if self.output_bits else None
-        key = self._upstream.key(decrypt, cells)
+        key = self._upstream.key(decrypt.node, cells)
         if key not in self._memo.known:
             self._memo.known[key] = self._declared(source, [axis], cells)
         low, high = self._memo.known[key]
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
-        name, step = str(decrypt.name), 2**width.removed
+        name, step = decrypt.name, 2**width.removed
         if not width.removed:
             shift = np.rint((wanted - found).mean(axis=gone, keepdims=True))
-            declare_range(decrypt, float((low + shift).min()), float((high + shift).max()))
+            decrypt.declare(float((low + shift).min()), float((high + shift).max()))
             self._replace(decrypt, [self.edit.shifted(source, shift, f"{name}_correction")])
             return
         base = np.floor((width.top - (high - low)) / 2) - low
@@ -265,23 +253,14 @@ class RoundingInserter:
         read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
         shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
         shifted = self.edit.shifted(source, base, f"{name}_offset")
-        rounded = self.edit.dialect(
-            "RoundBits", [shifted], f"{name}_round", source, lsbs_to_remove=width.removed, mode="approximate"
-        )
-        declare_range(decrypt, 0, 2**width.bits - step)
+        rounding = RoundBits.make(shifted, lsbs_to_remove=width.removed, mode="approximate")
+        rounded = self.edit.insert(rounding, f"{name}_round", source)
+        decrypt.declare(0, 2**width.bits - step)
         self._replace(decrypt, [shifted, rounded])
-        self._restored[decrypt] = restore(self.edit, decrypt, shift)
+        self._restored[decrypt.node] = restore(self.edit, decrypt, shift)
 
-    def _replace(self, decrypt: ir.Node, chain: list[ir.Value]) -> None:
+    def _replace(self, decrypt: Decrypt, chain: list[ir.Value]) -> None:
         """Compute a chain of new values and let ``decrypt`` read the last."""
         made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.edit.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
-        decrypt.replace_input_with(0, chain[-1])
-
-
-def _table_of(table: ir.Node) -> tuple[np.ndarray, np.ndarray]:
-    """Entries (channels, size) of a lookup, and the input of each channel's first entry."""
-    entries, starts = constant_of(table.inputs[1]), constant_of(table.inputs[2])
-    assert entries is not None
-    assert starts is not None
-    return entries, starts
+        decrypt.node.replace_input_with(0, chain[-1])

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.environment import Environment
-from ....ir.graph import is_dialect
+from ....ir.ops import Decrypt, TableLookup
 
 MOST_SEEN = 2**23
 """Elements of a tensor that are looked at one and all; of a larger one ``SAMPLED`` elements are, by lot."""
@@ -37,12 +37,10 @@ class UnroundedReference:
         entries, raw = {}, {}
         for node in model.graph:
             env.step([node])
-            if is_dialect(node, "TableLookup"):
-                entries[str(node.name)] = columns(
-                    env[node.outputs[0]], node.attributes.get_int("axis", 1) or 1
-                )
-            elif is_dialect(node, "Decrypt") and node.inputs[0] is not None:
-                raw[str(node.name)] = env[node.inputs[0]]
+            if (lookup := TableLookup.match(node)) is not None:
+                entries[lookup.name] = columns(env[lookup.output], lookup.axis)
+            elif (decrypt := Decrypt.match(node)) is not None:
+                raw[decrypt.name] = env[decrypt.input]
             env.done(node)
         return cls(entries, raw, [env[o] for o in model.graph.outputs])
 

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import linear_of
 from ....ir import runtime
-from ....ir.graph import LAYOUT, is_dialect, variable_inputs
+from ....ir.graph import LAYOUT, variable_inputs
+from ....ir.ops import Decrypt, TableLookup
 
 LINEAR_PATH = LAYOUT | {"Add", "Sub", "Mul", "Neg", "ReduceSum"}
 FOREIGN = 0.5
@@ -162,6 +163,7 @@ def _elements(value: ir.Value) -> int:
     return int(np.prod(_shape(value)))
 
 
-def declarations(model: ir.Model) -> list[ir.Node]:
-    """The nodes that declare a range: tables and Decrypts, in order."""
-    return [n for n in model.graph if is_dialect(n, "TableLookup", "Decrypt")]
+def declarations(model: ir.Model) -> list[TableLookup | Decrypt]:
+    """What declares the range of an accumulator: tables and Decrypts, in order."""
+    found = (TableLookup.match(n) or Decrypt.match(n) for n in model.graph)
+    return [d for d in found if d is not None]

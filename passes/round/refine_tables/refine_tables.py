@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.ranges.ranges import SoundRanges
-from ....ir.graph import is_dialect
 from ....ir.level import Level
+from ....ir.ops import TableLookup
 from ...framework.base import Context, Pass, option
 from .ranges import fit_ranges, restore, saved
 from .reading import Reading
@@ -53,7 +53,7 @@ class RefineTables(Pass):
         Raises:
             DataError: There is no calibration data.
         """
-        tables = [n for n in model.graph if is_dialect(n, "TableLookup")]
+        tables = TableLookup.all_in(model)
         if not tables:
             return False
         data = context.require_calibration(self.name)
@@ -61,12 +61,12 @@ class RefineTables(Pass):
         modified, before, after = False, [], []
         for index, table in enumerate(tables):
             context.progress("refine tables", index, len(tables))
-            reading = Reading.of(model, table, wanted)
+            reading = Reading.of(model, table.node, wanted)
             problem = reading.problem(model, data) if reading is not None else None
             if problem is None:
                 continue
             # Ranges that hold for any input have to go on doing so.
-            bounds = SoundRanges(model).of(table.outputs[0]) if context.range_mode == "sound" else None
+            bounds = SoundRanges(model).of(table.output) if context.range_mode == "sound" else None
             entries = Entries.of(table, problem.inputs, self.prior, bounds)
             result = descend(entries, problem, self.sweeps, context.seed)
             if not result.error < problem.error or np.array_equal(result.table, entries.table):

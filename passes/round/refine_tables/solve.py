@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ....analysis.ranges.tails import Interval
 from ....ir.editing import GraphEditor
-from ....ir.graph import constant_of, int_of
+from ....ir.ops import TableLookup
 from .reading import Problem
 from .smooth import interpolated, isotonic
 
@@ -19,7 +19,7 @@ class Entries:
     """The entries of a TableLookup, a row for each channel.
 
     Attributes:
-        node: The TableLookup.
+        lookup: The TableLookup.
         table: (channels, size) integers.
         cells: (samples, elements) which entry each input selects.
         channel: (elements) the channel of each element.
@@ -27,7 +27,7 @@ class Entries:
         prior: Weight of the entry that there was, in samples.
     """
 
-    node: ir.Node
+    lookup: TableLookup
     table: np.ndarray
     cells: np.ndarray
     channel: np.ndarray
@@ -36,28 +36,20 @@ class Entries:
     prior: float
 
     @staticmethod
-    def of(node: ir.Node, inputs: np.ndarray, prior: float, bounds: Interval | None) -> Entries:
-        """The entries of a node.
+    def of(lookup: TableLookup, inputs: np.ndarray, prior: float, bounds: Interval | None) -> Entries:
+        """The entries of a lookup.
 
         Args:
-            node: A TableLookup.
+            lookup: The lookup.
             inputs: (samples, elements) integers that enter it.
             prior: Weight of the entry that there was.
             bounds: Sound bounds of what each element puts out, which have to stay sound; None where an entry
                 may become whatever another entry is.
         """
-        stored, first = constant_of(node.inputs[1]), constant_of(node.inputs[2])
-        assert stored is not None
-        assert first is not None
-        table, first = stored.astype(np.float64), np.broadcast_to(first, len(stored))
-        shape = [int(d) if isinstance(d, int) else 1 for d in list(node.outputs[0].shape or [])[1:]]
-        channel = np.zeros(shape, int)
-        if len(table) > 1:
-            axis = int_of(node, "axis", 1) % (len(shape) + 1) - 1
-            place = [-1 if i == axis else 1 for i in range(len(shape))]
-            channel = np.broadcast_to(np.arange(len(table)).reshape(place), shape).copy()
-        channel = channel.reshape(-1)
-        cells = (inputs - first[channel]) // int_of(node, "step", 1)
+        table = lookup.entries.astype(np.float64)
+        shape = [int(d) if isinstance(d, int) else 1 for d in list(lookup.output.shape or [])[1:]]
+        channel = lookup.channel_of_elements([1, *shape]).reshape(-1)
+        cells = (inputs - lookup.first[channel]) // lookup.step
         cells = np.clip(cells, 0, table.shape[1] - 1).astype(np.int64)
         low, high = np.full(len(table), table.min()), np.full(len(table), table.max())
         if bounds is not None:
@@ -65,12 +57,14 @@ class Entries:
                 channel, bounds[0].reshape(-1), bounds[1].reshape(-1), strict=True
             ):
                 low[element], high[element] = max(low[element], bottom), min(high[element], top)
-        return Entries(node, table, cells, channel, low, np.maximum(low, high), prior)
+        return Entries(lookup, table, cells, channel, low, np.maximum(low, high), prior)
 
     def write(self, model: ir.Model, table: np.ndarray) -> None:
-        """Give the node another table."""
-        value = GraphEditor(model).constant(f"{self.node.name}_refined", table.astype(np.float32))
-        self.node.replace_input_with(1, value)
+        """Give the lookup another table."""
+        first = self.lookup.node.inputs[2]
+        assert first is not None
+        value = GraphEditor(model).constant(f"{self.lookup.name}_refined", table.astype(np.float32))
+        self.lookup.set_tables(value, first)
 
 
 @dataclass(frozen=True)
