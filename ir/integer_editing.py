@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -32,12 +31,6 @@ class IntegerEditor(GraphEditor):
     def constant(self, name: str, array: np.ndarray, dtype: type | None = np.float32) -> ir.Value:
         """A new initializer, of float32 where no other type is given."""
         return super().constant(name, array, dtype)
-
-    def dialect(
-        self, op: str, inputs: Sequence[ir.Value], name: str, like: ir.Value, **attributes: object
-    ) -> ir.Value:
-        """Insert an operator of the ``onnx_fhe`` domain."""
-        return self.add(op, inputs, name, attributes, like, dialect.DOMAIN)
 
     def scaled(self, value: ir.Value, factor: np.ndarray, name: str) -> ir.Value:
         """``value * factor``, or ``value`` itself where the factor is 1 everywhere."""

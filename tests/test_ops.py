@@ -212,7 +212,7 @@ BY_HAND = re.compile(
 )
 
 
-@pytest.mark.parametrize("room", ["ir", "analysis", "backends", "onnx_fhe"])
+@pytest.mark.parametrize("room", ["ir", "analysis", "passes", "backends", "onnx_fhe"])
 def test_no_other_file_reads_or_writes_these_attributes(room):
     found = [
         f"{file.relative_to(ROOT)}: {match[0]}"

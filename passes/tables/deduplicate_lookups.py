@@ -12,7 +12,8 @@ import onnx_ir as ir
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Refusal
-from .common import moving, neurons, pricing, shrink, unit
+from .common import moving, neurons, pricing, shrink
+from .common.shaped_lookup import ShapedLookup
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,20 @@ class DeduplicateLookups(Pass):
         return pricing.improve(model, [MoveBeforeRepetition, MergeEqualNeurons])
 
 
-class MoveBeforeRepetition(pricing.TableRewrite[tuple[unit.Unit, moving.Place]]):
+class MoveBeforeRepetition(pricing.TableRewrite[tuple[ShapedLookup, moving.Place]]):
     """A table goes in front of operators that repeat elements."""
 
     name: ClassVar[str] = "move-before-repetition"
 
-    def match(self, node: ir.Node) -> tuple[unit.Unit, moving.Place] | Refusal | None:
+    def match(self, node: ir.Node) -> tuple[ShapedLookup, moving.Place] | Refusal | None:
         """The table and the place where it is applied least."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         step = moving.before(found, self.circuit.moves)
         return (found, step) if step is not None else Refusal("no place before the table takes fewer lookups")
 
-    def apply(self, match: tuple[unit.Unit, moving.Place]) -> None:
+    def apply(self, match: tuple[ShapedLookup, moving.Place]) -> None:
         """Move the table there."""
         moving.apply_before(*match, self.circuit.editor())
 
@@ -59,7 +60,7 @@ class MergeEqualNeurons(pricing.TableRewrite[shrink.Plan]):
 
     def match(self, node: ir.Node) -> shrink.Plan | Refusal | None:
         """Which neurons go, and which stand for them."""
-        if unit.read(node) is None:
+        if ShapedLookup.match(node) is None:
             return None
         site = neurons.find(node, self.circuit.moves)
         if site is None:
@@ -78,10 +79,10 @@ class MergeEqualNeurons(pricing.TableRewrite[shrink.Plan]):
 
 def _equal(site: neurons.Site) -> np.ndarray:
     """(neurons): the first neuron that computes the same, by weights, constants on the way and tables."""
-    used = site.unit
+    used = site.table
     # An offset in front of a table is the same as a table that begins elsewhere.
     begins = used.first[used.rows] - site.way.offset
-    facts = [begins, site.way.slope, _kinds(used.values)[used.rows]]
+    facts = [begins, site.way.slope, _kinds(used.entries)[used.rows]]
     columns = [site.linear.matrix(), *(site.per_neuron(np.asarray(f, np.float64)) for f in facts)]
     for reader in site.readers:
         for fact in (reader.way.slope, reader.way.offset):

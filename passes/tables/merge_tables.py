@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import dialect
 from ...ir.level import Level
+from ...ir.ops import TableLookup
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Refusal
 from ..lower.tables import MOST_CELLS
-from .common import chain, moving, pricing, unit
+from .common import chain, moving, pricing
+from .common.shaped_lookup import ShapedLookup, express, look_up, rewrite
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Pair:
         axis: The axis of its channels.
     """
 
-    first: unit.Unit
-    second: ir.Node
+    first: ShapedLookup
+    second: ShapedLookup
     moved: tuple[ir.Node, ...]
     values: np.ndarray
     starts: np.ndarray
@@ -64,43 +65,37 @@ class Merge(pricing.TableRewrite[Pair]):
     def match(self, node: ir.Node) -> Pair | Refusal | None:
         """The two tables, and the one that they make."""
         moves = self.circuit.moves
-        second = unit.read(node)
+        second = ShapedLookup.match(node)
         if second is None:
             return None
-        between = chain.back(second.source, _is_table, moves)
-        producer = between.start.producer() if between is not None else None
-        first = unit.read(producer) if producer is not None and _is_table(producer) else None
+        between = chain.back(second.source, lambda n: TableLookup.match(n) is not None, moves)
+        first = ShapedLookup.producing(between.start) if between is not None else None
         if between is None or first is None:
             return Refusal("it reads no table through layout and constants alone")
         merged = _compose(first, between, second, moves.opset)
         if merged is None:
             return Refusal("no one axis tells the merged tables apart, or they would be too large")
         moved = tuple(n for n in between.nodes if moves(n.outputs[0]) is not None)
-        return Pair(first, node, moved, *merged)
+        return Pair(first, second, moved, *merged)
 
     def apply(self, match: Pair) -> None:
         """Let the second table read what the first one read, behind the operators that move elements."""
-        edit, node, first = self.circuit.editor(), match.second, match.first
-        edit.at(node)
+        edit, second, first = self.circuit.editor(), match.second, match.first
+        edit.at(second.node)
         current = moving.repeat(match.moved, first.source, edit)
         # A rounding that stands where the merged table reads can serve it too.
         if first.rounding is not None and not match.moved:
-            current = first.rounding.outputs[0]
-        elif first.rounding is not None:
-            kept, name = list(first.rounding.attributes.values()), f"{node.name}_rounding"
-            current = edit.add("RoundBits", [current], name, kept, like=current, domain=dialect.DOMAIN)
-        node.replace_input_with(0, current)
-        unit.rewrite(edit, node, match.values, match.starts, first.step, match.axis)
-
-
-def _is_table(node: ir.Node) -> bool:
-    return node.domain == dialect.DOMAIN and node.op_type == "TableLookup"
+            current = first.rounding.output
+        else:
+            current = first.rounded_again(current, edit, f"{second.name}_rounding")
+        second.node.replace_input_with(0, current)
+        rewrite(edit, second, match.values, match.starts, first.step, match.axis)
 
 
 def _compose(
-    first: unit.Unit, between: chain.Chain, second: unit.Unit, opset: int
+    first: ShapedLookup, between: chain.Chain, second: ShapedLookup, opset: int
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Tables, first inputs and axis of both units together; None where no one axis tells tables apart."""
+    """Tables, first inputs and axis of both lookups together; None where no one axis tells tables apart."""
     elements = np.stack(
         [
             first.rows.ravel()[between.source].ravel(),
@@ -110,17 +105,17 @@ def _compose(
         ]
     )
     kinds, inverse = np.unique(elements, axis=1, return_inverse=True)
-    if kinds.shape[1] * first.values.shape[1] > MOST_CELLS:
+    if kinds.shape[1] * first.size > MOST_CELLS:
         return None
     before, slope, offset, after = kinds
-    arriving = first.values[before.astype(int)] * slope[:, None] + offset[:, None]
-    values = unit.look_up(second, after.astype(int), arriving, opset)
+    arriving = first.entries[before.astype(int)] * slope[:, None] + offset[:, None]
+    values = look_up(second, after.astype(int), arriving, opset)
     starts = first.first[before.astype(int)]
     # Different pairs of tables may make the same one.
     _, same, equal = np.unique(
         np.column_stack([starts, values]), axis=0, return_index=True, return_inverse=True
     )
-    if (found := unit.express(equal.ravel()[inverse.ravel()].reshape(between.source.shape))) is None:
+    if (found := express(equal.ravel()[inverse.ravel()].reshape(between.source.shape))) is None:
         return None
     axis, chosen = found
     return values[same[chosen]], starts[same[chosen]], axis

@@ -10,8 +10,9 @@ import onnx_ir as ir
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Refusal
-from .common import moving, pooling, pricing, unit
+from .common import moving, pooling, pricing
 from .common.reach import entries
+from .common.shaped_lookup import ShapedLookup
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class MoveTables(Pass):
         return pricing.improve(model, [MoveBehindSelection, PassPooling], strictly=True)
 
 
-Places = tuple[unit.Unit, list[moving.Place]]
+Places = tuple[ShapedLookup, list[moving.Place]]
 """A table, and a place for each of its readers."""
 
 
@@ -46,7 +47,7 @@ class MoveBehindSelection(pricing.TableRewrite[Places]):
 
     def match(self, node: ir.Node) -> Places | Refusal | None:
         """The table and the places where it is applied least."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         places = moving.after(found, self.circuit.moves)
@@ -67,7 +68,7 @@ class Pooled:
         behind: Whether the pooling reads the table; else the table reads the pooling.
     """
 
-    table: unit.Unit
+    table: ShapedLookup
     pool: ir.Node
     behind: bool
 
@@ -79,7 +80,7 @@ class PassPooling(pricing.TableRewrite[Pooled]):
 
     def match(self, node: ir.Node) -> Pooled | Refusal | None:
         """The table and the pooling next to it."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         if not pooling.never_falls(found, *entries(found, self.circuit.sound)):

@@ -12,9 +12,10 @@ from typing_extensions import Self
 from ...ir.level import Level
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Match, Refusal
-from .common import folding, neurons, pricing, shrink, unit
+from .common import folding, neurons, pricing, shrink
 from .common.absorb import input_axis
 from .common.reach import output_bounds
+from .common.shaped_lookup import ShapedLookup
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class RemoveConstantTables(Pass):
         """Remove constant neurons of ``model`` in place."""
         # From the outputs back: what a removal changes comes behind what is asked next.
         return pricing.improve(
-            model, [FoldConstant, RemoveNeurons], lambda m: reversed(list(unit.tables(m))), together=True
+            model, [FoldConstant, RemoveNeurons], lambda m: reversed(pricing.tables(m)), together=True
         )
 
 
@@ -55,7 +56,7 @@ class FoldConstant(_ConstantRewrite[list[folding.Replacement]]):
 
     def match(self, node: ir.Node) -> list[folding.Replacement] | Refusal | None:
         """Where the constant ends."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         low, high = output_bounds(found, self.circuit.sound)
@@ -76,7 +77,7 @@ class RemoveNeurons(_ConstantRewrite[shrink.Plan]):
 
     def match(self, node: ir.Node) -> shrink.Plan | Refusal | None:
         """Which neurons go."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         low, high = output_bounds(found, self.circuit.sound)

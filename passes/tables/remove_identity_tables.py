@@ -9,15 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
-from ...ir import dialect
-from ...ir.graph import variable_inputs
+from ...ir.graph import is_dialect, variable_inputs
 from ...ir.level import Level
+from ...ir.ops import RoundBits
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Refusal
-from .common import compose, pricing, unit
+from .common import compose, pricing
 from .common.absorb import Absorption
 from .common.moves import Moves
 from .common.reach import entries, residue
+from .common.shaped_lookup import ShapedLookup
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Affine:
         meeting: Linear operators behind it, which would read a linear one's result.
     """
 
-    table: unit.Unit
+    table: ShapedLookup
     slope: np.ndarray
     offset: np.ndarray
     meeting: list[ir.Node]
@@ -63,7 +64,7 @@ class RemoveAffine(pricing.TableRewrite[Affine]):
 
     def match(self, node: ir.Node) -> Affine | Refusal | None:
         """The table with its slopes and offsets."""
-        found = unit.read(node)
+        found = ShapedLookup.match(node)
         if found is None:
             return None
         if found.rounding is not None:
@@ -88,14 +89,14 @@ class RemoveAffine(pricing.TableRewrite[Affine]):
             compose.compose_behind(second, edit, moves)
 
 
-def _lines(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _lines(found: ShapedLookup, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Whole slope and offset of every table on these entries; None where one is no line, or all are flat."""
-    slopes, offsets = np.zeros(len(found.values)), np.zeros(len(found.values))
+    slopes, offsets = np.zeros(len(found.entries)), np.zeros(len(found.entries))
     for row, (low, high) in enumerate(zip(first, last, strict=True)):
         if last[row] < 0:
             continue
-        y = found.values[row, low : high + 1].astype(np.float64)
-        x = found.inputs[row, low : high + 1].astype(np.float64)
+        y = found.entries[row, low : high + 1].astype(np.float64)
+        x = found.entry_inputs[row, low : high + 1].astype(np.float64)
         slopes[row] = (y[-1] - y[0]) / (x[-1] - x[0]) if len(x) > 1 else 0.0
         offsets[row] = y[0] - slopes[row] * x[0]
         if slopes[row] != np.rint(slopes[row]) or not np.array_equal(slopes[row] * x + offsets[row], y):
@@ -103,7 +104,7 @@ def _lines(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> tuple[np.nd
     return (slopes, offsets) if slopes.any() else None
 
 
-def _on_grid(found: unit.Unit) -> bool:
+def _on_grid(found: ShapedLookup) -> bool:
     """Whether inputs never fall between two entries."""
     left = residue(found.source, found.step)
     return left is not None and not ((found.first - left) % found.step).any()
@@ -125,7 +126,7 @@ def _mixed(value: ir.Value) -> bool:
     pending, seen = [value], set()
     while pending:
         node = pending.pop().producer()
-        if node is None or node in seen or (node.domain == dialect.DOMAIN and node.op_type != "RoundBits"):
+        if node is None or node in seen or (is_dialect(node) and not RoundBits.match(node)):
             continue
         seen.add(node)
         if linear_of(node) is not None or node.op_type == "ReduceSum":

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ....ir import dialect, runtime
+from ....ir import runtime
 from ....ir.graph import variable_inputs
 from ....ir.integer_editing import IntegerEditor
+from ....ir.ops import Decrypt
 from .absorb import minimal
 from .moves import sample_shape
 
@@ -36,7 +37,7 @@ def plan(model: ir.Model, value: ir.Value, sample: np.ndarray) -> list[Replaceme
         given = {v: known[v] for v in node.inputs if v is not None and v in known}
         if not given:
             continue
-        if node.domain == dialect.DOMAIN and node.op_type == "Decrypt":
+        if Decrypt.match(node):
             return None
         if any(o.is_graph_output() for o in node.outputs):
             return None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ....ir import dialect
 from ....ir.graph import variable_inputs
 from ....ir.integer_editing import IntegerEditor
-from . import unit
+from ....ir.ops import TableLookup
 from .moves import Moves, sample_shape
+from .shaped_lookup import ShapedLookup, express, rewrite
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Place:
         return math.prod(sample_shape(self.value) or ())
 
 
-def before(found: unit.Unit, moves: Moves) -> Place | None:
+def before(found: ShapedLookup, moves: Moves) -> Place | None:
     """The place in front of repeating operators where the table is applied least; None where that is here."""
     best: Place | None = None
     nodes: tuple[ir.Node, ...] = ()
@@ -58,12 +58,12 @@ def before(found: unit.Unit, moves: Moves) -> Place | None:
         known.ravel()[source.ravel()] = True
         if not np.array_equal(rows.ravel()[source], found.rows):
             continue  # copies of one element take different tables
-        if (where := unit.express(rows, known)) is not None:
+        if (where := express(rows, known)) is not None:
             least, best = math.prod(shape), Place(current, nodes, *where)
     return best
 
 
-def after(found: unit.Unit, moves: Moves) -> list[Place] | None:
+def after(found: ShapedLookup, moves: Moves) -> list[Place] | None:
     """Places behind dropping operators, one for each reader, that together take fewer lookups; or None."""
     if found.output.is_graph_output():
         return None
@@ -76,7 +76,7 @@ def after(found: unit.Unit, moves: Moves) -> list[Place] | None:
     return places if places and sum(p.elements for p in places) < found.rows.size else None
 
 
-def _after(found: unit.Unit, reader: ir.Node, moves: Moves) -> Place | None:
+def _after(found: ShapedLookup, reader: ir.Node, moves: Moves) -> Place | None:
     best: Place | None = None
     node, rows = reader, found.rows
     nodes: tuple[ir.Node, ...] = ()
@@ -85,7 +85,7 @@ def _after(found: unit.Unit, reader: ir.Node, moves: Moves) -> Place | None:
         if output.is_graph_output():
             break
         nodes, rows = (*nodes, node), rows.ravel()[places]
-        where = unit.express(rows)
+        where = express(rows)
         if where is not None and (best is None or rows.size < best.elements):
             best = Place(output, nodes, *where)
         uses = list(output.uses())
@@ -95,13 +95,14 @@ def _after(found: unit.Unit, reader: ir.Node, moves: Moves) -> Place | None:
     return best
 
 
-def apply_before(found: unit.Unit, place: Place, edit: IntegerEditor) -> None:
+def apply_before(found: ShapedLookup, place: Place, edit: IntegerEditor) -> None:
     """Move the table in front of the operators of ``place``."""
-    output, table = found.output, found.table
+    output, table = found.output, found.node
     uses = list(output.uses())
     edit.at(table)
-    table.replace_input_with(0, _rounded(found, place.value, edit))
-    unit.rewrite(edit, table, found.values[place.rows], found.first[place.rows], found.step, place.axis)
+    rounded = found.rounded_again(place.value, edit, f"{found.name}_rounding")
+    table.replace_input_with(0, rounded)
+    rewrite(edit, found, found.entries[place.rows], found.first[place.rows], found.step, place.axis)
     output.shape = place.value.shape
     graph = edit.model.graph
     following = next((n for n in graph if n in {u.node for u in uses}), None)
@@ -111,28 +112,20 @@ def apply_before(found: unit.Unit, place: Place, edit: IntegerEditor) -> None:
         use.node.replace_input_with(use.idx, moved)
 
 
-def apply_after(found: unit.Unit, places: Sequence[Place], edit: IntegerEditor) -> None:
+def apply_after(found: ShapedLookup, places: Sequence[Place], edit: IntegerEditor) -> None:
     """Put a table behind the operators of each place, in the stead of this one."""
     for place in places:
         uses = list(place.value.uses())
         edit.at(next(n for n in edit.model.graph if n in {u.node for u in uses}))
         moved = repeat(place.nodes, found.source, edit)
-        name = str(found.table.name)
-        values, first = found.values[place.rows], found.first[place.rows]
-        constants = [edit.constant(f"{name}_values", values), edit.constant(f"{name}_first", first)]
-        given = [_rounded(found, moved, edit), *constants]
-        made = edit.dialect("TableLookup", given, name, moved, step=found.step, axis=place.axis)
+        name = found.name
+        entries = edit.constant(f"{name}_values", found.entries[place.rows])
+        first = edit.constant(f"{name}_first", found.first[place.rows])
+        rounded = found.rounded_again(moved, edit, f"{name}_rounding")
+        lookup = TableLookup.make(rounded, entries, first, step=found.step, axis=place.axis)
+        made = edit.insert(lookup, name, moved)
         for use in uses:
             use.node.replace_input_with(use.idx, made)
-
-
-def _rounded(found: unit.Unit, value: ir.Value, edit: IntegerEditor) -> ir.Value:
-    if found.rounding is None:
-        return value
-    kept = list(found.rounding.attributes.values())
-    return edit.add(
-        "RoundBits", [value], f"{found.table.name}_rounding", kept, like=value, domain=dialect.DOMAIN
-    )
 
 
 def repeat(nodes: Sequence[ir.Node], value: ir.Value, edit: IntegerEditor) -> ir.Value:

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear, linear_of
 from ....ir.graph import LAYOUT, variable_inputs
-from . import chain, unit
+from . import chain
 from .absorb import input_axis
 from .moves import Moves, sample_shape
+from .shaped_lookup import ShapedLookup
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Site:
     """A table between linear operators: its neurons are the output channels of the first.
 
     Attributes:
-        unit: The table.
+        table: The table.
         linear: The operator that makes the accumulators.
         way: From the accumulators to the table.
         readers: All that reads the table.
@@ -42,7 +43,7 @@ class Site:
         place: For each element its position within the neuron.
     """
 
-    unit: unit.Unit
+    table: ShapedLookup
     linear: Linear
     way: chain.Chain
     readers: tuple[Reader, ...]
@@ -54,9 +55,9 @@ class Site:
         made = _channels(self.linear)
         yield self.linear.node, self.linear.node.outputs[0], made
         yield from _along(self.way, made)
-        if self.unit.rounding is not None:
-            yield self.unit.rounding, self.unit.rounding.outputs[0], self.channel
-        yield self.unit.table, self.unit.output, self.channel
+        if self.table.rounding is not None:
+            yield self.table.rounding.node, self.table.rounding.output, self.channel
+        yield self.table.node, self.table.output, self.channel
         seen = set()
         for reader in self.readers:
             for step in _along(reader.way, self.channel):
@@ -74,7 +75,7 @@ class Site:
 
 def find(table: ir.Node, moves: Moves) -> Site | None:
     """The site of a table; None where something else than linear operators takes part."""
-    found = unit.read(table)
+    found = ShapedLookup.match(table)
     if found is None:
         return None
     way = chain.back(found.source, lambda n: linear_of(n) is not None, moves)

@@ -6,56 +6,48 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir.integer_editing import IntegerEditor
-from . import unit
+from .shaped_lookup import ShapedLookup
 
 
-def never_falls(found: unit.Unit, first: np.ndarray, last: np.ndarray) -> bool:
+def never_falls(found: ShapedLookup, first: np.ndarray, last: np.ndarray) -> bool:
     """Whether no table gives less for more, on the entries that can be reached."""
-    spans = (v[a : b + 1] for v, a, b in zip(found.values, first, last, strict=True))
+    spans = (v[a : b + 1] for v, a, b in zip(found.entries, first, last, strict=True))
     return all((np.diff(s) >= 0).all() for s in spans)
 
 
-def behind(found: unit.Unit) -> ir.Node | None:
+def behind(found: ShapedLookup) -> ir.Node | None:
     """The MaxPool that alone reads the table's output, if tables are chosen by channel."""
     uses = list(found.output.uses())
     return uses[0].node if len(uses) == 1 and _is_pool(uses[0].node) and _by_channel(found) else None
 
 
-def in_front(found: unit.Unit) -> ir.Node | None:
-    """The MaxPool whose output this unit alone reads, if tables are chosen by channel."""
+def in_front(found: ShapedLookup) -> ir.Node | None:
+    """The MaxPool whose output this table alone reads, if tables are chosen by channel."""
     pool = found.source.producer()
     alone = len(found.source.uses()) == 1
     return pool if pool is not None and alone and _is_pool(pool) and _by_channel(found) else None
 
 
-def swap_behind(found: unit.Unit, pool: ir.Node, edit: IntegerEditor) -> None:
+def swap_behind(found: ShapedLookup, pool: ir.Node, edit: IntegerEditor) -> None:
     """Table, MaxPool becomes MaxPool, table."""
     pooled, small = pool.outputs[0], pool.outputs[0].shape
     uses = list(pooled.uses())
-    edit.at(found.rounding or found.table)
+    edit.at(found.rounding.node if found.rounding is not None else found.node)
     made = _pool(pool, found.source, small, edit)
     # Others may read the rounding; the moved table has one of its own.
-    given = made
-    if found.rounding is not None:
-        kept = list(found.rounding.attributes.values())
-        given = edit.add("RoundBits", [made], str(found.rounding.name), kept, like=made, domain="onnx_fhe")
-    found.table.replace_input_with(0, given)
+    found.node.replace_input_with(0, found.rounded_again(made, edit))
     found.output.shape = small
     for use in uses:
         use.node.replace_input_with(use.idx, found.output)
 
 
-def swap_in_front(found: unit.Unit, pool: ir.Node, edit: IntegerEditor) -> None:
+def swap_in_front(found: ShapedLookup, pool: ir.Node, edit: IntegerEditor) -> None:
     """MaxPool, table becomes table, MaxPool."""
     x = pool.inputs[0]
     assert x is not None
     small, uses = found.output.shape, list(found.output.uses())
-    edit.at(found.table)
-    given = x
-    if found.rounding is not None:
-        kept = list(found.rounding.attributes.values())
-        given = edit.add("RoundBits", [x], str(found.rounding.name), kept, like=x, domain="onnx_fhe")
-    found.table.replace_input_with(0, given)
+    edit.at(found.node)
+    found.node.replace_input_with(0, found.rounded_again(x, edit))
     found.output.shape = x.shape
     readers = {u.node for u in uses}
     edit.at(next((n for n in edit.model.graph if n in readers), None))
@@ -74,7 +66,7 @@ def _is_pool(node: ir.Node) -> bool:
     return node.domain == "" and node.op_type == "MaxPool" and len(node.outputs) == 1
 
 
-def _by_channel(found: unit.Unit) -> bool:
+def _by_channel(found: ShapedLookup) -> bool:
     """Windows never mix channels, so tables that differ between channels do no harm."""
     rows = found.rows.reshape(len(found.rows), -1) if found.rows.ndim else found.rows
     return bool((rows == rows[:, :1]).all())

@@ -13,11 +13,10 @@ from typing_extensions import Self
 
 from ....analysis.cost.cost import estimate
 from ....analysis.ranges.ranges import SoundRanges
-from ....ir.graph import is_dialect
 from ....ir.integer_editing import IntegerEditor
+from ....ir.ops import Encrypt, TableLookup
 from ...framework.rewriting import Match, Rewrite, apply_where_cheaper
 from .moves import Moves
-from .unit import tables
 
 TOLERANCE = 1e-9
 """Relative; costs are sums of floats."""
@@ -98,9 +97,12 @@ def price(model: ir.Model) -> Price:
     layers: Counter[str] = Counter()
     for layer in found.layers:
         layers[layer.name] += layer.complexity  # type: ignore[assignment]
-    return Price(
-        found.complexity, layers, found.bootstraps, sum(is_dialect(n, "Encrypt") for n in model.graph)
-    )
+    return Price(found.complexity, layers, found.bootstraps, len(Encrypt.all_in(model)))
+
+
+def tables(model: ir.Model) -> list[ir.Node]:
+    """The TableLookups of a model, in order."""
+    return [t.node for t in TableLookup.all_in(model)]
 
 
 def improve(

@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from ....ir.graph import constant_of, variable_inputs
 from ....ir.integer_editing import IntegerEditor
-from . import unit
 from .absorb import add_behind, apply_linear, input_axis, minimal
 from .moves import Moves
 from .neurons import Reader, Site, axis_of, same_inputs
+from .shaped_lookup import express, rewrite
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def _shrink_reader(plan: Plan, reader: Reader, equal: np.ndarray, edit: IntegerE
 def _fork(site: Site, edit: IntegerEditor) -> dict[ir.Node, ir.Node]:
     """Copies of the operators in front of the table, for it alone, where others read them too."""
     before = [site.linear.node, *site.way.nodes]
-    if site.unit.rounding is not None:
-        before.append(site.unit.rounding)
+    if site.table.rounding is not None:
+        before.append(site.table.rounding.node)
     if all(len(n.outputs[0].uses()) == 1 for n in before):
         return {}
-    edit.at(site.unit.table)
+    edit.at(site.table.node)
     copies: dict[ir.Node, ir.Node] = {}
     renamed: dict[ir.Value, ir.Value] = {}
     for node in before:
@@ -123,7 +123,7 @@ def _fork(site: Site, edit: IntegerEditor) -> dict[ir.Node, ir.Node]:
         producer = made.producer()
         assert producer is not None
         copies[node] = producer
-    site.unit.table.replace_input_with(0, renamed[before[-1].outputs[0]])
+    site.table.node.replace_input_with(0, renamed[before[-1].outputs[0]])
     return copies
 
 
@@ -132,13 +132,13 @@ def _shrink_node(
 ) -> None:
     """Make the constants of one operator fit; ``axis`` and ``shape`` are those of its old output."""
     site = plan.site
-    if node is site.unit.table:
-        rows = np.take(site.unit.rows, keep, axis=axis)
-        found = unit.express(rows)
+    if node is site.table.node:
+        rows = np.take(site.table.rows, keep, axis=axis)
+        found = express(rows)
         assert found is not None
         along, chosen = found
-        used = site.unit
-        unit.rewrite(edit, node, used.values[chosen], used.first[chosen], used.step, along)
+        used = site.table
+        rewrite(edit, used, used.entries[chosen], used.first[chosen], used.step, along)
     elif node.op_type in {"Gemm", "MatMul", "Conv"}:
         place = site.linear.out_axis
         kept = np.take(site.linear.weight, keep, axis=place)
