@@ -6,6 +6,7 @@ import pytest
 
 from onnx_fhe.ir.editing import GraphEditor, set_attributes
 from onnx_fhe.ir.integer_editing import IntegerEditor
+from onnx_fhe.ir.ops import RoundBits
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -107,7 +108,7 @@ def test_attributes_say_whether_they_changed(edit):
 def test_the_integer_level_is_float32():
     edit = IntegerEditor(ir.from_onnx_text(TEXT))
     x = edit.graph.inputs[0]
-    made = edit.at(None).dialect("RoundBits", [x], "round", x, lsbs_to_remove=1)
+    made = edit.at(None).insert(RoundBits.make(x, lsbs_to_remove=1), "round", x)
     assert (made.name, made.dtype, made.producer().domain) == ("round_out", ir.DataType.FLOAT, "onnx_fhe")
     assert edit.constant("k", np.arange(3)).dtype is ir.DataType.FLOAT
     assert edit.scaled(x, np.ones(1), "no") is x
