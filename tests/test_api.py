@@ -23,6 +23,7 @@ from onnx_fhe.ir.errors import (
     UnsupportedError,
     UserError,
 )
+from onnx_fhe.ir.ops import Decrypt, Encrypt
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.save import save
@@ -137,8 +138,7 @@ def test_values_outside_the_calibrated_range_are_clipped_and_counted(mlp):
     _, data, program = mlp
     quantizer = next(n for n in program.integer_model.graph if n.op_type == "QuantizeLinear")
     scale = float(quantizer.inputs[1].const_value.numpy())
-    encrypt = next(n for n in program.integer_model.graph if n.op_type == "Encrypt")
-    low, high = encrypt.attributes.get_int("low", 0), encrypt.attributes.get_int("high", 1)
+    low, high = Encrypt.all_in(program.integer_model)[0].range
     array = np.zeros((4, *data["input"].shape[1:]), np.float32)
     assert program.run(array).clipped == 0
     array[1, 0], array[1, 1] = scale * (high + 0.4), scale * (low - 0.4)
@@ -158,9 +158,8 @@ def test_overflows_are_counted_with_a_warning(mlp):
     _, data, program = mlp
     assert program.run(data).overflows.values == 0
     model = program.integer_model.clone()
-    for node in model.graph:
-        if node.op_type == "Decrypt":
-            node.attributes["low"], node.attributes["high"] = ir.AttrInt64("low", 0), ir.AttrInt64("high", 1)
+    for decrypt in Decrypt.all_in(model):
+        decrypt.declare(0, 1)
     narrow = onnx_fhe.Program(model, program.manifest, lambda: ReferenceBackend().lower(model))
     result = narrow.run(data)
     assert result.overflows.values > 0

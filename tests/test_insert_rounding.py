@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.errors import DataError, PipelineError
-from onnx_fhe.ir.ops import TableLookup
+from onnx_fhe.ir.ops import Decrypt, RoundBits, TableLookup
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context
@@ -82,11 +82,10 @@ def test_text_before_and_after(integer):
         "TableLookup",
     ]
     for lookup in lookups(after):
-        rounding = lookup.inputs[0].producer()
-        removed = rounding.attributes["lsbs_to_remove"].as_int()
-        assert removed > 0
-        assert lookup.attributes["step"].as_int() == 2**removed
-        assert rounding.attributes["mode"].as_string() == "approximate"
+        rounding = TableLookup.of(lookup).rounding
+        assert rounding.lsbs_to_remove > 0
+        assert TableLookup.of(lookup).step == rounding.unit
+        assert rounding.mode == "approximate"
         assert roads.constant(lookup, 1).shape[1] == 16
         assert (roads.constant(lookup, 2) == 0).all()
         assert (
@@ -123,22 +122,19 @@ def test_narrow_tables_stay(integer, zoo):
 
 def test_exact_mode_drops_no_bits_of_outputs(integer):
     after = rounded(integer, "bits=4 mode=exact")
-    assert {n.attributes["mode"].as_string() for n in after.graph if n.op_type == "RoundBits"} == {"exact"}
-    (decrypt,) = [n for n in after.graph if n.op_type == "Decrypt"]
-    assert decrypt.inputs[0].producer().op_type != "RoundBits"
+    assert {r.mode for r in RoundBits.all_in(after)} == {"exact"}
+    (decrypt,) = Decrypt.all_in(after)
+    assert decrypt.rounding is None
 
 
 @pytest.mark.parametrize("bits", [3, 5, 20])
 def test_output_bits(integer, bits):
     after = rounded(integer, f"bits=5 output-bits={bits}", range_margin=0.2)
-    (decrypt,) = [n for n in after.graph if n.op_type == "Decrypt"]
-    low, high = (decrypt.attributes[k].as_int() for k in ("low", "high"))
-    made = decrypt.inputs[0].producer()
+    (decrypt,) = Decrypt.all_in(after)
     if bits == 20:
-        assert made.op_type != "RoundBits"
+        assert decrypt.rounding is None
         return
-    removed = made.attributes["lsbs_to_remove"].as_int()
-    assert (low, high) == (0, (2**bits - 1) * 2**removed)
+    assert decrypt.range == (0, (2**bits - 1) * decrypt.rounding.unit)
     assert error(after, rounded(integer, "bits=5 output-bits=0", range_margin=0.2)) < {3: 0.1, 5: 0.01}[bits]
 
 
@@ -146,7 +142,7 @@ def test_layers_by_name(integer):
     after = rounded(integer, 'bits=4 layers={"/0"=2 "/1"=0}')
     first, second = lookups(after)
     assert TableLookup.of(first).table_bits == 2
-    assert second.attributes.get_int("step", 1) == 1
+    assert TableLookup.of(second).step == 1
     by_table = rounded(integer, f'bits=4 layers={{"{lookups(integer)[1].name}"=3}}')
     assert [TableLookup.of(n).table_bits for n in lookups(by_table)] == [4, 3]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.bits import bits_of
 from ...ir.ops import PairLookup
 from .editing import ExpansionEditor
 
@@ -67,10 +68,10 @@ def combination(table: np.ndarray) -> tuple[int, int]:
     """
     _, n, m = table.shape
     i, j = np.indices((n, m))
-    found, most = (m, 1), math.ceil(math.log2(n * m))
+    found, most = (m, 1), bits_of(0, n * m - 1, least=0)
     for a, b in _factors(n, m):
         size = a * (n - 1) + abs(b) * (m - 1) + 1
-        bits = max(1, math.ceil(math.log2(size)))
+        bits = bits_of(0, size - 1)
         if bits >= most:
             continue
         numbers = (a * i + b * j).ravel()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.bits import bits_of
 from ...ir.errors import LimitError
 from ...ir.graph import STANDS_FOR, is_dialect, layer_of, title_of
 from ...ir.limits import TargetLimits
@@ -144,11 +145,11 @@ def _bounds(value: ir.Value, limit: int, edit: ExpansionEditor) -> tuple[int, in
         low, high = edit.bounds(value)
     except (LimitError, KeyError):
         return None
-    return (low, high) if (high - low).bit_length() <= limit else None
+    return (low, high) if bits_of(0, high - low, least=0) <= limit else None
 
 
 def _price(value: ir.Value, bounds: tuple[int, int], edit: ExpansionEditor) -> float:
-    bits = max(1, (bounds[1] - bounds[0]).bit_length())
+    bits = bits_of(0, bounds[1] - bounds[0])
     return math.prod(edit.shape(value)) * bootstrap_complexity(bits)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.bits import bits_of
 from ..cost.bootstrap import bootstrap_complexity
 from .editing import ExpansionEditor
 from .pairs import packed
@@ -82,7 +83,7 @@ def _cheapest(x: ir.Value, y: ir.Value, edit: ExpansionEditor) -> str:
     count, singles = math.prod(np.broadcast_shapes(*shapes)), [math.prod(s) for s in shapes]
 
     def cost(size: int) -> float:
-        return bootstrap_complexity(max(1, math.ceil(math.log2(size))))
+        return bootstrap_complexity(bits_of(0, size - 1))
 
     costs = {
         "packed": count * cost(first * second),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ...analysis.widths.groups import NARROWED
 from ...analysis.widths.layers import layer_of as titled
 from ...ir.graph import layer_of, title_of
 from ...ir.ops import TableLookup, decrypts_by_output
@@ -13,9 +14,6 @@ from ..layers import merge_layers
 from .compiling import Compiled
 from .parameters import products_of, steps_of
 from .plan import Plan
-
-NARROWED = 8
-"""Concrete casts a table's input to its own width up to this many bits; past it the group's width counts."""
 
 
 def statistics(plan: Plan, compiled: Compiled) -> CircuitStatistics:

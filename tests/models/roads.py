@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper, parser
 from onnx_fhe.backends.reference import OverflowReport, count_overflows
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.load import load
+from onnx_fhe.ir.ops import Encrypt
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session, run
@@ -159,9 +160,8 @@ def random_integers(given: ir.Model, count: int, seed: int = 0) -> tuple[ir.Mode
     server = partition(given).server
     random = np.random.default_rng(seed)
     values = {}
-    marks = [n for n in given.graph if n.domain == DOMAIN and n.op_type == "Encrypt"]
-    for mark, value in zip(marks, server.graph.inputs, strict=True):
-        low, high = (mark.attributes.get_int(k, 0) or 0 for k in ("low", "high"))
+    for encrypt, value in zip(Encrypt.all_in(given), server.graph.inputs, strict=True):
+        low, high = encrypt.range
         shape = [count, *(int(d) for d in list(value.shape or [])[1:])]  # type: ignore[arg-type]
         anywhere = random.integers(low, high + 1, shape)
         anywhere[: count // 2] = random.choice([low, high], [count // 2, *shape[1:]])

@@ -10,6 +10,7 @@ from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.ir import dialect, runtime
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level, set_level
+from onnx_fhe.ir.ops import Encrypt
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import PassManager
@@ -72,8 +73,8 @@ def samples(model: ir.Model, count: int = 200, seed: int = 0) -> dict[str, np.nd
     random = np.random.default_rng(seed)
     data = {}
     for node in model.graph:
-        if node.op_type == "Encrypt":
-            low, high = node.attributes.get_int("low", 0), node.attributes.get_int("high", 1)
+        if (encrypt := Encrypt.match(node)) is not None:
+            low, high = encrypt.range
             value = node.inputs[0]
             assert value is not None
             assert value.shape is not None
