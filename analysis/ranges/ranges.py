@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...ir import dialect, runtime
 from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.movement import may_move
-from ...ir.ops import Encrypt, PairLookup, TableLookup
+from ...ir.ops import Encrypt, PairLookup, QuantizeLinear, TableLookup
 from .margins import TARGET, widened
 from .tails import Extremes, Interval
 
@@ -96,8 +96,8 @@ class SoundRanges:
             return -high, -low
         if node.op_type in {"Add", "Sub", "Mul"}:
             return self._arithmetic(node)
-        if node.op_type == "QuantizeLinear":
-            zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        if (quantize := QuantizeLinear.match(node)) is not None:
+            zero = quantize.zero_point
             info = np.iinfo(zero.dtype if zero is not None else np.uint8)
             return _everywhere(node.outputs[0], info.min, info.max)
         raise KeyError(f"no rule for {node.op_type} ({node.name})")

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import DequantizeLinear, QuantizeLinear
 from ...ir.qonnx import DOMAINS
 from . import quantizers
 
@@ -102,10 +103,9 @@ def _non_negative(value: ir.Value | None) -> bool:
             return False
         if node.op_type == "Relu":
             return True
-        if node.op_type == "DequantizeLinear":
-            codes = node.inputs[0]
-            zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-            return codes is not None and codes.dtype == ir.DataType.UINT8 and (zero is None or not zero.any())
+        if (dequantize := DequantizeLinear.match(node)) is not None:
+            zero = dequantize.zero_point
+            return dequantize.input.dtype == ir.DataType.UINT8 and (zero is None or not zero.any())
         factor = constant_of(node.inputs[1]) if node.op_type == "Mul" else None
         pools = {"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"}
         if node.op_type not in MOVES | pools and (factor is None or np.any(factor < 0)):
@@ -117,7 +117,7 @@ def _non_negative(value: ir.Value | None) -> bool:
 def _check_quantize(node: ir.Node) -> None:
     quantizers.constants_of(node)
     dtype = node.outputs[0].dtype
-    zero = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    zero = QuantizeLinear.of(node).zero_point
     if zero is not None:
         dtype = ir.DataType.from_numpy(zero.dtype)
     if dtype is None or dtype in _STORAGE or dtype in _NARROW:
