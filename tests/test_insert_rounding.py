@@ -81,17 +81,13 @@ def test_text_before_and_after(integer):
         "RoundBits",
         "TableLookup",
     ]
-    for lookup in lookups(after):
-        rounding = TableLookup.of(lookup).rounding
-        assert rounding.lsbs_to_remove > 0
-        assert TableLookup.of(lookup).step == rounding.unit
-        assert rounding.mode == "approximate"
-        assert roads.constant(lookup, 1).shape[1] == 16
-        assert (roads.constant(lookup, 2) == 0).all()
-        assert (
-            len(roads.constant(rounding.inputs[0].producer(), 1).reshape(-1))
-            == roads.constant(lookup, 1).shape[0]
-        )
+    for lookup in TableLookup.all_in(after):
+        assert lookup.lsbs_to_remove > 0
+        assert lookup.step == lookup.rounding.unit
+        assert lookup.rounding.mode == "approximate"
+        assert lookup.size == 16
+        assert (lookup.first == 0).all()
+        assert roads.constant(lookup.source.producer(), 1).size == lookup.channels
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
