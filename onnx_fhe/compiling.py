@@ -17,19 +17,18 @@ from .backends.base import Circuit, LowerOptions, Progress, quiet
 from .backends.registry import limits_of
 from .circuits import find_backend
 from .comparing import compare
-from .completing import complete, require_integer
 from .fidelity.causes import Steps
 from .fidelity.check import measured_fidelity, require_faithful
 from .fidelity.ciphertexts import Wanted, tried
-from .fidelity.figures import FidelityWarning
+from .fidelity.figures import Fidelity, FidelityWarning
 from .fidelity.samples import data_warnings, label_warnings
 from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import load
 from .ir.p_error import DEFAULT_P_ERROR, tolerated
-from .ir.p_error import notes as tolerance_notes
-from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
+from .ir.p_error import notes as p_error_notes
+from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
 from .ir.runtime import Arrays, to_proto
 from .ir.state import ModelState
 from .machine.profile import Profile
@@ -37,7 +36,8 @@ from .manifest import Manifest, Source, packages, ports, rounding_of
 from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
-from .passes.framework.base import Context
+from .passes.framework.base import Context, Findings
+from .passes.framework.completion import require_integer
 from .passes.framework.instruments import Instrument, Verify
 from .passes.framework.manager import PassManager, PipelineResult
 from .passes.framework.presets import DEFAULT
@@ -113,67 +113,33 @@ def compile_model(
     timed = Stopwatch()
     with timed("load"):
         given = _read(model, calibration, limits, bind or {})
-        manager = complete(manager, given.model)
-        target_limits = limits_of(backend)
-    context = Context(
-        calibration=given.arrays,
-        labels=given.labels,
-        limits=target_limits,
-        seed=seed,
-        range_mode=range_mode,
-        range_margin=range_margin,
-        p_error=p_error if p_error is not None else DEFAULT_P_ERROR,
-        timings=None if machine is None else machine.timings,
-        progress=progress,
-    )
-
-    attempts: list[Attempt] = []
-
-    def attempt(manager: PassManager) -> Attempt:
-        recorder, steps = Recorder(), Steps()
-        watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
-        result = manager.run(given.model, replace(context, notes=[], unfitted=[], expected=[]), watching)
-        require_integer(result.model, manager)
-        attempts.append(Attempt(manager, result, recorder, steps))
-        return attempts[-1]
-
+        context = Context(
+            calibration=given.arrays,
+            labels=given.labels,
+            limits=limits_of(backend),
+            seed=seed,
+            ranges=RangeOptions(range_mode, range_margin),
+            p_error=p_error if p_error is not None else DEFAULT_P_ERROR,
+            timings=None if machine is None else machine.timings,
+            progress=progress,
+        )
     with timed("passes"):
-        chosen = attempt(manager)
-        if isinstance(pipeline, str) and given.arrays is not None:
-            lookup = context.p_error
-            chosen = mended(pipeline, chosen, attempt, given.model, given.arrays, given.classes, lookup)
-        if chosen is not attempts[-1] and instruments:
-            # Who watches the passes ends with the circuit that is made.
-            told, chosen = chosen.result.context.notes, attempt(chosen.manager)
-            chosen.result.context.notes[:] = told
-    manager, result = chosen.manager, chosen.result
+        preset = pipeline if isinstance(pipeline, str) else None
+        chosen = _run_passes(manager.completed_for(given.model), preset, given, context, instruments)
+    result = chosen.result
     p_error, global_p_error = tolerated(result.model, p_error, global_p_error, DEFAULT_P_ERROR)
     options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
     with timed("circuit"):
         circuit = find_backend(backend).lower(result.model, options)
     statistics = circuit.statistics()
     overflow = expected_overflow(result.model, given.arrays)
-    notes = [
-        *result.context.notes,
-        *tolerance_notes(result.model),
-        *advice(result.model),
-        *overflow_notes(overflow),
-    ]
+    notes = [*result.context.notes, *p_error_notes(result.model), *advice(result.model)]
+    notes += overflow_notes(overflow)
     if given.arrays is not None and check_samples > 0:
         with timed("compare"):
             notes += compare(result.model, circuit, given.arrays, check_samples, progress)
     with timed("fidelity"):
-        fidelity, lost = measured_fidelity(
-            given.model,
-            result.model,
-            circuit,
-            given.arrays,
-            labels=given.classes,
-            kept=chosen.steps.kept,
-            unfitted=result.context.unfitted[-1] if result.context.unfitted else None,
-            expected=result.context.expected[-1] if result.context.expected else None,
-            progress=progress,
-        )
+        fidelity, lost = _fidelity(chosen, circuit, given, progress)
     require_faithful(fidelity, given.warnings, accepted=accept_loss)
     with timed("self-test"):
         test = tried(result.model, circuit, backend, given.arrays, self_test, p_error, progress, machine)
@@ -186,7 +152,7 @@ def compile_model(
         source=given.source,
         inputs=ports(list(given.model.graph.inputs)),
         outputs=ports(list(given.model.graph.outputs)),
-        pipeline=manager.to_text(),
+        pipeline=chosen.manager.to_text(),
         p_error=p_error,
         global_p_error=global_p_error,
         security_level=options.security_level,
@@ -204,6 +170,52 @@ def compile_model(
         packages=packages(),
     )
     return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
+
+
+def _run_passes(
+    manager: PassManager,
+    preset: str | None,
+    given: _Given,
+    context: Context,
+    instruments: Sequence[Instrument],
+) -> Attempt:
+    """Run the passes; where a ``preset`` makes a circuit that strays from the network, finer settings too."""
+    attempts: list[Attempt] = []
+
+    def attempt(manager: PassManager) -> Attempt:
+        recorder, steps = Recorder(), Steps()
+        watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
+        result = manager.run(given.model, replace(context, findings=Findings()), watching)
+        require_integer(result.model, manager.passes)
+        attempts.append(Attempt(manager, result, recorder, steps))
+        return attempts[-1]
+
+    chosen = attempt(manager)
+    if preset is not None and given.arrays is not None:
+        chosen = mended(preset, chosen, attempt, given.model, given.arrays, given.classes, context.p_error)
+    if chosen is not attempts[-1] and instruments:
+        # Who watches the passes ends with the circuit that is made.
+        told, chosen = chosen.result.context.notes, attempt(chosen.manager)
+        chosen.result.context.notes[:] = told
+    return chosen
+
+
+def _fidelity(
+    chosen: Attempt, circuit: Circuit, given: _Given, progress: Progress
+) -> tuple[Fidelity | None, list[str]]:
+    """What the circuit is found to compute of the network, and what is wrong there."""
+    found = chosen.result.context.findings
+    return measured_fidelity(
+        given.model,
+        chosen.result.model,
+        circuit,
+        given.arrays,
+        labels=given.classes,
+        kept=chosen.steps.kept,
+        unfitted=found.unfitted[-1] if found.unfitted else None,
+        expected=found.expected[-1] if found.expected else None,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from .analysis.regions.linear import linear_of
 from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
 from .ir.errors import LimitError, ModelError, OnnxFheError
+from .ir.range_options import RangeOptions
 from .ir.runtime import Arrays
 from .passes.framework.base import Context
 from .passes.framework.instruments import Verify
@@ -64,7 +65,7 @@ def rehearse(model: ir.Model) -> CircuitStatistics | None:
     """
     error: OnnxFheError | None = None
     for kind in (0, 1):
-        context = Context(calibration=made_up(model, kind), range_margin=1.0)
+        context = Context(calibration=made_up(model, kind), ranges=RangeOptions(margin=1.0))
         try:
             made = PassManager.parse(PIPELINE).run(model, context, [Verify()]).model
             return ReferenceBackend().lower(made).statistics()

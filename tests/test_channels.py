@@ -15,6 +15,7 @@ from onnx_fhe.clipping import ClipReport, Prologue
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
+from onnx_fhe.passes.framework.base import Findings
 
 FOLDER = Path(__file__).parent / "models"
 roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
@@ -30,7 +31,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def compiled(model, data, options="weights=6 activations=8", notes=None):
-    context = Context(calibration=data, notes=[] if notes is None else notes)
+    context = Context(calibration=data, findings=Findings(notes=[] if notes is None else notes))
     return PassManager.parse(f"normalize,quantize{{{options}}},{TO_TABLES}").run(model, context).model
 
 

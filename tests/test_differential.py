@@ -18,6 +18,7 @@ from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir.errors import PipelineError
 from onnx_fhe.ir.level import level_of
 from onnx_fhe.ir.partition import partition
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import run, to_proto
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context, PassManager
@@ -58,7 +59,7 @@ def test_every_stage_is_a_model(number, zoo):
     proto = zoo.NETWORKS[NETWORKS[number]]()
     data = zoo.samples(proto)
     mode = ("observed", "sound")[number // len(WIDTHS) % 2]
-    context = Context(calibration=data, range_mode=mode)
+    context = Context(calibration=data, ranges=RangeOptions(mode))
     model = roads.imported(proto)
     wanted = run(model, data)
     for text in road(WIDTHS[number % len(WIDTHS)]):

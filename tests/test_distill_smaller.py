@@ -16,6 +16,7 @@ from onnx_fhe.ir import runtime
 from onnx_fhe.ir.errors import LimitError, PipelineError
 from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.load import load
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.framework.manager import PassManager
 
@@ -232,7 +233,7 @@ def test_accumulators_fit_whatever_the_input(tmp_path, convolution):
     bits = {k: bits[k] for k in names}
     layers = " ".join(f"{k}={{accumulator-bits={b}}}" for k, b in bits.items())
     text = f"normalize,{QUANTIZE},distill{{{QUICK} layers={{{layers}}}}}"
-    result = run(model, text, range_mode="sound")
+    result = run(model, text, ranges=RangeOptions("sound"))
     # Inputs have 5 bits, and so span 31; activations 3, and span 7.
     span = {"fc1": 31, "c1": 31}
     for name, wide in bits.items():

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from onnx_fhe.ir.errors import DataError, LimitError, PipelineError, UnsupportedError
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes import Context
 from onnx_fhe.passes.lower.fuse_tlu import FuseTlu
 from onnx_fhe.passes.round.insert_rounding.insert_rounding import InsertRounding
 
@@ -71,7 +70,7 @@ def image(functions: str, shape: tuple[int, int, int] = (3, 2, 3), **weights: ob
 def fused(model: ir.Model, data: dict[str, np.ndarray] | None = None, **context: object) -> ir.Model:
     """Fuse a copy in sound mode (or observed, with data); nothing may change, a second run must say so."""
     mode = "observed" if data else "sound"
-    ready = Context(calibration=data, **{"range_mode": mode, **context})
+    ready = roads.context(data, **{"range_mode": mode, **context})
     after = model.clone()
     assert FuseTlu(context=ready)(after).modified
     verify(after)
@@ -301,7 +300,7 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
     data = {"x": inputs(100, 200)}
     verify(coarse)
     rounded = coarse.clone()
-    done = InsertRounding(bits=6, range_fill="none").with_context(Context(calibration=data, range_margin=0.2))
+    done = InsertRounding(bits=6, range_fill="none").with_context(roads.context(data, range_margin=0.2))
     done(rounded)
     verify(rounded)
     assert [n.op_type for n in rounded.graph].count("RoundBits") >= 1

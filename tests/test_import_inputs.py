@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnx_fhe
 from onnx_fhe.ir.errors import DataError, UnsupportedError
 from onnx_fhe.ir.load import load
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
@@ -77,7 +78,9 @@ def data_for(path: Path) -> dict[str, np.ndarray]:
 def follows(path: Path, data: dict[str, np.ndarray]) -> tuple[float, list[str]]:
     """Share of the outputs' variance that tables of all bits keep, and the notes."""
     model = load(path)
-    result = PassManager.parse(TO_TABLES).run(model, Context(calibration=data, range_margin=1.0))
+    result = PassManager.parse(TO_TABLES).run(
+        model, Context(calibration=data, ranges=RangeOptions(margin=1.0))
+    )
     expected = next(iter(Session(model).run_batched(data).values()))
     found = next(iter(run(result.model, data).values()))
     lost = ((found - expected) ** 2).sum() / ((expected - expected.mean(axis=0)) ** 2).sum()

@@ -20,6 +20,7 @@ from onnx_fhe.ir.graph import constant_of
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_opset
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import Session, run, to_proto
 from onnx_fhe.ir.save import save
 from onnx_fhe.passes.framework.base import Context
@@ -51,7 +52,9 @@ def sample(model: ir.Model, count: int = 64) -> dict[str, np.ndarray]:
 
 def through(text: str, model: ir.Model, data: dict[str, np.ndarray]) -> tuple[ir.Model, list[str]]:
     """The model behind a pipeline, verified after each pass, and the notes."""
-    result = PassManager.parse(text).run(model, Context(calibration=data, range_margin=1.0), [Verify()])
+    result = PassManager.parse(text).run(
+        model, Context(calibration=data, ranges=RangeOptions(margin=1.0)), [Verify()]
+    )
     return result.model, result.context.notes
 
 

@@ -46,7 +46,7 @@ def integer() -> ir.Model:
 def rounded(model: ir.Model, options: str = "", **context: object) -> ir.Model:
     """Round a copy; a second run must find nothing to do and say so."""
     (one,) = parse_passes(f"insert-rounding{{{options}}}")
-    ready = one.with_context(Context(calibration=DATA, **context))
+    ready = one.with_context(roads.context(DATA, **context))
     after = model.clone()
     result = ready(after)
     assert result.modified == ("RoundBits" in [*roads.ops(after)])

@@ -23,6 +23,11 @@ g (float[N, 2] x) => (float[N, 2] y)
 <float[2] one = {1, 1}, float[2] unused = {3, 3}>
 { a = Add(x, one)  b = Mul(x, one)  y = Relu(a) }"""
 
+QUANTIZED_ELSEWHERE = """<ir_version: 10, opset_import: ["" : 18]>
+g (float[N, 2] x) => (float[N, 2] y)
+<float s = {0.5}, uint8 z = {0}>
+{ q = QuantizeLinear(x, s, z)  y = DequantizeLinear(q, s, z) }"""
+
 DATA = {"x": np.array([[-3, 1], [0.5, -0.5]], np.float32)}
 
 
@@ -227,3 +232,28 @@ def test_our_own_pass_that_fails_is_named_too(model: ir.Model):
         PassManager([Fails()]).run(model)
     assert "the pass fails failed unexpectedly" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_pipeline_is_completed_for_the_model_that_it_gets(model):
+    manager = PassManager([Shift()])
+    assert manager.completed_for(model).to_text() == f"normalize,{manager.to_text()}"
+    whole = PassManager.parse("normalize,remove-neurons")
+    assert whole.completed_for(model).to_text() == whole.to_text()
+    quantized = model.clone()
+    set_level(quantized, Level.QDQ)
+    assert manager.completed_for(quantized).to_text() == manager.to_text()
+
+
+def test_a_model_of_another_tool_is_imported_first():
+    foreign = ir.from_onnx_text(QUANTIZED_ELSEWHERE)
+    assert PassManager([Shift()]).completed_for(foreign).to_text().startswith("normalize,import-qat,")
+    found = PassManager.parse("normalize,remove-neurons").completed_for(foreign).to_text()
+    assert found == "normalize,import-qat,remove-neurons"
+
+
+def test_notes_of_a_trial_are_its_own():
+    context = Context(seed=3)
+    trial = context.with_notes(["tried"])
+    trial.findings.unfitted.append(np.arange(2))
+    assert (context.notes, trial.notes, trial.seed) == ([], ["tried"], 3)
+    assert len(context.findings.unfitted) == 1

@@ -17,6 +17,7 @@ from onnx_fhe.analysis.regions.linear import constant_of, linear_of
 from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir.errors import DataError, LimitError, PipelineError
 from onnx_fhe.ir.ops import Decrypt
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.compress.prune import obs
 from onnx_fhe.passes.compress.prune.bounds import Limit, input_levels
@@ -205,7 +206,7 @@ def test_no_input_overflows_a_pruned_network(seed, bits, widths, bound, method):
     quantize += f" accumulator-bits={bits}}}" if bound == "l1" else "}"
     text = f"prune{{{options}}},{quantize},lower-to-integer,fuse-tlu"
     try:
-        integer = pruned(model, text, data, range_mode="sound").model
+        integer = pruned(model, text, data, ranges=RangeOptions("sound")).model
     except LimitError:  # not even one weight fits
         reject()
     check_no_overflow(integer, bits, seed)

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_fhe.ir.load import load
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
@@ -88,7 +89,7 @@ def integers(path: Path) -> np.ndarray:
     """What the network computes on tables, after its outputs were seen to be those of the file."""
     model = load(path)
     text = "normalize,import-qat,quantize,lower-to-integer,fuse-tlu"
-    result = PassManager.parse(text).run(model, Context(calibration=DATA, range_margin=1.0))
+    result = PassManager.parse(text).run(model, Context(calibration=DATA, ranges=RangeOptions(margin=1.0)))
     found = run(result.model, DATA)["y"]
     np.testing.assert_allclose(found, run(model, DATA)["y"], atol=1e-4)
     return found

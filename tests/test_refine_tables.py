@@ -14,6 +14,7 @@ from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.ops import Decrypt, TableLookup
+from onnx_fhe.ir.range_options import RangeOptions
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.framework.base import Context
@@ -108,7 +109,7 @@ def test_only_entries_change(loaded):
 def test_ranges_hold_what_calibration_shows(loaded):
     model = loaded(redundant())
     data = points(1)
-    result = refined(model, data, range_margin=0.0)[1].model
+    result = refined(model, data, ranges=RangeOptions(margin=0.0))[1].model
     for declares in (*TableLookup.all_in(result), *Decrypt.all_in(result)):
         seen = run(result, data, [declares.input.name])[declares.input.name]
         if isinstance(declares, Decrypt):
@@ -121,7 +122,7 @@ def test_ranges_hold_what_calibration_shows(loaded):
 
 def test_sound_ranges_stay_sound(loaded):
     model = loaded(redundant("Tanh"))
-    result = refined(model, points(1), range_mode="sound")[1]
+    result = refined(model, points(1), ranges=RangeOptions("sound"))[1]
     assert result.modified
     sound = SoundRanges(result.model)
     for table in tables(result.model):

@@ -81,7 +81,7 @@ def test_what_keeps_to_the_loss_is_taken_and_its_samples_are_named(tmp_path, qui
     assert level_of(result.model) is Level.INTEGER
     assert any(n.startswith("shrink: took remove-layers") for n in result.context.notes)
     assert any("expected on new inputs" in n and "within" in n for n in result.context.notes)
-    (held,) = result.context.unfitted
+    (held,) = result.context.findings.unfitted
     assert len(held) == 72
 
 
@@ -91,7 +91,7 @@ def test_what_loses_more_is_not_taken(tmp_path, quick):
     assert any("past 0.00%" in n for n in notes)
     assert any(n.startswith("shrink: nothing was removed or trained: smaller networks") for n in notes)
     assert any(n.startswith("shrink: took quantize{weights=6") for n in notes)
-    assert len(result.context.unfitted[-1]) == 72
+    assert len(result.context.findings.unfitted[-1]) == 72
 
 
 def test_what_judges_is_not_among_what_is_fitted(tmp_path):
@@ -122,7 +122,7 @@ def test_few_samples_judge_in_turns(tmp_path):
         assert not set(fold.held) & set(fold.train)
         assert len(fold.fitting.calibration["x"]) == len(fold.train)
     assert len(search.fitting.calibration["x"]) == 90
-    assert not context.unfitted
+    assert not context.findings.unfitted
     program = onnx_fhe.compile(
         model, inputs(90), pipeline="normalize,shrink{loss=1}", backend="reference", accept_loss=True
     )
@@ -133,7 +133,7 @@ def test_few_samples_judge_in_turns(tmp_path):
 
 
 def test_with_very_few_samples_nothing_is_held_back(tmp_path):
-    assert not run(network(tmp_path), "", 40).context.unfitted
+    assert not run(network(tmp_path), "", 40).context.findings.unfitted
 
 
 def test_the_expectation_is_told_and_remembered(tmp_path, quick):

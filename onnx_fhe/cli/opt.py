@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.range_options import DEFAULT_MARGIN
+from ..ir.range_options import DEFAULT_MARGIN, RangeOptions
 from . import output
 from . import supervisor as watch
 from .options import (
@@ -125,8 +125,7 @@ def opt(
             calibration=arrays,
             labels=None if data is None else data.labels,
             seed=seed,
-            range_mode=range_mode.value,
-            range_margin=range_margin,
+            ranges=RangeOptions(range_mode.value, range_margin),
             progress=progress,
         )
         # Outermost: it looks last, when a model that it refuses has been dumped and printed.

@@ -25,7 +25,7 @@ from ..ir.limits import TargetLimits
 from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
 from ..ir.plugins.loading import load_plugin
-from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
+from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
 from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
@@ -112,8 +112,7 @@ class Task:
             labels=self.calibration_labels,
             limits=self.limits,
             seed=self.seed,
-            range_mode=self.range_mode,
-            range_margin=self.range_margin,
+            ranges=RangeOptions(self.range_mode, self.range_margin),
             p_error=p_error,
         )
 
@@ -178,7 +177,7 @@ class Tester:
         for place in range(max(count - 1, 0), len(passes)):
             began = time.perf_counter()
             result = PassManager([passes[place]]).run(
-                stage.model, replace(context, quantized_from=stage.quantized_from, notes=[])
+                stage.model, replace(context, quantized_from=stage.quantized_from).with_notes([])
             )
             stage = Stage(result.model, result.context.quantized_from, tuple(result.context.notes))
             self._stages.keep(texts[: place + 2], stage, time.perf_counter() - began)

@@ -16,7 +16,7 @@ from ...ir.errors import DataError, OnnxFheError, PipelineError
 from ...ir.level import Level, level_of, set_level
 from ...ir.limits import TargetLimits
 from ...ir.p_error import DEFAULT_P_ERROR
-from ...ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
+from ...ir.range_options import RangeOptions
 from .options import check_options, options_of
 from .text import print_options
 
@@ -32,6 +32,23 @@ def _quiet(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What passes found out, for those who run them; passes append to it.
+
+    Attributes:
+        notes: What the user should be told.
+        unfitted: Indices of the calibration samples that no weight was fitted to; a pass that trains on the
+            others appends them, and the newest counts. Empty where nothing was trained.
+        expected: What new inputs are expected to lose, where a pass found that by cross-validation, so that
+            every sample was fitted to in the end; the newest counts.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    unfitted: list[np.ndarray] = field(default_factory=list)
+    expected: list[Expectation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Context:
     """All that a pass may know besides the model; handed to it, never global.
 
@@ -40,36 +57,36 @@ class Context:
         labels: Class of each calibration sample, where known; passes use them only when asked to.
         limits: What the target takes.
         seed: Seeds every random choice.
-        range_mode: Ranges of accumulators: ``observed`` on calibration data with a margin, or ``sound``.
-        range_margin: Share of the observed range added on each side; ``auto`` for what the tails of the
-            calibration data ask for.
+        ranges: Where the ranges of accumulators come from.
         p_error: Tolerated error of one table lookup.
         timings: Of the machine that will compute; None for those that came with onnx-fhe.
         source: The float model as imported.
         quantized_from: The float model that the pass that quantized was given; set by the manager. Passes
             before it may have removed or composed layers of ``source``.
         progress: Called with (what, done, total).
-        notes: What the user should be told; passes append to it.
-        unfitted: Indices of the calibration samples that no weight was fitted to; a pass that trains on the
-            others appends them, and the newest counts. Empty where nothing was trained.
-        expected: What new inputs are expected to lose, where a pass found that by cross-validation, so that
-            every sample was fitted to in the end; the newest counts.
+        findings: What passes found out; they append to it.
     """
 
     calibration: Mapping[str, np.ndarray] | None = None
     labels: np.ndarray | None = None
     limits: TargetLimits = TargetLimits()
     seed: int = 0
-    range_mode: RangeMode = DEFAULT_RANGE_MODE
-    range_margin: Margin = DEFAULT_MARGIN
+    ranges: RangeOptions = RangeOptions()
     p_error: float = DEFAULT_P_ERROR
     timings: Timings | None = None
     source: ir.Model | None = None
     quantized_from: ir.Model | None = None
     progress: Progress = _quiet
-    notes: list[str] = field(default_factory=list)
-    unfitted: list[np.ndarray] = field(default_factory=list)
-    expected: list[Expectation] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should be told; passes append to it."""
+        return self.findings.notes
+
+    def with_notes(self, notes: list[str]) -> Context:
+        """This context with a list of its own for notes: of a trial, which are told only if it is taken."""
+        return dataclasses.replace(self, findings=dataclasses.replace(self.findings, notes=notes))
 
     def require_calibration(self, what_for: str) -> Mapping[str, np.ndarray]:
         """The calibration data, or an error that says who needs it.

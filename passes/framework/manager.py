@@ -19,6 +19,7 @@ from ...ir.suggest import nearest
 from ...ir.threads import one_thread
 from ..import_qat.detect import is_foreign
 from .base import Context, Pass
+from .completion import completed
 from .instruments import Instrument
 from .pipeline import parse_passes, pass_name, print_passes
 
@@ -81,6 +82,10 @@ class PassManager(FunctionalPass):
             PipelineError: The text does not parse, or names what there is not; it points at the place.
         """
         return cls(parse_passes(text), instruments, stop_after=stop_after)
+
+    def completed_for(self, model: ir.Model) -> PassManager:
+        """This pipeline, with ``normalize`` and ``import-qat`` in front where ``model`` would go without."""
+        return PassManager(completed(self.passes, model), self.instruments)
 
     def to_text(self) -> str:
         """The pipeline text that parses back to these passes."""

@@ -49,20 +49,20 @@ class FuseTlu(Pass):
         places = {i.output: (i.source, tuple(varying_axes(i))) for i in found if i.second is None}
         raw = [(d.input, (1,)) for d in decrypts]
         seen: dict[ranges.Place, Extremes] = {}
-        if context.range_mode == "observed":
+        if context.ranges.mode == "observed":
             data = context.require_calibration(self.name)
             data = {k: a[distinct(data)] for k, a in data.items()}
             seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw])))
         made_before = len(TableLookup.all_in(model))
         target = TARGET / max(1, len(places) + len(raw) + made_before)
-        free = bool(seen) and context.range_margin == "auto"
+        free = bool(seen) and context.ranges.margin == "auto"
         sound = ranges.SoundRanges(model)
         edit = IntegerEditor(model)
         before = [d.range for d in decrypts]
 
         def declared(place: ranges.Place) -> Interval:
             """What the circuit promises to hold: never more than can happen."""
-            return ranges.declare(sound.of(place[0]), seen.get(place), context.range_margin, target)
+            return ranges.declare(sound.of(place[0]), seen.get(place), context.ranges.margin, target)
 
         made: list[tuple[ir.Value, ir.Value]] = []
         for index, group in enumerate(found):

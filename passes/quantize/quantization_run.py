@@ -149,7 +149,7 @@ class QuantizationRun:
         bits = common_bits(self.options, self.regions, group)
         shifts = any(v in self.regions.operands for v in group)
         # Sound ranges hold all that integers can be: a larger scale would leave more of them empty.
-        unseen, method = self.context.range_mode == "observed", self.options.calibration
+        unseen, method = self.context.ranges.mode == "observed", self.options.calibration
         quantizer = fit_quantizer(columns, bits, method, self.options.percentile, absorbed, shifts, unseen)
         if absorbed and (len(quantizer.scale) > 1 or group[0] in self.beside):
             quantizer = replace(quantizer, absorbed=True)

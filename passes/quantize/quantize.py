@@ -223,7 +223,7 @@ class Quantize(Pass):
         context: Context,
     ) -> QuantizationSettings:
         """The settings with the bits of operands decided."""
-        quiet = replace(context, notes=[])
+        quiet = context.with_notes([])
         bits = choose_operands(
             model,
             data,

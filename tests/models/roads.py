@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from onnx_fhe.ir.load import load
 from onnx_fhe.ir.ops import Encrypt
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.partition import partition
+from onnx_fhe.ir.range_options import Margin, RangeMode, RangeOptions
 from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.ir.save import save
 from onnx_fhe.ir.verify import verify
@@ -85,10 +87,23 @@ def imported(proto: onnx.ModelProto) -> ir.Model:
         return load(path)
 
 
-def apply(given: ir.Model, pipeline: str, data: Arrays | None = None, **context: object) -> ir.Model:
+def context(
+    data: Arrays | None = None,
+    *,
+    range_mode: RangeMode = "observed",
+    range_margin: Margin = "auto",
+    notes: list[str] | None = None,
+    **others: Any,
+) -> Context:
+    """A context with ``data`` for calibration; ranges and a list for notes may be given by themselves."""
+    ready = Context(calibration=data, ranges=RangeOptions(range_mode, range_margin), **others)
+    return ready if notes is None else ready.with_notes(notes)
+
+
+def apply(given: ir.Model, pipeline: str, data: Arrays | None = None, **options: Any) -> ir.Model:
     """Run a pipeline with ``data`` as calibration; every stage must keep the rules of its level."""
     manager = PassManager.parse(pipeline)
-    ready = Context(calibration=data, **context)  # type: ignore[arg-type]
+    ready = context(data, **options)
     for one in manager.passes:
         given = PassManager([one]).run(given, ready).model
         verify(given)

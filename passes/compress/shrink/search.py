@@ -90,7 +90,8 @@ class Search:
 
     def __init__(self, settings: ShrinkSettings, model: ir.Model, context: Context) -> None:
         self.settings, self.model = settings, model
-        self.context = replace(context, source=context.source or model, unfitted=[])
+        findings = replace(context.findings, unfitted=[])
+        self.context = replace(context, source=context.source or model, findings=findings)
         data = context.require_calibration("shrink")
         self.total = len(next(iter(data.values())))
         self.hold = settings.share(self.total)
@@ -193,7 +194,7 @@ class Search:
         key = size, id(fitting)
         if key not in self._removed:
             notes: list[str] = []
-            done = PassManager.parse(size.text).run(self.model, replace(fitting, notes=notes))
+            done = PassManager.parse(size.text).run(self.model, fitting.with_notes(notes))
             self._removed[key] = done.model, notes
         return self._removed[key]
 
@@ -255,7 +256,7 @@ class Search:
         """What passes make, the first of them with the samples of ``fitting``; and their notes."""
         model, told = (self.model, []) if size is None else self.removed(size, fitting)
         told = [*told]
-        quantized = PassManager.parse(first).run(model, replace(fitting, notes=told))
+        quantized = PassManager.parse(first).run(model, fitting.with_notes(told))
         rest = replace(quantized.context, calibration=context.calibration)
         return PassManager.parse(second).run(quantized.model, rest, in_place=True).model, told
 

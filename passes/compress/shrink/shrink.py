@@ -63,9 +63,9 @@ class Shrink(Pass):
         context.notes.extend([*search.told, *taken.notes])
         context.notes.append(f"shrink: took {taken.pipeline}")
         if search.turns:
-            context.expected.append(taken.found)
+            context.findings.expected.append(taken.found)
         elif search.fitting is not search.context:
-            context.unfitted.append(search.folds[0].held)
+            context.findings.unfitted.append(search.folds[0].held)
         model.graph = taken.model.graph
         set_level(model, level_of(taken.model))
         model.metadata_props.update(taken.model.metadata_props)

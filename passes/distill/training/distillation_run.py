@@ -63,7 +63,7 @@ def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
             zeros = meant_zeros(model, context.quantized_from, every=settings.limits.keep_zeros)
             _Job(settings, model, task, zeros, context).run()
             if len(task.kept):
-                context.unfitted.append(task.kept)
+                context.findings.unfitted.append(task.kept)
         finally:
             torch.set_num_threads(threads)
     return True

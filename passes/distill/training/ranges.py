@@ -30,7 +30,7 @@ class Ranges:
 
     def __init__(self, student: Student, data: list[torch.Tensor], context: Context) -> None:
         self.student, self.data = student, data
-        self.margin = context.range_margin
+        self.margin = context.ranges.margin
         self.target = TARGET / (1 + len(student.tables))
 
     @torch.no_grad()

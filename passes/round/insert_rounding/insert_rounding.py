@@ -13,7 +13,7 @@ from ....analysis.widths.layers import layer_of
 from ....ir.errors import PipelineError
 from ....ir.level import Level
 from ....ir.ops import TableLookup
-from ....ir.range_options import AUTO, RangeMode
+from ....ir.range_options import AUTO, RangeMode, RangeOptions
 from ....ir.state import ModelState
 from ...framework.base import Context, Pass, option
 from .auto import RoundingProblem, choose
@@ -143,12 +143,12 @@ def _cheapest(
     Integers that were trained are small, so that what can happen at all is often hardly wider than what
     was observed with a margin; and then no input can overflow.
     """
-    modes: list[RangeMode] = [context.range_mode]
-    if trained and context.range_mode == "observed" and context.range_margin == AUTO:
+    modes: list[RangeMode] = [context.ranges.mode]
+    if trained and context.ranges == RangeOptions("observed", AUTO):
         modes.append("sound")
     found = []
     for mode in modes:
-        trying = replace(context, range_mode=mode, notes=[])
+        trying = replace(context, ranges=replace(context.ranges, mode=mode)).with_notes([])
         chosen = choose(problem, trying)
         price = 0.0
         if len(modes) > 1:
@@ -160,9 +160,9 @@ def _cheapest(
         found.append((price, chosen, trying))
     _, chosen, trying = min(reversed(found), key=lambda f: f[0])
     context.notes.extend(trying.notes)
-    if trying.range_mode != context.range_mode:
+    if trying.ranges != context.ranges:
         context.notes.append(
             "insert-rounding: sound ranges cost no more here, so that no input can overflow in front of"
             " these tables"
         )
-    return chosen, replace(context, range_mode=trying.range_mode)
+    return chosen, replace(context, ranges=trying.ranges)

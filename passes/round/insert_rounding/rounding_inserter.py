@@ -132,11 +132,11 @@ class RoundingInserter:
         Its channels lie along ``axes``; a table of so many ``cells`` reads it.
         """
         seen = None
-        if self.context.range_mode == "observed":
+        if self.context.ranges.mode == "observed":
             seen = Extremes.of(self.rounded[value], axes)
             if len(seen.low) == self._samples:
                 seen = seen.take(self._distinct)
-        return declare(self.sound.of(value), seen, self.context.range_margin, self._target, cells)
+        return declare(self.sound.of(value), seen, self.context.ranges.margin, self._target, cells)
 
     def _round(self, table: TableLookup, setting: RoundingSetting) -> list[ir.Node]:
         """Rewrite one lookup; returns the nodes put in front of it."""

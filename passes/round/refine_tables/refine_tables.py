@@ -66,7 +66,7 @@ class RefineTables(Pass):
             if problem is None:
                 continue
             # Ranges that hold for any input have to go on doing so.
-            bounds = SoundRanges(model).of(table.output) if context.range_mode == "sound" else None
+            bounds = SoundRanges(model).of(table.output) if context.ranges.mode == "sound" else None
             entries = Entries.of(table, problem.inputs, self.prior, bounds)
             result = descend(entries, problem, self.sweeps, context.seed)
             if not result.error < problem.error or np.array_equal(result.table, entries.table):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from collections.abc import Sequence
 
-from .analysis.regions import fusion_groups
-from .ir.errors import PipelineError
-from .ir.level import Level, level_of
-from .ir.verify import verify, verify_given
-from .passes.framework.manager import PassManager
-from .passes.framework.pipeline import parse_passes, pass_name
-from .passes.import_qat.detect import is_foreign
+import onnx_ir as ir
+from onnx_ir.passes import PassBase
+
+from ...analysis.regions import fusion_groups
+from ...ir.errors import PipelineError
+from ...ir.level import Level, level_of
+from ...ir.verify import verify, verify_given
+from ..import_qat.detect import is_foreign
+from .pipeline import parse_passes, pass_name, print_passes
 
 _TO_INTEGER = {
     Level.FLOAT: "quantize,lower-to-integer,fuse-tlu",
@@ -18,26 +20,30 @@ _TO_INTEGER = {
 }
 
 
-def complete(manager: PassManager, model: ir.Model) -> PassManager:
-    """The pipeline with ``normalize`` and ``import-qat`` in front, where the model would go without."""
-    names = [pass_name(p) for p in manager.passes]
-    passes = list(manager.passes)
-    if is_foreign(model) and "import-qat" not in names:
+def completed(passes: Sequence[PassBase], model: ir.Model) -> list[PassBase]:
+    """The passes with ``normalize`` and ``import-qat`` in front, where the model would go without."""
+    names, foreign = [pass_name(p) for p in passes], is_foreign(model)
+    found = list(passes)
+    if foreign and "import-qat" not in names:
         place = names.index("normalize") + 1 if "normalize" in names else 0
-        passes[place:place] = parse_passes("import-qat")
-    if "normalize" not in names and (level_of(model) is Level.FLOAT or is_foreign(model)):
-        passes = [*parse_passes("normalize"), *passes]
-    return PassManager(passes, manager.instruments)
+        found[place:place] = parse_passes("import-qat")
+    if "normalize" not in names and (foreign or level_of(model) is Level.FLOAT):
+        found = [*parse_passes("normalize"), *found]
+    return found
 
 
-def require_integer(model: ir.Model, manager: PassManager) -> None:
+def require_integer(model: ir.Model, passes: Sequence[PassBase]) -> None:
     """Refuse a pipeline that stops before there is a circuit to make, and a model that breaks a rule.
+
+    Args:
+        model: What the pipeline made.
+        passes: The pipeline.
 
     Raises:
         PipelineError: The pipeline does not reach the integer level, or leaves operators that are no tables.
         ModelError: The file was of the integer level, and breaks a rule of it.
     """
-    level, text = level_of(model), manager.to_text()
+    level, text = level_of(model), print_passes(passes)
     if level is not Level.INTEGER:
         raise PipelineError(
             "the pipeline does not reach the integer level",
@@ -45,7 +51,7 @@ def require_integer(model: ir.Model, manager: PassManager) -> None:
             allowed="a pipeline that ends at the integer level",
             do=f"add {_TO_INTEGER[level]} at its end, or use a preset (`onnx-fhe passes` lists them)",
         )
-    names = [pass_name(p) for p in manager.passes]
+    names = [pass_name(p) for p in passes]
     if left := fusion_groups.find(model):
         node = left[0].nodes[0]
         raise PipelineError(
