@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import runpy
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def test_parting_keeps_the_integers_and_pays() -> None:
     model = b.model()
     server = partition(model).server
     values = {k: v.astype(np.float32) for k, v in b.samples.items()}
-    apart = expanded(model)
+    apart = expanded(model).clone()
     for name, array in run(partition(apart).server, values).items():
         np.testing.assert_array_equal(array, run(server, values)[name])
     identities = [n for n in apart.graph if str(n.name).endswith("_apart")]
@@ -107,6 +109,22 @@ def test_nothing_is_parted_where_it_does_not_pay() -> None:
     b.decrypt(b.activate(b.dense(b.encrypt("x", (4,)), 3)))
     model = b.model()
     assert expanded(model) is model
+
+
+def test_a_model_is_expanded_once_until_it_is_edited() -> None:
+    model = pooled(6000).model()
+    found = expanded(model)
+    assert expanded(model) is found
+    assert estimate(model) == estimate(model)
+    assert expanded(model.clone()) is not found
+    lookup = next(n for n in model.graph if is_dialect(n, "TableLookup"))
+    lookup.attributes["p_error"] = ir.AttrFloat32("p_error", 0.01)
+    again = expanded(model)
+    assert again is not found
+    kept = weakref.ref(again)
+    del model, again, lookup
+    gc.collect()
+    assert kept() is None, "an expansion goes with its model"
 
 
 def too_wide() -> Any:

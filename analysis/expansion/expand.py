@@ -8,8 +8,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...ir.graph import MAXIMA, variable_inputs
 from ...ir.movement import sample_shape
 from ...ir.ops import PairLookup
+from ..regions.fusion_groups import after_encrypt
 from . import maxima, pairs, products
 from .editing import ExpansionEditor
+from .once import Once
 from .parting import meets_wider, part
 
 
@@ -61,9 +63,15 @@ def expand(model: ir.Model, edit: ExpansionEditor | None = None) -> bool:
 def expanded(model: ir.Model) -> ir.Model:
     """The model as a backend takes it: sums and lookups only, narrow ones apart from what is wide.
 
+    It is made once for a model, as long as nobody edits that.
+
     Returns:
-        ``model`` itself where nothing is to replace, else a copy.
+        ``model`` itself where nothing is to replace, else a copy, which the caller must not edit.
     """
+    return _EXPANDED(model)
+
+
+def _expanded(model: ir.Model) -> ir.Model:
     combining = any(combines(n) for n in _encrypted(model))
     if not combining and not meets_wider(model):
         return model
@@ -75,8 +83,9 @@ def expanded(model: ir.Model) -> ir.Model:
     return model
 
 
-def _encrypted(model: ir.Model) -> list[ir.Node]:
-    from ..regions.fusion_groups import after_encrypt
+_EXPANDED = Once(_expanded)
 
+
+def _encrypted(model: ir.Model) -> list[ir.Node]:
     reached = after_encrypt(model)
     return [n for n in model.graph if n in reached and sample_shape(n.outputs[0]) is not None]
