@@ -7,16 +7,15 @@ import onnx_ir as ir
 
 from .errors import LimitError
 from .graph import LINEAR, MAXIMA, constant_of, extremes_of, variable_inputs
+from .interval_arithmetic import Bounds, added, multiplied, negated, subtracted, weighted
 from .movement import FILLS, ZEROS, may_move
 from .ops import Encrypt, PairLookup, RoundBits, TableLookup
 
 LARGEST_FLOAT32_INTEGER = 2**24
 """float32 holds every integer below this exactly."""
 
-Interval = tuple[float, float]
 
-
-def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+def interval_of(node: ir.Node, ranges: dict[ir.Value, Bounds]) -> Bounds | None:
     """Bounds of the outputs of ``node``; None where an input has none."""
     if (encrypt := Encrypt.match(node)) is not None:
         return float(encrypt.low), float(encrypt.high)
@@ -32,7 +31,7 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
         half = rounding.unit / 2
         return _within(node, low - half, high + half)
     if node.op_type == "Neg":
-        return -high, -low
+        return negated((low, high))
     if node.op_type == "ReduceSum":
         return _sum_range(node, low, high)
     if node.op_type in LINEAR:
@@ -40,15 +39,11 @@ def interval_of(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | N
     other = operands[1] if len(operands) > 1 else None
     if other is None:
         return None
-    if node.op_type == "Mul":
-        products = [a * b for a in (low, high) for b in other]
-        return _within(node, min(products), max(products))
-    sign = -1 if node.op_type == "Sub" else 1
-    ends = [sign * e for e in other]
-    return _within(node, low + min(ends), high + max(ends))
+    combined = {"Mul": multiplied, "Sub": subtracted}.get(node.op_type, added)
+    return _within(node, *combined((low, high), other))
 
 
-def _union(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+def _union(node: ir.Node, ranges: dict[ir.Value, Bounds]) -> Bounds | None:
     """Bounds of what is copied, chosen or filled in: every constant counts as if it were copied."""
     found = [ranges.get(v) for v in variable_inputs(node)]
     if node.op_type in FILLS | MAXIMA:
@@ -62,11 +57,11 @@ def _union(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
     return min(f[0] for f in known), max(f[1] for f in known)
 
 
-def _operand(value: ir.Value, ranges: dict[ir.Value, Interval]) -> Interval | None:
+def _operand(value: ir.Value, ranges: dict[ir.Value, Bounds]) -> Bounds | None:
     return extremes_of(value) or ranges.get(value)
 
 
-def _within(node: ir.Node, low: float, high: float) -> Interval:
+def _within(node: ir.Node, low: float, high: float) -> Bounds:
     largest = max(abs(low), abs(high))
     if largest >= LARGEST_FLOAT32_INTEGER:
         raise LimitError(
@@ -77,10 +72,10 @@ def _within(node: ir.Node, low: float, high: float) -> Interval:
             allowed="below 2^24",
             do="use fewer bits for the weights or activations of this layer",
         )
-    return low, high
+    return float(low), float(high)
 
 
-def _sum_range(node: ir.Node, low: float, high: float) -> Interval | None:
+def _sum_range(node: ir.Node, low: float, high: float) -> Bounds | None:
     source, result = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or result.shape is None:
         return None
@@ -89,20 +84,20 @@ def _sum_range(node: ir.Node, low: float, high: float) -> Interval | None:
     return _within(node, count * low, count * high)
 
 
-def _product_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+def _product_range(node: ir.Node, ranges: dict[ir.Value, Bounds]) -> Bounds | None:
     """Bounds of a matrix product of two encrypted tensors."""
     first, second = (ranges.get(v) for v in node.inputs if v is not None)
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     length = shape[-1] if shape is not None and len(shape) else None
     if first is None or second is None or not isinstance(length, int):
         return None
-    products = [a * b for a in first for b in second]
-    largest = length * max(abs(p) for p in products)
+    least, most = multiplied(first, second)
+    largest = length * max(abs(least), abs(most))
     _within(node, -largest, largest)
-    return length * min(products), length * max(products)
+    return length * least, length * most
 
 
-def _linear_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval | None:
+def _linear_range(node: ir.Node, ranges: dict[ir.Value, Bounds]) -> Bounds | None:
     if len(variable_inputs(node)) > 1 or node.inputs[0] is node.inputs[1]:
         return _product_range(node, ranges)
     on_right = constant_of(node.inputs[1]) is not None
@@ -120,7 +115,7 @@ def _linear_range(node: ir.Node, ranges: dict[ir.Value, Interval]) -> Interval |
     if node.op_type == "Conv":
         low, high = min(low, 0.0), max(high, 0.0)  # padding adds zeros
     positive, negative = np.clip(exact, 0, None).sum(axis=axes), np.clip(exact, None, 0).sum(axis=axes)
-    lowest, highest = positive * low + negative * high, positive * high + negative * low
+    lowest, highest = weighted((low, high), lambda x: positive * x, lambda x: negative * x)
     # Sums on the way may be larger than their result.
     largest = float(((positive - negative) * max(abs(low), abs(high))).max(initial=0))
     _within(node, -largest, largest)

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from .dialect import DOMAIN
 from .errors import VerificationError
 from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
-from .intervals import LARGEST_FLOAT32_INTEGER, Interval, interval_of
+from .interval_arithmetic import Bounds
+from .intervals import LARGEST_FLOAT32_INTEGER, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
 from .ops import Encrypt, PairLookup, RoundBits, TableLookup
 from .placement import Placement, placements_of
@@ -44,7 +45,7 @@ def check(model: ir.Model) -> None:
         raise VerificationError(
             "the model has no encrypted part", found=f"no {' and no '.join(sorted(missing))}", allowed="both"
         )
-    ranges: dict[ir.Value, Interval] = {}
+    ranges: dict[ir.Value, Bounds] = {}
     movements = Movements(model.graph.opset_imports.get("", 21))
     waiting = _waiting(model, placements)
     for node in model.graph:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .tails import FEWEST, Extremes, Interval, Tails
+from ...ir.interval_arithmetic import Interval
+from .tails import FEWEST, Extremes, Tails
 
 TARGET = 1 / 2000
 """Share of the samples in which any accumulator of a circuit may be expected to leave its range: half of one

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import dialect, runtime
 from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
+from ...ir.interval_arithmetic import Interval, added, multiplied, negated, subtracted, weighted
 from ...ir.movement import may_move
 from ...ir.ops import Encrypt, PairLookup, QuantizeLinear, TableLookup
 from .margins import TARGET, widened
-from .tails import Extremes, Interval
+from .tails import Extremes
 
 _SOURCES = frozenset({"Encrypt", "QuantizeLinear"})
 """Operators that declare their bounds, whatever they read."""
@@ -92,8 +94,7 @@ class SoundRanges:
             low, high = (self._run(node, *(self._known[v][end] for v in given)) for end in (0, 1))
             return low, high
         if node.op_type == "Neg":
-            low, high = self._known[node.inputs[0]]  # type: ignore[index]
-            return -high, -low
+            return negated(self._known[node.inputs[0]])  # type: ignore[index]
         if node.op_type in {"Add", "Sub", "Mul"}:
             return self._arithmetic(node)
         if (quantize := QuantizeLinear.match(node)) is not None:
@@ -128,37 +129,28 @@ class SoundRanges:
         assert w is not None
         weight = constant_of(w)
         assert weight is not None
-        low, high = self._known[x]
 
-        def apply(array: np.ndarray, part: np.ndarray) -> np.ndarray:
+        def apply(part: np.ndarray, array: np.ndarray | float) -> np.ndarray:
             # Values of its own: a node that reads x and w would count among their users from now on.
             a, b = ir.Value(name="x"), ir.Value(name="w")
             clone = ir.Node("", node.op_type, [a, b], list(node.attributes.values()))
-            return runtime.run_nodes([clone], {a: array, b: part}, clone.outputs, self._opset)[0]
+            given = {a: np.asarray(array), b: part}
+            return runtime.run_nodes([clone], given, clone.outputs, self._opset)[0]
 
         positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
-        return (
-            apply(low, positive) + apply(high, negative),
-            apply(high, positive) + apply(low, negative),
-        )
+        return weighted(self._known[x], partial(apply, positive), partial(apply, negative))
 
     def _product(self, node: ir.Node) -> Interval:
         """A matrix product of two encrypted tensors."""
         (a, b), (c, d) = (self._bounds(v) for v in node.inputs)
-        a, b = a[..., :, :, None], b[..., :, :, None]
-        c, d = c[..., None, :, :], d[..., None, :, :]
-        corners = np.stack(np.broadcast_arrays(a * c, a * d, b * c, b * d))
-        return corners.min(axis=0).sum(axis=-2), corners.max(axis=0).sum(axis=-2)
+        left = a[..., :, :, None], b[..., :, :, None]
+        right = c[..., None, :, :], d[..., None, :, :]
+        low, high = multiplied(left, right)
+        return low.sum(axis=-2), high.sum(axis=-2)
 
     def _arithmetic(self, node: ir.Node) -> Interval:
-        bounds = [self._bounds(v) for v in node.inputs]
-        (a, b), (c, d) = bounds
-        if node.op_type == "Add":
-            return a + c, b + d
-        if node.op_type == "Sub":
-            return a - d, b - c
-        corners = np.stack(np.broadcast_arrays(a * c, a * d, b * c, b * d))
-        return corners.min(axis=0), corners.max(axis=0)
+        x, y = (self._bounds(v) for v in node.inputs)
+        return {"Add": added, "Sub": subtracted, "Mul": multiplied}[node.op_type](x, y)
 
     def _bounds(self, value: ir.Value | None) -> Interval:
         assert value is not None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Interval = tuple[np.ndarray, np.ndarray]
+from ...ir.interval_arithmetic import Interval
 
 FEWEST, TAIL = 16, 8
 """Samples from which on there is a tail to look at, and that it has at least."""

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.divergence import output_error
 from ..analysis.ranges.ranges import observed
-from ..analysis.ranges.tails import Interval
 from ..ir import runtime
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
+from ..ir.interval_arithmetic import Interval
 from ..ir.ops import TableLookup
 from ..ir.p_error import recorded
 from ..ir.runtime import Arrays

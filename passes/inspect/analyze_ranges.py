@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ...analysis.ranges import ranges, tails
+from ...analysis.ranges import ranges
 from ...analysis.regions.fusion_groups import after_encrypt, is_integer
 from ...ir import annotations as notes
 from ...ir import dialect
+from ...ir.interval_arithmetic import Interval
 from ...ir.level import Level
 from ..framework.base import Context, Pass, option
 
@@ -40,7 +41,7 @@ class AnalyzeRanges(Pass):
             o for n in model.graph if n in encrypted and _is_kept(n) for o in n.outputs if is_integer(o)
         ]
         before = [dict(v.metadata_props) for v in values]
-        seen: dict[ir.Value, tails.Interval] = {}
+        seen: dict[ir.Value, Interval] = {}
         if self.mode == "observed" or (self.mode == "both" and context.calibration is not None):
             seen = ranges.observed(model, context.require_calibration(self.name), values)
         sound = ranges.SoundRanges(model)

@@ -13,7 +13,8 @@ from ...ir import intervals
 from ...ir.errors import LimitError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
-from ...ir.intervals import Interval, interval_of
+from ...ir.interval_arithmetic import Bounds
+from ...ir.intervals import interval_of
 from .coarser import Coarser
 from .views import CLOSE, LARGEST, RATIO_TOLERANCE, Common, View, common_unit, rank_of
 
@@ -38,7 +39,7 @@ class CommonScales:
 
     def __init__(self, edit: IntegerEditor) -> None:
         self.coarser = Coarser(edit)
-        self._ranges: dict[ir.Value, Interval] = {}
+        self._ranges: dict[ir.Value, Bounds] = {}
         self._reaches: dict[ir.Value, np.ndarray | None] = {}
 
     def declare(self, integers: ir.Value, low: float, high: float) -> None:
@@ -108,7 +109,7 @@ class CommonScales:
             return np.abs(constant.astype(np.float64))
         return None if value is None else self._reach(value)
 
-    def _range(self, value: ir.Value) -> Interval | None:
+    def _range(self, value: ir.Value) -> Bounds | None:
         """Bounds of a whole tensor; None where nothing is known, or float32 would not hold them."""
         producer = value.producer()
         if value not in self._ranges and producer is not None:

@@ -10,9 +10,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...analysis.ranges import ranges
 from ...analysis.ranges.margins import TARGET
-from ...analysis.ranges.tails import Extremes, Interval, distinct
+from ...analysis.ranges.tails import Extremes, distinct
 from ...analysis.regions import fusion_groups
 from ...ir.integer_editing import IntegerEditor
+from ...ir.interval_arithmetic import Interval
 from ...ir.level import Level
 from ...ir.ops import Decrypt, TableLookup
 from ..framework.base import Context, Pass

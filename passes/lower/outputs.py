@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.ranges.ranges import SoundRanges
-from ...analysis.ranges.tails import Interval
 from ...ir.bits import bits_of
 from ...ir.integer_editing import IntegerEditor
+from ...ir.interval_arithmetic import Interval
 from ...ir.ops import Decrypt
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...analysis.ranges.tails import Interval
 from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
 from ...ir.integer_editing import IntegerEditor
+from ...ir.interval_arithmetic import Interval
 from ...ir.ops import PairLookup
 from .tables import varying_axes, without_spread
 from .views import rank_of

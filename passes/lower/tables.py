@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.ranges.ranges import over_axes
-from ...analysis.ranges.tails import Interval
 from ...analysis.regions.fusion_groups import FusionGroup
 from ...ir import runtime
 from ...ir.errors import LimitError, UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
+from ...ir.interval_arithmetic import Interval
 from ...ir.ops import DequantizeLinear, QuantizeLinear, RoundBits, TableLookup
 from .views import rank_of
 

@@ -17,6 +17,7 @@ from ....analysis.regions.linear import linear_of
 from ....ir import intervals
 from ....ir.graph import variable_inputs
 from ....ir.integer_editing import IntegerEditor
+from ....ir.interval_arithmetic import Bounds
 from .lattice import Width
 
 EXTRA_BITS = 4
@@ -75,7 +76,7 @@ def gains_within(spans: np.ndarray, width: Width, bound: np.ndarray) -> tuple[Wi
     return best
 
 
-def exact_room(bounds: intervals.Interval | None) -> float:
+def exact_room(bounds: Bounds | None) -> float:
     """How much an accumulator can grow until the verifier would no longer find it exact in float32.
 
     That goes by what can happen at all, which may be many times what is declared. A quarter of it is taken:

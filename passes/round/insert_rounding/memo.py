@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ....analysis.ranges.tails import Interval
+from ....ir.interval_arithmetic import Interval
 from .lattice import Placed, Width
 from .rounding_setting import RoundingSetting
 

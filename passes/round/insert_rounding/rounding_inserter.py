@@ -12,12 +12,13 @@ from ....analysis.environment import Environment
 from ....analysis.noise.noise import noise_steps
 from ....analysis.ranges.margins import TARGET
 from ....analysis.ranges.ranges import SoundRanges, declare, over_axes
-from ....analysis.ranges.tails import Extremes, Interval, distinct
+from ....analysis.ranges.tails import Extremes, distinct
 from ....analysis.regions.linear import linear_of
 from ....ir import intervals
 from ....ir.errors import LimitError
 from ....ir.graph import variable_inputs
 from ....ir.integer_editing import IntegerEditor
+from ....ir.interval_arithmetic import Bounds, Interval
 from ....ir.ops import Decrypt, RoundBits, TableLookup
 from ...framework.base import Context
 from ...lower.outputs import restore
@@ -72,7 +73,7 @@ class RoundingInserter:
         channels = sum(TableLookup.of(t).channels for t, s in settings.items() if s.bits)
         self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
-        self._bounds: dict[ir.Value, intervals.Interval] = {}
+        self._bounds: dict[ir.Value, Bounds] = {}
         self._too_wide: LimitError | None = None
         self._restored: dict[ir.Node, ir.Value] = {}
         self._upstream, self._trial = Upstream(list(model.graph), settings), memo is not None

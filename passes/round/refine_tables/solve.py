@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ....analysis.ranges.tails import Interval
 from ....ir.editing import GraphEditor
+from ....ir.interval_arithmetic import Interval
 from ....ir.ops import TableLookup
 from .reading import Problem
 from .smooth import interpolated, isotonic
