@@ -32,8 +32,8 @@ demo: $(STAMP) ## Compile the digits network and classify three encrypted images
 
 # A test process that crashes ends the run: after a restart the rest of its file may never be handed out. The order of
 # files is that of tests/conftest.py. Tests start a hundred commands: without the bytecode that some containers switch
-# off, each would translate the package anew.
-TESTS = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+# off, each would translate the package anew. Threads that wait for work in a loop take it from the other test process.
+TESTS = env -u PYTHONDONTWRITEBYTECODE OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
     --no-loadscope-reorder --max-worker-restart 0
 
 test: $(STAMP) ## Run the whole test suite

@@ -124,7 +124,7 @@ class Part:
         """The model, with the bodies of its operators."""
         protos = []
         for node in self._nodes:
-            proto = ir.to_proto(node)
+            proto = ir.serde.serialize_node(node)
             del proto.input[:], proto.output[:]
             proto.input.extend("" if v is None else self._names[v] for v in node.inputs)
             proto.output.extend(self._names[v] for v in node.outputs)

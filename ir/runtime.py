@@ -29,7 +29,7 @@ _MANY = 512
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """``model`` as a protobuf with the dialect's bodies attached."""
-    return dialect.attach(ir.to_proto(model))
+    return dialect.attach(ir.serde.serialize_model(model))
 
 
 def skeleton(model: ir.Model, most: int | None = None) -> onnx.ModelProto:
@@ -86,7 +86,7 @@ class Session:
         given: int = 0,
         kept: bool = False,
     ) -> None:
-        proto = to_proto(model) if isinstance(model, ir.Model) else model
+        proto = _runnable(model) if isinstance(model, ir.Model) else model
         if outputs is not None:
             proto = _with_outputs(proto, list(outputs))
         elif proto is model and inlining.concerns(proto):
@@ -178,6 +178,21 @@ class Session:
         if size == 1:
             return {k: samples.stacked([r[k] for r in runs]) for k in self.outputs}
         return {k: np.concatenate([r[k] for r in runs])[:total] for k in self.outputs}
+
+
+def _runnable(model: ir.Model) -> onnx.ModelProto:
+    """``model`` as a protobuf with the shapes that a session needs: of inputs, and where ``inlining`` looks.
+
+    To write all shapes takes longer than all else, and onnxruntime infers them anyway.
+    """
+    if model.functions or any(v.is_graph_input() for v in model.graph.initializers.values()):
+        return to_proto(model)
+    proto = skeleton(model)
+    read = {n.inputs[0] for n in model.graph if n.domain == dialect.DOMAIN and n.inputs}
+    for value in read - {None, *model.graph.inputs}:
+        if value is not None and value.name and value.shape is not None and value.type is not None:
+            ir.serde.serialize_value_into(proto.graph.value_info.add(), value)
+    return proto
 
 
 def _weights(proto: onnx.ModelProto) -> int:

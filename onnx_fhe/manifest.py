@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -132,13 +133,19 @@ def from_json(content: bytes) -> Manifest:
         # The circuit runs without it.
         content = json.dumps({**plain, "record": None}).encode()
     try:
-        found = TypeAdapter(Manifest).validate_json(content)
+        found = _adapter().validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtifactError(damaged, found=f"{place}: {first['msg']}") from error
     plausible.check(found)
     return found
+
+
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    """What reads a manifest; to make it takes longer than to read."""
+    return TypeAdapter(Manifest)
 
 
 def packages() -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -47,20 +46,21 @@ def test_a_mask_stands_through_training(networks):
     assert (np.count_nonzero(third, axis=1) == 5).all()
 
 
-def run(root, folder, options):
-    """The benchmark in a process of its own: what it prints, and its report."""
-    files = ["--json", folder / "out.json", "--plot", folder / "out.png"]
-    done = subprocess.run(
-        [sys.executable, root / "benchmarks" / "checkerboard.py", *options, *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "out.json").read_text())
+@pytest.fixture
+def run(root, tmp_path, monkeypatch, capsys):
+    """Runs the benchmark in this process: what it prints, and its report."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    main = importlib.import_module("checkerboard").main
+
+    def call(*options):
+        files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
+        assert main([*options, *files]) == 0
+        return capsys.readouterr().out, json.loads((tmp_path / "out.json").read_text())
+
+    return call
 
 
-def test_a_run(root, tmp_path):
+def test_a_run(run, tmp_path):
     options = [
         "--seeds",
         "1",
@@ -75,7 +75,7 @@ def test_a_run(root, tmp_path):
         "--backend",
         "reference",
     ]
-    printed, report = run(root, tmp_path, options)
+    printed, report = run(*options)
     assert "| | 16 neurons | 12 neurons, 6 non-zero |" in printed
     for row in report["rows"]:
         assert 0.4 < row["float_accuracy"] < 1
@@ -86,15 +86,10 @@ def test_a_run(root, tmp_path):
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_trained_run(root, tmp_path, monkeypatch):
-    """In this process."""
-    monkeypatch.syspath_prepend(str(root / "benchmarks"))
-    main = importlib.import_module("checkerboard").main
+def test_a_trained_run(run, tmp_path):
     options = ["--trained", "--seeds", "1", "--epochs", "2", "--steps", "60", "--pruned", "4"]
     options += ["--pruned-neurons", "10", "--backend", "reference"]
-    files = ["--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
-    assert main([*options, *files]) == 0
-    report = json.loads((tmp_path / "out.json").read_text())
+    _, report = run(*options)
     (row,) = report["rows"]
     ((name, found),) = row["pipelines"].items()
     assert (row["neurons"], row["non_zero"]) == (10, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -67,27 +68,44 @@ def data_of(done):
     return json.loads(done.stdout)
 
 
+def data_here(folder, *arguments):
+    """The same of a command in this process, with all that native code prints there, too."""
+    path, kept = folder / "stdout.json", os.dup(1)
+    with path.open("w") as file, contextlib.redirect_stdout(file):
+        os.dup2(file.fileno(), 1)
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                main([str(a) for a in arguments])
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+    assert stopped.value.code == 0
+    return json.loads(path.read_text())
+
+
 @pytest.fixture(scope="module")
 def compiled(digits_mlp, tmp_path_factory):
     """(file, what `compile --json` printed, seconds that it took)."""
-    out = tmp_path_factory.mktemp("compiled") / "digits.fhe"
+    folder = tmp_path_factory.mktemp("compiled")
+    out = folder / "digits.fhe"
     began = time.perf_counter()
-    done = command(
-        "compile", digits_mlp.model, "--calibration", digits_mlp.calibration, "-p", PIPELINE, "-o", out,
-        "--json", "--self-test", "0",
+    found = data_here(
+        folder, "compile", digits_mlp.model, "--calibration", digits_mlp.calibration, "-p", PIPELINE, "-o",
+        out, "--json", "--self-test", "0",
     )  # fmt: skip
-    return out, data_of(done), time.perf_counter() - began
+    return out, found, time.perf_counter() - began
 
 
 @pytest.fixture(scope="module")
 def quick(digits_mlp, tmp_path_factory):
     """The same through the reference backend."""
-    out = tmp_path_factory.mktemp("quick") / "digits.fhe"
-    done = command(
-        "compile", digits_mlp.model, "--calibration", digits_mlp.calibration, "-p", PIPELINE, "-o", out,
-        "--json", "--backend", "reference",
+    folder = tmp_path_factory.mktemp("quick")
+    out = folder / "digits.fhe"
+    found = data_here(
+        folder, "compile", digits_mlp.model, "--calibration", digits_mlp.calibration, "-p", PIPELINE, "-o",
+        out, "--json", "--backend", "reference",
     )  # fmt: skip
-    return out, data_of(done)
+    return out, found
 
 
 @pytest.fixture
@@ -261,17 +279,15 @@ def test_compile_tells_people_the_chosen_error(cli, digits_mlp, tmp_path):
 
 def test_run_in_the_clear_and_simulated(compiled, digits_mlp, tmp_path):
     outputs = tmp_path / "out.npz"
-    clear = data_of(command("run", compiled[0], "--data", digits_mlp.test, "--json", "-o", outputs))
+    clear = data_here(tmp_path, "run", compiled[0], "--data", digits_mlp.test, "--json", "-o", outputs)
     assert (clear["mode"], clear["samples"], clear["agreement"], clear["clipped"]) == ("clear", 450, 1.0, 0)
     assert clear["accuracy"] > 0.85
     assert clear["overflows"]["values"] < 50
     assert clear["samples_per_second"] > 0
     logits = np.load(outputs)["logits"]
     assert (logits.argmax(axis=1) == digits_mlp.labels).mean() == pytest.approx(clear["accuracy"])
-    done = command(
-        "run", compiled[0], "--data", digits_mlp.test, "--mode", "simulate", "--limit", 60, "--json"
-    )
-    found = data_of(done)
+    simulated = ["--mode", "simulate", "--limit", 60, "--json"]
+    found = data_here(tmp_path, "run", compiled[0], "--data", digits_mlp.test, *simulated)
     assert (found["mode"], found["samples"]) == ("simulate", 60)
     assert found["accuracy"] > 0.8
     assert found["agreement"] > 0.85

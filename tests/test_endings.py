@@ -129,7 +129,7 @@ def test_too_little_memory_to_begin_is_one_message() -> None:
 def test_too_little_memory_on_the_way_is_one_message(tmp_path: Path, zoo) -> None:
     model, data = written(zoo.mlp(), tmp_path, zoo)
     # Concrete does not fit, all else does.
-    megabytes = 550 + 45 * (os.cpu_count() or 1)
+    megabytes = 500 + 45 * (os.cpu_count() or 1)
     arguments = ["compile", str(model), "--calibration", str(data), "-o", str(tmp_path / "o.fhe")]
     found = limited(arguments, megabytes)
     assert found.returncode == 1

@@ -123,7 +123,7 @@ class Linear:
         size = int(np.prod(kernel))
         one_hot = np.eye(size, dtype=np.float32).reshape(size, 1, *kernel)
         weight = ir.Value(
-            name="w", const_value=ir.tensor(np.tile(one_hot, (channels, *[1] * (len(kernel) + 1))))
+            name="w", const_value=ir.Tensor(np.tile(one_hot, (channels, *[1] * (len(kernel) + 1))))
         )
         x = ir.Value(name="x")
         kept = [v for k, v in self.node.attributes.items() if k not in {"group", "kernel_shape"}]

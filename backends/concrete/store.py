@@ -24,6 +24,8 @@ SECURITY_LEVELS = (128, 132)
 
 T = TypeVar("T")
 
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -137,14 +139,21 @@ def _check_ports(ports: Ports) -> None:
         raise ArtifactError("this file is damaged", file="ports.json", found=f"the ports {', '.join(names)}")
 
 
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """What writes and reads such objects; to make it takes longer than either."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
 def _dump(value: Any) -> bytes:
-    return bytes(TypeAdapter(type(value)).dump_json(value, indent=1))
+    return bytes(_adapter(type(value)).dump_json(value, indent=1))
 
 
 def _parse(kind: type[T], path: Path) -> T:
     content = _read(path)
     try:
-        value = TypeAdapter(kind).validate_json(content)
+        value = _adapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -73,6 +74,12 @@ def _global(
     # `--version` has a callback, and `main` looks for `--debug` itself, wherever it stands.
 
 
+@functools.cache
+def parser() -> Any:
+    """The commands with their options, as Typer makes them of the functions: once, for it takes a while."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
@@ -97,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         with streams.guarded():
             if works:
                 imports.onnx_ir()
-            app([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
+            parser()([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a message and a status

@@ -168,7 +168,12 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
             raise OutputError(
                 "the user's cache cannot be written", file=str(path), found=error.strerror or ""
             ) from error
-    write_bytes(path, TypeAdapter(Profile).dump_json(profile, indent=1) + b"\n")
+    write_bytes(path, _adapter().dump_json(profile, indent=1) + b"\n")
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Profile]:
+    return TypeAdapter(Profile)
 
 
 def _parse(content: bytes, file: str) -> Profile:
@@ -185,7 +190,7 @@ def _parse(content: bytes, file: str) -> Profile:
             "this profile of a machine has another format", file=file, found=str(written), allowed=str(FORMAT)
         )
     try:
-        profile = TypeAdapter(Profile).validate_json(content, strict=True)
+        profile = _adapter().validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

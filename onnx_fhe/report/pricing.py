@@ -108,7 +108,7 @@ def narrowed(model: ir.Model, bits: Mapping[str, int]) -> ir.Model:
         thinned = lookup.entries[:, :: 1 << more]
         values = ir.Value(
             name=f"{name}_narrowed_values",
-            const_value=ir.tensor(thinned),
+            const_value=ir.Tensor(thinned),
             shape=ir.Shape(thinned.shape),
             type=ir.TensorType(ir.DataType.FLOAT),
         )

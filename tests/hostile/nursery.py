@@ -22,6 +22,7 @@ from pathlib import Path
 
 from onnx_fhe.cli import main
 from onnx_fhe.cli import supervisor as watch
+from onnx_fhe.cli.app import parser
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -81,6 +82,19 @@ def run(arguments: list[str], out: str, err: str) -> None:
         os._exit(status)
 
 
+def prepared() -> None:
+    """Compute here, once, what every command computes again; nothing of it holds a session."""
+    from onnx_fhe.ir import dialect, opsets
+    from onnx_fhe.machine import profile
+
+    parser()
+    opsets.target_opset()
+    opsets.target_ir_version()
+    dialect.function_protos()
+    profile.shipped()
+
+
+prepared()
 # What a child never touches is not copied.
 gc.collect()
 gc.freeze()

@@ -184,7 +184,7 @@ class PruningRun:
         node, value = linear.node, linear.node.inputs[1]
         assert value is not None
         if len(list(value.uses())) == 1 and not value.is_graph_output():
-            value.const_value = ir.tensor(weight, name=value.name)
+            value.const_value = ir.Tensor(weight, name=value.name)
         else:
             node.replace_input_with(1, self.edit.constant(f"{value.name}_pruned", weight))
 

@@ -232,7 +232,7 @@ def _changed_node(
     inputs = inputs[: 2 if change.op_type == "Gather" else None]
     for index, array in change.constants.items():
         inputs += [None] * (index + 1 - len(inputs))
-        inputs[index] = ir.Value(name=f"constant_{index}", const_value=ir.tensor(array))
+        inputs[index] = ir.Value(name=f"constant_{index}", const_value=ir.Tensor(np.asarray(array)))
     attributes = [a for a in node.attributes.values() if a.name not in change.drop]
     if change.op_type != node.op_type:
         attributes = []

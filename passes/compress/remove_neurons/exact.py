@@ -122,7 +122,7 @@ class _Search:
         alone = np.zeros_like(full)
         np.moveaxis(alone, axis, 0)[indices] = np.moveaxis(full, axis, 0)[indices]
         stand_in = ir.Value(name="x")
-        stored = ir.Value(name="w", const_value=ir.tensor(weight.T if linear.out_axis == 1 else weight))
+        stored = ir.Value(name="w", const_value=ir.Tensor(weight.T if linear.out_axis == 1 else weight))
         copy = ir.Node("", node.op_type, [stand_in, stored], list(node.attributes.values()))
         opset = self.model.graph.opset_imports.get("", 21)
         (result,) = runtime.run_nodes([copy], {stand_in: alone}, copy.outputs, opset)

@@ -63,7 +63,7 @@ class Weights:
             if value in self._changed:
                 stored = self[node].T if linear.out_axis == 1 else self[node]
                 array = np.ascontiguousarray(stored).astype(linear.weight.dtype)
-                value.const_value = ir.tensor(array, name=value.name)
+                value.const_value = ir.Tensor(array, name=value.name)
         self._changed.clear()
 
     def bias(self, node: ir.Node) -> np.ndarray:

@@ -110,7 +110,7 @@ def look_up(lookup: TableLookup, rows: np.ndarray, inputs: np.ndarray, opset: in
         current = nodes[-1].outputs[0]
         current.name = "rounded"
     entries, first = (
-        ir.Value(name=name, const_value=ir.tensor(np.asarray(array, np.float32)))
+        ir.Value(name=name, const_value=ir.Tensor(np.asarray(array, np.float32)))
         for name, array in (("values", lookup.entries[rows]), ("first", lookup.first[rows]))
     )
     nodes.append(TableLookup.make(current, entries, first, step=lookup.step))
