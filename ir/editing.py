@@ -19,16 +19,20 @@ Attributes = Mapping[str, Any] | Sequence[ir.Attr]
 """Attributes of a node: by name, or as another node has them."""
 
 
-def set_attributes(node: ir.Node, wanted: Mapping[str, int | float | list[int]]) -> bool:
-    """Make ``wanted`` the attributes of the node, in that order; returns whether any changed."""
+def has_attributes(node: ir.Node, wanted: Mapping[str, int | float | list[int]]) -> bool:
+    """Whether ``wanted`` are the attributes of the node, in that order."""
     present = {name: attribute.value for name, attribute in node.attributes.items()}
     found = {name: list(v) if isinstance(v, tuple | list) else v for name, v in present.items()}
-    if found == dict(wanted) and list(found) == list(wanted):
-        return False
+    return found == dict(wanted) and list(found) == list(wanted)
+
+
+def set_attributes(node: ir.Node, wanted: Mapping[str, int | float | list[int]]) -> None:
+    """Make ``wanted`` the attributes of the node, in that order."""
+    if has_attributes(node, wanted):
+        return
     node.attributes.clear()
     for attribute in ir.convenience.convert_attributes(dict(wanted)):
         node.attributes.add(attribute)
-    return True
 
 
 class GraphEditor:
@@ -212,20 +216,24 @@ class GraphEditor:
         old.name, new.name = f"{name}_{renamed}", name
         self._values.add(old.name)
 
-    def bypass(self, node: ir.Node, value: ir.Value) -> bool:
-        """Remove ``node``, for whose first output ``value`` stands; False where the interface forbids it."""
+    def can_bypass(self, node: ir.Node, value: ir.Value) -> bool:
+        """Whether ``value`` can stand for the first output of ``node``.
+
+        Where the model returns that output, an input, another output or a constant cannot.
+        """
+        if not node.outputs[0].is_graph_output():
+            return True
+        return value.producer() is not None and not value.is_graph_output() and value.graph is self.graph
+
+    def bypass(self, node: ir.Node, value: ir.Value) -> None:
+        """Remove ``node``, for whose first output ``value`` stands; see ``can_bypass``."""
+        assert self.can_bypass(node, value), f"{value.name} cannot be returned in place of {node.name}"
         result = node.outputs[0]
-        is_output = result.is_graph_output()
-        if is_output and (
-            value.producer() is None or value.is_graph_output() or value.graph is not self.graph
-        ):
-            return False
+        is_output, name = result.is_graph_output(), result.name
         result.replace_all_uses_with(value, replace_graph_outputs=True)
-        name = result.name
         self.graph.remove(node, safe=True)
         if is_output:
             value.name = name
-        return True
 
     def remove(self, node: ir.Node) -> None:
         """Remove a node whose outputs nobody reads."""

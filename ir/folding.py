@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from . import runtime, shapes
 from .editing import GraphEditor
-from .errors import UnsupportedError
-from .graph import constant_of, int_of, variable_inputs
+from .graph import constant_of, variable_inputs
 
 _RANDOM = frozenset(
     {
@@ -78,18 +76,6 @@ def freeze_sizes(model: ir.Model) -> bool:
     return modified
 
 
-def merge_reshapes(edit: GraphEditor, node: ir.Node) -> bool:  # noqa: ARG001
-    """A Reshape of a Reshape is the second alone, where its target is written out."""
-    before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    if node.op_type != "Reshape" or node.domain or before is None or before.op_type != "Reshape":
-        return False
-    target = constant_of(node.inputs[1])
-    if before.domain or target is None or 0 in target or before.inputs[0] is None:
-        return False
-    node.replace_input_with(0, before.inputs[0])
-    return True
-
-
 def fold_constants(model: ir.Model) -> bool:
     """Run nodes that read only initializers and keep their results as initializers."""
     modified, edit = False, GraphEditor(model)
@@ -122,67 +108,3 @@ def _foldable(node: ir.Node) -> bool:
         ):
             return False
     return True
-
-
-def make_reshape_constant(edit: GraphEditor, node: ir.Node) -> bool:
-    """A Reshape to a computed shape, of which only the batch is free, becomes one to a constant shape."""
-    if node.op_type != "Reshape" or node.domain or constant_of(node.inputs[1]) is not None:
-        return False
-    dims = shapes.dims_of(node.outputs[0])
-    if dims is None or 0 in dims or dims.count(shapes.BATCH) > 1:
-        return False
-    if not all(isinstance(d, int) or d == shapes.BATCH for d in dims):
-        return False
-    target = np.array([d if isinstance(d, int) else -1 for d in dims], np.int64)
-    edit.set_constant(node, 1, target, f"{node.name}.shape")
-    return True
-
-
-def make_expand_constant(edit: GraphEditor, node: ir.Node) -> bool:
-    """An Expand to a computed shape with the batch of its input becomes one that leaves the batch alone."""
-    if node.op_type != "Expand" or node.domain or constant_of(node.inputs[1]) is not None:
-        return False
-    before, after = shapes.dims_of(node.inputs[0]), shapes.dims_of(node.outputs[0])
-    if not before or not after or len(before) != len(after) or before[0] != after[0] or 0 in after:
-        return False
-    if not all(isinstance(d, int) for d in after[1:]):
-        return False
-    target = np.array([1, *after[1:]], np.int64)
-    edit.set_constant(node, 1, target, f"{node.name}.shape")
-    return True
-
-
-def remove_noop(edit: GraphEditor, node: ir.Node) -> bool:
-    """Remove Identity, Dropout, a Cast to the same type and a Transpose that keeps the order.
-
-    Raises:
-        UnsupportedError: A Dropout is in training mode.
-    """
-    value = node.inputs[0] if node.inputs else None
-    if node.domain or value is None:
-        return False
-    if node.op_type == "Dropout":
-        _check_dropout(node)
-        return edit.bypass(node, value)
-    if node.op_type == "Identity":
-        return edit.bypass(node, value)
-    if node.op_type == "Cast" and value.dtype is not None and int_of(node, "to", 0) == int(value.dtype):
-        return edit.bypass(node, value)
-    if node.op_type == "Transpose" and "perm" in node.attributes:
-        order = list(node.attributes["perm"].as_ints())
-        return order == sorted(order) and edit.bypass(node, value)
-    return False
-
-
-def _check_dropout(node: ir.Node) -> None:
-    mode = node.inputs[2] if len(node.inputs) > 2 else None
-    array = constant_of(mode)
-    if mode is not None and (array is None or array.any()):
-        raise UnsupportedError(
-            "a Dropout is in training mode: it drops at random",
-            node=node.name or "",
-            op="Dropout",
-            found="training_mode is true" if array is not None else "training_mode is computed",
-            allowed="inference mode",
-            do="export the model in eval mode",
-        )

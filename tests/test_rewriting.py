@@ -48,7 +48,7 @@ class Idempotent(Rewrite[ir.Node]):
         return node
 
     def apply(self, match: ir.Node) -> None:
-        assert self.edit.bypass(match, match.inputs[0])
+        self.edit.bypass(match, match.inputs[0])
 
 
 class ReluIsAbs(Rewrite[ir.Node]):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import onnx_ir as ir
 
 from ...analysis.regions.elementwise import ElementwiseProbe
@@ -11,26 +14,31 @@ from ...analysis.regions.server import server_nodes
 from ...ir.editing import GraphEditor
 from ...ir.graph import LAYOUT, LINEAR, rank_of, variable_inputs
 from ...ir.movement import Movements
+from ..framework.rewriting import first_match
 from ..import_qat.detect import is_foreign
-from . import choices, largest, matrices, reductions, whole
+from . import choices, indices, largest, matrices, normalizations, reductions, softmax, whole
+from .rule import Rule
 
-_RULES = (
-    choices.spread,
-    reductions.normalization,
-    reductions.norm,
-    reductions.local_response,
-    reductions.softmax,
-    reductions.division,
-    largest.hardmax,
-    largest.place_of_largest,
-    choices.choose_by_sum,
-    choices.function_before_pool,
-    choices.log_softmax,
-    choices.one_hot,
-    choices.embedding,
+_RULES: tuple[type[Rule[Any]], ...] = (
+    choices.SpreadOperand,
+    normalizations.SplitNormalization,
+    reductions.SplitReduction,
+    reductions.SplitNorm,
+    reductions.SplitLpPool,
+    normalizations.SplitLocalResponse,
+    softmax.SplitSoftmax,
+    reductions.DivisionToProduct,
+    largest.SplitHardmax,
+    largest.SplitPlaceOfLargest,
+    choices.ChooseBySum,
+    choices.FunctionBeforePool,
+    softmax.SplitLogSoftmax,
+    indices.SplitOneHot,
+    indices.EmbeddingToMatmul,
+    indices.KeepIndexWithin,
 )
-_WHOLE = (whole.arithmetic_in_floats, whole.read_as_numbers)
-_CONDITIONS = (whole.conditions_as_numbers,)
+_WHOLE: tuple[type[Rule[Any]], ...] = (whole.ArithmeticInFloats, whole.ReadAsNumbers)
+_CONDITIONS: tuple[type[Rule[Any]], ...] = (whole.ConditionsAsNumbers,)
 """Of models that another tool has quantized."""
 _IMAGE = 4
 
@@ -43,6 +51,7 @@ def rewrite(model: ir.Model) -> bool:
     """
     opset = model.graph.opset_imports.get("", 21)
     edit, moves, probe = GraphEditor(model), Movements(opset), ElementwiseProbe(opset)
+    dense, returned = [matrices.AsDense(edit)], [whole.ReturnedAsNumber(edit)]
     modified = False
     for node in model.graph:
         if (
@@ -50,7 +59,7 @@ def rewrite(model: ir.Model) -> bool:
             and linear_of(node) is None
             and node.op_type not in LINEAR - {"MatMul", "Conv"}
         ):
-            modified |= matrices.as_dense(edit, node)
+            modified |= _apply_first(node, dense)
     server = server_nodes(model)
     inside = set(server)
     last = {n for n in server if not any(r in inside for o in n.outputs for r in o.consumers())}
@@ -58,18 +67,26 @@ def rewrite(model: ir.Model) -> bool:
         last = set()  # nothing else would run encrypted
     foreign = is_foreign(model)
     everything = not foreign and not any(linear_of(n) is not None for n in server)
-    rules = (*(_CONDITIONS if foreign else _WHOLE), *_RULES)
+    rules = [rule(edit) for rule in (*(_CONDITIONS if foreign else _WHOLE), *_RULES)]
     for node in server:
-        if everything and probe(node, variable_inputs(node)) and whole.returned_as_number(edit, node):
+        if everything and probe(node, variable_inputs(node)) and _apply_first(node, returned):
             modified = True
             continue
         if node in last:
             continue  # what comes last (in a network without a linear layer) may still be left to the client
-        if any(rule(edit, node) for rule in rules):
+        if _apply_first(node, rules):
             modified = True
         elif not _known(node, moves, probe):
-            modified |= matrices.as_dense(edit, node)
+            modified |= _apply_first(node, dense)
     return modified
+
+
+def _apply_first(node: ir.Node, rules: Sequence[Rule[Any]]) -> bool:
+    """Apply the first rule that is possible; returns whether there was one."""
+    rule, found = first_match(node, rules)
+    if rule is not None:
+        rule.apply(found)
+    return rule is not None
 
 
 def _known(node: ir.Node, moves: Movements, probe: ElementwiseProbe) -> bool:

@@ -6,64 +6,77 @@ to as many elements as there.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
-from ...ir.editing import GraphEditor
 from ...ir.graph import int_of, is_float
-from .reductions import MOST_IN_SOFTMAX, Parts
+from ..framework.rewriting import Refusal
+from .parts import Parts
+from .rule import NOT_FLOAT, NOT_STATIC, Rule, is_onnx
+from .softmax import MOST_IN_SOFTMAX, OVER_SAMPLES, TOO_MANY, Chosen
 
 _EQUAL = 1e-6
 """Elements that are closer than that are taken for equal."""
 
 
-def hardmax(edit: GraphEditor, node: ir.Node) -> bool:
+class SplitHardmax(Rule[Chosen]):
     """Hardmax is 1 where an element exceeds all before it, and is no less than all behind it."""
-    found = _winner(edit, node, False) if node.op_type == "Hardmax" else None
-    if found is None:
-        return False
-    hot, order = found
-    edit.substitute(node, "Transpose", [hot], {"perm": [int(i) for i in np.argsort(order)]})
-    return True
+
+    name: ClassVar[str] = "split-hardmax"
+
+    def match(self, node: ir.Node) -> Chosen | Refusal | None:
+        """The node and its axis."""
+        return _along(node, -1) if is_onnx(node, "Hardmax") else None
+
+    def apply(self, match: Chosen) -> None:
+        """Write the comparisons."""
+        hot = _winner(Parts(self.edit, match.node, np.dtype(np.float32)), match, smallest=False)
+        self.edit.substitute(match.node, "Transpose", [hot], {"perm": match.back})
 
 
-def place_of_largest(edit: GraphEditor, node: ir.Node) -> bool:
+class SplitPlaceOfLargest(Rule[Chosen]):
     """ArgMax and ArgMin are Hardmax times the numbers of the places."""
-    if node.op_type not in ("ArgMax", "ArgMin"):
-        return False
-    found = _winner(edit, node, node.op_type == "ArgMin", int_of(node, "select_last_index", 0) == 1)
-    if found is None:
-        return False
-    hot, order = found
-    parts = Parts(edit, node, np.dtype(np.float32))
+
+    name: ClassVar[str] = "split-place-of-largest"
+
+    def match(self, node: ir.Node) -> Chosen | Refusal | None:
+        """The node and its axis."""
+        return _along(node, 0) if is_onnx(node, "ArgMax", "ArgMin") else None
+
+    def apply(self, match: Chosen) -> None:
+        """Write the comparisons and the product."""
+        node, parts = match.node, Parts(self.edit, match.node, np.dtype(np.float32))
+        last = int_of(node, "select_last_index", 0) == 1
+        hot = _winner(parts, match, smallest=node.op_type == "ArgMin", last=last)
+        numbers = parts.array(np.arange(match.size)[:, None])
+        place = parts.add("MatMul", hot, numbers, part="place")
+        value = parts.add("Transpose", place, perm=match.back, part="in_order")
+        if not int_of(node, "keepdims", 1):
+            value = parts.add("Squeeze", value, parts.indices([match.axis]), part="squeezed")
+        # What comes behind a Cast to whole numbers must not be cut off.
+        rounded = parts.add("Round", value, part="rounded")
+        self.edit.substitute(node, "Cast", [rounded], {"to": int(ir.DataType.INT64)})
+
+
+def _along(node: ir.Node, default: int) -> Chosen | Refusal:
+    """The node with its axis, which is ``default`` where none is written."""
     sample = shapes.static_of_sample(node.inputs[0])
-    assert sample is not None
-    numbers = parts.array(np.arange(sample[order[-1] - 1])[:, None])
-    place = parts.add("MatMul", hot, numbers, part="place")
-    value = parts.add("Transpose", place, perm=[int(i) for i in np.argsort(order)], part="in_order")
-    if not int_of(node, "keepdims", 1):
-        value = parts.add("Squeeze", value, parts.indices([order[-1]]), part="squeezed")
-    # What comes behind a Cast to whole numbers must not be cut off.
-    edit.substitute(node, "Cast", [parts.add("Round", value, part="rounded")], {"to": int(ir.DataType.INT64)})
-    return True
+    if not is_float(node.inputs[0]):
+        return NOT_FLOAT
+    if sample is None:
+        return NOT_STATIC
+    axis = int_of(node, "axis", default) % (len(sample) + 1)
+    if axis == 0:
+        return OVER_SAMPLES
+    return Chosen(node, axis, sample) if 1 < sample[axis - 1] <= MOST_IN_SOFTMAX else TOO_MANY
 
 
-def _winner(
-    edit: GraphEditor, node: ir.Node, smallest: bool, last: bool = False
-) -> tuple[ir.Value, list[int]] | None:
-    """A one where the largest element is, its axis moved to the end, and the order of axes that did so."""
-    x, sample = node.inputs[0], shapes.static_of_sample(node.inputs[0])
-    if node.domain or sample is None or not is_float(x):
-        return None
-    rank = len(sample) + 1
-    axis = int_of(node, "axis", -1 if node.op_type == "Hardmax" else 0) % rank
-    if axis == 0 or not 1 < (size := sample[axis - 1]) <= MOST_IN_SOFTMAX:
-        return None
-    parts = Parts(edit, node, np.dtype(np.float32))
-    order = [i for i in range(rank) if i != axis] + [axis]
-    if axis != rank - 1:
-        x = edit.at(node).add("Transpose", [x], f"{parts.name}/last", {"perm": order})
+def _winner(parts: Parts, chosen: Chosen, smallest: bool, last: bool = False) -> ir.Value:
+    """A one where the largest element is, its axis moved to the end."""
+    size, x = chosen.size, chosen.axis_last(parts)
     first, second = (i.ravel() for i in np.indices((size, size)))
     keep = first != second
     first, second = first[keep], second[keep]
@@ -78,8 +91,7 @@ def _winner(
     wins = parts.add(
         "Cast", parts.add("GreaterOrEqual", differences, needed, part="wins"), to=int(ir.DataType.FLOAT)
     )
-    moved = [sample[i - 1] for i in order[1:]]
-    split = parts.add("Reshape", wins, parts.indices([-1, *moved, size - 1]), part="pairs")
+    split = parts.add("Reshape", wins, parts.indices([-1, *chosen.moved, size - 1]), part="pairs")
     total = parts.add("ReduceSum", split, parts.indices([-1]), part="sum", keepdims=0)
     all_won = parts.add("GreaterOrEqual", total, parts.number(size - 1.5), part="all_won")
-    return parts.add("Cast", all_won, part="one_hot", to=int(ir.DataType.FLOAT)), order
+    return parts.add("Cast", all_won, part="one_hot", to=int(ir.DataType.FLOAT))

@@ -3,59 +3,86 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime, shapes
-from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, is_float, variable_inputs
+from ..framework.rewriting import Refusal
 from .convolutions import MOST_ENTRIES
+from .rule import Rule
 
 _ROWS = 256
 """Unit vectors that are run at once."""
 _SCALES = (1e-3, 1.0, 1e3)
 
 
-def as_dense(edit: GraphEditor, node: ir.Node) -> bool:
+@dataclass(frozen=True)
+class Affine:
+    """An operator that is affine in one tensor, sample by sample.
+
+    Attributes:
+        node: The operator.
+        x: The tensor.
+        matrix: (out, in), of the type of the tensor.
+        offset: (out).
+        after: The shape of a sample of the result.
+    """
+
+    node: ir.Node
+    x: ir.Value
+    matrix: np.ndarray
+    offset: np.ndarray
+    after: list[int]
+
+
+class AsDense(Rule[Affine]):
     """``Reshape -> Gemm -> Reshape`` for an operator that is affine in one tensor, sample by sample.
 
     Raises:
         UnsupportedError: It is affine, but its matrix would have more than ``MOST_ENTRIES`` entries.
     """
-    found = _ends(node)
-    if found is None:
-        return False
-    x, before, after = found
-    opset = edit.graph.opset_imports.get("", 21)
-    run = _Runner(node, x, before, opset)
-    if not run.is_affine():
-        return False
-    rows, columns = math.prod(before), math.prod(after)
-    if rows * columns > MOST_ENTRIES:
-        raise UnsupportedError(
-            f"{node.op_type} is linear here, but too large to be written as a matrix",
-            node=node.name or "",
-            op=node.op_type,
-            found=f"{rows} x {columns} = {rows * columns} entries",
-            allowed=f"up to {MOST_ENTRIES} entries",
-            do="use a convolution, pooling or nearest-neighbour resizing in its place, or a smaller input",
-        )
-    offset = run(np.zeros((1, rows)))[0]
-    matrix = np.concatenate([run(np.eye(rows)[i : i + _ROWS]) - offset for i in range(0, rows, _ROWS)])
-    name = str(node.name)
-    dtype = run.dtype
-    value = edit.at(node).add(
-        "Reshape", [x, edit.constant(f"{name}.flat", np.array([-1, rows]))], f"{name}/flat"
-    )
-    weight = edit.constant(f"{name}.weight", np.ascontiguousarray(matrix.T.astype(dtype)))
-    bias = edit.constant(f"{name}.bias", offset.astype(dtype))
-    value = edit.at(node).add(
-        "Gemm", [value, weight, bias], f"{name}/matrix", {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
-    )
-    edit.substitute(node, "Reshape", [value, edit.constant(f"{name}.shape", np.array([-1, *after]))])
-    return True
+
+    name: ClassVar[str] = "as-dense"
+
+    def match(self, node: ir.Node) -> Affine | Refusal | None:
+        """Its matrix and offset, by running it on unit vectors."""
+        found = _ends(node)
+        if found is None:
+            return Refusal("it reads several tensors, or is no map of samples of known shape")
+        x, before, after = found
+        run = _Runner(node, x, before, self.opset)
+        if not run.is_affine():
+            return Refusal("it is not affine")
+        rows, columns = math.prod(before), math.prod(after)
+        if rows * columns > MOST_ENTRIES:
+            raise UnsupportedError(
+                f"{node.op_type} is linear here, but too large to be written as a matrix",
+                node=node.name or "",
+                op=node.op_type,
+                found=f"{rows} x {columns} = {rows * columns} entries",
+                allowed=f"up to {MOST_ENTRIES} entries",
+                do="use a convolution, pooling or nearest-neighbour resizing instead, or a smaller input",
+            )
+        offset = run(np.zeros((1, rows)))[0]
+        matrix = np.concatenate([run(np.eye(rows)[i : i + _ROWS]) - offset for i in range(0, rows, _ROWS)])
+        return Affine(node, x, matrix.T.astype(run.dtype), offset.astype(run.dtype), after)
+
+    def apply(self, match: Affine) -> None:
+        """Write the Gemm between two Reshapes."""
+        node, edit, name = match.node, self.edit.at(match.node), str(match.node.name)
+        flat = edit.constant(f"{name}.flat", np.array([-1, match.matrix.shape[1]]))
+        value = edit.add("Reshape", [match.x, flat], f"{name}/flat")
+        weight = edit.constant(f"{name}.weight", np.ascontiguousarray(match.matrix))
+        bias = edit.constant(f"{name}.bias", match.offset)
+        form = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+        value = edit.add("Gemm", [value, weight, bias], f"{name}/matrix", form)
+        shape = edit.constant(f"{name}.shape", np.array([-1, *match.after]))
+        edit.substitute(node, "Reshape", [value, shape])
 
 
 def _ends(node: ir.Node) -> tuple[ir.Value, list[int], list[int]] | None:

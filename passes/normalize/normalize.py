@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
@@ -17,38 +16,55 @@ from ...ir.names import name_nodes
 from ...ir.opsets import target_opset
 from ...ir.state import ModelState
 from ..framework.base import Context, Pass
+from ..framework.rewriting import apply_greedily
 from ..import_qat import detect, qoperators
-from . import affine, batch, choices, convolutions, inner, linear, products, reductions, transposes
+from . import (
+    affine,
+    batch,
+    choices,
+    convolutions,
+    inner,
+    linear,
+    noops,
+    products,
+    reductions,
+    transposed,
+    transposes,
+    windows,
+)
 from .lifting import needs_lifting
+from .rule import Rule
 from .snapshot import Snapshot
 
-_RULES: tuple[Callable[[GraphEditor, ir.Node], bool], ...] = (
-    folding.remove_noop,
-    folding.make_reshape_constant,
-    folding.make_expand_constant,
-    folding.merge_reshapes,
-    affine.spell,
-    affine.split_batch_norm,
-    linear.normalize_gemm,
-    products.flat_matrix,
-    products.matmul_by_groups,
-    products.einsum,
-    linear.matmul_to_gemm,
-    convolutions.lift_one_dimension,
-    convolutions.fold_depth,
-    convolutions.average_by_axes,
-    convolutions.transposed,
-    linear.normalize_window,
-    linear.fold_pad,
-    reductions.sum_of_many,
-    choices.split_to_slices,
-    choices.global_max,
-    choices.largest_of_one,
-    choices.largest_of_many,
-    transposes.merge,
-    transposes.sink,
-    affine.merge,
-    affine.fold,
+_RULES: tuple[type[Rule[Any]], ...] = (
+    noops.RemoveNoop,
+    noops.MakeReshapeConstant,
+    noops.MakeExpandConstant,
+    noops.MergeReshapes,
+    affine.SpellConstants,
+    affine.SplitBatchNormalization,
+    linear.GemmAsMatmul,
+    linear.SplitBias,
+    linear.NormalizeGemm,
+    products.FlatMatrix,
+    products.MatmulByGroups,
+    products.EinsumToMatmul,
+    linear.MatmulToGemm,
+    convolutions.LiftOneDimension,
+    convolutions.FoldDepth,
+    convolutions.AverageByAxes,
+    transposed.TransposedConvolution,
+    windows.NormalizeWindow,
+    windows.FoldPad,
+    reductions.SumOfMany,
+    choices.SplitToSlices,
+    choices.GlobalMaxToReduce,
+    choices.LargestOfOne,
+    choices.LargestOfMany,
+    transposes.MergeTransposes,
+    transposes.SinkTransposes,
+    affine.MergeConstants,
+    affine.FoldConstants,
 )
 _MOST_SWEEPS = 100
 
@@ -129,14 +145,7 @@ def _rewrite(model: ir.Model) -> None:
 
 
 def _sweep(edit: GraphEditor) -> bool:
-    modified = False
-    for node in list(edit.graph):
-        for rule in _RULES:
-            # A rule may have removed the node or put another in its place; that one's turn is the next sweep.
-            if node.graph is None:
-                break
-            modified |= rule(edit, node)
-    return modified
+    return apply_greedily(list(edit.graph), [rule(edit) for rule in _RULES])
 
 
 def _fold(model: ir.Model, inferred: bool = False) -> None:

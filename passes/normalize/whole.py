@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, variable_inputs
+from ..framework.rewriting import Refusal
+from .rule import Rule
 
-
-def read_as_numbers(edit: GraphEditor, node: ir.Node) -> bool:
-    """A condition or whole number that meets another tensor, or is the client's, is a float on its way.
-
-    So it can be quantized, and be rounded to a whole number again behind that.
-    """
-    return _as_numbers(edit, node, _is_whole)
-
-
-def conditions_as_numbers(edit: GraphEditor, node: ir.Node) -> bool:
-    """The same for conditions alone: in models that another tool has quantized, whole numbers are codes."""
-    return _as_numbers(edit, node, lambda value: value.dtype is ir.DataType.BOOL)
-
-
-def _as_numbers(edit: GraphEditor, node: ir.Node, wanted: Callable[[ir.Value], bool]) -> bool:
-    if node.domain or node.op_type == "Cast":
-        return False
-    several = len(variable_inputs(node)) > 1
-    modified = False
-    for index, value in enumerate(node.inputs):
-        if value is None or constant_of(value) is not None or not wanted(value):
-            continue
-        if not several and not value.is_graph_input():
-            continue
-        source = value.producer()
-        given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
-        if given is not None and given.dtype is ir.DataType.FLOAT:
-            continue
-        back = _same_again(value) or _number_and_back(edit, node, value, f"{node.name}/{index}")
-        node.replace_input_with(index, back)
-        modified = True
-    return modified
-
-
-def returned_as_number(edit: GraphEditor, node: ir.Node) -> bool:
-    """A condition or whole number that is returned is one again on the client: a float is decrypted."""
-    result = node.outputs[0] if node.outputs else None
-    if result is None or node.domain or node.op_type == "Cast" or len(node.outputs) != 1:
-        return False
-    if not result.is_graph_output() or not _is_whole(result) or not variable_inputs(node):
-        return False
-    name, current = str(result.name), result
-    edit.behind(result)
-    for part, op, to in (
-        ("number", "Cast", ir.DataType.FLOAT),
-        ("rounded", "Round", None),
-        ("whole", "Cast", result.dtype),
-    ):
-        if op == "Round" and result.dtype is ir.DataType.BOOL:
-            continue
-        attributes = {} if to is None else {"to": int(to)}
-        current = edit.add(op, [current], f"{node.name}/{part}", attributes)
-        current.type, current.shape = ir.TensorType(to or ir.DataType.FLOAT), result.shape
-        edit.rename(current, f"{name}_{part}")
-    edit.graph.outputs[list(edit.graph.outputs).index(result)] = current
-    result.name, current.name = f"{name}_computed", name
-    return True
-
+Places = tuple[ir.Node, list[int]]
+"""A node, and the numbers of its inputs that become floats on their way."""
 
 _ARITHMETIC = frozenset(
     {"Abs", "Add", "Max", "Min", "Mul", "Neg", "ReduceMax", "ReduceMin", "ReduceSum", "Sub"}
@@ -75,30 +22,117 @@ _ARITHMETIC = frozenset(
 """Operators that give the same whole numbers in floats."""
 
 
-def arithmetic_in_floats(edit: GraphEditor, node: ir.Node) -> bool:
-    """Sums, products and maxima of whole numbers are those of floats: the circuit has no other kind."""
-    if node.domain or node.op_type not in _ARITHMETIC or not _is_whole(node.outputs[0]):
-        return False
-    result, inputs = node.outputs[0], list(node.inputs)
+class ReadAsNumbers(Rule[Places]):
+    """A condition or whole number that meets another tensor, or is the client's, is a float on its way.
+
+    So it can be quantized, and be rounded to a whole number again behind that.
+    """
+
+    name: ClassVar[str] = "read-as-numbers"
+
+    def match(self, node: ir.Node) -> Places | None:
+        """The inputs."""
+        return _read_whole(node, _is_whole)
+
+    def apply(self, match: Places) -> None:
+        """Write a float and back in front of each."""
+        node, indices = match
+        for index in indices:
+            value = node.inputs[index]
+            assert value is not None
+            back = _same_again(value) or _number_and_back(self.edit, node, value, f"{node.name}/{index}")
+            node.replace_input_with(index, back)
+
+
+class ConditionsAsNumbers(ReadAsNumbers):
+    """The same for conditions alone: in models that another tool has quantized, whole numbers are codes."""
+
+    name: ClassVar[str] = "conditions-as-numbers"
+
+    def match(self, node: ir.Node) -> Places | None:
+        """The inputs."""
+        return _read_whole(node, lambda value: value.dtype is ir.DataType.BOOL)
+
+
+def _read_whole(node: ir.Node, wanted: Callable[[ir.Value], bool]) -> Places | None:
+    if node.domain or node.op_type == "Cast":
+        return None
+    several = len(variable_inputs(node)) > 1
+    found = []
     for index, value in enumerate(node.inputs):
-        if value is None or value.dtype is not result.dtype:
+        if value is None or constant_of(value) is not None or not wanted(value):
             continue
-        if (array := constant_of(value)) is not None:
-            if not (index and node.op_type.startswith("Reduce")):  # its axes
-                inputs[index] = edit.constant(f"{value.name}_float", array.astype(np.float32))
+        if not several and not value.is_graph_input():
             continue
-        number = edit.at(node).add(
-            "Cast", [value], f"{node.name}/{index}/float", {"to": int(ir.DataType.FLOAT)}
-        )
-        number.dtype, number.shape = ir.DataType.FLOAT, value.shape
-        inputs[index] = number
-    attributes = {k: a.value for k, a in node.attributes.items()}
-    made = edit.at(node).add(node.op_type, inputs, f"{node.name}/floats", attributes)
-    made.dtype, made.shape = ir.DataType.FLOAT, result.shape
-    whole = edit.at(node).add("Round", [made], f"{node.name}/rounded", like=made)
-    assert result.dtype is not None
-    edit.substitute(node, "Cast", [whole], {"to": int(result.dtype)})
-    return True
+        source = value.producer()
+        given = source.inputs[0] if source is not None and source.op_type == "Cast" else None
+        if given is None or given.dtype is not ir.DataType.FLOAT:
+            found.append(index)
+    return (node, found) if found else None
+
+
+class ReturnedAsNumber(Rule[ir.Node]):
+    """A condition or whole number that is returned is one again on the client: a float is decrypted."""
+
+    name: ClassVar[str] = "returned-as-number"
+
+    def match(self, node: ir.Node) -> ir.Node | None:
+        """The node that makes it."""
+        if node.domain or node.op_type == "Cast" or len(node.outputs) != 1 or not variable_inputs(node):
+            return None
+        result = node.outputs[0]
+        return node if result.is_graph_output() and _is_whole(result) else None
+
+    def apply(self, match: ir.Node) -> None:
+        """Write a float and back behind it."""
+        node, edit, result = match, self.edit.behind(match.outputs[0]), match.outputs[0]
+        name, current = str(result.name), result
+        for part, op, to in (
+            ("number", "Cast", ir.DataType.FLOAT),
+            ("rounded", "Round", None),
+            ("whole", "Cast", result.dtype),
+        ):
+            if op == "Round" and result.dtype is ir.DataType.BOOL:
+                continue
+            attributes = {} if to is None else {"to": int(to)}
+            current = edit.add(op, [current], f"{node.name}/{part}", attributes)
+            current.type, current.shape = ir.TensorType(to or ir.DataType.FLOAT), result.shape
+            edit.rename(current, f"{name}_{part}")
+        edit.graph.outputs[list(edit.graph.outputs).index(result)] = current
+        result.name, current.name = f"{name}_computed", name
+
+
+class ArithmeticInFloats(Rule[ir.Node]):
+    """Sums, products and maxima of whole numbers are those of floats: the circuit has no other kind."""
+
+    name: ClassVar[str] = "arithmetic-in-floats"
+
+    def match(self, node: ir.Node) -> ir.Node | Refusal | None:
+        """The node."""
+        if node.domain or node.op_type not in _ARITHMETIC:
+            return None
+        return node if _is_whole(node.outputs[0]) else Refusal("its result is no whole number")
+
+    def apply(self, match: ir.Node) -> None:
+        """Write it on floats, and round its result."""
+        node, edit, result, inputs = match, self.edit.at(match), match.outputs[0], list(match.inputs)
+        for index, value in enumerate(node.inputs):
+            if value is None or value.dtype is not result.dtype:
+                continue
+            if (array := constant_of(value)) is not None:
+                if not (index and node.op_type.startswith("Reduce")):  # its axes
+                    inputs[index] = edit.constant(f"{value.name}_float", array.astype(np.float32))
+                continue
+            to = {"to": int(ir.DataType.FLOAT)}
+            number = edit.add("Cast", [value], f"{node.name}/{index}/float", to)
+            number.dtype, number.shape = ir.DataType.FLOAT, value.shape
+            inputs[index] = number
+        attributes = {k: a.value for k, a in node.attributes.items()}
+        made = edit.add(node.op_type, inputs, f"{node.name}/floats", attributes)
+        made.dtype, made.shape = ir.DataType.FLOAT, result.shape
+        whole = edit.add("Round", [made], f"{node.name}/rounded", like=made)
+        assert result.dtype is not None
+        edit.substitute(node, "Cast", [whole], {"to": int(result.dtype)})
 
 
 def _is_whole(value: ir.Value) -> bool:
@@ -107,11 +141,12 @@ def _is_whole(value: ir.Value) -> bool:
 
 def _number_and_back(edit: GraphEditor, node: ir.Node, value: ir.Value, name: str) -> ir.Value:
     assert value.dtype is not None
-    number = edit.at(node).add("Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
+    edit.at(node)
+    number = edit.add("Cast", [value], f"{name}/number", {"to": int(ir.DataType.FLOAT)})
     number.dtype, number.shape = ir.DataType.FLOAT, value.shape
     if value.dtype is not ir.DataType.BOOL:  # a Cast to whole numbers cuts off
-        number = edit.at(node).add("Round", [number], f"{name}/rounded", like=number)
-    back = edit.at(node).add("Cast", [number], f"{name}/whole", {"to": int(value.dtype)})
+        number = edit.add("Round", [number], f"{name}/rounded", like=number)
+    back = edit.add("Cast", [number], f"{name}/whole", {"to": int(value.dtype)})
     back.dtype, back.shape = value.dtype, value.shape
     return back
 
