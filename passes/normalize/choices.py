@@ -38,7 +38,7 @@ class SpreadOperand(Rule[tuple[ir.Node, ir.Value, list[int]]]):
             return None
         if len(before) != len(after) or before[0] != after[0]:
             return Refusal("the constant has more axes, or a batch of its own")
-        return node, variable[0], [int(d) for d in after[1:]]
+        return node, variable[0], [int(str(d)) for d in after[1:]]
 
     def apply(self, match: tuple[ir.Node, ir.Value, list[int]]) -> None:
         """Write an Expand in front."""
