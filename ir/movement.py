@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from . import runtime
 from .graph import LAYOUT, constant_of, variable_inputs
+from .probing import NodeProber
 
 CANDIDATES = LAYOUT | {
     "CenterCropPad",
@@ -92,16 +92,12 @@ def may_move(node: ir.Node) -> bool:
     )
 
 
-class Movements:
-    """Answers what a node moves, and remembers the answers for nodes of the same form.
+Moved = tuple[np.ndarray, np.ndarray]
+"""Places and constants of a ``Movement``."""
 
-    Args:
-        opset: ai.onnx opset of the model.
-    """
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self._known: dict[object, tuple[np.ndarray, np.ndarray] | None] = {}
+class Movements(NodeProber[Moved]):
+    """Answers what a node moves."""
 
     def __call__(self, node: ir.Node | None) -> Movement | None:
         """The movement of a node with one output; None where it computes, or mixes samples."""
@@ -111,15 +107,12 @@ class Movements:
         shapes = [s for v in sources if (s := sample_shape(v)) is not None]
         if not sources or len(shapes) != len(sources):
             return None
-        key = _key(node, sources, shapes)
-        if key not in self._known:
-            self._known[key] = self._probe(node, sources, shapes)
-        found = self._known[key]
+        found = self.ask(node, sources, lambda: self._probe(node, sources, shapes))
         return None if found is None else Movement(sources, *found)
 
     def _probe(
         self, node: ir.Node, sources: tuple[ir.Value, ...], shapes: list[tuple[int, ...]]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> Moved | None:
         sizes = [math.prod(s) for s in shapes]
         total = sum(sizes)
         if not 0 < total < MOST_ELEMENTS:
@@ -142,10 +135,7 @@ class Movements:
                     for v, s, a, b in zip(sources, shapes, starts, starts[1:], strict=False)
                 }
             )
-        try:
-            runs = [r for (r,) in runtime.run_nodes_often([node], given, node.outputs, self.opset)]
-        except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
-            return None
+        runs = [r for (r,) in self.run(node, given, node.outputs)]
         for found in runs:
             if found.ndim < 1 or len(found) != batch or found.dtype != np.float32:
                 return None
@@ -161,18 +151,3 @@ class Movements:
             if not np.array_equal(moved, found, equal_nan=True):
                 return None
         return places, constants
-
-
-def _key(node: ir.Node, sources: tuple[ir.Value, ...], shapes: list[tuple[int, ...]]) -> object:
-    numbers = {v: i for i, v in enumerate(sources)}
-    inputs = tuple(
-        (c.shape, c.dtype.str, c.tobytes())
-        if (c := constant_of(v)) is not None
-        else None
-        if v is None
-        else numbers[v]
-        for v in node.inputs
-    )
-    attributes = tuple(sorted(str(a) for a in node.attributes.values()))
-    fixed = tuple(v.shape is not None and v.shape[0] == 1 for v in sources)
-    return node.op_type, attributes, inputs, tuple(shapes), fixed

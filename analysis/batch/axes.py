@@ -13,7 +13,7 @@ from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, int_of, ints_of, variable_inputs
 from ...ir.movement import CANDIDATES
 from ..regions.elementwise import ElementwiseProbe
-from .beside import depends, is_sample_by_sample
+from .beside import SampleBySampleProbe, depends
 
 BROADCASTING = frozenset(
     {
@@ -79,7 +79,7 @@ class Lifting:
     def __init__(self, model: ir.Model) -> None:
         self.edit = GraphEditor(model)
         self.opset = model.graph.opset_imports.get("", 21)
-        self.probe = ElementwiseProbe(self.opset)
+        self.probe, self.beside = ElementwiseProbe(self.opset), SampleBySampleProbe(self.opset)
         self.new: dict[ir.Value, ir.Value] = {}
         self.own: dict[ir.Value, ir.Value] = {}
         self.node: ir.Node = next(iter(model.graph))
@@ -92,7 +92,7 @@ class Lifting:
             if value.name and shapes.static_of(value) is None:
                 raise NotLiftedError
         self.own |= {v: v for v in variable if v.is_graph_input()}
-        in_place = is_sample_by_sample(node, self.opset)
+        in_place = self.beside(node)
         results = self._in_place(node) if in_place else self._rule(node)(node)
         for output, result in zip(node.outputs, results, strict=True):
             result.type = output.type

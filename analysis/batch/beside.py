@@ -5,39 +5,44 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import runtime, shapes
+from ...ir import shapes
 from ...ir.graph import constant_of, variable_inputs
+from ...ir.probing import NodeProber
 
 
-def is_sample_by_sample(node: ir.Node, opset: int) -> bool:
-    """Whether a node that reads and gives one entry along first axes takes several samples there as well.
+class SampleBySampleProbe(NodeProber[bool]):
+    """Answers whether several samples side by side give what each gives alone."""
 
-    It is run on two, together and one by one.
-    """
-    variable, results = variable_inputs(node), [o for o in node.outputs if o.name]
-    known = {v: shapes.static_of(v) for v in (*variable, *results)}
-    # Without another axis there would be nothing for the encrypted part to work on.
-    if any(not s or s[0] != 1 or len(s) < 2 for s in known.values()) or any(
-        v.dtype is None for v in variable
-    ):
-        return False
-    random = np.random.default_rng(0)
-    both = {v: _random(random, [2, *(known[v] or [])[1:]], v) for v in variable}
-    runs = [both, *({v: a[i : i + 1] for v, a in both.items()} for i in range(2))]
-    try:
-        together, *apart = runtime.run_nodes_often([node], runs, results, opset)
-    except Exception:  # noqa: BLE001 - what cannot be run on two samples does not treat them alike
-        return False
-    for found, *parts in zip(together, *apart, strict=True):
-        wanted = np.concatenate(parts)
-        if found.shape != wanted.shape:
+    def __call__(self, node: ir.Node) -> bool:
+        """Whether a node that reads and gives one entry along first axes takes several samples there as well.
+
+        It is run on two, together and one by one.
+        """
+        variable, results = variable_inputs(node), [o for o in node.outputs if o.name]
+        known = {v: shapes.static_of(v) for v in (*variable, *results)}
+        # Without another axis there would be nothing for the encrypted part to work on.
+        if any(not s or s[0] != 1 or len(s) < 2 for s in known.values()):
             return False
-        if found.dtype.kind != "f":
-            if not np.array_equal(found, wanted):
-                return False
-        elif not np.allclose(found, wanted, rtol=1e-4, atol=1e-6 * _largest(wanted), equal_nan=True):
+        if any(v.dtype is None for v in variable):
             return False
-    return True
+        return bool(self.ask(node, variable, lambda: self._probe(node, variable, results)))
+
+    def _probe(self, node: ir.Node, variable: list[ir.Value], results: list[ir.Value]) -> bool:
+        random = np.random.default_rng(0)
+        both = {v: _random(random, [2, *(shapes.static_of(v) or [])[1:]], v) for v in variable}
+        runs = [both, *({v: a[i : i + 1] for v, a in both.items()} for i in range(2))]
+        together, *apart = self.run(node, runs, results)
+        return all(
+            _close(found, np.concatenate(parts)) for found, *parts in zip(together, *apart, strict=True)
+        )
+
+
+def _close(found: np.ndarray, wanted: np.ndarray) -> bool:
+    if found.shape != wanted.shape:
+        return False
+    if found.dtype.kind != "f":
+        return bool(np.array_equal(found, wanted))
+    return bool(np.allclose(found, wanted, rtol=1e-4, atol=1e-6 * _largest(wanted), equal_nan=True))
 
 
 def _largest(array: np.ndarray) -> float:

@@ -5,24 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import runtime
 from ...ir.dialect import DOMAIN
 from ...ir.graph import constant_of
+from ...ir.probing import NodeProber
 
 PROBES = 6
 """Positions that are changed one at a time; operators that mix elements show it at the first."""
 
 
-class ElementwiseProbe:
-    """Answers ``is_elementwise`` and remembers the answers for nodes of the same form.
-
-    Args:
-        opset: ai.onnx opset of the model that the nodes belong to.
-    """
-
-    def __init__(self, opset: int) -> None:
-        self._opset = opset
-        self._known: dict[object, bool] = {}
+class ElementwiseProbe(NodeProber[bool]):
+    """Answers whether a node works element by element."""
 
     def __call__(self, node: ir.Node, variable: list[ir.Value]) -> bool:
         """Whether every output element depends on the element of the same place of ``variable`` alone.
@@ -39,23 +31,7 @@ class ElementwiseProbe:
             or node.op_type.startswith(("Random", "Bernoulli"))
         ):
             return False
-        key = self._key(node, variable)
-        if key not in self._known:
-            try:
-                self._known[key] = self._probe(node, variable)
-            except Exception:  # noqa: BLE001 - what cannot be run on a stand-in is not element-wise
-                self._known[key] = False
-        return self._known[key]
-
-    def _key(self, node: ir.Node, variable: list[ir.Value]) -> object:
-        constants = tuple(
-            c.tobytes() if c.size <= 64 else (c.shape, id(v))
-            for v in node.inputs
-            if (c := constant_of(v)) is not None
-        )
-        shapes = tuple(str(v.shape) for v in variable)
-        attributes = tuple(sorted(str(a) for a in node.attributes.values()))
-        return node.domain, node.op_type, attributes, constants, shapes
+        return bool(self.ask(node, variable, lambda: self._probe(node, variable)))
 
     def _probe(self, node: ir.Node, variable: list[ir.Value]) -> bool:
         random = np.random.default_rng(0)
@@ -66,7 +42,6 @@ class ElementwiseProbe:
         shape = np.broadcast_shapes(*(a.shape for a in values.values()))
         if any(a.ndim != len(shape) or a.shape[:1] != shape[:1] for a in values.values()):
             return False
-        # All in one session: making one takes far longer than a run.
         runs, places = [values, values], []
         for value, array in values.items():
             for _ in range(PROBES):
@@ -77,7 +52,7 @@ class ElementwiseProbe:
                     changed[place] %= len(rows)
                 runs.append({**values, value: changed})
                 places.append((array.shape, place))
-        found = runtime.run_nodes_often([node], runs, [node.outputs[0]], self._opset)
+        found = self.run(node, runs, [node.outputs[0]])
         before, again, *afters = (result for (result,) in found)
         if before.shape != shape or not _same(before, again):
             return False
