@@ -78,7 +78,8 @@ FOUR = "float[4] c = {1.0, 2.0, 3.0, 4.0}"
 SQUARE = "float[2, 2] w = {1.0, 2.0, 3.0, 4.0}"
 IMAGE = "float[N, 1, 4, 4] x"
 CASES = {
-    affine.SpellConstants: ("y = Div(x, c)", {"weights": "float[1] c = {0.0}"}, "a constant would not be finite"),
+    affine.SpellConstants: (
+        "y = Div(x, c)", {"weights": "float[1] c = {0.0}"}, "a constant would not be finite"),
     affine.SplitBatchNormalization: (
         "y = BatchNormalization(x, c, c, c, d)", {"inputs": "float[N, 4] x, float[4] d", "weights": FOUR},
         "its statistics are not constant"),
@@ -97,7 +98,8 @@ CASES = {
         "y = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",
         {"inputs": IMAGE, "output": "float[N, 1, 4, 4] y"}, "it chooses among several elements"),
     choices.SpreadOperand: (
-        "y = Add(x, c)", {"weights": "float[1, 1, 4] c = {1.0, 2.0, 3.0, 4.0}", "output": "float[1, N, 4] y"},
+        "y = Add(x, c)", {"inputs": "float[3, 4] x",
+         "weights": "float[1, 1, 4] c = {1.0, 2.0, 3.0, 4.0}", "output": "float[1, 3, 4] y"},
         "the constant has more axes, or a batch of its own"),
     choices.SplitToSlices: (
         "y, z = Split <axis = 0, num_outputs = 2> (x)",
@@ -117,15 +119,16 @@ CASES = {
         "its second operand is no constant matrix"),
     matrices.AsDense: ("y = Relu(x)", {}, "it is not affine"),
     noops.RemoveNoop: (
-        "y = Identity(x)", {}, "the model returns it, and an input or another output cannot stand in its place"),
+        "y = Identity(x)", {},
+        "the model returns it, and an input or another output cannot stand in its place"),
     noops.MergeReshapes: (
         "a = Reshape(x, s) y = Reshape(a, t)",
         {"weights": "int64[2] s = {-1, 2}, int64[2] t = {0, 2}", "output": "float[M, 2] y"},
         "its target is computed, or takes a size from what it reads"),
     products.MatmulByGroups: (
-        "y = MatMul(x, w)", {"inputs": "float[N, 2, 4, 2] x", "output": "float[N, 2, 4, 2] y",
-                             "weights": "float[3, 2, 1] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}"},
-        "the constant has other leading axes than the other operand"),
+        "y = MatMul(x, w)", {"inputs": "float[2, 2, 4, 2] x", "output": "float[2, 2, 4, 1] y",
+                             "weights": "float[2, 1, 2, 1] w = {1.0, 2.0, 3.0, 4.0}"},
+        "the constant differs from sample to sample"),
     products.EinsumToMatmul: (
         'y = Einsum <equation = "ni,i->ni"> (x, c)', {"weights": FOUR},
         "a common axis stays, or one of the tensor alone is summed"),
