@@ -17,6 +17,10 @@ from hypothesis import settings
 
 # Before a test imports onnxruntime: it switches the telemetry off.
 import onnx_fhe  # noqa: F401
+from onnx_fhe.testing import zoo as example_networks
+
+# Helpers that compare say what differs, as tests do.
+pytest.register_assert_rewrite("onnx_fhe.testing.texts", "onnx_fhe.testing.pipelines")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,9 +72,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
-
-
-_zoo = _load(ROOT / "tests" / "models" / "zoo.py")
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,12 @@ def digits_cnn() -> Example:
 
 @pytest.fixture(scope="session")
 def zoo() -> ModuleType:
-    """The module tests/models/zoo.py: ``zoo.swish()`` is a model, ``zoo.samples(model)`` its inputs."""
-    return _zoo
+    """The module ``onnx_fhe.testing.zoo``: ``zoo.swish()`` is a model, ``zoo.samples(model)`` its inputs."""
+    return example_networks
 
 
-@pytest.fixture(params=list(_zoo.NETWORKS))
+@pytest.fixture(params=list(example_networks.NETWORKS))
 def small(request: pytest.FixtureRequest) -> Small:
     """Every network of the zoo, one after the other."""
-    proto = _zoo.NETWORKS[request.param]()
-    return Small(request.param, proto, _zoo.samples(proto))
+    proto = example_networks.NETWORKS[request.param]()
+    return Small(request.param, proto, example_networks.samples(proto))

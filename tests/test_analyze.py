@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -22,19 +18,16 @@ from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.inspect.analyze_bit_widths import AnalyzeBitWidths
 from onnx_fhe.passes.inspect.analyze_ranges import AnalyzeRanges
-
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
-networks = SimpleNamespace(**runpy.run_path(str(FOLDER / "networks.py")))
-Builder = runpy.run_path(str(FOLDER / "integers.py"))["Builder"]
+from onnx_fhe.testing import pipelines, strategies
+from onnx_fhe.testing.integers import IntegerBuilder
 
 DATA = {"input": np.random.default_rng(0).uniform(-1, 1, (100, 5)).astype(np.float32)}
 
 
 @pytest.fixture(scope="module")
 def integer() -> ir.Model:
-    return roads.apply(
-        roads.imported(roads.dense(5, 6, 3)),
+    return pipelines.apply(
+        pipelines.imported(pipelines.dense(5, 6, 3)),
         "normalize,quantize{weights=4 inputs=4},lower-to-integer,fuse-tlu,insert-rounding{bits=4}",
         DATA,
     )
@@ -52,17 +45,17 @@ def assert_contains(model: ir.Model, values: dict[str, np.ndarray], server: ir.M
     return len(names)
 
 
-@given(proto=networks.networks(), seed=st.integers(0, 1000))
+@given(proto=strategies.networks(), seed=st.integers(0, 1000))
 @settings(max_examples=12)
 def test_sound_ranges_contain_every_run(proto, seed, zoo):
     data = zoo.samples(proto, 40, seed)
-    model = roads.imported(proto)
+    model = pipelines.imported(proto)
     for one in (
         "normalize,quantize{weights=4 inputs=4},lower-to-integer,fuse-tlu",
         "insert-rounding{bits=4}",
     ):
-        model = roads.apply(model, one, data)
-        server, values = roads.random_integers(model, 50, seed)
+        model = pipelines.apply(model, one, data)
+        server, values = pipelines.random_integers(model, 50, seed)
         assert assert_contains(model, values, server) > 2
 
 
@@ -75,11 +68,11 @@ def test_sound_ranges_contain_every_run(proto, seed, zoo):
 def test_bounds_of_a_lookup_are_tight(seed, channels, step, axis):
     """Over all inputs between the bounds a table's outputs reach exactly the bounds found."""
     random = np.random.default_rng(seed)
-    b = Builder(seed)
+    b = IntegerBuilder(seed)
     x = b.encrypt("x", (3, 3), 0, 40)
     table = random.integers(-9, 10, (channels, 12))
     b.decrypt(b.lookup(x, table, random.integers(-20, 20, channels), step, axis))
-    node = roads.node(b.model(), "TableLookup")
+    node = pipelines.node(b.model(), "TableLookup")
     low = random.integers(-30, 40, (1, 3, 3)).astype(np.float32)
     high = low + random.integers(0, 30, (1, 3, 3))
     every = low + np.minimum(np.arange(31).reshape(-1, 1, 1), high - low)
@@ -90,12 +83,12 @@ def test_bounds_of_a_lookup_are_tight(seed, channels, step, axis):
 
 
 def test_sound_ranges_of_linear_operators_are_tight():
-    b = Builder()
+    b = IntegerBuilder()
     x = b.encrypt("x", (4,), -3, 5)
     b.decrypt(b.dense(x, 6))
     model = b.model()
-    gemm = roads.node(model, "Gemm")
-    weights = roads.constant(gemm, 1)
+    gemm = pipelines.node(model, "Gemm")
+    weights = pipelines.constant(gemm, 1)
     low, high = SoundRanges(model).of(gemm.outputs[0])
     corners = np.where(weights > 0, 5, -3)  # the worst input of each output
     np.testing.assert_array_equal(high[0], (weights * corners).sum(axis=1))
@@ -103,7 +96,7 @@ def test_sound_ranges_of_linear_operators_are_tight():
 
 
 def test_ranges_of_every_integer_operator():
-    b = Builder()
+    b = IntegerBuilder()
     x, y = b.encrypt("x", (2, 4), -3, 5), b.encrypt("z", (2, 4), 0, 7)
     v = b.op("Sub", b.op("Neg", x), b.op("Mul", y, b.constant([[2], [-3]])))
     v = b.op("Transpose", b.op("Add", v, b.constant(4)), perm=[0, 2, 1])
@@ -111,22 +104,22 @@ def test_ranges_of_every_integer_operator():
     v = b.op("RoundBits", v, domain="onnx_fhe", lsbs_to_remove=2, mode="exact")
     b.decrypt(b.op("Unsqueeze", v, b.constant([1], np.int64)))
     model = b.model()
-    low, high = SoundRanges(model).of(roads.node(model, "ReduceSum").outputs[0])
+    low, high = SoundRanges(model).of(pipelines.node(model, "ReduceSum").outputs[0])
     np.testing.assert_array_equal(low, [[4 * (4 - 5 - 14), 4 * (4 - 5 + 0)]])
     np.testing.assert_array_equal(high, [[4 * (4 + 3 - 0), 4 * (4 + 3 + 21)]])
-    low, high = SoundRanges(model).of(roads.node(model, "RoundBits").outputs[0])
+    low, high = SoundRanges(model).of(pipelines.node(model, "RoundBits").outputs[0])
     np.testing.assert_array_equal(low, [[-60, -4]])
     np.testing.assert_array_equal(high, [[28, 112]])
-    server, values = roads.random_integers(model, 100)
+    server, values = pipelines.random_integers(model, 100)
     assert_contains(model, values, server)
 
 
 def test_bounds_are_only_asked_of_integers():
-    model = roads.apply(
-        roads.imported(roads.dense(5, 6, 3)), "normalize,quantize{weights=4},lower-to-integer", DATA
+    model = pipelines.apply(
+        pipelines.imported(pipelines.dense(5, 6, 3)), "normalize,quantize{weights=4},lower-to-integer", DATA
     )
     with pytest.raises(KeyError, match="Relu"):
-        SoundRanges(model).of(roads.node(model, "Relu").outputs[0])
+        SoundRanges(model).of(pipelines.node(model, "Relu").outputs[0])
 
 
 @given(
@@ -151,7 +144,7 @@ def test_annotations_of_ranges(integer):
     both = AnalyzeRanges(context=Context(calibration=DATA))
     assert both(model).modified
     assert not both(model).modified
-    gemm = roads.node(model, "Gemm")
+    gemm = pipelines.node(model, "Gemm")
     found = notes.get(gemm.outputs[0])
     seen = run(model, DATA, [gemm.outputs[0].name])[gemm.outputs[0].name]
     assert (found.low, found.high) == (seen.min(), seen.max())
@@ -167,28 +160,28 @@ def test_modes_of_analyze_ranges(integer):
         AnalyzeRanges(mode="observed")(model)
     assert AnalyzeRanges(mode="both")(model).modified  # without data: sound alone
     assert not AnalyzeRanges(mode="sound")(model).modified
-    found = notes.get(roads.node(model, "Gemm").outputs[0])
+    found = notes.get(pipelines.node(model, "Gemm").outputs[0])
     assert (found.low, found.high) == (found.sound_low, found.sound_high)
     assert AnalyzeRanges(mode="observed", context=Context(calibration=DATA))(model).modified
-    assert notes.get(roads.node(model, "Gemm").outputs[0]).high < found.sound_high
+    assert notes.get(pipelines.node(model, "Gemm").outputs[0]).high < found.sound_high
     with pytest.raises(PipelineError):
         AnalyzeRanges(mode="guessed")
 
 
 def test_the_clients_part_is_not_analysed():
     """A product of two decrypted tensors is no integer of the circuit."""
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(b.encrypt("x", (4,)), 3), "y")
     b.results = ["t"]
     b.op("MatMul", "y", b.op("Transpose", "y"), output="t")
     model = b.model()
     assert AnalyzeRanges(mode="sound")(model).modified
-    assert notes.get(roads.node(model, "MatMul").outputs[0]).low is None
-    assert notes.get(roads.node(model, "Gemm").outputs[0]).low is not None
+    assert notes.get(pipelines.node(model, "MatMul").outputs[0]).low is None
+    assert notes.get(pipelines.node(model, "Gemm").outputs[0]).low is not None
 
 
 def test_only_the_integer_level(zoo):
-    model = roads.imported(zoo.mlp())
+    model = pipelines.imported(zoo.mlp())
     for one in (AnalyzeRanges(), AnalyzeBitWidths()):
         with pytest.raises(PipelineError, match="does not run on a model of the float level"):
             one(model)
@@ -199,7 +192,7 @@ def test_only_the_integer_level(zoo):
     [(None, "exact", 6, 6, 15), (3, "exact", 7, 3, 15 * 5), (3, "approximate", 7, 3, 15)],
 )
 def test_widths_around_a_table(keep, mode, bits, table, bootstraps):
-    b = Builder()
+    b = IntegerBuilder()
     x = b.encrypt("x", (3, 5), 0, 63)
     x = b.lookup(x, np.arange(64)[None], [0])  # identity: x is known to be 0 .. 63
     if keep is None:
@@ -217,7 +210,7 @@ def test_annotations_of_bit_widths(integer):
     model = integer.clone()
     assert AnalyzeBitWidths()(model).modified
     assert not AnalyzeBitWidths()(model).modified
-    lookup = roads.node(model, "TableLookup")
+    lookup = pipelines.node(model, "TableLookup")
     assert notes.get(lookup.outputs[0]).table_bits == 4
     assert notes.get(lookup.outputs[0]).pbs == 6
     removed = TableLookup.of(lookup).lsbs_to_remove
@@ -228,7 +221,7 @@ def test_annotations_survive_a_file(integer):
     model = integer.clone()
     AnalyzeRanges(mode="sound")(model)
     AnalyzeBitWidths()(model)
-    again = roads.reload(model)
+    again = pipelines.reload(model)
     for one in (AnalyzeRanges(mode="sound"), AnalyzeBitWidths()):
         one(again)
     for old, new in zip(model.graph, again.graph, strict=True):

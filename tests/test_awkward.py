@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -14,11 +11,9 @@ from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.ir.runtime import run
+from onnx_fhe.testing import pipelines, zoo
 
-MODELS = Path(__file__).parent / "models"
-zoo = runpy.run_path(str(MODELS / "zoo.py"))
-roads = runpy.run_path(str(MODELS / "roads.py"))
-Builder, samples = zoo["Builder"], zoo["samples"]
+Builder, samples = zoo.Builder, zoo.samples
 
 
 def more_outputs(proto: onnx.ModelProto, **outputs: list[int]) -> onnx.ModelProto:
@@ -116,9 +111,9 @@ def test_from_float_to_circuit(make, range_mode):
     proto = make()
     data = samples(proto, 64)
     wanted = run(proto, data)
-    model = roads["imported"](proto)
+    model = pipelines.imported(proto)
     for one in ("normalize", "quantize{weights=7 activations=7 inputs=7}", "lower-to-integer", "fuse-tlu"):
-        model = roads["apply"](model, one, data, range_mode=range_mode)
+        model = pipelines.apply(model, one, data, range_mode=range_mode)
         found = run(model, data)
         assert set(found) == set(wanted)
         for name, array in wanted.items():
@@ -126,7 +121,7 @@ def test_from_float_to_circuit(make, range_mode):
             error = np.sqrt(((found[name] - array) ** 2).mean())
             assert error < 0.1 * max(float(np.abs(array).max()), 1e-3), (one, name)
     circuit = ReferenceBackend().lower(model)
-    _, values = roads["random_integers"](model, 16)
+    _, values = pipelines.random_integers(model, 16)
     assert check_against(model, circuit, values).samples > 0
 
 
@@ -137,7 +132,7 @@ def test_concrete_takes_it_too(make):
     from onnx_fhe.backends.concrete.backend import ConcreteBackend
 
     proto = make()
-    *_, (_, model) = roads["stages"](proto, samples(proto, 32), "quantize{weights=2 activations=2 inputs=2}")
+    *_, (_, model) = pipelines.stages(proto, samples(proto, 32), "quantize{weights=2 activations=2 inputs=2}")
     circuit = ConcreteBackend().lower(model, LowerOptions(parameter_strategy="mono"))
-    _, values = roads["random_integers"](model, 4)
+    _, values = pipelines.random_integers(model, 4)
     assert check_against(model, circuit, values).samples > 0

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir
 import pytest
@@ -16,9 +12,8 @@ from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.framework.base import Findings
+from onnx_fhe.testing import pipelines
 
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
 TO_TABLES = "lower-to-integer,fuse-tlu,insert-rounding{bits=5}"
 DENSE = (
     "(float[N,{i}] x) => (float[N,{o}] y) {{ z = Gemm<transB = 1>(x, w0, b0) a = Relu(z)"
@@ -48,7 +43,7 @@ def dense(seed: int = 0, inputs: int = 6, hidden: int = 12, outputs: int = 3, **
         "w1": normal(outputs, hidden, seed=seed + 2),
         "b1": normal(outputs, seed=seed + 3),
     }
-    return roads.model(DENSE.format(i=inputs, o=outputs), **{**weights, **given})
+    return pipelines.model(DENSE.format(i=inputs, o=outputs), **{**weights, **given})
 
 
 @pytest.mark.parametrize(
@@ -95,7 +90,7 @@ def test_features_of_different_scales_have_scales_of_their_own(form, refit):
         model = dense(hidden=8, w0=w0, b0=b0, w1=w1, b1=b1)
         x, t = (normal(300, 6, seed=s) * scale + mean for s in (5, 6))
     elif form == "two readers":
-        model = roads.model(
+        model = pipelines.model(
             "(float[N,6] x) => (float[N,3] y) { z = Gemm<transB = 1>(x, w0, b0) a = Relu(z)"
             " s = Gemm<transB = 1>(x, w0, b0) c = Concat<axis = 1>(a, s) y = Gemm<transB = 1>(c, w1, b1) }",
             w0=w0,
@@ -105,7 +100,7 @@ def test_features_of_different_scales_have_scales_of_their_own(form, refit):
         )
         x, t = (normal(300, 6, seed=s) * scale + mean for s in (5, 6))
     elif form == "MatMul":
-        model = roads.model(
+        model = pipelines.model(
             "(float[N,4,6] x) => (float[N,4,3] y) { z = MatMul(x, w0) s = Add(z, b0) a = Relu(s)"
             " y = MatMul(a, w1) }",
             w0=np.ascontiguousarray(w0.T),
@@ -116,7 +111,7 @@ def test_features_of_different_scales_have_scales_of_their_own(form, refit):
     else:
         pads = "1, 1, 1, 1" if form == "Conv padded" else "0, 0, 0, 0"
         side = 2 if form == "Conv padded" else 0
-        model = roads.model(
+        model = pipelines.model(
             f"(float[N,6,4,4] x) => (float[N,3,{2 + side},{2 + side}] y)"
             f" {{ z = Conv<pads = [{pads}]>(x, w0, b0) a = Relu(z) y = Conv(a, w1, b1) }}",
             w0=np.ascontiguousarray(np.broadcast_to((w0 / 9)[:, :, None, None], (8, 6, 3, 3))),
@@ -133,7 +128,7 @@ def test_features_of_different_scales_have_scales_of_their_own(form, refit):
 
 
 def test_features_that_must_have_one_scale_and_lose_by_it_are_named():
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,3] x) => (float[N,2] y) { z = Gemm<transB = 1>(x, w0, b0) s = Add(z, x) a = Relu(s)"
         " y = Gemm<transB = 1>(a, w1, b1) }",
         w0=normal(3, 3),

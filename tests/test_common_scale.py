@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,9 +11,7 @@ from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.lower.lower_to_integer import LowerToInteger
-from onnx_fhe.testing import check_network, random_network
-
-roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
+from onnx_fhe.testing import check_network, pipelines, random_network
 
 QUANTIZED = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
 S, Z = np.float32(0.1), np.uint8(128)
@@ -36,7 +30,7 @@ def branches(scales: list[np.ndarray], width: int = 16, extra: str = ""):
         body.append(f"t{i} = Add({total}, y{i})")
         total = f"t{i}"
     text = f"(float[N,{width}] x) => (float[N,3] y) {{ {' '.join(body)} {extra} y = Identity({total}) }}"
-    return roads.model(text, **weights), random.uniform(-12, 12, (200, width)).astype(np.float32)
+    return pipelines.model(text, **weights), random.uniform(-12, 12, (200, width)).astype(np.float32)
 
 
 def lost(model, data) -> np.ndarray:
@@ -88,7 +82,7 @@ def test_one_number_that_is_added_to_every_channel():
     }
     data = random.uniform(-12, 12, (100, 16)).astype(np.float32)
     for size in (1e-6, 1.0, 1e6):
-        assert lost(roads.model(text, **weights, w1s=np.float32([size])), data).max() < 1e-2
+        assert lost(pipelines.model(text, **weights, w1s=np.float32([size])), data).max() < 1e-2
 
 
 def test_what_the_client_encrypts_is_left_out_where_it_is_too_small_to_count():
@@ -97,7 +91,7 @@ def test_what_the_client_encrypts_is_left_out_where_it_is_too_small_to_count():
         " t = Gemm<transB = 1>(d, w) y = Add(t, d) }"
     )
     weights = {"wq": np.eye(3, dtype=np.int8) * 127, "ws": np.full(3, 1e6, np.float32), "s": S, "z": Z}
-    model = roads.model(text, **weights)
+    model = pipelines.model(text, **weights)
     assert lost(model, np.random.default_rng(0).uniform(-12, 12, (50, 3)).astype(np.float32)).max() < 1e-6
 
 
@@ -111,7 +105,7 @@ def test_a_branch_that_never_varies_does_not_set_the_unit(size):
         "b": (random.normal(size=3) * size).astype(np.float32),
         "last": random.normal(size=(2, 3)).astype(np.float32),
     }
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,4] x, float[N,4] c) => (float[N,2] y) { h = Relu(c) a = Gemm<transB = 1>(x, w)"
         " e = Gemm<transB = 1>(h, dead, b) t = Add(a, e) r = Tanh(t) y = Gemm<transB = 1>(r, last) }",
         **weights,
@@ -120,7 +114,9 @@ def test_a_branch_that_never_varies_does_not_set_the_unit(size):
     held = np.full((300, 4), 0.5, np.float32)
     constant = weights["dead"].astype(np.float64) @ held[0]
     model.graph.initializers["b"].const_value = (
-        roads.model("(float[N,1] x) => (float[N,1] y) { y = Add(x, b) }", b=(-constant).astype(np.float32))
+        pipelines.model(
+            "(float[N,1] x) => (float[N,1] y) { y = Add(x, b) }", b=(-constant).astype(np.float32)
+        )
         .graph.initializers["b"]
         .const_value
     )

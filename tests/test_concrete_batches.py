@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from emission_cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,10 +15,8 @@ import onnx_fhe
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir.errors import ArtifactError, UnsupportedError, UserError
+from onnx_fhe.testing.integers import IntegerBuilder
 
-MODELS = Path(__file__).parent / "models"
-Builder = runpy.run_path(str(MODELS / "integers.py"))["Builder"]
-CASES = runpy.run_path(str(Path(__file__).parent / "test_concrete_emission.py"))["CASES"]
 QUICK = LowerOptions(p_error=1e-10, parameter_strategy="mono")
 TOGETHER = 3
 
@@ -30,7 +28,7 @@ def lower(b: Any) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_every_operator_on_several_samples_at_once(case: str) -> None:
     # One sample is left over for the last call.
-    b = Builder(samples=2 * TOGETHER + 1)
+    b = IntegerBuilder(samples=2 * TOGETHER + 1)
     y = CASES[case](b)
     if case == "table-on-the-last-axis":
         b.samples["x_q"] = np.clip(b.samples["x_q"], [0, 1, 2], [7, 8, 9])
@@ -57,7 +55,7 @@ MOVES = {
 
 @pytest.mark.parametrize("case", MOVES)
 def test_elements_move_within_their_sample(case: str) -> None:
-    b = Builder(samples=TOGETHER)
+    b = IntegerBuilder(samples=TOGETHER)
     b.decrypt(MOVES[case](b, b.encrypt("x", (4,)), b.encrypt("z", (4,))))
     circuit = lower(b)
     np.testing.assert_array_equal(circuit.of(TOGETHER).clear(b.samples)["y"], b.expected()["y"])
@@ -77,7 +75,7 @@ def test_places_in_a_batch_are_those_in_each_sample(sizes: list[int], batch: int
 
 
 def test_samples_on_another_axis_are_refused() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     turned = b.op("Transpose", b.encrypt("x", (4,)), perm=[1, 0])
     b.decrypt(b.op("Transpose", b.op("Neg", turned), perm=[1, 0]))
     with pytest.raises(UnsupportedError, match="together") as caught:
@@ -87,7 +85,7 @@ def test_samples_on_another_axis_are_refused() -> None:
 
 
 def test_a_circuit_without_its_model_takes_one_sample_a_call(tmp_path: Path) -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(b.encrypt("x", (3,), high=3), 2))
     lower(b).save(tmp_path)
     loaded = get_backend("concrete").load(tmp_path)
@@ -99,7 +97,7 @@ def test_a_circuit_without_its_model_takes_one_sample_a_call(tmp_path: Path) -> 
 
 @pytest.mark.encrypted
 def test_encrypted() -> None:
-    b = Builder(samples=2)
+    b = IntegerBuilder(samples=2)
     b.decrypt(b.activate(b.dense(b.encrypt("x", (3,), high=1), 2, 1), 2))
     session = lower(b).session(2)
     assert session.batch == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,7 @@ from onnx_fhe.ir.errors import (
     OutputError,
     UserError,
 )
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
-
+from onnx_fhe.testing.integers import IntegerBuilder
 
 SURE = LowerOptions(p_error=1e-10)
 """So few errors that no test ever sees one."""
@@ -41,7 +38,7 @@ def backend() -> Any:
 
 
 def network(keep: int | None = 4, mode: str = "approximate", width: int = 8, hidden: int = 6) -> Any:
-    b = Builder(samples=12)
+    b = IntegerBuilder(samples=12)
     h = b.activate(b.dense(b.encrypt("x", (width,)), hidden, name="/fc.1/Gemm"), keep, mode)
     b.decrypt(b.dense(h, 3, name="/fc.2/Gemm"))
     return b
@@ -56,7 +53,7 @@ def tables_of(circuit: Any) -> list[int]:
 @pytest.mark.parametrize("keep", [3, 4, 5])
 def test_approximate_rounding_costs_one_bootstrap_a_neuron(keep: int) -> None:
     """Eight-bit accumulators, no clipping bootstrap, tables of exactly the kept bits."""
-    b = Builder(samples=4)
+    b = IntegerBuilder(samples=4)
     h = b.dense(b.encrypt("x", (64,)), 32)
     offset = b.op("Add", h, b.constant([128]))
     step = 2 ** (8 - keep)
@@ -81,7 +78,7 @@ def test_exact_rounding_costs_one_more_for_each_bit() -> None:
 
 
 def test_layers_are_named_after_the_linear_operators() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.activate(b.conv(b.encrypt("x", (1, 4, 4)), 2, (3, 3), name="/conv.0/Conv"), 3)
     other = b.lookup(h, b.rng.integers(0, 4, (1, 8)), [0])
     b.nodes[-1].name = "/alone"
@@ -103,7 +100,7 @@ def test_layers_are_named_after_the_linear_operators() -> None:
 
 
 def test_a_narrow_table_is_not_pulled_up_by_a_wide_output() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.activate(b.dense(b.encrypt("x", (4,), high=1), 2, 1))
     low = b.op("Mul", h, b.constant(100))
     b.decrypt(low, "wide")
@@ -114,7 +111,7 @@ def test_a_narrow_table_is_not_pulled_up_by_a_wide_output() -> None:
 
 
 def test_finer_parameters_are_taken_where_they_pay() -> None:
-    b = Builder(samples=40)
+    b = IntegerBuilder(samples=40)
     h = b.activate(b.dense(b.encrypt("x", (32,)), 24), 4, "approximate")
     h = b.activate(b.dense(h, 24), 4, "approximate")
     b.decrypt(b.dense(h, 4), low=-512, high=511)
@@ -149,7 +146,7 @@ def test_a_security_level_that_concrete_lacks() -> None:
 
 
 def wide(bits: int, removed: int = 0) -> Any:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.dense(b.encrypt("x", (2,)), 1, name="/fc")
     if removed:
         h = b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=removed, mode="approximate")
@@ -177,7 +174,7 @@ def test_limits_name_the_layer_and_the_way_out(make: Any, found: str, do: str) -
 
 
 def test_an_output_too_wide_names_its_layer() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(b.encrypt("x", (2,)), 2, name="/last"), low=-(2**24), high=2**24)
     with pytest.raises(LimitError, match="26 bits") as caught:
         backend().lower(b.model())
@@ -186,7 +183,7 @@ def test_an_output_too_wide_names_its_layer() -> None:
 
 def test_no_parameters_names_the_widest_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    b = Builder()
+    b = IntegerBuilder()
     h = b.lookup(b.encrypt("x", (64,)), [np.arange(8)], [0])
     h = b.lookup(b.dense(h, 8, 100_000, name="/wide"), [np.arange(256) % 8], [0])
     b.decrypt(b.dense(h, 4, 100_000), low=0, high=2**19)
@@ -212,7 +209,7 @@ def test_a_difference_is_an_error() -> None:
 
 
 def test_values_are_checked_before_concrete_sees_them() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(b.encrypt("x", (3,), high=3), 2))
     circuit = backend().lower(b.model())
     session = circuit.session()
@@ -241,7 +238,7 @@ def test_floats_that_hold_integers_will_do() -> None:
 
 def test_progress_counts_compilations_and_samples() -> None:
     seen: list[tuple[str, int, int]] = []
-    b = Builder(samples=3)
+    b = IntegerBuilder(samples=3)
     h = b.activate(b.activate(b.dense(b.encrypt("x", (3,)), 2), 3), 3)
     b.decrypt(h)
     circuit = backend().lower(b.model(), LowerOptions(progress=lambda *step: seen.append(step)))
@@ -319,7 +316,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loaded", [False, True])
 def test_encrypted(tmp_path: Path, loaded: bool) -> None:
     """Two inputs, per-channel tables, a signed and a rounded output; keys and ciphertexts are real."""
-    b = Builder(samples=3)
+    b = IntegerBuilder(samples=3)
     left, right = b.encrypt("left", (3,), high=3), b.encrypt("right", (2,), low=-2, high=1)
     h = b.activate(b.op("Sub", b.dense(left, 2, 1), right), low=-3, high=3)
     h = b.dense(h, 2)
@@ -343,7 +340,7 @@ def test_encrypted(tmp_path: Path, loaded: bool) -> None:
 
 @pytest.mark.encrypted
 def test_encrypted_convolution_with_rounding() -> None:
-    b = Builder(samples=1)
+    b = IntegerBuilder(samples=1)
     h = b.conv(b.encrypt("x", (1, 2, 2), high=3), 1, (2, 2), pads=[1, 0, 0, 1])
     h = b.activate(h, 3, "exact")
     b.decrypt(b.op("Flatten", h))
@@ -357,7 +354,7 @@ def test_encrypted_convolution_with_rounding() -> None:
 
 @pytest.mark.encrypted
 def test_keys_are_fresh_each_time() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.lookup(b.encrypt("x", (1,), high=1), [[1, 0]], [0]))  # the smallest keys that bootstrap
     session = backend().lower(b.model(), LowerOptions(parameter_strategy="mono")).session()
     session.keygen()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from emission_cases import CASES, image, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +16,7 @@ from onnx_fhe.backends.checking import check_against
 from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import UnsupportedError, VerificationError
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 QUICK = LowerOptions(p_error=1e-10, parameter_strategy="mono")
 """One parameter set, for it compiles once; so few errors that no simulation of a test ever sees one."""
@@ -37,72 +35,9 @@ def assert_lowers(b: Any, simulated: bool = True) -> Any:
     return circuit
 
 
-def image(b: Any, channels: int = 2, size: tuple[int, ...] = (5, 4), **kw: int) -> str:
-    return b.encrypt("x", (channels, *size), **kw)
-
-
-def vector(b: Any, width: int = 6, **kw: int) -> str:
-    return b.encrypt("x", (width,), **kw)
-
-
-CASES: dict[str, Callable[[Any], str]] = {
-    "gemm": lambda b: b.dense(vector(b), 3),
-    "gemm-untransposed": lambda b: b.op("Gemm", vector(b), b.constant(np.arange(12).reshape(6, 2) - 5)),
-    "matmul-right": lambda b: b.op(
-        "MatMul", b.encrypt("x", (3, 4)), b.constant(np.arange(8).reshape(4, 2) - 3)
-    ),
-    "matmul-left": lambda b: b.op(
-        "MatMul", b.constant(np.arange(6).reshape(2, 3) - 2), b.encrypt("x", (3, 4))
-    ),
-    "conv": lambda b: b.conv(image(b), 3, (3, 2)),
-    "conv-pads": lambda b: b.conv(image(b), 3, (3, 3), pads=[1, 0, 2, 1]),
-    "conv-strides": lambda b: b.conv(image(b), 3, (2, 2), strides=[2, 1]),
-    "conv-dilations": lambda b: b.conv(image(b), 2, (2, 2), dilations=[3, 2]),
-    "conv-groups": lambda b: b.conv(image(b, 4), 4, (2, 2), group=2, pads=[1, 1, 1, 1]),
-    "conv-depthwise": lambda b: b.conv(image(b, 3), 3, (3, 3), group=3),
-    "conv-1d": lambda b: b.conv(image(b, 2, (7,)), 3, (3,), pads=[1, 0], strides=[2]),
-    "add-constant": lambda b: b.op("Add", image(b), b.constant([[[3]], [[-4]]])),
-    "add-scalar-left": lambda b: b.op("Add", b.constant(5), vector(b)),
-    "sub-constant": lambda b: b.op("Sub", vector(b), b.constant(np.arange(6))),
-    "sub-from-constant": lambda b: b.op("Sub", b.constant(9), vector(b)),
-    "mul-constant": lambda b: b.op("Mul", image(b), b.constant([[[3]], [[-2]]])),
-    "mul-left": lambda b: b.op("Mul", b.constant(-3), vector(b)),
-    "neg": lambda b: b.op("Neg", vector(b, low=-3, high=3)),
-    "add-two": lambda b: b.op("Add", x := vector(b), b.op("Mul", x, b.constant(2))),
-    "add-itself": lambda b: b.op("Add", x := vector(b), x),
-    "sub-two": lambda b: b.op("Sub", b.dense(x := vector(b), 6), x),
-    "sum-axes": lambda b: b.op("ReduceSum", image(b), b.constant([2, -1], np.int64), keepdims=0),
-    "sum-keepdims": lambda b: b.op("ReduceSum", image(b), b.constant([1], np.int64)),
-    "sum-noop": lambda b: b.op("ReduceSum", image(b), noop_with_empty_axes=1),
-    "reshape": lambda b: b.op("Reshape", image(b), b.constant([0, 4, -1], np.int64)),
-    "flatten": lambda b: b.op("Flatten", image(b)),
-    "transpose": lambda b: b.op("Transpose", image(b), perm=[0, 2, 3, 1]),
-    "squeeze": lambda b: b.op("Squeeze", image(b, 1), b.constant([1], np.int64)),
-    "unsqueeze": lambda b: b.op("Unsqueeze", vector(b), b.constant([1, 3], np.int64)),
-    "identity": lambda b: b.op("Identity", vector(b)),
-    "straight-through": vector,
-    "table-on-input": lambda b: b.lookup(vector(b), b.rng.integers(-3, 4, (1, 8)), [0]),
-    "table-per-channel": lambda b: b.activate(b.dense(vector(b, 3, high=3), 4, 1), low=-4, high=3),
-    "table-shared": lambda b: b.activate(b.dense(vector(b, 3, high=3), 4, 1), shared=True),
-    "table-of-an-image": lambda b: b.activate(b.conv(image(b, 1, (3, 3), high=1), 2, (2, 2))),
-    "table-on-the-last-axis": lambda b: b.lookup(
-        b.encrypt("x", (2, 3), 0, 9), b.rng.integers(0, 8, (3, 8)), [0, 1, 2], axis=2
-    ),
-    "table-of-a-table": lambda b: b.lookup(
-        b.lookup(vector(b), b.rng.integers(-2, 2, (1, 8)), [0]), b.rng.integers(0, 8, (1, 4)), [-2]
-    ),
-    "table-with-a-step": lambda b: b.lookup(
-        b.op("Mul", vector(b, high=3), b.constant(4)), b.rng.integers(0, 8, (1, 4)), [0], step=4
-    ),
-    "constant-table": lambda b: b.lookup(vector(b), np.full((1, 8), 5), [0]),
-    "round-exact": lambda b: b.activate(b.dense(vector(b), 3), 3),
-    "two-layers": lambda b: b.dense(b.activate(b.dense(vector(b), 4), 3), 3),
-}
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_operator(case: str) -> None:
-    b = Builder()
+    b = IntegerBuilder()
     y = CASES[case](b)
     if case == "table-on-the-last-axis":
         b.samples["x_q"] = np.clip(b.samples["x_q"], [0, 1, 2], [7, 8, 9])
@@ -111,13 +46,13 @@ def test_operator(case: str) -> None:
 
 
 def test_approximate_rounding_is_the_exact_one_in_the_clear() -> None:
-    b = Builder(samples=100)
+    b = IntegerBuilder(samples=100)
     b.decrypt(b.activate(b.dense(vector(b), 4), 3, "approximate"))
     assert_lowers(b, simulated=False)
 
 
 def test_approximate_rounding_errs_by_one_step_at_most() -> None:
-    b = Builder(samples=60)
+    b = IntegerBuilder(samples=60)
     h = b.dense(vector(b, 8), 4)
     low = int(b.run(h).min())
     h = b.op("Add", h, b.constant([-low]))
@@ -134,7 +69,7 @@ def test_approximate_rounding_errs_by_one_step_at_most() -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "approximate"])
 def test_outputs_can_be_rounded(mode: str) -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.dense(b.activate(b.dense(vector(b), 4), 3), 3)
     b.decrypt(b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=2, mode=mode))
     circuit = assert_lowers(b, simulated=mode == "exact")
@@ -146,7 +81,7 @@ def test_outputs_can_be_rounded(mode: str) -> None:
 
 def test_a_value_added_to_itself_again_and_again_keeps_its_error_rate() -> None:
     """Concrete would count the noise of a doubled value as that of two values."""
-    b = Builder(samples=200)
+    b = IntegerBuilder(samples=200)
     h = vector(b, 4, low=-2, high=1)
     for _ in range(4):
         h = b.op("Add", h, b.op("Identity", h))
@@ -157,7 +92,7 @@ def test_a_value_added_to_itself_again_and_again_keeps_its_error_rate() -> None:
 
 def test_readers_that_need_different_widths() -> None:
     """One accumulator goes to a narrow table, to a wide one, through rounding, and to the client."""
-    b = Builder(samples=40)
+    b = IntegerBuilder(samples=40)
     h = b.dense(vector(b, 4, high=3), 2, 1)
     span = int(b.run(h).max()) - int(b.run(h).min())
     assert span < 32
@@ -172,7 +107,7 @@ def test_readers_that_need_different_widths() -> None:
 
 
 def test_a_rounding_that_two_tables_share() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.op("Add", b.dense(vector(b, 4), 3), b.constant([64]))
     rounded = b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=3, mode="exact")
     b.decrypt(b.lookup(rounded, b.rng.integers(0, 4, (1, 16)), [0], step=8), "one")
@@ -181,7 +116,7 @@ def test_a_rounding_that_two_tables_share() -> None:
 
 
 def test_a_residual_sum_of_two_branches() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.activate(b.conv(image(b, 1, (4, 4), high=3), 2, (3, 3), pads=[1, 1, 1, 1]), 3)
     branch = b.activate(b.conv(h, 2, (3, 3), pads=[1, 1, 1, 1]), 3, low=-4, high=3)
     total = b.activate(b.op("Add", h, branch), 3)
@@ -190,7 +125,7 @@ def test_a_residual_sum_of_two_branches() -> None:
 
 
 def test_a_constant_past_the_width_of_its_table_wraps() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.op("Add", b.op("Mul", vector(b, high=3), b.constant(1001)), b.constant(100_000))
     h = b.op("Sub", h, b.op("Mul", b.op("Identity", "x_q"), b.constant(1000)))
     y = b.lookup(h, b.rng.integers(0, 8, (1, 4)), [100_000])
@@ -200,7 +135,7 @@ def test_a_constant_past_the_width_of_its_table_wraps() -> None:
 
 
 def test_inputs_and_outputs_keep_their_names() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     first, second = b.encrypt("zz", (3,)), b.encrypt("a/b.c", (3,), low=-2, high=1)
     b.decrypt(b.op("Sub", second, first), "o/2")
     b.decrypt(b.activate(b.op("Add", first, second), shared=True), "o.1")
@@ -210,7 +145,7 @@ def test_inputs_and_outputs_keep_their_names() -> None:
 @given(st.data())
 @settings(max_examples=12)
 def test_random_graphs(data: st.DataObject) -> None:
-    b = Builder(data.draw(st.integers(0, 2**16), label="seed"), samples=8)
+    b = IntegerBuilder(data.draw(st.integers(0, 2**16), label="seed"), samples=8)
     pictures = data.draw(st.booleans(), label="pictures")
     signed = data.draw(st.booleans(), label="signed")
     shape = (2, 3, 3) if pictures else (4,)
@@ -241,7 +176,7 @@ def test_random_graphs(data: st.DataObject) -> None:
 @pytest.mark.parametrize("op", ["Mul", "MatMul"])
 def test_products_of_encrypted_tensors(op: str) -> None:
     """A tensor times itself; the backend makes lookups of it."""
-    b = Builder()
+    b = IntegerBuilder()
     x = b.encrypt("x", (2, 2))
     b.decrypt(b.op(op, x, x, name="/product"))
     assert_lowers(b, simulated=False)
@@ -270,7 +205,7 @@ REFUSED: dict[str, tuple[Callable[[Any], str], str]] = {
 @pytest.mark.parametrize("op", REFUSED)
 def test_refused_operators_are_named(op: str) -> None:
     make, reason = REFUSED[op]
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(make(b), low=0, high=100)
     with pytest.raises(UnsupportedError, match=reason) as caught:
         get_backend("concrete").lower(b.model(), QUICK)
@@ -279,7 +214,7 @@ def test_refused_operators_are_named(op: str) -> None:
 
 
 def test_a_fixed_batch_is_refused() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(vector(b), 2))
     b.inputs[0].type.tensor_type.shape.dim[0].dim_value = 20
     with pytest.raises(UnsupportedError, match="dynamic batch axis"):
@@ -287,14 +222,14 @@ def test_a_fixed_batch_is_refused() -> None:
 
 
 def test_a_fraction_among_the_weights_is_our_defect() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.op("Gemm", vector(b, 2), b.constant([[1.0, 0.5]]), transB=1, name="/fc"), low=-9, high=9)
     with pytest.raises(VerificationError, match=r"(?s)not an integer.*/fc.*0\.5"):
         get_backend("concrete").lower(b.model(), QUICK)
 
 
 def test_a_table_that_does_not_fit_its_rounding_is_our_defect() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     h = b.op("RoundBits", vector(b), domain=DOMAIN, lsbs_to_remove=2)
     b.decrypt(b.lookup(h, np.zeros((1, 4)), [1], step=4), low=0, high=1)
     with pytest.raises(VerificationError, match="begins off the grid of its rounding"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +11,11 @@ from concrete import compiler
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.backends.concrete import simulator
 from onnx_fhe.backends.concrete.backend import ConcreteBackend
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 
 def test_samples_of_two_inputs_and_two_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    b = Builder(0, samples=12)
+    b = IntegerBuilder(0, samples=12)
     x, y = b.encrypt("x", (2,), 0, 3), b.encrypt("y", (2,), -4, 3)
     total = b.op("Add", x, y)
     b.decrypt(b.lookup(total, np.arange(11)[None] % 5, np.array([-4])), "z", 0, 4)

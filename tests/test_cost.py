@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,8 +11,8 @@ from onnx_fhe.backends.registry import get_backend
 from onnx_fhe.ir import load
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.testing.integers import IntegerBuilder
 
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 TAIL = "lower-to-integer,fuse-tlu"
 
 
@@ -53,7 +50,7 @@ def chain(b, bits=3, factor=1):
 
 def scaled(factor, bits):
     """A lookup, a constant factor, a sum, and a lookup of ``bits`` bits: the factor is in the norm."""
-    b = Builder(1)
+    b = IntegerBuilder(1)
     y = b.op("Mul", chain(b), b.constant([float(factor)]))
     y = b.op("Gemm", y, b.constant(np.ones((6, 6))), transB=1)
     b.decrypt(b.activate(y, keep=bits, mode="approximate", high=1), low=0, high=1)
@@ -62,7 +59,7 @@ def scaled(factor, bits):
 
 def residual(factors, bits):
     """Two branches, scaled by constants and added."""
-    b = Builder(2)
+    b = IntegerBuilder(2)
     y = chain(b)
     left = b.activate(b.dense(y, 6, 2), keep=bits, mode="approximate", high=3)
     left, right = (b.op("Mul", v, b.constant([float(f)])) for v, f in zip((left, y), factors, strict=True))
@@ -73,7 +70,7 @@ def residual(factors, bits):
 
 def raw(factor, bits):
     """A factor in front of an output of ``bits`` bits."""
-    b = Builder(3)
+    b = IntegerBuilder(3)
     y = b.op("Mul", b.dense(chain(b, 4), 4, 3), b.constant([float(factor)]))
     b.decrypt(y, low=-(2 ** (bits - 1)), high=2 ** (bits - 1) - 1)
     return b.model()

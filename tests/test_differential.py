@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx
 import pytest
@@ -24,11 +20,9 @@ from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.framework.differential import DifferentialCheck
 from onnx_fhe.passes.framework.pipeline import parse_passes
+from onnx_fhe.testing import pipelines, strategies, zoo
 
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
-networks = SimpleNamespace(**runpy.run_path(str(FOLDER / "networks.py")))
-NETWORKS = list(runpy.run_path(str(FOLDER / "zoo.py"))["NETWORKS"])
+NETWORKS = list(zoo.NETWORKS)
 
 ROAD = ("normalize", "quantize{%s}", "lower-to-integer", "fuse-tlu", "insert-rounding{%s}")
 WIDTHS = [
@@ -60,7 +54,9 @@ def test_every_stage_is_a_model(number, zoo):
     data = zoo.samples(proto)
     mode = ("observed", "sound")[number // len(WIDTHS) % 2]
     context = Context(calibration=data, ranges=RangeOptions(mode))
-    model = roads.imported(proto)
+    model = pipelines.imported(proto)
+    context = Context(calibration=data, range_mode=mode)
+    model = pipelines.imported(proto)
     wanted = run(model, data)
     for text in road(WIDTHS[number % len(WIDTHS)]):
         (one,) = parse_passes(text)
@@ -74,7 +70,7 @@ def test_every_stage_is_a_model(number, zoo):
         assert {k: (v.dtype, v.shape) for k, v in found.items()} == {
             k: (v.dtype, v.shape) for k, v in wanted.items()
         }
-        again = roads.reload(model)
+        again = pipelines.reload(model)
         verify(again)
         assert level_of(again) is level_of(model)
         for name, array in run(again, data).items():
@@ -88,14 +84,14 @@ def test_every_stage_is_a_model(number, zoo):
             with pytest.raises(PipelineError, match="does not run on a model of the"):
                 one.with_context(context)(model)
     if mode == "sound":
-        assert roads.overflows(model).by_node == {}
+        assert pipelines.overflows(model).by_node == {}
 
 
 def test_what_passes_claim_to_preserve_they_do(small):
     """The instrument that users have compares before and after; it is content with every pass."""
     check = DifferentialCheck(small.data)
     PassManager.parse(",".join(road(WIDTHS[3])), [check]).run(
-        roads.imported(small.proto), Context(calibration=small.data)
+        pipelines.imported(small.proto), Context(calibration=small.data)
     )
     exact = [d for d in check.differences if d.preserves != "approximate"]
     assert {d.pass_name for d in exact} == {"normalize", "lower-to-integer", "fuse-tlu"}
@@ -103,32 +99,34 @@ def test_what_passes_claim_to_preserve_they_do(small):
     assert max(d.relative for d in exact if d.pass_name != "lower-to-integer") < 1e-5
 
 
-@given(proto=networks.networks(), widths=st.sampled_from(WIDTHS[2:6]), seed=st.integers(0, 100))
+@given(proto=strategies.networks(), widths=st.sampled_from(WIDTHS[2:6]), seed=st.integers(0, 100))
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks(proto, widths, seed, zoo):
     """Integers as in the quantized model, tables exact, and rounding that cannot overflow in sound mode."""
     data, fresh = zoo.samples(proto, 64, seed), zoo.samples(proto, 200, seed + 1)
     quantize, rounding = widths
-    stages = dict(roads.stages(proto, data, f"quantize{{{quantize}}}"))
+    stages = dict(pipelines.stages(proto, data, f"quantize{{{quantize}}}"))
     quantized, integer, fused = (stages[n] for n in ("quantize", "lower-to-integer", "fuse-tlu"))
-    _, wrong, total = roads.off_by_more_than_one(quantized, integer, fresh)
+    _, wrong, total = pipelines.off_by_more_than_one(quantized, integer, fresh)
     # Where tensors without a small common unit are added, a multiplier is off by a part of its value.
-    a, b = (roads.outputs(m, fresh) for m in (quantized, integer))
+    a, b = (pipelines.outputs(m, fresh) for m in (quantized, integer))
     assert wrong <= 0.001 * total or np.abs(a - b).max() <= 0.05 * np.ptp(a)
-    inside = np.flatnonzero(roads.overflows_on(fused, fresh) == 0)
+    inside = np.flatnonzero(pipelines.overflows_on(fused, fresh) == 0)
     few = {k: v[inside] for k, v in fresh.items()}
-    np.testing.assert_array_equal(roads.outputs(fused, few), roads.outputs(integer, few))
-    sound = roads.apply(integer, f"fuse-tlu,insert-rounding{{{rounding}}}", data, range_mode="sound")
-    assert roads.overflows(sound, 100, seed).by_node == {}
+    np.testing.assert_array_equal(pipelines.outputs(fused, few), pipelines.outputs(integer, few))
+    sound = pipelines.apply(integer, f"fuse-tlu,insert-rounding{{{rounding}}}", data, range_mode="sound")
+    assert pipelines.overflows(sound, 100, seed).by_node == {}
 
 
-@given(proto=networks.networks(("linear", "element-wise", "pool", "layout")), seed=st.integers(0, 100))
+@given(proto=strategies.networks(("linear", "element-wise", "pool", "layout")), seed=st.integers(0, 100))
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 def test_without_joins_only_ties_differ(proto, seed, zoo):
     """No multiplier is rounded then: both models agree up to the order of float operations."""
     data = zoo.samples(proto, 64, seed)
-    stages = dict(roads.stages(proto, data, "quantize{weights=5 activations=5 inputs=5}"))
-    differing, wrong, total = roads.off_by_more_than_one(stages["quantize"], stages["lower-to-integer"], data)
+    stages = dict(pipelines.stages(proto, data, "quantize{weights=5 activations=5 inputs=5}"))
+    differing, wrong, total = pipelines.off_by_more_than_one(
+        stages["quantize"], stages["lower-to-integer"], data
+    )
     assert wrong == 0
     assert differing <= 1 + 0.001 * total
 
@@ -137,24 +135,26 @@ def test_the_examples(digits_mlp, digits_cnn):
     """On the networks that are shipped, and images that calibration has not seen."""
     for example in (digits_mlp, digits_cnn):
         stages = dict(
-            roads.stages(onnx.load(example.model), example.calibration_data, "quantize{weights=4 inputs=6}")
+            pipelines.stages(
+                onnx.load(example.model), example.calibration_data, "quantize{weights=4 inputs=6}"
+            )
         )
         quantized, integer = stages["quantize"], stages["lower-to-integer"]
-        differing, wrong, total = roads.off_by_more_than_one(quantized, integer, example.test_data)
+        differing, wrong, total = pipelines.off_by_more_than_one(quantized, integer, example.test_data)
         assert wrong == 0
         assert differing < 0.001 * total
-        assert roads.overflows_on(stages["fuse-tlu"], example.test_data).sum() <= 1e-5 * total
+        assert pipelines.overflows_on(stages["fuse-tlu"], example.test_data).sum() <= 1e-5 * total
 
 
 def test_sound_mode_never_overflows_on_the_examples(digits_mlp):
-    model = roads.apply(
-        roads.imported(onnx.load(digits_mlp.model)),
+    model = pipelines.apply(
+        pipelines.imported(onnx.load(digits_mlp.model)),
         "normalize,quantize{weights=3 inputs=4},lower-to-integer,fuse-tlu,insert-rounding{bits=5}",
         digits_mlp.calibration_data,
         range_mode="sound",
     )
-    assert roads.overflows_on(model, digits_mlp.test_data).sum() == 0
-    assert roads.overflows(model, 300).by_node == {}
+    assert pipelines.overflows_on(model, digits_mlp.test_data).sum() == 0
+    assert pipelines.overflows(model, 300).by_node == {}
 
 
 @pytest.mark.parametrize("name", ["residual_cnn", "average_pool", "activation_chain"])
@@ -165,8 +165,8 @@ def test_the_circuits_clear_evaluation(name, zoo):
     for rounding in ("", ",insert-rounding{bits=3 mode=exact}", ",insert-rounding{bits=4}"):
         if not rounding and name != "average_pool":
             continue
-        model = roads.apply(
-            roads.imported(proto),
+        model = pipelines.apply(
+            pipelines.imported(proto),
             f"normalize,quantize{{weights=2 activations=2 inputs=2}},lower-to-integer,fuse-tlu{rounding}",
             data,
             range_mode="sound",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,8 +16,7 @@ from onnx_fhe.ir.level import Level
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.quantize.equalize import equalize
-
-load = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))["load"]
+from onnx_fhe.testing.texts import load
 
 
 def network(activation, layout="", conv=False, residual=False, matmul=False):

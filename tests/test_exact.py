@@ -7,7 +7,6 @@ at in what onnxruntime is handed, and run with kernels that saturate (``models/e
 from __future__ import annotations
 
 import itertools
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ from onnx_fhe.ir.load import load
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.differential import DifferentialCheck
 from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.testing import exact
 
 MODELS = Path(__file__).parent / "models"
-_exact = runpy.run_path(str(MODELS / "exact.py"))
-evaluate, product = _exact["evaluate"], _exact["product"]
+evaluate, product = exact.evaluate, exact.product
 TYPES = [np.uint8, np.int8]
 ELEMENTS = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8, np.int32: TensorProto.INT32}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.normalize.normalize import Normalize
 from onnx_fhe.passes.quantize.activations import fit_quantizer
 
-roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 FINE = "quantize{weights=8 activations=8 inputs=8 operands=6},lower-to-integer,fuse-tlu"
 
 

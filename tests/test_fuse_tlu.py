@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -17,9 +13,7 @@ from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.lower.fuse_tlu import FuseTlu
 from onnx_fhe.passes.round.insert_rounding.insert_rounding import InsertRounding
-
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
+from onnx_fhe.testing import pipelines
 
 HEAD = "q0 = QuantizeLinear(x, s, z) d0 = DequantizeLinear(q0, s, z) w = DequantizeLinear<axis = 0>(wq, ws)"
 TAIL = """q1 = QuantizeLinear(f, s1, z1) c1 = Clip(q1, low, high) d1 = DequantizeLinear(c1, s1, z1)
@@ -44,11 +38,11 @@ def dense(functions: str, **weights: object) -> ir.Model:
         "b": np.float32([0.5, -0.25, 0.1, 0]),
     }
     given |= {"wq1": integers(2, 4, seed=1), "ws1": np.float32([1, 1]), "b1": np.float32([0, 0])}
-    model = roads.model(
+    model = pipelines.model(
         f"(float[N,6] x) => (float[N,2] y) {{ {HEAD} a = Gemm<transB = 1>(d0, w, b) {functions} {TAIL} }}",
         **(given | SCALES | BOUNDS | weights),
     )
-    return roads.apply(model, "lower-to-integer")
+    return pipelines.apply(model, "lower-to-integer")
 
 
 def image(functions: str, shape: tuple[int, int, int] = (3, 2, 3), **weights: object) -> ir.Model:
@@ -59,12 +53,12 @@ def image(functions: str, shape: tuple[int, int, int] = (3, 2, 3), **weights: ob
     given |= {"wq1": integers(2, size, seed=1), "ws1": np.float32([1, 1]), "b1": np.float32([0, 0])}
     conv = "Conv<pads = [0,0,0,0], strides = [1,1], dilations = [1,1], group = 1, kernel_shape = [2,2]>"
     tail = TAIL.replace("(d1, w1", "(d2, w1").replace("w1 = Deq", "d2 = Flatten(d1) w1 = Deq")
-    model = roads.model(
+    model = pipelines.model(
         f"(float[N,1,{height + 1},{width + 1}] x) => (float[N,2] y)"
         f" {{ {HEAD} a = {conv}(d0, w, b) {functions} {tail} }}",
         **(given | SCALES | BOUNDS | weights),
     )
-    return roads.apply(model, "lower-to-integer")
+    return pipelines.apply(model, "lower-to-integer")
 
 
 def fused(model: ir.Model, data: dict[str, np.ndarray] | None = None, **context: object) -> ir.Model:
@@ -83,7 +77,7 @@ def fused(model: ir.Model, data: dict[str, np.ndarray] | None = None, **context:
 
 def between(model: ir.Model) -> list[str]:
     """Operators from Encrypt to Decrypt."""
-    names = roads.ops(model)
+    names = pipelines.ops(model)
     return names[names.index("Encrypt") + 1 : len(names) - names[::-1].index("Decrypt") - 1]
 
 
@@ -98,8 +92,8 @@ def test_text_before_and_after():
     assert between(model) == ["Gemm", "Mul", "Add", "Relu", "QuantizeLinear", "Clip", "Cast", "Add", "Gemm"]
     after = fused(model)
     assert between(after)[:3] == ["Gemm", "TableLookup", "Gemm"]
-    lookup = roads.node(after, "TableLookup")
-    table, first = roads.constant(lookup, 1), roads.constant(lookup, 2)
+    lookup = pipelines.node(after, "TableLookup")
+    table, first = pipelines.constant(lookup, 1), pipelines.constant(lookup, 2)
     assert table.shape[0] == first.shape[0] == 4
     # 0.125 and the weight's scale make a step; relu; then 4 bits of 0.25 with 5 for zero, which is taken off.
     gains = 0.125 * np.float32([0.5, 0.25, 1, 0.5])
@@ -147,25 +141,25 @@ def test_anything_element_wise_becomes_one_table(name):
 
 def test_one_table_for_all_channels_where_nothing_differs():
     model = dense("f = Relu(a)", ws=np.float32([0.5] * 4), b=np.float32([0.5] * 4))
-    assert roads.constant(roads.node(fused(model), "TableLookup"), 1).shape[0] == 1
+    assert pipelines.constant(pipelines.node(fused(model), "TableLookup"), 1).shape[0] == 1
 
 
 def test_observed_ranges_have_a_margin_and_stay_within_the_sound_ones():
     model, data = dense("f = Tanh(a)"), {"x": inputs(100, 6)}
-    seen = run(model, data, [roads.node(model, "Gemm").outputs[0].name])
+    seen = run(model, data, [pipelines.node(model, "Gemm").outputs[0].name])
     accumulators = next(iter(seen.values()))
     sizes = []
     for margin in (0.0, 0.2, 100.0):
         after = fused(model, data, range_margin=margin)
-        lookup = roads.node(after, "TableLookup")
-        table, first = roads.constant(lookup, 1), roads.constant(lookup, 2)
+        lookup = pipelines.node(after, "TableLookup")
+        table, first = pipelines.constant(lookup, 1), pipelines.constant(lookup, 2)
         assert (first <= accumulators.min(axis=0)).all()
         assert (first + table.shape[1] - 1 >= accumulators.max(axis=0)).all()
         sizes.append(table.shape[1])
         assert_same(model, after, data)
     assert sizes[0] == int(np.ptp(accumulators, axis=0).max()) + 1
     assert sizes[0] * 1.3 < sizes[1] < sizes[0] * 1.5
-    assert sizes[2] == roads.constant(roads.node(fused(model), "TableLookup"), 1).shape[1]
+    assert sizes[2] == pipelines.constant(pipelines.node(fused(model), "TableLookup"), 1).shape[1]
 
 
 def test_observed_ranges_need_calibration_data_and_sound_ones_do_not():
@@ -184,8 +178,8 @@ def test_a_table_of_a_table_reads_the_accumulator():
         v = Gemm<transB = 1>(d2, w1, b1) y = Add(u, v)"""
     weights = {"wq": integers(4, 6), "ws": np.float32([0.5] * 4), "b": np.float32([0.1, 0.2, 0.3, 0.4])}
     weights |= {"wq1": integers(2, 4, seed=1), "ws1": np.float32([1, 1]), "b1": np.float32([0, 0])}
-    model = roads.model(f"(float[N,6] x) => (float[N,2] y) {{ {body} }}", **(weights | SCALES | BOUNDS))
-    model = roads.apply(model, "lower-to-integer")
+    model = pipelines.model(f"(float[N,6] x) => (float[N,2] y) {{ {body} }}", **(weights | SCALES | BOUNDS))
+    model = pipelines.apply(model, "lower-to-integer")
     after = fused(model)
     lookups = [n for n in after.graph if n.op_type == "TableLookup"]
     assert [n.inputs[0].producer().op_type for n in lookups] == ["Gemm", "Gemm"]
@@ -196,8 +190,8 @@ def test_functions_that_are_not_defined_everywhere():
     """Where log has no value the table continues with the nearest; infinities end at the bounds."""
     model = dense("l = Log(a) f = Mul(l, k)", k=np.float32([1, 1, 1, -1]))
     after = fused(model)
-    lookup = roads.node(after, "TableLookup")
-    table, first = roads.constant(lookup, 1), roads.constant(lookup, 2)
+    lookup = pipelines.node(after, "TableLookup")
+    table, first = pipelines.constant(lookup, 1), pipelines.constant(lookup, 2)
     assert np.isfinite(table).all()
     gains = 0.125 * np.float32([0.5, 0.25, 1, 0.5])
     real = (first[:, None] + np.arange(table.shape[1])) * gains[:, None]
@@ -223,22 +217,22 @@ def test_constants_along_any_axes(shape, axes):
     constant = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
     model = image("f = Add(a, k)", k=constant, b=np.zeros(3, np.float32))
     after = fused(model)
-    lookup = roads.node(after, "TableLookup")
-    channels = roads.constant(lookup, 1).shape[0]
+    lookup = pipelines.node(after, "TableLookup")
+    channels = pipelines.constant(lookup, 1).shape[0]
     if len(axes) == 1:
         assert lookup.attributes["axis"].as_int() == axes[0]
         assert channels == (3, 2, 3)[axes[0] - 1]
     else:  # several axes: every element has its table
         assert channels == 18
         assert "Reshape" in between(after)
-    assert len(roads.constant(lookup, 2)) == channels
+    assert len(pipelines.constant(lookup, 2)) == channels
     assert_same(model, after, {"x": inputs(100, 1, 3, 4)})
 
 
 def test_a_constant_with_an_axis_along_which_it_does_not_change():
     model = image("f = Mul(a, k)", k=np.full((3, 1, 1), 0.7, np.float32), b=np.zeros(3, np.float32))
     after = fused(model)
-    assert roads.constant(roads.node(after, "TableLookup"), 1).shape[0] == 1
+    assert pipelines.constant(pipelines.node(after, "TableLookup"), 1).shape[0] == 1
     assert_same(model, after, {"x": inputs(100, 1, 3, 4)})
 
 
@@ -289,9 +283,9 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
         "b": np.ones(4, np.float32),
     }
     weights |= {"wq1": integers(2, 4), "ws1": np.float32([1, 1]), "b1": np.float32([0, 0])}
-    model = roads.apply(roads.model(body, **(weights | SCALES | BOUNDS)), "lower-to-integer")
+    model = pipelines.apply(pipelines.model(body, **(weights | SCALES | BOUNDS)), "lower-to-integer")
     coarse = fused(model)
-    lookup = roads.node(coarse, "TableLookup")
+    lookup = pipelines.node(coarse, "TableLookup")
     rounding = lookup.inputs[0].producer()
     step = 2 ** rounding.attributes.get_int("lsbs_to_remove")
     assert rounding.op_type == "RoundBits"
@@ -304,7 +298,7 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
     done(rounded)
     verify(rounded)
     assert [n.op_type for n in rounded.graph].count("RoundBits") >= 1
-    lookup = roads.node(rounded, "TableLookup")
+    lookup = pipelines.node(rounded, "TableLookup")
     assert lookup.inputs[1].const_value.shape[1] == 2**6
     before, after = (run(m, data)["y"] for m in (coarse, rounded))
     assert np.abs(before - after).mean() <= 0.1 * max(before.std(), 1.0)
@@ -323,7 +317,7 @@ def test_far_too_many_wide_tables_are_refused(monkeypatch):
 
 def test_other_levels_are_refused():
     with pytest.raises(PipelineError, match="does not run on a model of the float level"):
-        FuseTlu()(roads.model("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"))
+        FuseTlu()(pipelines.model("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"))
 
 
 def test_raw_outputs_get_the_observed_range():
@@ -331,7 +325,7 @@ def test_raw_outputs_get_the_observed_range():
     sound, observed = fused(model), fused(model, data, range_margin=0.05)
     spans = []
     for one in (sound, observed):
-        decrypt = roads.node(one, "Decrypt")
+        decrypt = pipelines.node(one, "Decrypt")
         low, high = (decrypt.attributes[k].as_int() for k in ("low", "high"))
         raw = run(one, data, [decrypt.inputs[0].name])[decrypt.inputs[0].name]
         assert low <= raw.min()
@@ -348,7 +342,7 @@ def test_random_chains_are_exact_on_the_whole_range(seed, names):
     chain = " ".join(CHAINS[n].format(a=ends[i], f=ends[i + 1], i=f"_{i}") for i, n in enumerate(names))
     model = dense(chain, wq=integers(4, 6, seed=seed), **CONSTANTS)
     after = fused(model)
-    _, values = roads.random_integers(after, 60, seed)
+    _, values = pipelines.random_integers(after, 60, seed)
     # The client's inputs that are quantized to these integers.
     data = {"x": (next(iter(values.values())) * SCALES["s"]).astype(np.float32)}
     assert_same(model, after, data)

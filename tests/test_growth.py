@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,7 @@ from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.analysis.regions.regions import Kind
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.framework.manager import PassManager
-
-roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
+from onnx_fhe.testing import pipelines
 
 NORMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "InstanceNormalization": (
@@ -41,7 +38,7 @@ NORMS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def test_normalizations_alone_have_tables_of_few_bits(operator: str) -> None:
     """InstanceNormalization by itself took tables of 14 bits: its deviations are sums of 36 and more."""
     shape, body, weights = NORMS[operator]
-    model = roads["model"](f"(float[N,{shape}] x) => (y) {{ {body} }}", **weights)
+    model = pipelines.model(f"(float[N,{shape}] x) => (y) {{ {body} }}", **weights)
     random, size = np.random.default_rng(0), [int(n) for n in shape.split(",")]
     # Samples and channels of their own mean and deviation.
     spread = random.uniform(0.5, 2, (300, *[1] * len(size)))
@@ -59,7 +56,7 @@ def kinds(body: str) -> dict[str, Kind]:
     text = (
         f"(float[N,2,6,6] x) => (y) {{ c = Conv(x, k) a = Relu(c) {body} f = Flatten(m) y = MatMul(f, w) }}"
     )
-    given = roads["model"](text, k=k, w=np.ones((8, 2), np.float32))
+    given = pipelines.model(text, k=k, w=np.ones((8, 2), np.float32))
     model = PassManager.parse("normalize").run(given).model
     regions = find_regions(model)
     assert all(v in regions.operands for v in regions.quantized if str(v.name) == "p")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,9 @@ from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.instruments import Verify
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.import_qat import agreement
+from onnx_fhe.testing.exact import evaluate
 
 FOLDER = Path(__file__).parent / "models" / "qat"
-evaluate = runpy.run_path(str(FOLDER.parent / "exact.py"))["evaluate"]
 FILES = sorted(p.stem for p in FOLDER.glob("*.onnx") if "dynamic" not in p.stem)
 TO_QDQ = "normalize,import-qat,quantize"
 TO_TABLES = f"{TO_QDQ},lower-to-integer,fuse-tlu"

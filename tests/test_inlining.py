@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,8 +12,7 @@ from onnx_fhe.ir import dialect, inlining
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session, to_proto
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 
 def model(nodes, constants, shape, outputs=("y",), known=True) -> onnx.ModelProto:
@@ -118,7 +114,7 @@ def test_what_is_not_known_is_left_to_the_bodies():
 
 
 def test_a_server_part():
-    b = Builder(samples=12)
+    b = IntegerBuilder(samples=12)
     h = b.activate(b.conv(b.encrypt("x", (2, 4, 4)), 3, (3, 3)), 3, "approximate")
     b.decrypt(b.dense(b.op("Flatten", b.activate(h, 2)), 3))
     server = partition(b.model()).server

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -23,9 +19,8 @@ from onnx_fhe.passes.round.insert_rounding.fill import fill_range
 from onnx_fhe.passes.round.insert_rounding.insert_rounding import InsertRounding
 from onnx_fhe.passes.round.insert_rounding.lattice import Channel, Width, width_for
 from onnx_fhe.passes.round.insert_rounding.placing import place
+from onnx_fhe.testing import pipelines
 
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
 WIDE = "normalize,quantize{weights=5 activations=6 inputs=6},lower-to-integer,fuse-tlu"
 
 
@@ -40,16 +35,16 @@ FRESH = {"input": uniform(1000, 6, seed=1)}
 @pytest.fixture(scope="module")
 def integer() -> ir.Model:
     """Two hidden layers at the integer level, with tables of many bits."""
-    return roads.apply(roads.imported(roads.dense(6, 8, 7, 3)), WIDE, DATA)
+    return pipelines.apply(pipelines.imported(pipelines.dense(6, 8, 7, 3)), WIDE, DATA)
 
 
 def rounded(model: ir.Model, options: str = "", **context: object) -> ir.Model:
     """Round a copy; a second run must find nothing to do and say so."""
     (one,) = parse_passes(f"insert-rounding{{{options}}}")
-    ready = one.with_context(roads.context(DATA, **context))
+    ready = one.with_context(pipelines.context(DATA, **context))
     after = model.clone()
     result = ready(after)
-    assert result.modified == ("RoundBits" in [*roads.ops(after)])
+    assert result.modified == ("RoundBits" in [*pipelines.ops(after)])
     verify(after)
     before = ir.to_proto(after).SerializeToString(deterministic=True)
     assert not ready(after).modified
@@ -62,14 +57,14 @@ def lookups(model: ir.Model) -> list[ir.Node]:
 
 
 def error(model: ir.Model, reference: ir.Model) -> float:
-    a, b = roads.outputs(model, FRESH), roads.outputs(reference, FRESH)
+    a, b = pipelines.outputs(model, FRESH), pipelines.outputs(reference, FRESH)
     return float(((a - b) ** 2).mean() / b.var())
 
 
 def test_text_before_and_after(integer):
-    assert roads.ops(integer)[4:-3].count("RoundBits") == 0
+    assert pipelines.ops(integer)[4:-3].count("RoundBits") == 0
     after = rounded(integer, "bits=4 range-fill=none output-bits=0")
-    names = roads.ops(after)
+    names = pipelines.ops(after)
     inside = names[names.index("Encrypt") + 1 : names.index("Decrypt")]
     assert inside[:8] == [
         "Gemm",
@@ -87,7 +82,7 @@ def test_text_before_and_after(integer):
         assert lookup.rounding.mode == "approximate"
         assert lookup.size == 16
         assert (lookup.first == 0).all()
-        assert roads.constant(lookup.source.producer(), 1).size == lookup.channels
+        assert pipelines.constant(lookup.source.producer(), 1).size == lookup.channels
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -105,8 +100,8 @@ def test_more_bits_lose_less(integer):
 
 def test_narrow_tables_stay(integer, zoo):
     proto = zoo.mlp()
-    narrow = roads.apply(
-        roads.imported(proto),
+    narrow = pipelines.apply(
+        pipelines.imported(proto),
         "normalize,quantize{weights=1 activations=1 inputs=1},lower-to-integer,fuse-tlu",
         zoo.samples(proto),
     )
@@ -168,15 +163,17 @@ def test_it_needs_calibration_data(integer):
 
 
 def test_a_model_without_tables_stays(integer):
-    model = roads.apply(
-        roads.imported(roads.dense(6, 3)), "normalize,quantize{weights=5},lower-to-integer,fuse-tlu", DATA
+    model = pipelines.apply(
+        pipelines.imported(pipelines.dense(6, 3)),
+        "normalize,quantize{weights=5},lower-to-integer,fuse-tlu",
+        DATA,
     )
     assert not InsertRounding(context=Context(calibration=DATA))(model).modified
 
 
 def test_other_levels_are_refused():
     with pytest.raises(PipelineError, match="does not run on a model of the float level"):
-        InsertRounding()(roads.imported(roads.dense(6, 3)))
+        InsertRounding()(pipelines.imported(pipelines.dense(6, 3)))
 
 
 def test_auto_takes_the_fewest_within_the_tolerance(integer):
@@ -233,7 +230,7 @@ def test_gains_fill_the_range(integer):
         usage.append(np.ptp(values, axis=0) / 2**width)
     assert usage[1].min() > usage[0].min()
     assert usage[1].mean() > usage[0].mean() + 0.05
-    old, new = (roads.constant(roads.node(m, "Gemm"), 1) for m in (none, full))
+    old, new = (pipelines.constant(pipelines.node(m, "Gemm"), 1) for m in (none, full))
     ratio = np.abs(new).sum(axis=1) / np.abs(old).sum(axis=1)
     np.testing.assert_allclose(ratio, np.rint(ratio))
     assert ratio.max() > 1
@@ -243,10 +240,10 @@ def test_gains_fill_the_range(integer):
 @pytest.mark.parametrize("fill", ["none", "free", "full"])
 @pytest.mark.parametrize("bits", [2, 4, 7])
 def test_sound_ranges_overflow_never(fill, bits):
-    model = roads.apply(roads.imported(roads.dense(6, 8, 7, 3)), WIDE, DATA, range_mode="sound")
+    model = pipelines.apply(pipelines.imported(pipelines.dense(6, 8, 7, 3)), WIDE, DATA, range_mode="sound")
     after = rounded(model, f"bits={bits} range-fill={fill}", range_mode="sound")
     for seed in range(3):
-        assert roads.overflows(after, 200, seed).by_node == {}
+        assert pipelines.overflows(after, 200, seed).by_node == {}
 
 
 def test_observed_ranges_hardly_overflow(integer):
@@ -344,10 +341,10 @@ def test_gains_never_leave_the_range(spans, bits, room):
 def test_full_ranges_stay_exact_in_float32():
     """Gains stop where the sound range, many times the declared one, would leave the exact integers."""
     random = np.random.default_rng(0)
-    proto = roads.dense(400, 6, 6, 2)
+    proto = pipelines.dense(400, 6, 6, 2)
     data = {"input": random.uniform(-1, 1, (60, 400)).astype(np.float32)}
-    model = roads.apply(
-        roads.imported(proto),
+    model = pipelines.apply(
+        pipelines.imported(proto),
         "normalize,quantize{weights=8 activations=8 inputs=8 method=nearest},lower-to-integer,fuse-tlu,"
         "insert-rounding{bits=5 range-fill=full}",
         data,
@@ -358,7 +355,7 @@ def test_full_ranges_stay_exact_in_float32():
 
 def test_a_layer_that_is_left_alone_holds_what_the_rounded_ones_give_it():
     """Its own table was made for accumulators that nothing had rounded."""
-    integer = roads.apply(roads.imported(roads.dense(6, 8, 7, 3)), WIDE, DATA, range_margin=0.0)
+    integer = pipelines.apply(pipelines.imported(pipelines.dense(6, 8, 7, 3)), WIDE, DATA, range_margin=0.0)
     last = lookups(integer)[-1].name
     after = rounded(integer, f'bits=2 layers={{"{last}"=0}}', range_margin=0.0)
     table = next(n for n in after.graph if n.name == last)

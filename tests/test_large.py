@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
@@ -23,9 +21,8 @@ from onnx_fhe.passes import Context
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.quantize import activations, solvers, weights
 from onnx_fhe.passes.round.insert_rounding import auto, rounding_inserter, unrounded_reference
+from onnx_fhe.testing import pipelines
 
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
 TO_TABLES = "normalize,quantize{weights=5 activations=6 inputs=6},lower-to-integer,fuse-tlu"
 
 
@@ -38,18 +35,18 @@ FRESH = {"input": uniform(1000, 6, seed=1)}
 
 
 def error(model: ir.Model, reference: ir.Model) -> float:
-    a, b = roads.outputs(model, FRESH), roads.outputs(reference, FRESH)
+    a, b = pipelines.outputs(model, FRESH), pipelines.outputs(reference, FRESH)
     return float(((a - b) ** 2).mean() / b.var())
 
 
 @pytest.fixture(scope="module")
 def network() -> ir.Model:
-    return roads.imported(roads.dense(6, 8, 7, 3))
+    return pipelines.imported(pipelines.dense(6, 8, 7, 3))
 
 
 @pytest.fixture(scope="module")
 def integer(network: ir.Model) -> ir.Model:
-    return roads.apply(network, TO_TABLES, DATA)
+    return pipelines.apply(network, TO_TABLES, DATA)
 
 
 @given(first=st.integers(0, 12), count=st.integers(1, 12))
@@ -105,27 +102,27 @@ def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
 
 
 def test_fewer_places_of_the_lattice_lose_little(integer, monkeypatch):
-    usual = roads.apply(integer, "insert-rounding{bits=4}", DATA)
+    usual = pipelines.apply(integer, "insert-rounding{bits=4}", DATA)
     monkeypatch.setattr(rounding_inserter, "MANY", 0)
-    rough = roads.apply(integer, "insert-rounding{bits=4}", DATA)
-    assert roads.ops(rough) == roads.ops(usual)
+    rough = pipelines.apply(integer, "insert-rounding{bits=4}", DATA)
+    assert pipelines.ops(rough) == pipelines.ops(usual)
     assert error(rough, integer) < 2 * error(usual, integer) + 0.005
 
 
 def test_the_unrounded_tables_leave_with_the_rounding(integer):
-    rounded = roads.apply(integer, "insert-rounding{bits=3}", DATA)
+    rounded = pipelines.apply(integer, "insert-rounding{bits=3}", DATA)
     read = {v.name for n in rounded.graph for v in n.inputs if v is not None}
     assert set(rounded.graph.initializers) <= read
 
 
 def test_wide_layers_are_quantized_as_well(network, monkeypatch):
     pipeline = "normalize,quantize{weights=4 activations=6 inputs=6 max-weight-norm=15}"
-    usual = roads.apply(network, pipeline, DATA)
+    usual = pipelines.apply(network, pipeline, DATA)
     monkeypatch.setattr(weights, "WIDE_INPUTS", 4)
     monkeypatch.setattr(solvers, "WHOLE", 4)
     monkeypatch.setattr(solvers, "BLOCK", 3)
     monkeypatch.setattr(activations, "MANY_ROWS", 10)
-    wide = roads.apply(network, pipeline, DATA)
+    wide = pipelines.apply(network, pipeline, DATA)
     assert error(wide, network) < 1.5 * error(usual, network) + 0.005
 
 
@@ -207,7 +204,7 @@ def test_what_would_take_hours_is_left_out_and_said(text, said, network, monkeyp
     assert any(said in note and "125 weights" in note for note in result.context.notes)
     assert error(result.model, network) < 1e-9
     cheaper = PassManager.parse("normalize,remove-neurons{criterion=l2 ratio=0.5 refit=false}")
-    assert len(roads.constant(first_of(cheaper.run(network, Context(calibration=DATA)).model), 1)) < 8
+    assert len(pipelines.constant(first_of(cheaper.run(network, Context(calibration=DATA)).model), 1)) < 8
 
 
 def first_of(model: ir.Model) -> ir.Node:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -21,8 +18,8 @@ from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.lower.lower_to_lookups import LowerToLookups
+from onnx_fhe.testing import pipelines
 
-roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 FEW = settings(max_examples=25, deadline=None)
 
 
@@ -32,12 +29,12 @@ def encrypted(body: str, low: int, high: int, *shapes: str, most: int = 4096, **
     inputs = ", ".join(f"float[N,{s}] {n}" for n, s in zip(names, shapes, strict=True))
     starts = " ".join(f"{n}e = {DOMAIN}.Encrypt<low = {low}, high = {high}>({n})" for n in names)
     text = f"({inputs}) => (y) {{ {starts} {body} y = {DOMAIN}.Decrypt<low = {-most}, high = {most}>(r) }}"
-    return roads["model"](text, **weights)
+    return pipelines.model(text, **weights)
 
 
 def check(model: ir.Model) -> int:
     """Apply the pass; the same integers come out, nothing leaves a table. Returns the lookups."""
-    server, values = roads["random_integers"](model, 24)
+    server, values = pipelines.random_integers(model, 24)
     wanted = run(server, values)
     changed = LowerToLookups().with_context(Context())(model)
     assert changed.modified
@@ -77,7 +74,7 @@ def test_any_max_pooling(case, span):
     model = encrypted(f"r = MaxPool<{attributes}>(xe)", *span, shape)
     if all(n.op_type != "MaxPool" or n.outputs[0].shape is None for n in model.graph):
         pytest.skip("a window that onnx refuses")
-    server, values = roads["random_integers"](model, 8)
+    server, values = pipelines.random_integers(model, 8)
     wanted = run(server, values)
     LowerToLookups().with_context(Context())(model)
     for name, array in run(partition(model).server, values).items():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -20,9 +16,7 @@ from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.lower.lower_to_integer import LowerToInteger
 from onnx_fhe.passes.lower.views import common_unit, whole_multiples
-
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
+from onnx_fhe.testing import pipelines
 
 Q = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
 """8-bit quantization of ``x``."""
@@ -40,7 +34,7 @@ def inputs(*shape: int, seed: int = 0, scale: float = 12.0) -> np.ndarray:
 
 def dense(body: str = DENSE, ends: str = "(float[N,3] x) => (float[N,2] y)", **weights: object):
     given = {"wq": integers(2, 3), "ws": np.float32([0.5, 0.25]), "b": np.float32([1, -2]), "s": S, "z": Z}
-    return roads.model(f"{ends} {{ {body} }}", **(given | weights))
+    return pipelines.model(f"{ends} {{ {body} }}", **(given | weights))
 
 
 def lowered(model):
@@ -62,21 +56,21 @@ def assert_same(before, after, data, tolerance: float = 1e-5) -> None:
 def test_text_before_and_after():
     model = dense()
     after = lowered(model)
-    assert roads.ops(after) == [
+    assert pipelines.ops(after) == [
         *("QuantizeLinear", "Cast", "Add", "Encrypt"),
         "Gemm",
         *("Decrypt", "Mul", "Add"),
     ]
-    gemm = roads.node(after, "Gemm")
-    assert gemm.name == roads.node(model, "Gemm").name
+    gemm = pipelines.node(after, "Gemm")
+    assert gemm.name == pipelines.node(model, "Gemm").name
     assert len(gemm.inputs) == 2
-    np.testing.assert_array_equal(roads.constant(gemm, 1), integers(2, 3))
-    assert roads.constant(roads.node(after, "Add"), 1).item() == -128
-    np.testing.assert_allclose(roads.constant(roads.node(after, "Mul"), 1), [[0.05, 0.025]])
-    np.testing.assert_array_equal(roads.constant(roads.node(after, "Add", 1), 1), [[1, -2]])
-    encrypt = roads.node(after, "Encrypt")
+    np.testing.assert_array_equal(pipelines.constant(gemm, 1), integers(2, 3))
+    assert pipelines.constant(pipelines.node(after, "Add"), 1).item() == -128
+    np.testing.assert_allclose(pipelines.constant(pipelines.node(after, "Mul"), 1), [[0.05, 0.025]])
+    np.testing.assert_array_equal(pipelines.constant(pipelines.node(after, "Add", 1), 1), [[1, -2]])
+    encrypt = pipelines.node(after, "Encrypt")
     assert [encrypt.attributes[k].as_int() for k in ("low", "high")] == [-128, 127]
-    decrypt = roads.node(after, "Decrypt")
+    decrypt = pipelines.node(after, "Decrypt")
     reach = integers(2, 3).astype(int)
     positive, negative = np.clip(reach, 0, None).sum(axis=1), np.clip(reach, None, 0).sum(axis=1)
     assert decrypt.attributes["high"].as_int() == (127 * positive - 128 * negative).max()
@@ -89,7 +83,7 @@ def test_a_clip_narrows_what_is_encrypted():
     body = DENSE.replace("d = DequantizeLinear(q,", "c = Clip(q, lo, hi) d = DequantizeLinear(c,")
     model = dense(body, lo=np.uint8(3), hi=np.uint8(10), z=np.uint8(5))
     after = lowered(model)
-    encrypt = roads.node(after, "Encrypt")
+    encrypt = pipelines.node(after, "Encrypt")
     assert [encrypt.attributes[k].as_int() for k in ("low", "high")] == [-2, 5]
     assert_same(model, after, {"x": inputs(50, 3, scale=1)})
 
@@ -97,7 +91,7 @@ def test_a_clip_narrows_what_is_encrypted():
 def test_signed_storage():
     model = dense(z=np.int8(-3))
     after = lowered(model)
-    encrypt = roads.node(after, "Encrypt")
+    encrypt = pipelines.node(after, "Encrypt")
     assert [encrypt.attributes[k].as_int() for k in ("low", "high")] == [-125, 130]
     assert_same(model, after, {"x": inputs(50, 3)})
 
@@ -169,14 +163,14 @@ def test_what_cannot_be_lowered_is_refused(body, weights, what, do):
 
 
 def test_nothing_to_lower():
-    model = roads.model(f"(float[N,3] x) => (float[N,3] d) {{ {Q} }}", s=S, z=Z)
+    model = pipelines.model(f"(float[N,3] x) => (float[N,3] d) {{ {Q} }}", s=S, z=Z)
     with pytest.raises(UnsupportedError, match="nothing to run encrypted"):
         LowerToInteger()(model)
 
 
 def test_other_levels_are_refused():
     with pytest.raises(PipelineError, match="does not run on a model of the float level"):
-        LowerToInteger()(roads.model("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"))
+        LowerToInteger()(pipelines.model("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"))
     with pytest.raises(PipelineError, match="does not run on a model of the integer level"):
         LowerToInteger()(lowered(dense()))
 
@@ -254,7 +248,7 @@ POOLS = st.fixed_dictionaries(
 def pooled(operator: str, zero: int = 7, classes: int = 3):
     body = f"{Q} p = {operator} f = Flatten(p) {DENSE[len(Q) :].replace('(d,', '(f,')}"
     ends = f"(float[N,2,5,4] x) => (float[N,{classes}] y)"
-    shapes = roads.model(f"(float[N,2,5,4] x) => (float[N,n] f) {{ {body.split(' w =')[0]} }}", s=S, z=Z)
+    shapes = pipelines.model(f"(float[N,2,5,4] x) => (float[N,n] f) {{ {body.split(' w =')[0]} }}", s=S, z=Z)
     size = int(shapes.graph.outputs[0].shape[1]) if isinstance(shapes.graph.outputs[0].shape[1], int) else 0
     size = size or run(shapes, {"x": inputs(1, 2, 5, 4)})["f"].shape[1]
     one = np.ones(classes, np.float32)
@@ -273,7 +267,7 @@ def test_average_pooling_is_a_sum(options):
     )
     after = lowered(model)
     verify(after)
-    assert "AveragePool" not in roads.ops(after)
+    assert "AveragePool" not in pipelines.ops(after)
     assert_same(model, after, {"x": inputs(30, 2, 5, 4)})
 
 
@@ -290,7 +284,7 @@ def test_average_pooling_is_a_sum(options):
 )
 def test_other_pooling(operator):
     body = f"{Q} p = {operator} f = Flatten(p) {DENSE[len(Q) :].replace('(d,', '(f,')}"
-    head = roads.model(
+    head = pipelines.model(
         f"(float[N,2,5,4] x) => (float[N,n] f) {{ {body.split(' w =')[0]} }}", s=S, z=Z, axes=np.int64([2, 3])
     )
     size = run(head, {"x": inputs(1, 2, 5, 4)})["f"].shape[1]
@@ -299,7 +293,7 @@ def test_other_pooling(operator):
     )
     after = lowered(model)
     verify(after)
-    assert not {"AveragePool", "GlobalAveragePool", "ReduceMean"} & set(roads.ops(after))
+    assert not {"AveragePool", "GlobalAveragePool", "ReduceMean"} & set(pipelines.ops(after))
     assert_same(model, after, {"x": inputs(30, 2, 5, 4)})
 
 
@@ -325,7 +319,7 @@ def test_the_client_gets_what_it_reads_of_the_hidden_layers():
     decrypted = [n.inputs[0].producer().op_type for n in after.graph if n.op_type == "Decrypt"]
     assert "Encrypt" not in decrypted
     assert len(decrypted) == 3
-    fused = roads.apply(after, "fuse-tlu", {"x": inputs(200, 3)})
+    fused = pipelines.apply(after, "fuse-tlu", {"x": inputs(200, 3)})
     assert_same(model, fused, {"x": inputs(40, 3)}, tolerance=1e-4)
 
 
@@ -395,14 +389,14 @@ def test_scales_without_a_common_unit():
 
 def test_no_zero_point_is_left_between_encrypt_and_decrypt(zoo):
     proto = zoo.residual_sub()
-    model = roads.apply(
-        roads.imported(proto), "normalize,quantize{weights=4},lower-to-integer", zoo.samples(proto)
+    model = pipelines.apply(
+        pipelines.imported(proto), "normalize,quantize{weights=4},lower-to-integer", zoo.samples(proto)
     )
-    assert "DequantizeLinear" not in roads.ops(model)
+    assert "DequantizeLinear" not in pipelines.ops(model)
     for node in model.graph:
         if node.op_type in {"Gemm", "Conv"}:
             assert len(node.inputs) == 2
-            weights = roads.constant(node, 1)
+            weights = pipelines.constant(node, 1)
             assert (weights == np.rint(weights)).all()
     assert sum(n.domain == DOMAIN for n in model.graph) == 2
 

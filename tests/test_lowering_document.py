@@ -9,12 +9,10 @@ meant, write them anew:
 from __future__ import annotations
 
 import re
-import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,10 +21,10 @@ import pytest
 
 from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir.runtime import run
+from onnx_fhe.testing import pipelines
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "design" / "lowering.md"
-roads = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "models" / "roads.py")))
 
 PIPELINE = (
     "normalize",
@@ -66,46 +64,46 @@ class Facts:
 def facts() -> Facts:
     """Run the pipeline on the shipped network and read the neuron off the models."""
     data = {"input": np.load(ROOT / "examples" / "digits_mlp.calibration.npz")["input"]}
-    model = roads.imported(onnx.load(ROOT / "examples" / "digits_mlp.onnx"))
+    model = pipelines.imported(onnx.load(ROOT / "examples" / "digits_mlp.onnx"))
     stages = {}
     for text in PIPELINE:
-        model = roads.apply(model, text, data, range_margin=MARGIN, p_error=P_ERROR)
+        model = pipelines.apply(model, text, data, range_margin=MARGIN, p_error=P_ERROR)
         stages[text.split("{")[0]] = model
 
     def layer(stage: str) -> ir.Node:
         return next(n for n in stages[stage].graph if n.name == LAYER)
 
     def values(stage: str, value: ir.Value) -> np.ndarray:
-        return roads.first(run(stages[stage], data, [value.name]))
+        return pipelines.first(run(stages[stage], data, [value.name]))
 
     quantized = layer("quantize")
     relu = next(iter(quantized.outputs[0].consumers()))
     to_unit = next(n for n in relu.outputs[0].consumers() if n.op_type == "Mul")
-    lookup = roads.node(stages["fuse-tlu"], "TableLookup")
-    final = roads.node(stages["insert-rounding"], "TableLookup")
+    lookup = pipelines.node(stages["fuse-tlu"], "TableLookup")
+    final = pipelines.node(stages["insert-rounding"], "TableLookup")
     rounding = final.inputs[0].producer()
-    codes = roads.constant(layer("fuse-tlu"), 1)
-    filled = roads.constant(layer("insert-rounding"), 1)
+    codes = pipelines.constant(layer("fuse-tlu"), 1)
+    filled = pipelines.constant(layer("insert-rounding"), 1)
     sound = SoundRanges(stages["fuse-tlu"]).of(lookup.inputs[0])
-    step_in = float(roads.constant(roads.node(stages["quantize"], "QuantizeLinear"), 1))
+    step_in = float(pipelines.constant(pipelines.node(stages["quantize"], "QuantizeLinear"), 1))
     return Facts(
-        weights=roads.constant(layer("normalize"), 1).astype(np.float64),
+        weights=pipelines.constant(layer("normalize"), 1).astype(np.float64),
         inputs=values("quantize", quantized.inputs[0]).astype(np.float64),
         step_in=step_in,
         targets=values("normalize", layer("normalize").outputs[0]).astype(np.float64),
         codes=codes.astype(int),
-        gain=float(roads.constant(quantized.inputs[1].producer(), 1)[NEURON]),
-        offset=float(roads.constant(quantized, 2)[NEURON]),
-        bias=float(roads.constant(layer("normalize"), 2)[NEURON]),
-        step_out=1.0 / float(roads.constant(to_unit, 1).reshape(-1)[NEURON]),
+        gain=float(pipelines.constant(quantized.inputs[1].producer(), 1)[NEURON]),
+        offset=float(pipelines.constant(quantized, 2)[NEURON]),
+        bias=float(pipelines.constant(layer("normalize"), 2)[NEURON]),
+        step_out=1.0 / float(pipelines.constant(to_unit, 1).reshape(-1)[NEURON]),
         accumulators=values("fuse-tlu", lookup.inputs[0]).astype(int),
-        first=roads.constant(lookup, 2).astype(int),
-        table=roads.constant(lookup, 1).astype(int),
+        first=pipelines.constant(lookup, 2).astype(int),
+        table=pipelines.constant(lookup, 1).astype(int),
         sound=(int(sound[0][0, NEURON]), int(sound[1][0, NEURON])),
         multiplier=int(np.abs(filled[NEURON]).sum() / np.abs(codes[NEURON]).sum()),
-        shift=int(roads.constant(rounding.inputs[0].producer(), 1).reshape(-1)[NEURON]),
+        shift=int(pipelines.constant(rounding.inputs[0].producer(), 1).reshape(-1)[NEURON]),
         removed=rounding.attributes["lsbs_to_remove"].as_int(),
-        rounded=roads.constant(final, 1)[NEURON].astype(int),
+        rounded=pipelines.constant(final, 1)[NEURON].astype(int),
     )
 
 

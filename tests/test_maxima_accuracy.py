@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,7 @@ from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.quantize.activations import fit_quantizer
 from onnx_fhe.passes.quantize.survivors import survivors
-
-roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
+from onnx_fhe.testing import pipelines
 
 NEEDED = {"accurate": 0.95, "balanced": 0.9}
 UNROUNDED = "normalize,quantize{weights=6 activations=8},lower-to-integer,fuse-tlu"
@@ -63,7 +60,7 @@ def reduction(operator: str, before: str) -> tuple[str, dict[str, Any]]:
 def r_squared(network: tuple[str, dict[str, Any]], preset: str) -> np.ndarray:
     """Of each output, on samples that calibration did not see."""
     text, weights = network
-    model = roads["model"](text, **weights)
+    model = pipelines.model(text, **weights)
     shape = [int(d) for d in list(model.graph.inputs[0].shape)[1:]]
     random = np.random.default_rng(1)
     seen, new = (random.normal(size=(n, *shape)).astype(np.float32) for n in (150, 200))
@@ -100,7 +97,7 @@ def test_a_dead_channel_among_those_that_are_shifted() -> None:
 
 
 def seen_of(body: str, by_channel: bool, **weights: Any) -> tuple[list[str], str]:
-    model: ir.Model = roads["model"](
+    model: ir.Model = pipelines.model(
         f"(float[N,4] x) => (y) {{ a = MatMul(x, k) b = Relu(a) {body} }}", **weights
     )
     regions = find_regions(model)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,8 +13,7 @@ from onnx_fhe.ir.ops import TableLookup
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 
 def _integer(example, text="insert-rounding{bits=4}"):
@@ -69,7 +65,7 @@ def test_errors_are_as_large_as_in_concretes_simulation(digits_mlp, p_error):
 
 def _side_by_side(elements=64):
     """Lookups of 4 bits on the upper bits of 7, with nothing linear between them: they err independently."""
-    b = Builder(0)
+    b = IntegerBuilder(0)
     x = b.encrypt("x", (elements,), 0, 123)
     rounded = b.op("RoundBits", x, domain="onnx_fhe", lsbs_to_remove=3, mode="approximate")
     y = b.lookup(rounded, np.arange(16)[None], [0], step=8)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +12,7 @@ from onnx_fhe.analysis.regions.region_analysis import find_regions
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.quantize import operands
 from onnx_fhe.passes.quantize.quantize import Quantize
-
-roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
+from onnx_fhe.testing import pipelines
 
 
 def gated(op: str = "Mul"):
@@ -24,7 +20,7 @@ def gated(op: str = "Mul"):
     random = np.random.default_rng(0)
     weights = {f"w{i}": random.normal(size=(6, 5)).astype(np.float32) / 2 for i in range(2)}
     weights["last"] = random.normal(size=(3, 6)).astype(np.float32)
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,5] x) => (float[N,3] y) { a = Gemm<transB = 1>(x, w0) b = Gemm<transB = 1>(x, w1)"
         f" t = Tanh(a) s = Sigmoid(b) p = {op}(t, s) y = Gemm<transB = 1>(p, last) }}",
         **weights,

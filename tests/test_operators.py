@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import operator_networks
 import pytest
 
 from onnx_fhe.analysis.regions.elementwise import ElementwiseProbe
@@ -18,12 +17,9 @@ from onnx_fhe.backends.reference import ReferenceBackend
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.runtime import run
+from onnx_fhe.testing import pipelines, zoo
 
-MODELS = Path(__file__).parent / "models"
-operators = runpy.run_path(str(MODELS / "operators.py"))
-zoo = runpy.run_path(str(MODELS / "zoo.py"))
-roads = runpy.run_path(str(MODELS / "roads.py"))
-NETWORKS, Builder, samples = operators["NETWORKS"], zoo["Builder"], zoo["samples"]
+NETWORKS, Builder, samples = operator_networks.NETWORKS, zoo.Builder, zoo.samples
 FINE = "quantize{weights=7 activations=7 inputs=7 operands=5}"
 COARSE = "quantize{weights=2 activations=3 inputs=3 operands=2}"
 TOLERANCE = {"comparison": 0.5, "conditions": 0.5, "choice": 0.5, "encrypted_slope": 0.25, "embedding": 0.25}
@@ -32,7 +28,7 @@ TOLERANCE = {"comparison": 0.5, "conditions": 0.5, "choice": 0.5, "encrypted_slo
 
 def stages(proto: onnx.ModelProto, quantize: str, count: int = 48) -> tuple[dict[str, ir.Model], dict]:
     data = samples(proto, count)
-    return dict(roads["stages"](proto, data, quantize)), data
+    return dict(pipelines.stages(proto, data, quantize)), data
 
 
 @cache
@@ -48,8 +44,8 @@ def error(found: np.ndarray, wanted: np.ndarray) -> float:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_stage_computes_the_one_before(name):
     models, data = fine(name)
-    wanted = roads["first"](run(NETWORKS[name](), data))
-    found = {k: roads["outputs"](m, data) for k, m in models.items()}
+    wanted = pipelines.first(run(NETWORKS[name](), data))
+    found = {k: pipelines.outputs(m, data) for k, m in models.items()}
     np.testing.assert_allclose(found["normalize"], wanted, rtol=1e-4, atol=1e-5)
     assert error(found["quantize"], wanted) < TOLERANCE.get(name, 0.16)
     # Integers are exact; a tie may round to either side, in very few places.
@@ -64,7 +60,7 @@ def test_lookups_compute_what_the_operators_did(name):
     """``lower-to-lookups`` inside the backend, against the integer model that still has the operators."""
     models, _ = fine(name)
     circuit = ReferenceBackend().lower(models["fuse-tlu"])
-    _, values = roads["random_integers"](models["fuse-tlu"], 32)
+    _, values = pipelines.random_integers(models["fuse-tlu"], 32)
     compared = check_against(models["fuse-tlu"], circuit, values)
     assert compared.samples > 0
     left = {n.op_type for n in circuit.server.graph}
@@ -91,7 +87,7 @@ def test_concrete_compiles_it(name, bootstraps):
     models, _ = stages(NETWORKS[name](), COARSE)
     model = models["fuse-tlu"]
     circuit = ConcreteBackend().lower(model, LowerOptions(parameter_strategy="mono"))
-    _, values = roads["random_integers"](model, 6)
+    _, values = pipelines.random_integers(model, 6)
     assert check_against(model, circuit, values).samples > 0
     found = circuit.statistics().programmable_bootstraps
     assert found == ReferenceBackend().lower(model).statistics().programmable_bootstraps
@@ -138,11 +134,11 @@ def test_every_element_wise_operator(op):
     y = b.node("Cast", b.node(op, x, **attributes), to=1)
     proto = b.model(b.dense(y, 4, 2), [3], [2])
     models, data = stages(proto, "quantize{weights=6 adapt=0 refit=false}", 24)
-    found = {k: roads["outputs"](m, data) for k, m in models.items()}
+    found = {k: pipelines.outputs(m, data) for k, m in models.items()}
     off = np.abs(found["fuse-tlu"] - found["quantize"]) > 1e-4
     assert off.mean() < 0.05
     circuit = ReferenceBackend().lower(models["fuse-tlu"])
-    _, values = roads["random_integers"](models["fuse-tlu"], 8)
+    _, values = pipelines.random_integers(models["fuse-tlu"], 8)
     assert check_against(models["fuse-tlu"], circuit, values).samples > 0
 
 
@@ -165,8 +161,8 @@ def test_a_network_without_a_linear_layer_is_encrypted_whole() -> None:
     x = b.node("Tanh", b.node("Relu", "input"))
     proto = b.model(b.node("Softmax", x, axis=1), [4], [4])  # Softmax is left to the client
     models, data = stages(proto, FINE)
-    wanted = roads["first"](run(proto, data))
-    assert error(roads["outputs"](models["fuse-tlu"], data), wanted) < 0.05
+    wanted = pipelines.first(run(proto, data))
+    assert error(pipelines.outputs(models["fuse-tlu"], data), wanted) < 0.05
     statistics = ReferenceBackend().lower(models["fuse-tlu"]).statistics()
     assert statistics.programmable_bootstraps == 4
 
@@ -187,7 +183,7 @@ def test_one_operator_of_two_inputs(op, attributes, lookups):
     y = b.node("Cast", y, to=1) if op == "Less" else y
     proto = b.model(y, [4], [8 if op == "Concat" else 4], inputs=("left", "right"))
     models, data = stages(proto, FINE)
-    wanted = roads["first"](run(proto, data))
-    assert error(roads["outputs"](models["fuse-tlu"], data), wanted) < (0.4 if op == "Less" else 0.1)
+    wanted = pipelines.first(run(proto, data))
+    assert error(pipelines.outputs(models["fuse-tlu"], data), wanted) < (0.4 if op == "Less" else 0.1)
     statistics = ReferenceBackend().lower(models["fuse-tlu"]).statistics()
     assert statistics.programmable_bootstraps == lookups

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import onnx_fhe
 from onnx_fhe.overflow import OFTEN, expected_overflow, in_words, notes
+from onnx_fhe.testing import pipelines
 
-roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
 PIPELINE = (
     "normalize,quantize{weights=4 activations=5 inputs=5},lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
 )
@@ -23,7 +19,7 @@ def drawn(samples: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def program(samples: int = 300, **options: object) -> onnx_fhe.Program:
-    model = roads.imported(roads.dense(6, 8, 7, 3))
+    model = pipelines.imported(pipelines.dense(6, 8, 7, 3))
     return onnx_fhe.compile(
         model, drawn(samples, 0), PIPELINE, backend="reference", accept_loss=True, **options
     )

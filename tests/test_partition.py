@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -15,8 +12,7 @@ from onnx_fhe.ir.errors import ModelError, UnsupportedError, VerificationError
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.partition import Parts, partition
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 HEADER = f'<ir_version: 10, opset_import: ["": {target_opset()}, "onnx_fhe": 1]>'
 
@@ -97,7 +93,7 @@ def test_the_batch_axis_stays_free() -> None:
 
 
 def test_input_straight_to_encryption_and_decryption_straight_to_output() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.dense(b.encrypt("x", (3,)), 2))
     model = b.model()
     parts = partition(model)
@@ -107,7 +103,7 @@ def test_input_straight_to_encryption_and_decryption_straight_to_output() -> Non
 
 
 def test_several_inputs_and_outputs_keep_names_and_order() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     left, right = b.encrypt("left", (3,)), b.encrypt("right", (3,))
     b.decrypt(b.op("Add", left, right), "sum")
     b.decrypt(b.op("Sub", right, left), "difference")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import onnx
 import pytest
@@ -25,9 +21,8 @@ from onnx_fhe.passes.quantize.quantize import Quantize
 from onnx_fhe.passes.quantize.squares import squared_errors
 from onnx_fhe.passes.quantize.unseen import Unseen
 from onnx_fhe.passes.quantize.weights import fit_scales, largest_code, moment, round_weights
+from onnx_fhe.testing import pipelines
 
-FOLDER = Path(__file__).parent / "models"
-roads = SimpleNamespace(**runpy.run_path(str(FOLDER / "roads.py")))
 PLAIN = (
     "weights=3 activations=3 inputs=4 calibration=min-max method=nearest adapt=0 refit=false per-neuron=false"
 )
@@ -40,19 +35,19 @@ def uniform(*shape: int, seed: int = 0, low: float = -1.0) -> np.ndarray:
 def codes_of(model, node: str) -> np.ndarray:
     """The integer weights of a layer, a row for each output."""
     (layer,) = [n for n in model.graph if n.name == node]
-    codes = roads.constant(layer.inputs[1].producer(), 0)
+    codes = pipelines.constant(layer.inputs[1].producer(), 0)
     return codes.T if layer.op_type == "MatMul" else codes
 
 
 def error(model, reference, data) -> float:
     """Mean squared error of the output over its variance."""
-    a, b = roads.outputs(model, data), roads.outputs(reference, data)
+    a, b = pipelines.outputs(model, data), pipelines.outputs(reference, data)
     return float(((a - b) ** 2).mean() / b.var())
 
 
 def test_text_before_and_after():
     w0 = np.float32([[1.5, -0.5], [0.25, 0.75]])
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,2] x) => (float[N,1] y) { z = Gemm<transB = 1>(x, w0, b0) a = Relu(z)"
         " y = Gemm<transB = 1>(a, w1, b1) }",
         w0=w0,
@@ -63,30 +58,32 @@ def test_text_before_and_after():
     data = {"x": np.float32([[-0.5, 0.25], [1.0, -0.5], [0.5, 1.0]])}
     (quantize,) = parse_passes(f"quantize{{{PLAIN}}}")
     assert quantize.with_context(Context(calibration=data))(model).modified
-    assert roads.ops(model) == [
+    assert pipelines.ops(model) == [
         *("QuantizeLinear", "Clip", "DequantizeLinear", "DequantizeLinear", "Gemm"),
         *("Relu", "QuantizeLinear", "Clip", "DequantizeLinear", "DequantizeLinear", "Gemm"),
     ]
     np.testing.assert_array_equal(codes_of(model, "n0"), [[3, -1], [1, 3]])
-    np.testing.assert_allclose(roads.constant(roads.node(model, "DequantizeLinear", 1), 1), [0.5, 0.25])
+    np.testing.assert_allclose(
+        pipelines.constant(pipelines.node(model, "DequantizeLinear", 1), 1), [0.5, 0.25]
+    )
     np.testing.assert_array_equal(codes_of(model, "n2"), [[-3, 1]])
     # 4-bit inputs from -0.5 to 1: 15 steps of 0.1, zero at 5. 3-bit activations from 0 to 2.25: 7 steps.
     quantizers = [n for n in model.graph if n.op_type == "QuantizeLinear"]
-    np.testing.assert_allclose([roads.constant(q, 1) for q in quantizers], [0.1, 2.25 / 7], rtol=1e-6)
-    assert [int(roads.constant(q, 2)) for q in quantizers] == [5, 0]
-    assert [int(roads.constant(c, 2)) for c in model.graph if c.op_type == "Clip"] == [15, 7]
+    np.testing.assert_allclose([pipelines.constant(q, 1) for q in quantizers], [0.1, 2.25 / 7], rtol=1e-6)
+    assert [int(pipelines.constant(q, 2)) for q in quantizers] == [5, 0]
+    assert [int(pipelines.constant(c, 2)) for c in model.graph if c.op_type == "Clip"] == [15, 7]
     # The bias stays as it is without a refit.
-    np.testing.assert_array_equal(roads.constant(roads.node(model, "Gemm"), 2), [0.5, 0])
+    np.testing.assert_array_equal(pipelines.constant(pipelines.node(model, "Gemm"), 2), [0.5, 0])
     assert level_of(model) is Level.QDQ
 
 
 def test_a_scale_per_neuron_is_absorbed_by_the_next_layer():
-    model = roads.imported(roads.dense(4, 3, 2, seed=1))
+    model = pipelines.imported(pipelines.dense(4, 3, 2, seed=1))
     data = {"input": uniform(200, 4)}
-    model = roads.apply(model, f"normalize,quantize{{{PLAIN.replace('per-neuron=false', '')}}}", data)
+    model = pipelines.apply(model, f"normalize,quantize{{{PLAIN.replace('per-neuron=false', '')}}}", data)
     (gain,) = [n for n in model.graph if n.op_type == "Mul"]
     assert gain.outputs[0].consumers()[0].op_type == "QuantizeLinear"
-    inverse = roads.constant(gain, 1).reshape(-1)
+    inverse = pipelines.constant(gain, 1).reshape(-1)
     assert len(np.unique(inverse)) == 3
     hidden = Session(model, ["a0"]).run(data)["a0"]
     np.testing.assert_allclose((hidden * inverse).max(axis=0), 7, rtol=0.15)  # each neuron fills its range
@@ -94,32 +91,34 @@ def test_a_scale_per_neuron_is_absorbed_by_the_next_layer():
 
 def test_no_clip_at_the_storage_width():
     data = {"input": uniform(50, 4)}
-    model = roads.apply(
-        roads.imported(roads.dense(4, 3, 2)), "normalize,quantize{weights=8 activations=8 inputs=8}", data
+    model = pipelines.apply(
+        pipelines.imported(pipelines.dense(4, 3, 2)),
+        "normalize,quantize{weights=8 activations=8 inputs=8}",
+        data,
     )
-    assert "Clip" not in roads.ops(model)
+    assert "Clip" not in pipelines.ops(model)
     assert np.abs(codes_of(model, "/0")).max() <= 127
 
 
 def test_added_tensors_share_a_scale(zoo):
     proto = zoo.residual_add()
-    model = roads.apply(roads.imported(proto), "normalize,quantize{weights=4}", zoo.samples(proto))
+    model = pipelines.apply(pipelines.imported(proto), "normalize,quantize{weights=4}", zoo.samples(proto))
     (join,) = [n for n in model.graph if n.op_type == "Add" and all(v.const_value is None for v in n.inputs)]
     makers = [v.producer() for v in join.inputs]
     assert [m.op_type for m in makers] == ["DequantizeLinear", "DequantizeLinear"]
-    assert len({float(roads.constant(m, 1)) for m in makers}) == 1
+    assert len({float(pipelines.constant(m, 1)) for m in makers}) == 1
 
 
 def test_weights_of_one_bit_are_signs_and_activations_of_one_bit_have_two_values(digits_mlp):
     data = {"input": digits_mlp.calibration_data["input"][:100]}
-    given = roads.apply(roads.imported(onnx.load(digits_mlp.model)), "normalize", data)
-    model = roads.apply(given, "quantize{weights=1 activations=1 inputs=1}", data)
+    given = pipelines.apply(pipelines.imported(onnx.load(digits_mlp.model)), "normalize", data)
+    model = pipelines.apply(given, "quantize{weights=1 activations=1 inputs=1}", data)
     for name in [n.name for n in model.graph if n.op_type == "Gemm"]:
         assert set(np.unique(codes_of(model, name))) <= {-1, 0, 1}
         assert (
             np.abs(codes_of(model, name)) == np.abs(codes_of(model, name)).max(axis=1, keepdims=True)
         ).all()
-    for name, values in Session(model, roads.activations(model)).run(data).items():
+    for name, values in Session(model, pipelines.activations(model)).run(data).items():
         assert set(np.unique(values)) == {0, 1}, name
 
 
@@ -132,12 +131,12 @@ def test_a_dead_row_stays_zero_at_one_bit():
 def test_widths(bits, zoo):
     proto = zoo.mlp()
     data = zoo.samples(proto)
-    normal = roads.apply(roads.imported(proto), "normalize", data)
-    model = roads.apply(normal, f"quantize{{weights={bits} activations={bits} inputs={bits}}}", data)
+    normal = pipelines.apply(pipelines.imported(proto), "normalize", data)
+    model = pipelines.apply(normal, f"quantize{{weights={bits} activations={bits} inputs={bits}}}", data)
     for layer in [n for n in model.graph if n.op_type == "Gemm"]:
         assert np.abs(codes_of(model, layer.name)).max() <= largest_code(bits)
     wide = {"input": 3 * uniform(300, 6, seed=1)}
-    for values in Session(model, roads.activations(model)).run(wide).values():
+    for values in Session(model, pipelines.activations(model)).run(wide).values():
         assert values.min() >= 0
         assert values.max() <= 2**bits - 1
     # Scales hold values that nobody saw: what was seen pays a little for it.
@@ -147,9 +146,9 @@ def test_widths(bits, zoo):
 @pytest.mark.parametrize("calibration", ["min-max", "percentile", "mse"])
 def test_every_calibration(calibration, digits_mlp):
     data = digits_mlp.calibration_data
-    given = roads.apply(roads.imported(onnx.load(digits_mlp.model)), "normalize", data)
+    given = pipelines.apply(pipelines.imported(onnx.load(digits_mlp.model)), "normalize", data)
     text = f"quantize{{weights=4 activations=4 inputs=4 calibration={calibration}}}"
-    assert error(roads.apply(given, text, data), given, digits_mlp.test_data) < 0.05
+    assert error(pipelines.apply(given, text, data), given, digits_mlp.test_data) < 0.05
 
 
 @given(seed=st.integers(0, 10**6), bits=st.integers(1, 8), signed=st.booleans(), channels=st.integers(1, 4))
@@ -211,13 +210,13 @@ def test_weight_scales_are_the_best_of_the_candidates(seed, bits):
 def test_widths_of_single_layers(zoo):
     proto = zoo.mlp()
     data = zoo.samples(proto)
-    given = roads.apply(roads.imported(proto), "normalize", data)
+    given = pipelines.apply(pipelines.imported(proto), "normalize", data)
     first, second, third = (n.name for n in given.graph if n.op_type == "Gemm")
     layers = f'layers={{"{first}"={{weights=2 inputs=3 activations=2}} "{third}"={{weights=8}}}}'
-    model = roads.apply(given, f"quantize{{weights=4 activations=6 inputs=6 {layers}}}", data)
+    model = pipelines.apply(given, f"quantize{{weights=4 activations=6 inputs=6 {layers}}}", data)
     assert [np.abs(codes_of(model, n)).max() for n in (first, second, third)] <= [1, 7, 127]
     assert np.abs(codes_of(model, third)).max() > 7
-    found = [int(roads.constant(n, 2)) for n in model.graph if n.op_type == "Clip"]
+    found = [int(pipelines.constant(n, 2)) for n in model.graph if n.op_type == "Clip"]
     assert found == [2**3 - 1, 2**2 - 1, 2**6 - 1]
 
 
@@ -233,9 +232,9 @@ def test_widths_of_single_layers(zoo):
     ],
 )
 def test_wrong_layers_are_refused(layers, found):
-    model = roads.imported(roads.dense(3, 3, 2))
+    model = pipelines.imported(pipelines.dense(3, 3, 2))
     with pytest.raises(PipelineError) as refused:
-        roads.apply(model, f"normalize,quantize{{weights=3 layers={layers}}}", {"input": uniform(20, 3)})
+        pipelines.apply(model, f"normalize,quantize{{weights=3 layers={layers}}}", {"input": uniform(20, 3)})
     assert found in str(refused.value)
     assert "allowed:" in str(refused.value)
 
@@ -245,7 +244,7 @@ def test_wrong_layers_from_python_are_refused():
         with pytest.raises(PipelineError):
             Quantize(
                 weights=3, layers={"/0": widths}, context=Context(calibration={"input": uniform(20, 3)})
-            )(roads.apply(roads.imported(roads.dense(3, 3, 2)), "normalize"))
+            )(pipelines.apply(pipelines.imported(pipelines.dense(3, 3, 2)), "normalize"))
 
 
 def test_wrong_widths_are_refused():
@@ -258,14 +257,14 @@ def test_wrong_widths_are_refused():
         "percentile=20",
     ):
         with pytest.raises(PipelineError):
-            roads.apply(
-                roads.imported(roads.dense(3, 3, 2)), f"quantize{{{text}}}", {"input": uniform(20, 3)}
+            pipelines.apply(
+                pipelines.imported(pipelines.dense(3, 3, 2)), f"quantize{{{text}}}", {"input": uniform(20, 3)}
             )
 
 
 def test_no_calibration_data():
     with pytest.raises(DataError, match="needs calibration data") as refused:
-        roads.apply(roads.imported(roads.dense(3, 3, 2)), "normalize,quantize")
+        pipelines.apply(pipelines.imported(pipelines.dense(3, 3, 2)), "normalize,quantize")
     assert "--calibration" in str(refused.value)
 
 
@@ -283,49 +282,51 @@ WEIGHTS = {"w0": uniform(4, 4), "b0": uniform(4), "w1": uniform(2, 4), "b1": uni
     ],
 )
 def test_what_cannot_be_encrypted_is_refused_by_name(body, node, found):
-    model = roads.model(f"{HEAD} {body} y = Gemm<transB = 1>(a, w1, b1) }}", **WEIGHTS)
+    model = pipelines.model(f"{HEAD} {body} y = Gemm<transB = 1>(a, w1, b1) }}", **WEIGHTS)
     with pytest.raises(UnsupportedError) as refused:
-        roads.apply(model, "quantize", {"x": uniform(20, 4)})
+        pipelines.apply(model, "quantize", {"x": uniform(20, 4)})
     assert node in str(refused.value)
     assert found in str(refused.value)
     assert refused.value.do
 
 
 def test_nothing_to_encrypt_is_refused():
-    model = roads.model("(float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    model = pipelines.model("(float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
     with pytest.raises(UnsupportedError, match="nothing to run encrypted"):
-        roads.apply(model, "quantize", {"x": uniform(20, 4)})
+        pipelines.apply(model, "quantize", {"x": uniform(20, 4)})
 
 
 def test_another_level_is_refused(zoo):
     proto = zoo.mlp()
     text = "normalize,quantize{weights=3},lower-to-integer"
-    model = roads.apply(roads.imported(proto), text, zoo.samples(proto))
+    model = pipelines.apply(pipelines.imported(proto), text, zoo.samples(proto))
     with pytest.raises(PipelineError, match="does not run on a model of the integer level"):
-        roads.apply(model, "quantize", zoo.samples(proto))
+        pipelines.apply(model, "quantize", zoo.samples(proto))
 
 
 def test_what_is_quantized_already_is_left_alone(zoo):
     proto = zoo.mlp()
     once = PassManager.parse("normalize,quantize{weights=3}").run(
-        roads.imported(proto), Context(calibration=zoo.samples(proto))
+        pipelines.imported(proto), Context(calibration=zoo.samples(proto))
     )
     assert not PassManager.parse("normalize,import-qat,quantize").run(once.model).modified
 
 
 def test_softmax_at_the_end_is_the_clients(zoo):
     proto = zoo.softmax_end()
-    model = roads.apply(roads.imported(proto), "normalize,quantize{weights=4}", zoo.samples(proto))
-    assert roads.ops(model)[-2:] == ["Gemm", "Softmax"]
+    model = pipelines.apply(pipelines.imported(proto), "normalize,quantize{weights=4}", zoo.samples(proto))
+    assert pipelines.ops(model)[-2:] == ["Gemm", "Softmax"]
 
 
 def test_the_refit_removes_the_mean_error(digits_mlp):
     data = digits_mlp.calibration_data
-    given = roads.apply(roads.imported(onnx.load(digits_mlp.model)), "normalize", data)
-    wanted = roads.outputs(given, data)
+    given = pipelines.apply(pipelines.imported(onnx.load(digits_mlp.model)), "normalize", data)
+    wanted = pipelines.outputs(given, data)
     bias = {
         refit: np.abs(
-            roads.outputs(roads.apply(given, f"quantize{{weights=2 refit={refit}}}", data), data).mean(axis=0)
+            pipelines.outputs(
+                pipelines.apply(given, f"quantize{{weights=2 refit={refit}}}", data), data
+            ).mean(axis=0)
             - wanted.mean(axis=0)
         ).max()
         for refit in ("true", "false")
@@ -336,10 +337,10 @@ def test_the_refit_removes_the_mean_error(digits_mlp):
 
 def test_more_bits_are_nearer_to_the_float_model(digits_mlp):
     data = digits_mlp.calibration_data
-    given = roads.apply(roads.imported(onnx.load(digits_mlp.model)), "normalize", data)
+    given = pipelines.apply(pipelines.imported(onnx.load(digits_mlp.model)), "normalize", data)
     errors = [
         error(
-            roads.apply(given, f"quantize{{weights={w} inputs=8 activations=8}}", data),
+            pipelines.apply(given, f"quantize{{weights={w} inputs=8 activations=8}}", data),
             given,
             digits_mlp.test_data,
         )
@@ -351,11 +352,11 @@ def test_more_bits_are_nearer_to_the_float_model(digits_mlp):
 
 def test_auto_takes_fewer_bits_where_the_tolerance_is_larger(digits_mlp):
     data = {"input": digits_mlp.calibration_data["input"][:150]}
-    given = roads.apply(roads.imported(onnx.load(digits_mlp.model)), "normalize", data)
+    given = pipelines.apply(pipelines.imported(onnx.load(digits_mlp.model)), "normalize", data)
     widths = []
     for tolerance in (0.2, 0.001):
         notes: list[str] = []
-        model = roads.apply(given, f"quantize{{tolerance={tolerance} max-bits=5}}", data, notes=notes)
+        model = pipelines.apply(given, f"quantize{{tolerance={tolerance} max-bits=5}}", data, notes=notes)
         widths.append(max(np.abs(codes_of(model, n.name)).max() for n in model.graph if n.op_type == "Gemm"))
         assert "of the variance" in notes[-1]
     assert widths[0] < widths[1] <= 15
@@ -363,7 +364,7 @@ def test_auto_takes_fewer_bits_where_the_tolerance_is_larger(digits_mlp):
 
 def test_scales_are_not_absorbed_by_a_convolution_that_mixes_them():
     # A Reshape turns six neurons into two channels of three positions: a weight there meets three scales.
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,4] x) => (float[N,2,2] y) { z = Gemm<transB = 1>(x, w0, b0) a = Relu(z) r = Reshape(a, s)"
         " y = Conv<pads = [0, 0], strides = [1], dilations = [1], group = 1, kernel_shape = [2]>(r, w1, b1)}",
         w0=uniform(6, 4) * np.float32([[1], [5], [0.1], [1], [1], [9]]),
@@ -373,13 +374,13 @@ def test_scales_are_not_absorbed_by_a_convolution_that_mixes_them():
         b1=uniform(2),
     )
     data = {"x": uniform(300, 4)}
-    quantized = roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
+    quantized = pipelines.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
     assert error(quantized, model, data) < 1e-3
 
 
 @pytest.mark.parametrize("include", [0, 1])
 def test_scales_pass_through_pooling_that_counts_its_padding(include):
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,1,4,4] x) => (float[N,2] y) {z = Conv<pads = [1,1,1,1], strides = [1,1], dilations = [1,1],"
         " group = 1, kernel_shape = [3,3]>(x, w0, b0) a = Relu(z) p = AveragePool<kernel_shape = [3,3],"
         f" pads = [1,1,1,1], strides = [2,2], count_include_pad = {include}>(a) f = Flatten(p)"
@@ -390,16 +391,18 @@ def test_scales_pass_through_pooling_that_counts_its_padding(include):
         b1=uniform(2),
     )
     data = {"x": uniform(200, 1, 4, 4)}
-    quantized = roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
+    quantized = pipelines.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
     assert error(quantized, model, data) < 1e-3
-    integer = roads.apply(quantized, "lower-to-integer", data)
-    assert roads.off_by_more_than_one(quantized, integer, data)[1] == 0
-    np.testing.assert_allclose(roads.outputs(integer, data), roads.outputs(quantized, data), atol=1e-4)
+    integer = pipelines.apply(quantized, "lower-to-integer", data)
+    assert pipelines.off_by_more_than_one(quantized, integer, data)[1] == 0
+    np.testing.assert_allclose(
+        pipelines.outputs(integer, data), pipelines.outputs(quantized, data), atol=1e-4
+    )
 
 
 def test_an_accumulator_read_by_two_layers_is_absorbed_once():
     # One layer reads the accumulator itself, another a Flatten of it: each has a quantizer of its own.
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,1,3,3] x) => (float[N,2] y) {z = Conv<pads = [0,0,0,0], strides = [1,1], dilations = [1,1],"
         " group = 1, kernel_shape = [2,2]>(x, w0, b0) u = Conv<pads = [0,0,0,0], strides = [1,1],"
         " dilations = [1,1], group = 1, kernel_shape = [2,2]>(z, w1, b1) f = Flatten(z) g = Flatten(u)"
@@ -413,7 +416,7 @@ def test_an_accumulator_read_by_two_layers_is_absorbed_once():
     )
     data = {"x": uniform(200, 1, 3, 3)}
     assert (
-        error(roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data), model, data)
+        error(pipelines.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data), model, data)
         < 1e-3
     )
 
@@ -435,7 +438,7 @@ def test_averages_over_channels_are_over_one_scale(mixing, size, activation):
         f" {mixing.format(a='r' if activation else 'z')}"
         " f = Flatten(p) y = Gemm<transB = 1>(f, w1, b1) }"
     )
-    model = roads.model(
+    model = pipelines.model(
         layers,
         w0=uniform(3, 1, 2, 2) * np.float32([1, 8, 0.2]).reshape(3, 1, 1, 1),
         b0=uniform(3),
@@ -444,11 +447,13 @@ def test_averages_over_channels_are_over_one_scale(mixing, size, activation):
         one=np.int64([1]),
     )
     data = {"x": uniform(200, 1, 3, 4)}
-    quantized = roads.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
+    quantized = pipelines.apply(model.clone(), "quantize{weights=8 activations=8 inputs=8}", data)
     assert error(quantized, model, data) < 1e-3
-    integer = roads.apply(quantized, "lower-to-integer", data)
-    assert roads.off_by_more_than_one(quantized, integer, data)[1] == 0
-    np.testing.assert_allclose(roads.outputs(integer, data), roads.outputs(quantized, data), atol=1e-3)
+    integer = pipelines.apply(quantized, "lower-to-integer", data)
+    assert pipelines.off_by_more_than_one(quantized, integer, data)[1] == 0
+    np.testing.assert_allclose(
+        pipelines.outputs(integer, data), pipelines.outputs(quantized, data), atol=1e-3
+    )
 
 
 def test_small_norms_save_a_decomposition_level(digits_mlp):

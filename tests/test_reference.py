@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,12 +13,11 @@ from onnx_fhe.ir.dialect import DOMAIN
 from onnx_fhe.ir.errors import DataError, LoweringMismatchError, PluginError, UserError
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.plugins.store import owned_by
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 
 def two_layers(keep: int | None = 3):
-    b = Builder(samples=30)
+    b = IntegerBuilder(samples=30)
     h = b.activate(b.dense(b.encrypt("x", (6,)), 5, name="/fc1/Gemm"), keep)
     b.decrypt(b.dense(h, 3, name="/fc2/Gemm"))
     return b
@@ -71,7 +67,7 @@ def test_statistics_name_the_layers(keep: int | None, factor: int | None) -> Non
 
 def counted(low: int, high: int, values: np.ndarray, **lookup: object):
     """A model with one table on its input, and the overflows of ``values``."""
-    b = Builder()
+    b = IntegerBuilder()
     x = b.encrypt("x", values.shape[1:], low, high)
     removed = lookup.pop("removed", 0)
     if removed:
@@ -115,7 +111,7 @@ def test_before_a_rounding_the_top_half_step_is_out() -> None:
 
 
 def test_counts_at_encryption_and_decryption() -> None:
-    b = Builder()
+    b = IntegerBuilder()
     x = b.encrypt("x", (2,), 0, 3)
     b.decrypt(b.op("Mul", x, b.constant([2])), low=0, high=5)
     report = count_overflows(partition(b.model()).server, {"x_q": np.array([[0, 1], [2, 3], [4, 0]])})

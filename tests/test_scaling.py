@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from onnx_fhe.analysis.ranges.scaling import carried
-
-roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
+from onnx_fhe.testing import pipelines
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -18,7 +14,7 @@ roads = runpy.run_path(str(Path(__file__).parent / "models" / "roads.py"))
 def test_a_maximum_over_channels_does_not_keep_their_scales(size: int, seed: int) -> None:
     """The scales that callers try come from the same kind of generator as the values here."""
     text = f"(float[N,{4 * size}] x) => (y) {{ r = Reshape(x, s) y = ReduceMax<keepdims = 0>(r, a) }}"
-    model = roads["model"](text, s=np.int64([0, 4, size]), a=np.int64([2]))
+    model = pipelines.model(text, s=np.int64([0, 4, size]), a=np.int64([2]))
     (value,) = model.graph.inputs
     scales = np.random.default_rng(seed).uniform(1, 2, (1, 4 * size))
     assert carried(list(model.graph), value, scales) is None

@@ -8,10 +8,8 @@ products behind a table) and .../1307 (the larger of a product and itself less o
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +25,9 @@ from onnx_fhe.fidelity.ciphertexts import how_many, self_test
 from onnx_fhe.ir.errors import LoweringMismatchError
 from onnx_fhe.ir.runtime import Arrays
 from onnx_fhe.machine import predict
+from onnx_fhe.testing.integers import IntegerBuilder
 
 TO_TABLES = "lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
 
 
 class Crooked(ReferenceCircuit):
@@ -53,7 +51,7 @@ class Crooked(ReferenceCircuit):
 
 def network(mode: str = "approximate") -> tuple[ir.Model, Arrays]:
     """Two layers, and inputs by the name of the graph input."""
-    b = Builder(samples=12)
+    b = IntegerBuilder(samples=12)
     h = b.activate(b.dense(b.encrypt("x", (8,)), 6), 4, mode)
     b.decrypt(b.dense(h, 3))
     return b.model(), {"x": b.samples["x_q"].astype(np.float32)}
@@ -160,7 +158,7 @@ def alone(b: Any) -> None:
 @pytest.mark.encrypted
 @pytest.mark.parametrize("situation", [flags, chain, alone])
 def test_situations_of_wrong_results_are_right_here(situation):
-    b = Builder(seed=3, samples=40)
+    b = IntegerBuilder(seed=3, samples=40)
     situation(b)
     model = b.model()
     # As in the reports; to expand keys that were sent compressed takes as long as to make them.

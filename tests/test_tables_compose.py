@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -15,9 +12,7 @@ from onnx_fhe.ir.level import Level
 from onnx_fhe.passes import PassManager
 from onnx_fhe.passes.framework.rewriting import refusals
 from onnx_fhe.passes.tables.compose_linear import ComposeFloat
-
-texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, load, structure, lookups = texts["become"], texts["load"], texts["structure"], texts["lookups"]
+from onnx_fhe.testing.texts import become, load, lookups
 
 DENSE = """
 graph (float[N, 2] x) => (float[N, 1] y)

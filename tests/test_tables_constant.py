@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 from onnx_fhe.passes.tables.remove_constant_tables import FoldConstant
-
-texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["load"], texts["check_exact"]
+from onnx_fhe.testing import texts
+from onnx_fhe.testing.texts import become, check_exact, load, lookups
 
 DENSE = """
 graph (float[N, 2] x) => (float[N, 2] y)
@@ -167,4 +163,4 @@ graph (float[N, 2] x) => (float[N, 2] y)
 }
 """
     become(text, text, "remove-constant-tables")
-    assert texts["refused"](text, FoldConstant) == {"an operator behind cannot take the constant in"}
+    assert texts.refused(text, FoldConstant) == {"an operator behind cannot take the constant in"}

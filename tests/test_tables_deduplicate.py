@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 
 from onnx_fhe.passes.tables.deduplicate_lookups import MergeEqualNeurons, MoveBeforeRepetition
+from onnx_fhe.testing import texts
+from onnx_fhe.testing.texts import become, check_exact, load, lookups
 
-texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, lookups, load, check_exact = texts["become"], texts["lookups"], texts["load"], texts["check_exact"]
-refused = texts["refused"]
+refused = texts.refused
 
 NEURONS = """
 graph (float[N, 2] x) => (float[N, 2] y)

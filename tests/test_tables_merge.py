@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 from onnx_fhe.passes.tables.merge_tables import Merge
-
-texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, lookups, load = texts["become"], texts["lookups"], texts["load"]
+from onnx_fhe.testing import texts
+from onnx_fhe.testing.texts import become, load, lookups
 
 CHAIN = """
 graph (float[N, 2] x) => (float[N, 2] y)
@@ -139,4 +135,4 @@ graph (float[N, 2, 2] x) => (float[N, 2, 2] y)
 def test_tables_along_two_axes_stay() -> None:
     become(TWO_AXES, TWO_AXES, "merge-tables")
     reason = "no one axis tells the merged tables apart, or they would be too large"
-    assert reason in texts["refused"](TWO_AXES, Merge)
+    assert reason in texts.refused(TWO_AXES, Merge)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 from onnx_fhe.passes.tables.move_tables import MoveBehindSelection, PassPooling
-
-texts = runpy.run_path(str(Path(__file__).parent / "models" / "texts.py"))
-become, load, check_exact, lookups = (texts[k] for k in ("become", "load", "check_exact", "lookups"))
+from onnx_fhe.testing import texts
+from onnx_fhe.testing.texts import become, check_exact, load, lookups
 
 SLICED = """
 graph (float[N, 4] x) => (float[N, 1] y)
@@ -49,7 +45,7 @@ def test_a_table_whose_every_element_is_read_stays() -> None:
         .replace("\n}", "\n    z = onnx_fhe.Decrypt <low = 0, high = 3> (b)\n}")
     )
     become(text, text, "move-tables")
-    assert texts["refused"](text, MoveBehindSelection) == {"all elements of the table are read"}
+    assert texts.refused(text, MoveBehindSelection) == {"all elements of the table are read"}
 
 
 POOL = """
@@ -83,7 +79,7 @@ def test_a_rising_table_goes_behind_max_pooling() -> None:
 def test_a_falling_table_stays_before_max_pooling() -> None:
     text = POOL.replace("{0, 1, 1, 3}", "{0, 2, 1, 3}")
     become(text, text, "move-tables")
-    assert texts["refused"](text, PassPooling) == {"the table falls somewhere"}
+    assert texts.refused(text, PassPooling) == {"the table falls somewhere"}
 
 
 WIDE = ", ".join(str(i // 64) for i in range(256))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
+from integer_networks import Network
 
 from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.passes import PassManager
 from onnx_fhe.passes.tables.common import pricing
-
-FOLDER = Path(__file__).parent
-Network = runpy.run_path(str(FOLDER / "test_tables_properties.py"))["Network"]
-texts = runpy.run_path(str(FOLDER / "models" / "texts.py"))
+from onnx_fhe.testing import texts
 
 TWO = """
 graph (float[N, 2] x) => (float[N, 1] y)
@@ -42,8 +37,8 @@ def test_every_layer_of_a_network_in_one_round(monkeypatch: pytest.MonkeyPatch):
     priced = []
     price = pricing.price
     monkeypatch.setattr(pricing, "price", lambda m: priced.append(m) or price(m))
-    after = constants_removed(texts["load"](TWO))
-    assert texts["lookups"](after) == 4
+    after = constants_removed(texts.load(TWO))
+    assert texts.lookups(after) == 4
     assert len(priced) == 2, "before and after the round"
 
 
@@ -58,9 +53,9 @@ def test_together_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(pricing.Price, "allows_each", refused)
     alone = constants_removed(Network(seed).build())
-    assert texts["structure"](together) == texts["structure"](alone)
+    assert texts.structure(together) == texts.structure(alone)
     before = Network(seed).build()
-    assert bool(rounds) == (texts["structure"](alone) != texts["structure"](before))
+    assert bool(rounds) == (texts.structure(alone) != texts.structure(before))
 
 
 def test_what_is_dear_at_one_layer_is_no_round():
@@ -74,7 +69,7 @@ def test_what_is_dear_at_one_layer_is_no_round():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_ranges_of_what_changed_are_computed_anew(seed: int):
-    model = texts["load"](TWO) if seed == 0 else Network(seed).build()
+    model = texts.load(TWO) if seed == 0 else Network(seed).build()
     sound = SoundRanges(model)
 
     def known() -> dict[str, tuple[np.ndarray, np.ndarray]]:

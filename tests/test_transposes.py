@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.normalize.normalize import Normalize
-
-roads = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "models" / "roads.py")))
+from onnx_fhe.testing import pipelines
 
 ALONG = {
     "sum": "s = ReduceSum<keepdims = 1>(t, axis)",
@@ -28,7 +23,7 @@ ALONG = {
 @pytest.mark.parametrize("name", ALONG)
 def test_an_operator_along_an_axis_of_one_element_keeps_its_axis(name):
     random = np.random.default_rng(0)
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,1,3,2] x) => (float[N,4] y) { r = Relu(x) t = Transpose<perm = [0, 2, 3, 1]>(r)"
         f" {ALONG[name]}"
         " f = Flatten(s) y = Gemm(f, w) }",
@@ -42,7 +37,7 @@ def test_an_operator_along_an_axis_of_one_element_keeps_its_axis(name):
 
 
 def test_it_still_moves_behind_a_function_of_each_element():
-    model = roads.model(
+    model = pipelines.model(
         "(float[N,1,3,2] x) => (float[N,3,2,1] y) { r = Relu(x) t = Transpose<perm = [0, 2, 3, 1]>(r)"
         " s = Tanh(t) u = Transpose<perm = [0, 3, 1, 2]>(s) v = Relu(u)"
         " y = Transpose<perm = [0, 2, 3, 1]>(v) }"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import runpy
 import weakref
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,14 @@ from onnx_fhe.ir.errors import LimitError, OnnxFheError, UserError
 from onnx_fhe.ir.graph import is_dialect
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
-
-Builder = runpy.run_path(str(Path(__file__).parent / "models" / "integers.py"))["Builder"]
+from onnx_fhe.testing.integers import IntegerBuilder
 
 QUICK = LowerOptions(parameter_strategy="mono")
 
 
 def pooled(weights: int, operator: str = "MaxPool", direct: bool = False) -> Any:
     """Maxima of 3-bit values in front of a convolution with large weights, and a table of 4 bits behind."""
-    b = Builder(samples=6)
+    b = IntegerBuilder(samples=6)
     x = b.encrypt("x", (2, 4, 4))
     h = x if direct else b.lookup(x, [np.arange(8)[::-1]], [0])
     if operator == "MaxPool":
@@ -105,7 +103,7 @@ def test_parting_keeps_the_integers_and_pays() -> None:
 def test_nothing_is_parted_where_it_does_not_pay() -> None:
     model = pooled(1).model()
     assert not any(str(n.name).endswith("_apart") for n in expanded(model).graph)
-    b = Builder()
+    b = IntegerBuilder()
     b.decrypt(b.activate(b.dense(b.encrypt("x", (4,)), 3)))
     model = b.model()
     assert expanded(model) is model
@@ -129,7 +127,7 @@ def test_a_model_is_expanded_once_until_it_is_edited() -> None:
 
 def too_wide() -> Any:
     """A table of the few values that an 18-bit input declares to it: there is nothing to part."""
-    b = Builder(samples=4)
+    b = IntegerBuilder(samples=4)
     x = b.encrypt("x", (3,), high=3)
     z = b.encrypt("z", (3,), high=2**17)
     total = b.op("Add", x, z, name="/sum")

@@ -25,12 +25,15 @@ class Drawn:
         self._draw = draw
 
     def whole(self, low: int, high: int) -> int:
+        """An integer between both bounds."""
         return int(self._draw(st.integers(low, high)))
 
     def pick(self, options: Sequence[T]) -> T:
+        """One of several."""
         return self._draw(st.sampled_from(list(options)))  # type: ignore[no-any-return]
 
     def chance(self, share: float) -> bool:
+        """True for about this share of the draws."""
         return bool(self._draw(st.integers(0, 99)) >= 100 * (1 - share))
 
 

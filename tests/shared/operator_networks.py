@@ -5,15 +5,14 @@ Each function returns an ``onnx.ModelProto``; ``NETWORKS`` has them by name, as 
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-Builder = runpy.run_path(str(Path(__file__).parent / "zoo.py"))["Builder"]
+from onnx_fhe.testing.zoo import Builder
+
 OPSET = 17
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {}
 

@@ -13,7 +13,7 @@ from onnx_fhe.ir import dialect, opsets, runtime
 from onnx_fhe.ir.level import Level, set_level
 
 
-class Builder:
+class IntegerBuilder:
     """Builds a model node by node. Values are names; ``samples`` are the integers that are encrypted."""
 
     def __init__(self, seed: int = 0, samples: int = 20) -> None:
@@ -26,6 +26,7 @@ class Builder:
         self.results: list[str] = []
 
     def constant(self, array: object, dtype: type = np.float32) -> str:
+        """An initializer; returns its name."""
         name = f"c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
@@ -33,12 +34,14 @@ class Builder:
     def op(
         self, op_type: str, *inputs: str, name: str = "", domain: str = "", output: str = "", **kw: object
     ) -> str:
+        """A node; returns the name of its output."""
         output = output or f"v{len(self.nodes)}"
         name = name or f"/net/{op_type}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=name, domain=domain, **kw))
         return output
 
     def encrypt(self, name: str, shape: tuple[int, ...], low: int = 0, high: int = 7) -> str:
+        """An input, and the Encrypt behind it, whose range is ``low`` to ``high``."""
         self.inputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *shape]))
         data = self.rng.integers(low, high + 1, (self.count, *shape))
         self.samples[f"{name}_q"] = data
@@ -47,11 +50,13 @@ class Builder:
         )
 
     def dense(self, x: str, units: int, limit: int = 3, name: str = "") -> str:
+        """A Gemm with random integer weights of at most ``limit``."""
         width = self.run(x).shape[-1]
         weights = self.rng.integers(-limit, limit + 1, (units, width))
         return self.op("Gemm", x, self.constant(weights), transB=1, name=name)
 
     def conv(self, x: str, filters: int, kernel: tuple[int, ...], group: int = 1, **kw: object) -> str:
+        """A Conv with random integer weights."""
         channels = self.run(x).shape[1]
         weights = self.rng.integers(-2, 3, (filters, channels // group, *kernel))
         return self.op("Conv", x, self.constant(weights), group=group, **kw)
@@ -85,6 +90,7 @@ class Builder:
         return self.lookup(x, table, first, step)
 
     def lookup(self, x: str, table: object, first: object, step: int = 1, axis: int = 1) -> str:
+        """A TableLookup; ``table`` is (channels, size), ``first`` (channels)."""
         return self.op(
             "TableLookup",
             x,
@@ -96,6 +102,7 @@ class Builder:
         )
 
     def decrypt(self, x: str, name: str = "y", low: int | None = None, high: int | None = None) -> str:
+        """A Decrypt, by default with the range that the samples show, and an output."""
         found = self.run(x)
         low = int(found.min()) if low is None else low
         high = max(low + 1, int(found.max())) if high is None else high
@@ -108,6 +115,7 @@ class Builder:
         return runtime.Session(self.proto([value])).run(given)[value]
 
     def proto(self, outputs: list[str]) -> onnx.ModelProto:
+        """What was built, with these outputs."""
         infos = [onnx.helper.make_empty_tensor_value_info(n) for n in outputs]
         graph = helper.make_graph(self.nodes, "integers", self.inputs, infos, self.initializers)
         imports = [helper.make_opsetid("", opsets.target_opset()), helper.make_opsetid(dialect.DOMAIN, 1)]
@@ -116,6 +124,7 @@ class Builder:
         )
 
     def model(self) -> ir.Model:
+        """What was built, with shapes, as a model of the integer level."""
         inferred = onnx.shape_inference.infer_shapes(self.proto(self.results))
         model = ir.from_proto(inferred)
         dialect.strip(model)
