@@ -1,7 +1,7 @@
 """8-bit products are exact on every processor, wherever a quantized model is run.
 
 CONTRIBUTING.md says how to run this file as on an x86-64 without VNNI. What cannot fail elsewhere is looked
-at in what onnxruntime is handed, and run with kernels that saturate (``models/exact.py``).
+at in what onnxruntime is handed, and run with kernels that saturate (``tests/shared/exact_operators.py``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import exact_operators
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -23,10 +24,9 @@ from onnx_fhe.ir.load import load
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.differential import DifferentialCheck
 from onnx_fhe.passes.framework.manager import PassManager
-from onnx_fhe.testing import exact
 
 MODELS = Path(__file__).parent / "models"
-evaluate, product = exact.evaluate, exact.product
+evaluate, product = exact_operators.evaluate, exact_operators.product
 TYPES = [np.uint8, np.int8]
 ELEMENTS = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8, np.int32: TensorProto.INT32}
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from exact_operators import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -26,7 +27,6 @@ from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.instruments import Verify
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.import_qat import agreement
-from onnx_fhe.testing.exact import evaluate
 
 FOLDER = Path(__file__).parent / "models" / "qat"
 FILES = sorted(p.stem for p in FOLDER.glob("*.onnx") if "dynamic" not in p.stem)

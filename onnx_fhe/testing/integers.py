@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ class IntegerBuilder:
         return name
 
     def op(
-        self, op_type: str, *inputs: str, name: str = "", domain: str = "", output: str = "", **kw: object
+        self, op_type: str, *inputs: str, name: str = "", domain: str = "", output: str = "", **kw: Any
     ) -> str:
         """A node; returns the name of its output."""
         output = output or f"v{len(self.nodes)}"
@@ -55,7 +56,7 @@ class IntegerBuilder:
         weights = self.rng.integers(-limit, limit + 1, (units, width))
         return self.op("Gemm", x, self.constant(weights), transB=1, name=name)
 
-    def conv(self, x: str, filters: int, kernel: tuple[int, ...], group: int = 1, **kw: object) -> str:
+    def conv(self, x: str, filters: int, kernel: tuple[int, ...], group: int = 1, **kw: Any) -> str:
         """A Conv with random integer weights."""
         channels = self.run(x).shape[1]
         weights = self.rng.integers(-2, 3, (filters, channels // group, *kernel))

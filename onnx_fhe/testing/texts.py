@@ -79,7 +79,7 @@ def samples(model: ir.Model, count: int = 200, seed: int = 0) -> dict[str, np.nd
             assert value is not None
             assert value.shape is not None
             shape = [count, *(d for d in list(value.shape)[1:] if isinstance(d, int))]
-            data[str(value.name)] = random.integers(low, high + 1, shape).astype(np.float32)  # type: ignore[operator]
+            data[str(value.name)] = random.integers(low, high + 1, shape).astype(np.float32)
     return data
 
 

@@ -3,7 +3,7 @@
 Each function returns an ``onnx.ModelProto`` with fixed random weights, built node by node as exporters write
 it, in opsets 11 to 17. ``NETWORKS`` has them by name and ``samples`` makes inputs. To look at them as files:
 
-    python tests/models/zoo.py FOLDER
+    python -m onnx_fhe.testing.zoo FOLDER
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def mlp_training_leftovers() -> onnx.ModelProto:
     """Identity, Dropout and Constant nodes, and a part that nothing uses."""
     b = Builder(14, seed=4)
     x = b.node("Dropout", b.node("Relu", b.dense("input", 6, 8)))
-    half = b.node("Constant", value=numpy_helper.from_array(np.float32(0.5)))
+    half = b.node("Constant", value=numpy_helper.from_array(np.asarray(0.5, np.float32)))
     b.node("Tanh", b.dense(x, 8, 2))
     x = b.node("Identity", b.node("Mul", x, half))
     return b.model(b.dense(x, 8, 3), [6], [3])

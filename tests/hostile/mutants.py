@@ -15,6 +15,7 @@ from types import ModuleType
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import UserError
 from onnx_fhe.ir.guard import FileLimits
+from onnx_fhe.testing import zoo
 
 HERE = Path(__file__).parent
 LIMITS = FileLimits(bytes=2**20, nodes=500, elements=2**20, operations=2**24)
@@ -34,7 +35,6 @@ def _load(path: Path) -> ModuleType:
 def main(count: int, folder: Path) -> None:
     """Make, mutate and inspect; what goes wrong is raised."""
     corpus, mutate = _load(HERE / "corpus.py"), _load(HERE / "mutate.py")
-    zoo = _load(HERE.parent / "models" / "zoo.py")
     seeds = [make().SerializeToString() for make in zoo.NETWORKS.values()]
     seeds += [corpus.dense().SerializeToString(), corpus.conv().SerializeToString()]
     seeds += [corpus.MADE[name].make(folder).SerializeToString() for name in MADE]

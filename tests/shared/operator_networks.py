@@ -1,6 +1,6 @@
 """Small networks around operators that move, choose, multiply or combine encrypted elements.
 
-Each function returns an ``onnx.ModelProto``; ``NETWORKS`` has them by name, as in ``zoo.py``.
+Each function returns an ``onnx.ModelProto``; ``NETWORKS`` has them by name, as in ``onnx_fhe.testing.zoo``.
 """
 
 from __future__ import annotations
