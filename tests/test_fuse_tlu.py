@@ -64,7 +64,7 @@ def image(functions: str, shape: tuple[int, int, int] = (3, 2, 3), **weights: ob
 def fused(model: ir.Model, data: dict[str, np.ndarray] | None = None, **context: object) -> ir.Model:
     """Fuse a copy in sound mode (or observed, with data); nothing may change, a second run must say so."""
     mode = "observed" if data else "sound"
-    ready = roads.context(data, **{"range_mode": mode, **context})
+    ready = pipelines.context(data, **{"range_mode": mode, **context})
     after = model.clone()
     assert FuseTlu(context=ready)(after).modified
     verify(after)
@@ -294,7 +294,7 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
     data = {"x": inputs(100, 200)}
     verify(coarse)
     rounded = coarse.clone()
-    done = InsertRounding(bits=6, range_fill="none").with_context(roads.context(data, range_margin=0.2))
+    done = InsertRounding(bits=6, range_fill="none").with_context(pipelines.context(data, range_margin=0.2))
     done(rounded)
     verify(rounded)
     assert [n.op_type for n in rounded.graph].count("RoundBits") >= 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
