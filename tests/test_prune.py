@@ -24,6 +24,7 @@ from onnx_fhe.passes.compress.prune.bounds import Limit, input_levels
 from onnx_fhe.passes.compress.prune.prune import Prune
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.quantize.weights import damped
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 14]>
@@ -159,7 +160,7 @@ def test_obs_finds_what_is_redundant():
 def test_obs_is_the_best_choice_of_two_weights():
     random = np.random.default_rng(4)
     x = random.normal(size=(300, 5)) @ random.normal(size=(5, 5))
-    h, row = obs.damped(x.T @ x / 300), random.normal(size=(1, 5))
+    h, row = damped(x.T @ x / 300, obs.DAMPING), random.normal(size=(1, 5))
     result = obs.prune_rows(row, [x.T @ x / 300], np.array([4]), lambda _: True, lambda done, total: None)[0]
     tried = []
     for gone in range(5):

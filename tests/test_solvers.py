@@ -25,7 +25,7 @@ def _error(weights: np.ndarray, moment: np.ndarray, fit: quantization.QuantizedW
 @given(seed=st.integers(0, 10_000), bits=st.integers(1, 6))
 def test_descent_never_raises_the_error(seed, bits):
     weights, data = _layer(seed)
-    moment = solvers.damped(quantization.moment(data))
+    moment = quantization.damped(quantization.moment(data), solvers.DAMPING)
     start = quantization.fit_scales(
         weights, [moment], quantization.candidate_scales(weights, bits, "mse"), bits
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .weights import QuantizedWeight, largest_code, output_error, round_weights
+from .weights import QuantizedWeight, damped, largest_code, output_error, round_weights
 
 DAMPING = 0.01
 """Share of the mean diagonal added to H (GPTQ's own value)."""
@@ -20,12 +20,6 @@ WHOLE, BLOCK = 1024, 128
 that no cache holds would take minutes."""
 SETTLED = 5e-3
 """Share of a wide layer's weights that may still move when the descent stops."""
-
-
-def damped(moment: np.ndarray) -> np.ndarray:
-    """H with its diagonal raised, so that directions that calibration did not show do not run away."""
-    mean = float(np.diag(moment).mean())
-    return np.asarray(moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12))
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Factor:
     def of(cls, moment: np.ndarray) -> Factor:
         """Of an (in, in) second moment of the inputs."""
         order = np.argsort(-np.diag(moment), kind="stable")
-        return cls(order, _factor_of_inverse(damped(moment)[np.ix_(order, order)]))
+        return cls(order, _factor_of_inverse(damped(moment, DAMPING)[np.ix_(order, order)]))
 
 
 def gptq(
@@ -130,7 +124,7 @@ def descend(
         move_scale: Whether the scales may change.
     """
     top = largest_code(bits)
-    h = damped(moment)
+    h = damped(moment, DAMPING)
     diagonal = np.diag(h)
     integers, scale = start.integers.copy(), start.scale.astype(np.float64).copy()
     target, pruned = weights.astype(np.float64) @ h, weights == 0

@@ -143,6 +143,17 @@ def output_error(difference: np.ndarray, moments: list[np.ndarray]) -> np.ndarra
     return np.concatenate([np.einsum("oi,oi->o", b @ h, b) for b, h in zip(blocks, moments, strict=True)])
 
 
+def damped(moment: np.ndarray, share: float) -> np.ndarray:
+    """A second moment that can be inverted: inputs that calibration never showed do not run away.
+
+    Args:
+        moment: (in, in) of a layer's inputs.
+        share: Of the mean of the diagonal, which is added to the diagonal.
+    """
+    mean = float(np.diag(moment).mean())
+    return np.asarray(moment + np.eye(len(moment)) * (share * mean + 1e-12))
+
+
 def moment(rows: np.ndarray) -> np.ndarray:
     """Second moment of input rows (rows, in), normalized by their number."""
     if rows.shape[1] > WIDE_INPUTS:

@@ -10,15 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...quantize.weights import damped
+
 STEPS = 32
 """Removed at once: this part of the weights that a row still has, at least one."""
 DAMPING = 1e-3
-
-
-def damped(moment: np.ndarray) -> np.ndarray:
-    """H with its diagonal raised a little, so that it can be inverted."""
-    mean = float(np.diag(moment).mean())
-    return np.asarray(moment + np.eye(len(moment)) * (DAMPING * mean + 1e-12))
+"""Share of the mean diagonal added to H."""
 
 
 def importance(weights: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
@@ -30,7 +27,7 @@ def importance(weights: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
     """
     blocks, energy = [], 0.0
     for block, moment in zip(np.array_split(weights, len(moments)), moments, strict=True):
-        h = damped(moment)
+        h = damped(moment, DAMPING)
         blocks.append(block**2 / np.diag(np.linalg.inv(h)))
         energy += float(np.einsum("oi,ij,oj->", block, h, block))
     return np.asarray(np.concatenate(blocks) / max(energy, 1e-30))
@@ -55,7 +52,7 @@ def prune_rows(
     result = weights.copy()
     rows = np.array_split(np.arange(len(weights)), len(moments))
     for group, moment in zip(rows, moments, strict=True):
-        h = damped(moment)
+        h = damped(moment, DAMPING)
         whole = np.linalg.inv(h)
         for row in group:
             result[row] = _prune_row(weights[row], h, whole, int(counts[row]), fits)
