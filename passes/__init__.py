@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..ir.plugins.tlu_operators import register_tlu_operator
+    from ..ir.range_options import RangeOptions
     from .framework.base import Context, Pass, option
     from .framework.manager import PassManager
     from .framework.registry import register_pass
 
-__all__ = ["Context", "Pass", "PassManager", "option", "register_pass", "register_tlu_operator"]
+__all__ = [
+    "Context",
+    "Pass",
+    "PassManager",
+    "RangeOptions",
+    "option",
+    "register_pass",
+    "register_tlu_operator",
+]
 
 _HOMES = {
     "Context": "framework.base",
     "Pass": "framework.base",
     "option": "framework.base",
     "PassManager": "framework.manager",
+    "RangeOptions": ".ir.range_options",
     "register_pass": "framework.registry",
     "register_tlu_operator": ".ir.plugins.tlu_operators",
 }
