@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.expansion.expand import expanded
-from ..analysis.widths.layers import layer_of as titled
 from ..ir.errors import ArtifactError, DataError
 from ..ir.graph import layer_of, title_of
 from ..ir.limits import TargetLimits
@@ -242,7 +241,7 @@ def _statistics(server: ir.Model, options: LowerOptions) -> CircuitStatistics:
     sizes = {k: v.size for k, v in Session(server, names).run(sample).items()} if names else {}
     layers = []
     for x, value in zip(found, values, strict=True):
-        name, operator = titled(x.node)
+        name, operator = x.title
         count = sizes[value] * x.bootstraps_per_element
         layers.append(LayerStatistics(name, operator, x.accumulator_bits, x.table_bits, count))
     for decrypt in decrypts_by_output(server):

@@ -291,8 +291,7 @@ def test_layers_are_checked(tmp_path, layers, what):
 
 @pytest.mark.parametrize("convolution", [False, True])
 def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
-    from onnx_fhe.analysis.widths.layers import layer_of
-    from onnx_fhe.ir.graph import is_dialect
+    from onnx_fhe.ir.ops import TableLookup
 
     bits = {"c1": 5, "sum": 0} if convolution else {"fc1": 3, "fc2": 5}
     own = " ".join(f"{k}={{rounding={b}}}" for k, b in bits.items())
@@ -302,12 +301,11 @@ def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
     result = run(model, f"{text},lower-to-integer,fuse-tlu,insert-rounding{{bits=4 layers={{{again}}}}}")
     assert any("tables of 5 bits" in n or "tables of 3 and 5 bits" in n for n in result.context.notes)
     # insert-rounding calls the layers by the same names, and finds the widths that training had.
-    tables = [n for n in result.model.graph if is_dialect(n, "TableLookup")]
-    assert {layer_of(t)[0] for t in tables} == set(bits)
+    tables = TableLookup.all_in(result.model)
+    assert {t.title[0] for t in tables} == set(bits)
     for table in tables:
-        before = table.inputs[0].producer()
-        wanted = bits[layer_of(table)[0]]
-        assert is_dialect(before, "RoundBits") == bool(wanted)
+        wanted = bits[table.title[0]]
+        assert (table.rounding is not None) == bool(wanted)
 
 
 def test_layers_of_the_same_name_are_matched(tmp_path):

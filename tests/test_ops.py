@@ -87,6 +87,17 @@ def test_what_a_table_declares(mode, bootstraps):
     assert lookup.integer_entries.dtype == np.int64
 
 
+def test_a_table_is_called_after_the_layer_that_feeds_it():
+    (lookup,) = TableLookup.all_in(circuit())
+    assert lookup.title == ("table", "TableLookup")  # nothing but an input feeds it
+    weight = ir.Value(name="weight", const_value=ir.tensor(np.eye(3, dtype=np.float32)))
+    layer = ir.node("MatMul", [lookup.source, weight], name="dense")
+    lookup.rounding.node.replace_input_with(0, layer.outputs[0])
+    assert lookup.title == ("dense", "MatMul")
+    lookup.node.metadata_props["onnx_fhe.layer"] = "before it was taken apart"
+    assert lookup.title[0] == "before it was taken apart"
+
+
 def test_without_rounding_every_integer_of_the_range_reaches_the_table():
     model = circuit()
     (lookup,) = TableLookup.all_in(model)

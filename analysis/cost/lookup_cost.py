@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from ...ir.ops import TableLookup
 from ..widths.groups import NARROWED, group_widths
-from ..widths.layers import layer_of
 from ..widths.required_precision import required_precisions
 from .bootstrap import EXTRACTED, bootstrap_of
 
@@ -54,5 +53,4 @@ def _cost(lookup: TableLookup, precision: float, widths: dict[ir.Value, int], p_
     extra = lookup.bootstraps - lookup.elements
     each = bootstrap_of(bits, precision, p_error).complexity
     complexity = lookup.elements * each + 1e6 * EXTRACTED * extra
-    name, _ = layer_of(lookup.node)
-    return LayerCost(name, bits, lookup.bootstraps, complexity, precision, lookup.elements)
+    return LayerCost(lookup.title[0], bits, lookup.bootstraps, complexity, precision, lookup.elements)

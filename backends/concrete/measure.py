@@ -6,7 +6,6 @@ from statistics import fmean
 from typing import Any
 
 from ...analysis.widths.groups import NARROWED
-from ...analysis.widths.layers import layer_of as titled
 from ...ir.graph import layer_of, title_of
 from ...ir.ops import TableLookup, decrypts_by_output
 from ..base import CircuitStatistics, LayerStatistics
@@ -50,7 +49,7 @@ def _layers(plan: Plan, compiled: Compiled) -> list[LayerStatistics]:
         lookup = plan.lookups.get(node)
         if lookup is None:
             continue
-        name, operator = titled(node)
+        name, operator = lookup.title
         width = _width(scope.indexes[node])
         layers.append(
             LayerStatistics(

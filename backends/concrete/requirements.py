@@ -8,7 +8,6 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from ...analysis.widths.groups import Group, groups
-from ...analysis.widths.layers import layer_of as titled
 from ...ir.errors import LimitError, OnnxFheError
 from ...ir.graph import layer_of, title_of
 from ...ir.limits import TargetLimits
@@ -53,7 +52,7 @@ def _check_group(plan: Plan, group: Group, limits: TargetLimits) -> None:
         return
     for lookup in plan.lookups.values():
         if lookup.source in group.values and not lookup.lsbs_to_remove:
-            name, op = titled(lookup.node)
+            name, op = lookup.title
             raise LimitError(
                 "a table shares its width with wider values",
                 found=f"{group.bits} bits instead of {lookup.accumulator_bits}, the width of"
@@ -71,12 +70,13 @@ def _asks(node: ir.Node | None) -> str:
         return "another value"
     if (encrypt := Encrypt.match(node)) is not None:
         return f"the input {encrypt.input.name!r}"
-    name, op = titled(node) if TableLookup.match(node) else title_of(layer_of(node.inputs[0]) or node)
+    lookup = TableLookup.match(node)
+    name, op = lookup.title if lookup is not None else title_of(layer_of(node.inputs[0]) or node)
     return f"{name!r} ({op})"
 
 
 def _check_lookup(lookup: TableLookup, limits: TargetLimits) -> None:
-    where = dict(zip(("node", "op"), titled(lookup.node), strict=True))
+    where = dict(zip(("node", "op"), lookup.title, strict=True))
     if not lookup.lsbs_to_remove:
         if lookup.table_bits > limits.table_bits:
             raise LimitError(
@@ -146,7 +146,8 @@ def _named(plan: Plan, message: str) -> tuple[str, str] | None:
         tag = re.search(r"@ (n\d+)", above)
         if "^^^" in below and tag is not None and tag[1] in tags:
             node = tags[tag[1]]
-            return titled(node) if TableLookup.match(node) else title_of(node)
+            lookup = TableLookup.match(node)
+            return lookup.title if lookup is not None else title_of(node)
     return None
 
 
@@ -157,7 +158,7 @@ def _widest(plan: Plan) -> tuple[str, str, str]:
         bits = (
             f"the widest table takes {widest.table_bits} bits of an accumulator of {widest.accumulator_bits}"
         )
-        return *titled(widest.node), f"the widest table takes {bits}"
+        return *widest.title, f"the widest table takes {bits}"
     output = max(decrypts_by_output(plan.server), key=lambda d: d.bits)
     name, op = title_of(layer_of(output.input) or output.node)
     return name, op, f"the widest output takes {output.bits} bits"

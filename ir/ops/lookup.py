@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..bits import bits_of
 from ..errors import VerificationError
-from ..graph import extremes_of
+from ..graph import STANDS_FOR, extremes_of, layer_of, title_of
 from .constants import constant_input, integers_of
 from .rounding import BehindRounding
 from .view import default_of
@@ -146,6 +146,13 @@ class TableLookup(BehindRounding):
     def accumulator_bits(self) -> int:
         """Bits of the accumulator once ``first`` is subtracted: rounding leaves exactly ``table_bits``."""
         return self.table_bits + self.lsbs_to_remove
+
+    @property
+    def title(self) -> tuple[str, str]:
+        """Name and operator of the layer whose accumulator it takes in, as its user knows them."""
+        if STANDS_FOR[0] in self.node.metadata_props:
+            return title_of(self.node)
+        return title_of(layer_of(self.input) or self.node)
 
     @property
     def elements(self) -> int:

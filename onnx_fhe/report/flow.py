@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..analysis.widths.layers import layer_of
 from ..inspection import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..ir.graph import LINEAR, is_dialect, title_of, variable_inputs
 from ..ir.ops import Decrypt, Encrypt, TableLookup
@@ -79,7 +78,8 @@ def after(model: ir.Model, layers: tuple[Layer, ...]) -> tuple[Zone, ...]:
             if side is Placement.SERVER:
                 owner[node.outputs[0]] = "the encrypted input"
             continue
-        title, operator = layer_of(node) if TableLookup.match(node) else title_of(node)
+        lookup = TableLookup.match(node)
+        title, operator = lookup.title if lookup is not None else title_of(node)
         sources = tuple(dict.fromkeys(owner[v] for v in variable_inputs(node) if v in owner))
         if title in named or _is_step(node):
             if title not in seen:

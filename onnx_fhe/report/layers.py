@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from ..analysis.ranges.ranges import SoundRanges
 from ..analysis.regions.linear import linear_of
-from ..analysis.widths.layers import layer_of
 from ..backends.base import LayerStatistics
 from ..ir.errors import OnnxFheError
 from ..ir.graph import MAXIMA, constant_of, title_of
@@ -102,7 +101,7 @@ def layers_of(model: ir.Model, manifest: Manifest, pricing: Pricing) -> tuple[La
     )
     tables: dict[str, list[TableLookup]] = defaultdict(list)
     for lookup in TableLookup.all_in(model):
-        tables[layer_of(lookup.node)[0]].append(lookup)
+        tables[lookup.title[0]].append(lookup)
     seconds = pricing.times()
     times = {n: sum(seconds[i] for i in costs[n]) for n in found}
     total = sum(times.values())
@@ -158,7 +157,7 @@ def ranges_of(model: ir.Model, manifest: Manifest, layers: tuple[Layer, ...]) ->
     return tuple(
         Range(
             x.name,
-            places.get(layer_of(x.node)[0], 0),
+            places.get(x.title[0], 0),
             _pair(seen.get(x.name)),
             _pair(possible.get(x.name)),
         )

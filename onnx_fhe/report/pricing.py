@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from ..analysis.cost.cost import CostEstimate, estimate
 from ..analysis.cost.lookup_cost import LayerCost
-from ..analysis.widths.layers import layer_of
 from ..ir.ops import RoundBits, TableLookup
 from ..ir.p_error import DEFAULT_P_ERROR
 from ..machine import Prediction, Profile, predict
@@ -92,7 +91,7 @@ def narrowed(model: ir.Model, bits: Mapping[str, int]) -> ir.Model:
     """
     copy = model.clone()
     for lookup in TableLookup.all_in(copy):
-        wanted = bits.get(layer_of(lookup.node)[0])
+        wanted = bits.get(lookup.title[0])
         if wanted is None:
             continue
         source, step, name = lookup.source, lookup.step, lookup.name

@@ -6,10 +6,9 @@ import importlib.util
 from contextlib import suppress
 
 from ..analysis.regions.linear import linear_of
-from ..analysis.widths.layers import layer_of
 from ..ir.errors import OnnxFheError, PipelineError
-from ..ir.graph import is_dialect
 from ..ir.level import Level, level_of
+from ..ir.ops import TableLookup
 from ..passes.compress.remove_layers.search import bootstraps
 from ..passes.framework.presets import TO_TABLES
 from ..passes.import_qat.detect import is_foreign
@@ -85,5 +84,5 @@ def _layers(tester: Tester, begin: str, quantize: str) -> Layers:
     """Names of what an integer model has that begins so."""
     text = ",".join(t for t in (begin, quantize, TO_TABLES) if t)
     linear = [str(n.name) for n in tester.model_after(begin).graph if linear_of(n) is not None]
-    tables = [layer_of(n)[0] for n in tester.model_after(text).graph if is_dialect(n, "TableLookup")]
+    tables = [t.title[0] for t in TableLookup.all_in(tester.model_after(text))]
     return Layers(tuple(linear), tuple(dict.fromkeys(tables)))

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ...analysis.widths.layers import layer_of
 from ...ir.errors import PipelineError
 from ...ir.level import Level
 from ...ir.ops import TableLookup
@@ -104,7 +103,7 @@ class SetPError(Pass):
 
     def _of_layers(self, tables: list[TableLookup]) -> dict[TableLookup, float]:
         """The errors of single layers, by table."""
-        names = {t: (t.name, layer_of(t.node)[0]) for t in tables}
+        names = {t: (t.name, t.title[0]) for t in tables}
         known = {name for pair in names.values() for name in pair}
         for layer in self.layers:
             if layer not in known:

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ....analysis.cost.cost import estimate
-from ....analysis.widths.layers import layer_of
 from ....ir.errors import PipelineError
 from ....ir.level import Level
 from ....ir.ops import TableLookup
@@ -83,8 +82,8 @@ class InsertRounding(Pass):
             DataError: There is no calibration data.
             PipelineError: ``layers`` names a layer that has no table.
         """
-        tables = [t.node for t in TableLookup.all_in(model)]
-        names = {t: (str(t.name), layer_of(t)[0]) for t in tables}
+        names = {t.node: (t.name, t.title[0]) for t in TableLookup.all_in(model)}
+        tables = list(names)
         known = {name for pair in names.values() for name in pair}
         for layer, bits in self.layers.items():
             if not 0 <= bits <= 8:
