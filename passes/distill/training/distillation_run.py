@@ -61,7 +61,7 @@ def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
         try:
             task = prepare(settings.teaching, model, data, context)
             zeros = meant_zeros(model, context.quantized_from, every=settings.limits.keep_zeros)
-            _Job(settings, model, task, zeros, context).run()
+            _DistillationRun(settings, model, task, zeros, context).run()
             if len(task.kept):
                 context.findings.unfitted.append(task.kept)
         finally:
@@ -70,7 +70,9 @@ def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
 
 
 @dataclass
-class _Job:
+class _DistillationRun:
+    """One run on a model: students of the widths that are asked for, and the best of them written back."""
+
     settings: TrainingSettings
     model: ir.Model
     task: Task
