@@ -19,14 +19,15 @@ MODULES = (
     "level",
     "limits",
     "load",
+    "ops",
     "opsets",
     "partition",
     "paths",
+    "placement",
     "printer",
     "runtime",
     "sampling",
     "save",
-    "sides",
     "verify",
 )
 

@@ -174,6 +174,13 @@ print(sorted({HEAVY!r} & set(sys.modules)))
     assert done.stdout.strip() == "[]"
 
 
+def test_every_module_that_ir_names_is_there():
+    from onnx_fhe import ir
+
+    assert [getattr(ir, name).__name__ for name in ir.MODULES] == [f"onnx_fhe.ir.{n}" for n in ir.MODULES]
+    assert list(ir.MODULES) == sorted(ir.MODULES)
+
+
 def _passes(file: Path) -> list[ast.ClassDef]:
     return [
         node
