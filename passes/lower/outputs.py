@@ -51,8 +51,9 @@ def declare_output(
     low, high = np.floor(bounds[0]), np.ceil(bounds[1])
     gone = tuple(i for i in range(low.ndim) if i != 1)
     low, high = low.min(axis=gone, keepdims=True), high.max(axis=gone, keepdims=True)
-    narrow = _bits(0, float((high - low).max()))
-    if narrow < _bits(float(low.min()), float(high.max())):
+    # A channel that never varies takes no bits once it is shifted to 0.
+    narrow = bits_of(0, float((high - low).max()), least=0)
+    if narrow < bits_of(float(low.min()), float(high.max()), least=0):
         if free is not None:  # each channel in the middle of what its bits can hold
             low = low - np.floor((2**narrow - 1 - (high - low)) / 2)
             free = free[0] - low, free[1] - low
@@ -63,13 +64,8 @@ def declare_output(
         low, high = np.zeros_like(low), high - low
     least, most = float(low.min()), float(high.max())
     if free is not None:
-        bits = _bits(least, most)
+        bits = bits_of(least, most, least=0)
         ends = (0, 2**bits - 1) if least >= 0 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         least = 0.0 if least >= 0 else min(least, max(ends[0], float(free[0].min())))
         most = max(most, min(ends[1], float(free[1].max())))
     decrypt.declare(least, most)
-
-
-def _bits(low: float, high: float) -> int:
-    """Bits of a range; none for a channel that never varies."""
-    return bits_of(low, high, least=0)
