@@ -55,8 +55,6 @@ def test_every_stage_is_a_model(number, zoo):
     mode = ("observed", "sound")[number // len(WIDTHS) % 2]
     context = Context(calibration=data, ranges=RangeOptions(mode))
     model = pipelines.imported(proto)
-    context = Context(calibration=data, range_mode=mode)
-    model = pipelines.imported(proto)
     wanted = run(model, data)
     for text in road(WIDTHS[number % len(WIDTHS)]):
         (one,) = parse_passes(text)
