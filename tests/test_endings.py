@@ -252,7 +252,7 @@ def test_a_python_program_that_fails_says_so_and_leaves_no_folders(tmp_path: Pat
 
 SLOW_IMPORT = """
 import contextlib, sys, time
-from onnx_fhe.cli import imports, watch
+from onnx_fhe.cli import imports, supervisor
 from onnx_fhe.cli.app import main
 
 class Slow:
@@ -264,7 +264,7 @@ class Slow:
 sys.meta_path.insert(0, Slow())
 if sys.argv.pop(1) == "counted":
     imports.around = lambda *_: contextlib.nullcontext()
-watch.SECONDS, watch._SECONDS_OF_FIRST_MB = 1.5, 0.0
+supervisor.SECONDS, supervisor._SECONDS_OF_FIRST_MB = 1.5, 0.0
 main()
 """
 
