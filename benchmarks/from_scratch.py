@@ -134,7 +134,7 @@ def lessons(options: Distill, model: ir.Model, teacher: ir.Model, calibration: A
     """
     random = np.random.default_rng(seed)
     asked, names = scores(teacher), [str(v.name) for v in model.graph.inputs]
-    parts = split(len(next(iter(calibration.values()))), options.hold, random)
+    parts = split(len(next(iter(calibration.values()))), options.validation_share, random)
     given = {k: np.asarray(v)[parts.train] for k, v in calibration.items()}
     kept = {k: np.asarray(v)[parts.held] for k, v in calibration.items()}
     sparse = _weights(model) / len(parts.train)

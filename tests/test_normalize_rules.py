@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import onnx_ir as ir
 import pytest
+from operator_networks import NETWORKS
 
 from onnx_fhe.ir import shapes
 from onnx_fhe.ir.editing import GraphEditor
@@ -33,7 +31,6 @@ from onnx_fhe.passes.normalize import (
     windows,
 )
 
-NETWORKS = runpy.run_path(str(Path(__file__).parent / "models" / "operators.py"))["NETWORKS"]
 RULES = dict.fromkeys(
     (
         *normalize._RULES,
