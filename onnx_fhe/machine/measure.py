@@ -41,7 +41,7 @@ SETS = (
     (5, 20.0),
     (6, 6.0),
 )
-"""(bits, demand) of the probes: what networks of 1 to 6 bits ask for; wider tables are extrapolated."""
+"""(bits, precision) of the probes: what networks of 1 to 6 bits ask for; wider tables are extrapolated."""
 
 
 def measure(
@@ -54,7 +54,7 @@ def measure(
 
     Args:
         repeats: Calls of each circuit; the best counts.
-        sets: (bits, demand) of each probe.
+        sets: (bits, precision) of each probe.
         progress: Called with (what, done, total).
     """
     from ..backends.concrete.probe import Probe, Running, compile_probe, product_nanoseconds
@@ -65,9 +65,9 @@ def measure(
     compile_probe(Probe(2, 1.0))
     empty, memory, one = _memory(), 0.0, None
     # The largest keys first: what the system counts is the most that was ever held.
-    for i, (bits, demand) in enumerate(sorted(sets, reverse=True)):
+    for i, (bits, precision) in enumerate(sorted(sets, reverse=True)):
         progress("measure bootstraps", i, len(sets))
-        one = Running(Probe(bits, demand, count=LOOKUPS))
+        one = Running(Probe(bits, precision, count=LOOKUPS))
         found.append(one.times(repeats))
         key_bytes.append(one.key_bytes)
         memory = memory or (_memory() - empty) / one.key_bytes

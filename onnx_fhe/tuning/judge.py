@@ -27,7 +27,7 @@ class Judge:
         higher_is_better: Of the metric.
         confidence: Standard errors by which points should clear a limit on accuracy, if any do; with 0 they
             hold it at even odds or better.
-        luck: How lucky the best of many trials is.
+        shrinkage: How far the scores of the best of many trials are drawn towards those like it.
         agreeing: What they lose, by agreement with the float network.
     """
 

@@ -85,12 +85,12 @@ def choose(problem: RoundingProblem, context: Context) -> list[RoundingSetting]:
 
 
 class _Search:
-    """The steps of the search. A *place* is that of a setting on the ladder of all settings, by their price.
+    """The steps of the search. A *place* is that of a setting in the list of all settings, by their price.
 
     Attributes:
         large: Whether there is so much to compute that only few trials are made.
         data: The calibration inputs that are tried.
-        ladder: All settings in order of their price.
+        settings_by_price: All settings in order of their price.
         usual: Places on it that all tables together may have.
         dearest: Tables by index, those with the most elements first.
     """
@@ -102,8 +102,10 @@ class _Search:
         self.loss = self._loss()
         fills: tuple[Fill, ...] = ("free", "full") if problem.fill == "free" else (problem.fill,)
         most = MOST if problem.most is None else problem.most
-        self.ladder = [RoundingSetting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills]
-        self.usual = [p for p, setting in enumerate(self.ladder) if setting.bits <= most]
+        self.settings_by_price = [
+            RoundingSetting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills
+        ]
+        self.usual = [p for p, setting in enumerate(self.settings_by_price) if setting.bits <= most]
         sizes = [_elements(t.outputs[0]) for t in problem.tables]
         self.dearest = sorted(range(len(sizes)), key=lambda i: -sizes[i])
         count = len(problem.tables)
@@ -135,7 +137,9 @@ class _Search:
         """The setting of each table at given places; what the user fixed stays."""
         problem = self.problem
         return [
-            self.ladder[p] if (given := problem.fixed[t]) is None else RoundingSetting(given, problem.fill)
+            self.settings_by_price[p]
+            if (given := problem.fixed[t]) is None
+            else RoundingSetting(given, problem.fill)
             for p, t in zip(places, problem.tables, strict=True)
         ]
 
@@ -164,7 +168,10 @@ class _Search:
         """The first place that will do for all tables together, and the tolerance that it keeps to."""
         wanted, enough = self.problem.limits
         place = _first(self.usual, lambda p: self.error_at(p) <= wanted, self.large)
-        if self.ladder[place].bits > self.context.limits.comfortable_table_bits and wanted < enough:
+        if (
+            self.settings_by_price[place].bits > self.context.limits.comfortable_table_bits
+            and wanted < enough
+        ):
             cheaper = _first(self.usual, lambda p: self.error_at(p) <= enough, self.large)
             if cheaper < place:
                 return cheaper, enough
@@ -193,7 +200,7 @@ class _Search:
         tables, fixed = self.problem.tables, self.problem.fixed
         free = [i for i, t in enumerate(tables) if fixed[t] is None]
         return raise_layers(
-            places, free, self.ladder, self.rounded, self.loss, tolerance, self.data, self.context
+            places, free, self.settings_by_price, self.rounded, self.loss, tolerance, self.data, self.context
         )
 
 

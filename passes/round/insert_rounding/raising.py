@@ -74,7 +74,7 @@ class Loss:
 def raise_layers(
     places: Sequence[int],
     free: Sequence[int],
-    ladder: Sequence[RoundingSetting],
+    settings_by_price: Sequence[RoundingSetting],
     rounded: Callable[[Sequence[int]], ir.Model],
     loss: Loss,
     tolerance: float,
@@ -87,9 +87,9 @@ def raise_layers(
     bootstraps can afford wide tables.
 
     Args:
-        places: For each table its place in ``ladder``.
+        places: For each table its place in ``settings_by_price``.
         free: The tables that may change.
-        ladder: Settings in order of their price.
+        settings_by_price: Settings in order of their price.
         rounded: The model at given places.
         loss: What there is to lose.
         tolerance: Mean squared error over the variance of the outputs.
@@ -109,7 +109,7 @@ def raise_layers(
             if found is not None and worth[index] <= found[0]:
                 break
             worth[index] = -np.inf
-            tried = _raised(best, index, ladder)
+            tried = _raised(best, index, settings_by_price)
             if tried == best:
                 continue
             model = rounded(tried)
@@ -125,8 +125,8 @@ def raise_layers(
     return best
 
 
-def _raised(places: Sequence[int], index: int, ladder: Sequence[RoundingSetting]) -> list[int]:
+def _raised(places: Sequence[int], index: int, settings_by_price: Sequence[RoundingSetting]) -> list[int]:
     """One layer a bit up, at the same fill; unchanged where there are no more."""
-    now = ladder[places[index]]
-    higher = [p for p, s in enumerate(ladder) if s == RoundingSetting(now.bits + 1, now.fill)]
+    now = settings_by_price[places[index]]
+    higher = [p for p, s in enumerate(settings_by_price) if s == RoundingSetting(now.bits + 1, now.fill)]
     return [higher[0] if i == index and higher else p for i, p in enumerate(places)]
