@@ -69,6 +69,20 @@ def others(classes: np.ndarray) -> int:
     return len(classes) - int(counts.max(initial=0))
 
 
+def foreseen_loss(likely: np.ndarray, wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """What a network itself takes to be lost by other classes than its own.
+
+    Args:
+        likely: (samples, classes) its probabilities.
+        wanted, found: (samples) its classes, and those of a circuit.
+
+    Returns:
+        (samples) the probability of its class less that of the circuit's; 0 where they are equal.
+    """
+    rows, last = np.arange(len(wanted)), likely.shape[1] - 1
+    return np.asarray(likely[rows, wanted.clip(0, last)] - likely[rows, found.clip(0, last)])
+
+
 def changed(found: np.ndarray, wanted: np.ndarray) -> float:
     """Share of samples whose class, the largest of scores (N, classes), is another."""
     return float(np.mean(found.argmax(axis=1) != wanted.argmax(axis=1)))

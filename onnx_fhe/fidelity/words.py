@@ -16,7 +16,7 @@ HELP: dict[Step, tuple[str, str]] = {
     "removed": (
         "removing layers, neurons or weights",
         "remove less: leave out remove-layers, remove-neurons or prune, or give them a smaller tolerance"
-        " (--preset balanced removes nothing)",
+        " (--preset accurate removes nothing)",
     ),
     "quantized": (
         "writing weights, inputs and activations in few bits",

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
+from ..analysis.outputs.classes import foreseen_loss
 from ..ir.runtime import Arrays, Session
 from ..passes.compress.shrink.shrink import Shrink
 from ..passes.distill.distill import Distill
@@ -128,7 +129,4 @@ class _Asked:
         if self.likely is None:
             return None
         chosen = np.arange(len(found)) if chosen is None else chosen
-        likely, last = self.likely[chosen], self.likely.shape[1] - 1
-        rows, wanted = np.arange(len(found)), self.classes[chosen]
-        given = likely[rows, wanted.clip(0, last)] - likely[rows, found.clip(0, last)]
-        return float(given.sum())
+        return float(foreseen_loss(self.likely[chosen], self.classes[chosen], found).sum())

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.noise.noise import NoisyModel
-from ....analysis.outputs.classes import Kind, computed, kind_of, scores
+from ....analysis.outputs.classes import Kind, computed, foreseen_loss, kind_of, scores
 from ....analysis.outputs.expectation import Expectation
 from ....ir.runtime import Session
 from ...distill.training.data import blended
@@ -133,9 +133,7 @@ class Judge:
         same = wanted == given
         shifted = self.scores - self.scores.max(axis=1, keepdims=True)
         likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-        rows, last = np.arange(len(same)), likely.shape[1] - 1
-        cost = likely[rows, wanted.clip(0, last)] - likely[rows, given.clip(0, last)]
-        lost = _halves(np.where(same, 0.0, cost), count)
+        lost = _halves(foreseen_loss(likely, wanted, given), count)
         return Answers("classes", _halves(same.astype(np.float64), count), lost)
 
     def _values(self, found: list[np.ndarray]) -> Answers:
