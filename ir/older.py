@@ -1,6 +1,6 @@
 """What onnx's converter gets wrong or has no conversion for, rewritten in the old opset before it runs.
 
-Every other operator of the opsets 7 to 12 converts; tests/test_older_opsets.py goes through them.
+Every other operator of the opsets 7 to 12 converts; tests/ir/test_older_opsets.py goes through them.
 """
 
 from __future__ import annotations

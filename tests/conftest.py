@@ -126,8 +126,8 @@ def _example(name: str) -> Example:
 
 @pytest.fixture(scope="session")
 def searches() -> ModuleType:
-    """A small network to search with, its data, and what tries pipelines of it: ``tests/test_tune.py``."""
-    return _load(ROOT / "tests" / "test_tune.py")
+    """``tests/front_door/tuning/test_tune.py``: a small network, its data, and what tries pipelines of it."""
+    return _load(ROOT / "tests" / "front_door" / "tuning" / "test_tune.py")
 
 
 @pytest.fixture(scope="session")

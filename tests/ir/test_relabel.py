@@ -11,7 +11,7 @@ from onnx import version_converter
 from onnx_fhe.ir import convert
 from onnx_fhe.ir.opsets import target_opset
 
-FOLDER = Path(__file__).parent / "models"
+FOLDER = Path(__file__).parents[1] / "models"
 FILES = sorted([*FOLDER.glob("exporters/*.onnx"), *FOLDER.glob("qat/*.onnx")])
 
 

@@ -25,7 +25,7 @@ from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.differential import DifferentialCheck
 from onnx_fhe.passes.framework.manager import PassManager
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parents[1] / "models"
 evaluate, product = exact_operators.evaluate, exact_operators.product
 TYPES = [np.uint8, np.int8]
 ELEMENTS = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8, np.int32: TensorProto.INT32}

@@ -14,7 +14,7 @@ import pytest
 
 from onnx_fhe.passes.framework.registry import find_pass, pass_names
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Imports go from right to left only.
 ROOMS = ("ir", "analysis", "passes", "backends", "onnx_fhe")
 HEAVY = {"concrete", "torch"}

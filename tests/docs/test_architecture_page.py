@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 MAKER = runpy.run_path(str(DOCS / "make_architecture.py"))
 PAGE = (DOCS / "design" / "architecture.md").read_text()
 

@@ -24,7 +24,7 @@ from onnx_fhe.ir.ops import (
     along_axis,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 CIRCUIT = """
 <ir_version: 10, opset_import: ["" : 21, "onnx_fhe" : 1]>

@@ -28,7 +28,7 @@ from onnx_fhe.passes.framework.instruments import Verify
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.import_qat import agreement
 
-FOLDER = Path(__file__).parent / "models" / "qat"
+FOLDER = Path(__file__).parents[2] / "models" / "qat"
 FILES = sorted(p.stem for p in FOLDER.glob("*.onnx") if "dynamic" not in p.stem)
 TO_QDQ = "normalize,import-qat,quantize"
 TO_TABLES = f"{TO_QDQ},lower-to-integer,fuse-tlu"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HOSTILE = Path(__file__).parent / "hostile"
+HOSTILE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_corpus", HOSTILE / "corpus.py")
 assert _spec is not None
 assert _spec.loader is not None

@@ -21,7 +21,7 @@ from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.normalize.normalize import Normalize
 
-FILES = sorted((Path(__file__).parent / "models" / "exporters").glob("*.onnx"))
+FILES = sorted((Path(__file__).parents[1] / "models" / "exporters").glob("*.onnx"))
 REFUSED = {"sklearn_tree": "branches", "sklearn_svc": "kernel"}
 # What the tools themselves make of their models: inputs for each network, outputs for each network or file.
 OWN = {

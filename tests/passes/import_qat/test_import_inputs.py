@@ -17,7 +17,7 @@ from onnx_fhe.ir.runtime import Session, run
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
 
-FOLDER = Path(__file__).parent / "models" / "qat"
+FOLDER = Path(__file__).parents[2] / "models" / "qat"
 TO_TABLES = "normalize,import-qat,quantize,lower-to-integer,fuse-tlu"
 QUANTIZERS = {"Quant", "QuantizeLinear", "Clip", "DequantizeLinear"}
 FLOAT_INPUT = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-LINES = (Path(__file__).parent / "slow.txt").read_text().splitlines()
+LINES = (Path(__file__).parents[1] / "slow.txt").read_text().splitlines()
 NAMES = [line.split(maxsplit=1)[1] for line in LINES if line and not line.startswith("#")]
 
 
@@ -27,7 +27,8 @@ def test_what_is_listed_is_marked(request: pytest.FixtureRequest) -> None:
 
 def test_contributing_lists_ten_of_them(root: Path) -> None:
     text = (root / "CONTRIBUTING.md").read_text()
-    rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `test_")]
+    cells = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    rows = [cell for cell in cells if "test_" in cell]
     assert len(rows) == 10
     for row in rows:
         assert any(f"tests/{row}".startswith(name) for name in NAMES), row

@@ -19,7 +19,7 @@ from onnx_fhe.tuning.frontier import Frontier, axes_of, non_dominated
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.points import Measured, Point
 
-ROOT = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[2]
 PIPELINE = (
     "normalize,quantize{weights=3 activations=4 inputs=4},lower-to-integer,fuse-tlu,insert-rounding{bits=4}"
 )
@@ -184,7 +184,7 @@ def test_mistakes_are_said_without_a_traceback(program, digits_mlp, tmp_path, ca
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium."""
-    spec = importlib.util.spec_from_file_location("chromium", ROOT / "browser" / "chromium.py")
+    spec = importlib.util.spec_from_file_location("chromium", TESTS / "browser" / "chromium.py")
     assert spec is not None
     assert spec.loader is not None
     chromium = importlib.util.module_from_spec(spec)

@@ -22,7 +22,7 @@ from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.passes.framework.text import parse
 from onnx_fhe.program import Program
 
-HOSTILE = Path(__file__).parent / "hostile"
+HOSTILE = Path(__file__).parent
 MODELS, TEXTS = 150, 3000
 
 WORDS = [*'{}[]=, "\\@', "quantize", "weights", "=3", "layers", "normalize", "balanced", "1e999", "-", "none"]

@@ -3,7 +3,7 @@
 A code block behind ``<!-- name -->`` holds what ``blocks()`` computes for that name. After a change that is
 meant, write them anew:
 
-    python tests/test_lowering_document.py
+    python tests/docs/test_lowering_document.py
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.testing import pipelines
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "design" / "lowering.md"
 
 PIPELINE = (

@@ -9,7 +9,7 @@ import pytest
 
 from onnx_fhe.analysis.regions.refusals import REFUSALS
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 MAKER = runpy.run_path(str(DOCS / "make_operators.py"))
 LINES = [line for line in (DOCS / "operators.md").read_text().splitlines() if line.startswith("| ")][1:]
 NAMES = [schema.name for schema in MAKER["schemas"]()]
