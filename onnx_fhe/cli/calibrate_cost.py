@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
-from .options import Json, require_writable
+from .options import Json, output_option, require_writable
 
 if TYPE_CHECKING:
     from ..machine import Profile
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 def calibrate_cost(
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Write the profile here instead of to the user's cache, to use it for another machine's"
+        output_option(
+            "FILE",
+            "Write the profile here instead of to the user's cache, to use it for another machine's"
             " predictions (--machine FILE).",
         ),
     ] = None,

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,8 @@ from ..ir.range_options import DEFAULT_MARGIN
 from . import output
 from . import supervisor as watch
 from .options import (
+    PIPELINE,
+    AcceptLoss,
     Backend,
     Bind,
     Calibration,
@@ -27,7 +29,11 @@ from .options import (
     RangeMode,
     RangeModes,
     Seed,
+    auto_or_number_option,
     load_plugins,
+    output_option,
+    p_error_option,
+    page_option,
     require_writable,
 )
 
@@ -35,26 +41,13 @@ from .options import (
 def compile_(
     model: Model,
     calibration: Calibration,
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="OUT.fhe", help="Where the circuit goes.", show_default=False),
-    ],
-    pipeline: Annotated[
-        str | None,
-        typer.Option("-p", "--pipeline", metavar="PIPELINE", help="Passes with options, or @FILE.toml."),
-    ] = None,
+    out: Annotated[Path, output_option("OUT.fhe", "Where the circuit goes.")],
+    pipeline: Annotated[str | None, PIPELINE] = None,
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="NAME", help="A pipeline by its name (default: balanced)."),
     ] = None,
-    p_error: Annotated[
-        float | None,
-        typer.Option(
-            "--p-error",
-            metavar="F",
-            help="Tolerated error of one table lookup (default: 1e-5 unless --global-p-error is given).",
-        ),
-    ] = None,
+    p_error: Annotated[float | None, p_error_option("1e-5 unless --global-p-error is given")] = None,
     global_p_error: Annotated[
         float | None,
         typer.Option("--global-p-error", metavar="F", help="Tolerated error of the whole circuit."),
@@ -62,26 +55,17 @@ def compile_(
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = DEFAULT_MARGIN,
     backend: Backend = "concrete",
-    accept_loss: Annotated[
-        bool,
-        typer.Option(
-            "--accept-loss",
-            help="Write the circuit also where it computes something else than the network.",
-        ),
-    ] = False,
+    accept_loss: AcceptLoss = False,
     self_test: Annotated[
-        str,
-        typer.Option(
+        Any,
+        auto_or_number_option(
             "--self-test",
-            metavar="N",
-            help="Encrypt so many calibration samples, compute and decrypt them, and compare; 0 for none."
-            " auto: three, or as many as take up to 20 s with making the keys.",
+            0,
+            "Encrypt so many calibration samples, compute and decrypt them, and compare; 0 for none. auto:"
+            " three, or as many as take up to 20 s with making the keys.",
         ),
     ] = "auto",
-    page: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="HTML", help="Write a page about the circuit, too."),
-    ] = None,
+    page: Annotated[Path | None, page_option("the circuit")] = None,
     machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
@@ -92,7 +76,6 @@ def compile_(
     """Make a circuit of a model."""
     if pipeline is not None and preset is not None:
         raise typer.BadParameter("give a pipeline or a preset, not both", param_hint="'-p' / '--preset'")
-    wanted = _self_test(self_test)
     with output.working() as progress, _told_at_the_end(), watch.contact(model, [calibration]):
         from ..compiling import compile_model
         from ..ir.bind import parse_bindings
@@ -118,7 +101,7 @@ def compile_(
             range_margin=range_margin,
             seed=seed,
             accept_loss=accept_loss,
-            self_test=wanted,
+            self_test=self_test,
             progress=progress,
             instruments=[watch.until_normalized()],
             limits=FileLimits().raised(limits or []),
@@ -139,15 +122,6 @@ def compile_(
         output.say(f"Written to {out} after {sum(seconds.values()):.1f} s.\n")
         show_manifest(program.manifest, profile)
     output.warn(program.manifest.warnings)
-
-
-def _self_test(text: str) -> int | Literal["auto"]:
-    """What ``--self-test`` asks for."""
-    if text == "auto":
-        return "auto"
-    if text.isdigit():
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither auto nor a number from 0 on", param_hint="'--self-test'")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from ..ir.range_options import DEFAULT_MARGIN, RangeOptions
 from . import output
 from . import supervisor as watch
 from .options import (
-    CALIBRATION_HELP,
+    CALIBRATION,
+    PIPELINE,
+    AcceptLoss,
     Bind,
     Json,
     Limits,
@@ -22,6 +24,7 @@ from .options import (
     RangeModes,
     Seed,
     load_plugins,
+    output_option,
     require_writable,
 )
 
@@ -35,23 +38,9 @@ CHECK_SAMPLES = 64
 
 def opt(
     model: Model,
-    pipeline: Annotated[
-        str,
-        typer.Option(
-            "-p",
-            "--pipeline",
-            metavar="PIPELINE",
-            help="Passes with options, or @FILE.toml.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="OUT.onnx", help="Where the model goes.", show_default=False),
-    ],
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP)
-    ] = None,
+    pipeline: Annotated[str, PIPELINE],
+    out: Annotated[Path, output_option("OUT.onnx", "Where the model goes.")],
+    calibration: Annotated[Path | None, CALIBRATION] = None,
     print_between_passes: Annotated[
         bool,
         typer.Option("--print-between-passes", help="Print the model after each pass, on standard error."),
@@ -66,15 +55,14 @@ def opt(
         str | None, typer.Option("--stop-after", metavar="NAME", help="Stop after this pass.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Run the model after each pass and compare its outputs.")
-    ] = False,
-    accept_loss: Annotated[
         bool,
         typer.Option(
-            "--accept-loss",
-            help="Save the model also where --check finds that it computes something else than the network.",
+            "--check",
+            help="Run the model after each pass and compare its outputs; with --calibration, refuse a result"
+            " that computes something else than the network.",
         ),
     ] = False,
+    accept_loss: AcceptLoss = False,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = DEFAULT_MARGIN,
     seed: Seed = 0,

@@ -1,4 +1,9 @@
-"""Options that several commands have, said once."""
+"""The options that several commands share, each declared once.
+
+An option that means the same in every command is a type (``seed: Seed = 0``). Where commands write different
+things, or have different defaults, a function makes the option of what is particular to the command:
+``out: Annotated[Path, output_option("OUT.fhe", "Where the circuit goes.")]``.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ class Mode(str, Enum):
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Circuit = Annotated[
+    Path, typer.Argument(metavar="OUT.fhe", help="What `onnx-fhe compile` wrote.", show_default=False)
+]
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE_OR_FILE", help="Load a plug-in; may be given several times."),
@@ -49,14 +57,36 @@ Bind = Annotated[
         help="Size of a free axis of an input, by its name (or INPUT.AXIS); may be given several times.",
     ),
 ]
-CALIBRATION_HELP = (
-    "An .npz with one array for each model input under its name, samples on axis 0 (one array of any name"
-    " will do for a single input)."
+CALIBRATION = typer.Option(
+    "--calibration",
+    metavar="NPZ",
+    help="An .npz with one array for each model input under its name, samples on axis 0 (one array of any"
+    " name will do for a single input).",
+    show_default=False,
 )
-Calibration = Annotated[
-    Path, typer.Option("--calibration", metavar="NPZ", help=CALIBRATION_HELP, show_default=False)
-]
+"""The option of ``Calibration``, for a command that can do without."""
+Calibration = Annotated[Path, CALIBRATION]
+PIPELINE = typer.Option(
+    "-p", "--pipeline", metavar="PIPELINE", help="Passes with options, or @FILE.toml.", show_default=False
+)
+"""Required in one command, and one of two ways in another: each says its type."""
 Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")]
+AcceptLoss = Annotated[
+    bool,
+    typer.Option(
+        "--accept-loss",
+        help="Write the result also where it computes something else than the network.",
+    ),
+]
+OriginalModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="ONNX",
+        help="The model that was compiled: its own accuracy on the data, and how far the circuit agrees"
+        " with it.",
+    ),
+]
 RangeModes = Annotated[
     RangeMode,
     typer.Option(
@@ -90,6 +120,64 @@ Machine = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seeds every random choice of the passes.")]
+
+
+def output_option(metavar: str, summary: str) -> Any:
+    """``-o``: where a command writes what it makes.
+
+    Args:
+        metavar: The kind of file.
+        summary: What is written there.
+    """
+    return typer.Option("-o", "--output", metavar=metavar, help=summary, show_default=False)
+
+
+def data_option(summary: str) -> Any:
+    """``--data``: samples that a command computes on, which no pass has seen.
+
+    Args:
+        summary: What the samples are for.
+    """
+    return typer.Option("--data", metavar="NPZ", help=summary, show_default=False)
+
+
+def page_option(subject: str) -> Any:
+    """``--report``: a page beside the circuit.
+
+    Args:
+        subject: What the page is about.
+    """
+    return typer.Option("--report", metavar="HTML", help=f"Write a page about {subject}, too.")
+
+
+def p_error_option(default: str) -> Any:
+    """``--p-error``.
+
+    Args:
+        default: What holds where it is not given.
+    """
+    return typer.Option(
+        "--p-error", metavar="F", help=f"Tolerated error of one table lookup (default: {default})."
+    )
+
+
+def auto_or_number_option(flag: str, least: int, summary: str) -> Any:
+    """An option that is ``auto`` or a whole number; the command gets ``"auto"`` or an int.
+
+    Args:
+        flag: The option, such as ``--jobs``.
+        least: The smallest number that is allowed.
+        summary: What the option does.
+    """
+
+    def read(text: int | str) -> int | str:
+        if text == "auto" or isinstance(text, int):
+            return text
+        if text.isdigit() and int(text) >= least:
+            return int(text)
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from {least} on")
+
+    return typer.Option(flag, metavar="N", parser=read, help=summary)
 
 
 def load_plugins(specs: list[str] | None) -> None:

@@ -8,41 +8,37 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
-from .options import Json, Plugins, load_plugins, require_writable
+from .options import (
+    Circuit,
+    Json,
+    Machine,
+    OriginalModel,
+    Plugins,
+    data_option,
+    load_plugins,
+    output_option,
+    require_writable,
+)
 
 if TYPE_CHECKING:
     from ..tuning.frontier import Frontier
 
 
 def report(
-    circuit: Annotated[
-        Path, typer.Argument(metavar="OUT.fhe", help="What `onnx-fhe compile` wrote.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option("-o", "--output", metavar="HTML", help="Where the page goes.", show_default=False)
-    ],
+    circuit: Circuit,
+    out: Annotated[Path, output_option("HTML", "Where the page goes.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data",
-            metavar="NPZ",
-            help="Measure on this data instead of the calibration data; with 'labels' there are accuracies.",
+        data_option(
+            "Measure on this data instead of the calibration data; with 'labels' there are accuracies."
         ),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model", metavar="ONNX", help="The model that was compiled, to compare with it on --data."
-        ),
-    ] = None,
+    model: OriginalModel = None,
     frontier: Annotated[
         Path | None,
         typer.Option("--frontier", metavar="JSON", help="What `onnx-fhe tune` found, to show the trade-off."),
     ] = None,
-    machine: Annotated[
-        Path | None,
-        typer.Option("--machine", metavar="FILE", help="Predict times for this machine (a profile)."),
-    ] = None,
+    machine: Machine = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:

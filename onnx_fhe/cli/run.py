@@ -9,37 +9,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
-from .options import Json, Mode, Plugins, load_plugins, require_writable
+from .options import (
+    Circuit,
+    Json,
+    Mode,
+    OriginalModel,
+    Plugins,
+    auto_or_number_option,
+    data_option,
+    load_plugins,
+    output_option,
+    require_writable,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..program import Program
-    from ..running import Jobs, Result
+    from ..running import Result
 
 
 def run(
-    circuit: Annotated[
-        Path, typer.Argument(metavar="OUT.fhe", help="What `onnx-fhe compile` wrote.", show_default=False)
-    ],
+    circuit: Circuit,
     data: Annotated[
         Path,
-        typer.Option(
-            "--data",
-            metavar="NPZ",
-            help="An .npz with one array for each model input under its name, and 'labels' if known.",
-            show_default=False,
-        ),
+        data_option("An .npz with one array for each model input under its name, and 'labels' if known."),
     ],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            metavar="ONNX",
-            help="The model that was compiled: its own accuracy on the data, and how far the circuit agrees"
-            " with it.",
-        ),
-    ] = None,
+    model: OriginalModel = None,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -50,15 +46,15 @@ def run(
         int | None, typer.Option("--limit", metavar="N", min=1, help="Run the first so many samples only.")
     ] = None,
     jobs: Annotated[
-        str,
-        typer.Option(
+        Any,
+        auto_or_number_option(
             "--jobs",
-            metavar="N",
-            help="Encrypted: samples that are evaluated at the same time, each on one core. With 1, each"
-            " sample has all cores: the least latency. auto measures both on the first samples, and goes on"
-            " with what gives more samples a second.",
+            1,
+            "Encrypted: samples that are evaluated at the same time, each on one core. With 1, each sample"
+            " has all cores: the least latency. auto measures both on the first samples, and goes on with"
+            " what gives more samples a second.",
         ),
-    ] = "1",
+    ] = 1,
     batch: Annotated[
         int,
         typer.Option(
@@ -69,9 +65,7 @@ def run(
             " are all done at the end of it; small circuits do more samples a second so.",
         ),
     ] = 1,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.npz", help="Write the outputs.")
-    ] = None,
+    out: Annotated[Path | None, output_option("OUT.npz", "Write the outputs.")] = None,
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -85,11 +79,10 @@ def run(
         load_plugins(plugin)
         if out is not None:
             require_writable(out)
-        wanted = _jobs(jobs)
         program = Program.load(circuit)
         given = read_npz(data)
         network = None if model is None else network_of(program.manifest, model, given)
-        result = program.run(given, mode.value, limit, progress, wanted, batch)
+        result = program.run(given, mode.value, limit, progress, jobs, batch)
         if out is not None:
             output.write_arrays(out, result.outputs)
         told = label_warnings(program.integer_model, given.labels)
@@ -102,15 +95,6 @@ def run(
     else:
         _show(found)
     output.warn(found["warnings"])
-
-
-def _jobs(text: str) -> Jobs:
-    """What ``--jobs`` asks for."""
-    if text == "auto":
-        return "auto"
-    if text.isdigit() and int(text) >= 1:
-        return int(text)
-    raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 on", param_hint="'--jobs'")
 
 
 def report(

@@ -26,7 +26,11 @@ from .options import (
     RangeMode,
     RangeModes,
     Seed,
+    data_option,
     load_plugins,
+    output_option,
+    p_error_option,
+    page_option,
     require_writable,
 )
 
@@ -39,23 +43,14 @@ def tune_(
     model: Model,
     calibration: Calibration,
     data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            metavar="NPZ",
-            help="Validation samples that the search scores on, with 'labels' if known.",
-            show_default=False,
-        ),
+        Path, data_option("Validation samples that the search scores on, with 'labels' if known.")
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="BEST.fhe",
-            help="Where the best circuit goes. Beside it: BEST.tune.json (every trial and the frontier) and"
+        output_option(
+            "BEST.fhe",
+            "Where the best circuit goes. Beside it: BEST.tune.json (every trial and the frontier) and"
             " BEST.tune.journal (what a later call goes on from).",
-            show_default=False,
         ),
     ],
     test: Annotated[
@@ -143,20 +138,12 @@ def tune_(
             " hold nine times in ten.",
         ),
     ] = 0.0,
-    p_error: Annotated[
-        float | None,
-        typer.Option(
-            "--p-error", metavar="F", help="Tolerated error of one table lookup (default: searched)."
-        ),
-    ] = None,
+    p_error: Annotated[float | None, p_error_option("searched")] = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = DEFAULT_MARGIN,
     machine: Machine = None,
     backend: Backend = "concrete",
-    page: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="HTML", help="Write a page about the best circuit and the search."),
-    ] = None,
+    page: Annotated[Path | None, page_option("the best circuit and the search")] = None,
     seed: Seed = 0,
     bind: Bind = None,
     limits: Limits = None,
