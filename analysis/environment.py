@@ -13,9 +13,11 @@ from ..ir import runtime, samples
 from ..ir.graph import variable_inputs
 from ..ir.movement import sample_shape
 
-CHUNK = 256
-_FEW = 2
-MOST_RUN = 2**25
+CHUNK_SAMPLES = 256
+"""Most samples of one run; more are run in parts."""
+_PROBED_SAMPLES = 2
+"""Samples of the runs that show which axis holds the samples; a run of no more tells nothing."""
+MAX_RUN_ELEMENTS = 2**25
 """Elements that one node's output has in one run; of larger tensors fewer samples are run at once."""
 
 
@@ -55,7 +57,7 @@ class Environment:
         whole = [v for v in read if self._axes[v] is None]
         total = self._total if len(whole) < len(read) else 1
         widest = max((math.prod(sample_shape(v) or ()) for v in (*read, *wanted)), default=1)
-        size = max(1, min(CHUNK, MOST_RUN // max(1, widest)))
+        size = max(1, min(CHUNK_SAMPLES, MAX_RUN_ELEMENTS // max(1, widest)))
         chosen = samples.parts(total, size)
         sizes = [p.stop - p.start for p in chosen]
         found = self._run(nodes, read, wanted, chosen)
@@ -89,7 +91,7 @@ class Environment:
         """The axis of the samples of what ``nodes`` gave, None for what does not depend on them."""
         if total < self._total:
             return [None] * len(wanted)
-        if len(sizes) == 1 and total > _FEW:
+        if len(sizes) == 1 and total > _PROBED_SAMPLES:
             if all(samples.is_clear(v) for v in wanted):
                 return [samples.axis_of(v) for v in wanted]
             # Their shapes do not tell: a few samples, in two numbers of them, do.

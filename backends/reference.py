@@ -29,7 +29,8 @@ from .base import (
 )
 from .layers import merge_layers
 
-BATCH = 256
+BATCH_SAMPLES = 256
+"""Samples that are run at once."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class _Watched:
         return np.asarray(wrong.reshape(len(array), -1).sum(axis=1, dtype=np.int64))
 
 
-def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: int = BATCH) -> OverflowReport:
+def count_overflows(
+    server: ir.Model, values: Mapping[str, np.ndarray], batch: int = BATCH_SAMPLES
+) -> OverflowReport:
     """Count the values that leave their declared range at an Encrypt, a TableLookup or a Decrypt.
 
     Args:
@@ -94,7 +97,7 @@ def count_overflows(server: ir.Model, values: Mapping[str, np.ndarray], batch: i
 
 
 def run_counting(
-    server: ir.Model, values: Mapping[str, np.ndarray], batch: int = BATCH
+    server: ir.Model, values: Mapping[str, np.ndarray], batch: int = BATCH_SAMPLES
 ) -> tuple[OverflowReport, Arrays]:
     """As ``count_overflows``, with the outputs of the same run (float32 that hold integers)."""
     watched, inputs = _watched(server)
@@ -155,7 +158,7 @@ class ReferenceCircuit(Circuit):
         """Exactly the integer model; a table's input out of range is clamped (``count_overflows`` tells)."""
         progress = self._options.progress
         found = self._session.run_batched(
-            _as_float(self.server, values), BATCH, lambda done, total: progress("run", done, total)
+            _as_float(self.server, values), BATCH_SAMPLES, lambda done, total: progress("run", done, total)
         )
         return {k: np.rint(v).astype(np.int64) for k, v in found.items()}
 

@@ -38,11 +38,12 @@ _WIDENED_SINCE = 13
 """Versions of these operators from this opset on only take more types."""
 
 _FREE_SIZES = (8, 1, 32)
+"""Sizes of free axes that are tried, in this order, until the model runs and can be compared."""
 
 _AT_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
-_STEPS = 0.1
-"""Share of the largest output that a quantized model may move where a tie turns."""
+_MAX_TIE_SHARE = 0.1
+"""Share of the largest output by which a quantized model may move where a tie rounds to the other side."""
 
 
 def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.ModelProto:
@@ -289,7 +290,7 @@ def _near(array: np.ndarray, other: np.ndarray) -> bool:
     a, b = array.astype(np.float64), other.astype(np.float64)
     scale = float(np.abs(a).max(initial=0.0))
     apart = np.abs(a - b)
-    return bool(np.mean(apart <= 1e-4 * scale) >= 0.5 or apart.max(initial=0.0) <= _STEPS * scale)
+    return bool(np.mean(apart <= 1e-4 * scale) >= 0.5 or apart.max(initial=0.0) <= _MAX_TIE_SHARE * scale)
 
 
 def _close(array: np.ndarray, other: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from onnx import TensorProto, shape_inference
 
 from .errors import ModelError
 
-SHAPE_ONLY_ELEMENTS = 1024
+MIN_SHAPE_ONLY_ELEMENTS = 1024
 """Elements from which on a constant is only looked at for its shape."""
 
 _INNER = "a value"
@@ -73,7 +73,7 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
         size = 1
         for dim in tensor.dims:
             size *= dim
-        if size <= SHAPE_ONLY_ELEMENTS:
+        if size <= MIN_SHAPE_ONLY_ELEMENTS:
             light.graph.initializer.append(tensor)
         else:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -31,6 +31,7 @@ from .opsets import target_opset
 
 DOMAIN = "onnx_fhe"
 VERSION = 1
+"""Opset version of the domain."""
 
 
 def _int(name: str, text: str, default: int) -> defs.OpSchema.Attribute:

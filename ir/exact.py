@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .contrib import DOMAIN as CONTRIB
 
-_SHIFT = 128
+_INT8_TO_UINT8 = 128
+"""What takes an int8 value to uint8, and its zero point with it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Shift:
             copy.input[place] = self._up(copy.input[place])
             copy.input.extend([""] * (zero + 1 - len(copy.input)))
             given = copy.input[zero]
-            copy.input[zero] = self._up(given) if given else self._constant(_SHIFT, TensorProto.UINT8)
+            copy.input[zero] = self._up(given) if given else self._constant(_INT8_TO_UINT8, TensorProto.UINT8)
         result = kernel.result if kernel else None
         if result is None or not self._is_int8(copy, result):
             self.nodes.append(copy)
@@ -107,7 +108,7 @@ class _Shift:
         copy.input[result] = self._up(copy.input[result])
         wanted, copy.output[0] = copy.output[0], self._name(copy.output[0])
         self.nodes.append(copy)
-        self._move(copy.output[0], wanted, -_SHIFT, TensorProto.INT8)
+        self._move(copy.output[0], wanted, -_INT8_TO_UINT8, TensorProto.INT8)
 
     def _is_int8(self, node: onnx.NodeProto, place: int) -> bool:
         return len(node.input) > place and self._types.get(node.input[place]) == TensorProto.INT8
@@ -116,7 +117,7 @@ class _Shift:
         """The value as uint8, moved by 128."""
         if name not in self._moved:
             self._moved[name] = self._name(name)
-            self._move(name, self._moved[name], _SHIFT, TensorProto.UINT8)
+            self._move(name, self._moved[name], _INT8_TO_UINT8, TensorProto.UINT8)
         return self._moved[name]
 
     def _move(self, source: str, target: str, by: int, dtype: int) -> None:

@@ -82,7 +82,7 @@ class Watch:
     """
 
     def __init__(self, model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
-        self._data = {k: v[:_FEW] for k, v in data.items()}
+        self._data = {k: v[:_CHECKED_SAMPLES] for k, v in data.items()}
         self._finite = {k: np.isfinite(v) for k, v in self._outputs(model).items()}
 
     def check(self, model: ir.Model) -> None:
@@ -129,7 +129,7 @@ def check_network(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
     Raises:
         ModelError: There is such a place; the node where it begins is named.
     """
-    few = {k: v[:_FEW] for k, v in data.items()}
+    few = {k: v[:_CHECKED_SAMPLES] for k, v in data.items()}
     found, origin = first(model, few, always=True), first(model, few)
     # Outside its domain (the logarithm of a negative) a function of one tensor is NaN: its table goes on
     # there with the nearest value that it has.
@@ -160,7 +160,7 @@ def first(
     return None
 
 
-_FEW = 16
+_CHECKED_SAMPLES = 16
 """Samples that are run after each pass."""
 
 

@@ -23,7 +23,8 @@ _RANDOM = frozenset(
     }
 )
 _LEFT = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity"})
-_MOST_ELEMENTS = 2**24
+_MAX_FOLDED_ELEMENTS = 2**24
+"""Elements of the largest constant that is computed while a file is read (64 MB of float32)."""
 
 
 def fold_shapes(model: ir.Model) -> bool:
@@ -104,7 +105,7 @@ def _foldable(node: ir.Node) -> bool:
     for output in node.outputs:
         static = shapes.static_of(output)
         if output.is_graph_output() or (
-            output.name and (static is None or math.prod(static) > _MOST_ELEMENTS)
+            output.name and (static is None or math.prod(static) > _MAX_FOLDED_ELEMENTS)
         ):
             return False
     return True

@@ -38,8 +38,8 @@ FILLS = frozenset({"Concat", "Pad", "ScatterElements", "ScatterND", "Where"})
 """Those that may put constants of their inputs between the elements."""
 ZEROS = frozenset({"CenterCropPad", "Pad", "Trilu"})
 """Those that may put zeros between them without being given any."""
-MOST_ELEMENTS = 2**23
-"""Element numbers must be exact in float32."""
+MAX_NUMBERED_ELEMENTS = 2**23
+"""Elements of a tensor whose movement is found out: the number of each must be exact in float32."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Movements(NodeProber[Moved]):
     ) -> Moved | None:
         sizes = [math.prod(s) for s in shapes]
         total = sum(sizes)
-        if not 0 < total < MOST_ELEMENTS:
+        if not 0 < total < MAX_NUMBERED_ELEMENTS:
             return None
         batch = 1 if any(v.shape is not None and v.shape[0] == 1 for v in sources) else 2
         starts = np.cumsum([0, *sizes])

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from . import dialect
 from .graph import LINEAR
 
-_LARGE = 1024
+_MAX_INITIALIZER_ELEMENTS = 1024
 """Constants of more elements are inputs: onnxruntime copies initializers several times while it loads."""
 _PLAIN = {
     ir.AttributeType.FLOAT,
@@ -89,7 +89,7 @@ class Part:
     def _hold(self, node: ir.Node, name: str, array: np.ndarray) -> None:
         self.elements += array.size
         changes = node.op_type in _CHANGING and array.dtype == np.float32 and array.ndim > 0
-        if array.size > _LARGE or changes:
+        if array.size > _MAX_INITIALIZER_ELEMENTS or changes:
             self.inputs[name] = array
         else:
             self._constants[name] = array

@@ -11,8 +11,10 @@ from . import annotations as known_of
 from .errors import printable
 from .level import level_of
 
-_MOST_ELEMENTS = 4
-_MOST_CHARACTERS = 60
+_MAX_SHOWN_ELEMENTS = 4
+"""Elements of a tensor, and parts of a list, that a listing shows."""
+_MAX_ATTRIBUTE_CHARACTERS = 60
+"""Characters of one attribute that a listing shows."""
 
 
 def to_text(model: ir.Model) -> str:
@@ -93,7 +95,7 @@ def _input(value: ir.Value) -> str:
 
 
 def _array(tensor: ir.TensorProtocol) -> str:
-    if tensor.size > _MOST_ELEMENTS:
+    if tensor.size > _MAX_SHOWN_ELEMENTS:
         return f"{tensor.dtype.name.lower()}[{','.join(str(d) for d in tensor.shape)}]"
     array = np.asarray(tensor.numpy())
     if array.ndim == 0:
@@ -106,7 +108,7 @@ def _scalar(value: object) -> str:
         return _number(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return line(str(value))[:_MOST_CHARACTERS]
+    return line(str(value))[:_MAX_ATTRIBUTE_CHARACTERS]
 
 
 def _number(value: float) -> str:
@@ -114,9 +116,9 @@ def _number(value: float) -> str:
 
 
 def _shortened(parts: list[str]) -> str:
-    if len(parts) <= _MOST_ELEMENTS:
+    if len(parts) <= _MAX_SHOWN_ELEMENTS:
         return " ".join(parts)
-    return " ".join(parts[:_MOST_ELEMENTS]) + f" ... {len(parts)} in all"
+    return " ".join(parts[:_MAX_SHOWN_ELEMENTS]) + f" ... {len(parts)} in all"
 
 
 def _typed(value: ir.Value) -> str:

@@ -14,6 +14,7 @@ _VERSIONS = {"com.microsoft": 1, "ai.onnx.ml": 3}
 """Domains that files use without importing them, and the version that is meant."""
 
 _LAST_OPSET_OF_REQUIRED_ROI = 12
+"""Up to this opset Resize must be given its input ``roi``."""
 
 _INITIALIZERS_ARE_INPUTS = 3
 """Up to this IR version every initializer has to be a graph input too."""

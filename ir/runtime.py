@@ -19,12 +19,12 @@ from .parts import Part
 
 Arrays = dict[str, np.ndarray]
 _ELEMENTS = {"tensor(int8)": TensorProto.INT8, "tensor(uint8)": TensorProto.UINT8}
-_KEPT = 512
+_MAX_KEPT_SESSIONS = 512
 """Sessions for some nodes that are kept for the next run."""
 _SESSIONS: dict[tuple[Any, ...], Session] = {}
 _LOCK = Lock()
-_MANY = 512
-"""Inputs of a session from which on they are bound one by one."""
+_MIN_BOUND_INPUTS = 512
+"""Inputs of a session past which they are bound one by one."""
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -99,7 +99,7 @@ class Session:
     def run(self, data: Mapping[str, np.ndarray]) -> Arrays:
         """Run one batch: arrays by input name in, arrays by output name out."""
         try:
-            if len(self.inputs) > _MANY:
+            if len(self.inputs) > _MIN_BOUND_INPUTS:
                 results = self._run_bound(data)
             else:
                 results = self._session.run(self.outputs, {k: data[k] for k in self.inputs})
@@ -247,12 +247,12 @@ def run_nodes_often(
 
 def _session_of(part: Part) -> Session:
     """A session for some nodes; small ones are kept, as passes ask the same of the same nodes many times."""
-    if part.key is None or part.elements > sessions.ONE_THREAD_ELEMENTS:
+    if part.key is None or part.elements > sessions.MAX_ONE_THREAD_ELEMENTS:
         return Session(part.proto(), given=part.elements)
     with _LOCK:
         found = _SESSIONS.pop(part.key, None) or Session(part.proto(), kept=True)
         _SESSIONS[part.key] = found
-        if len(_SESSIONS) > _KEPT:
+        if len(_SESSIONS) > _MAX_KEPT_SESSIONS:
             del _SESSIONS[next(iter(_SESSIONS))]
     return found
 

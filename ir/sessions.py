@@ -10,7 +10,7 @@ from .errors import ModelError
 # Who imported onnxruntime before onnx_fhe, which switches this off, at least sends nothing from here on.
 onnxruntime.disable_telemetry_events()
 
-ONE_THREAD_ELEMENTS = 2**18
+MAX_ONE_THREAD_ELEMENTS = 2**18
 """Elements of weights and inputs up to which one thread is enough: thousands of small sessions are made for
 one circuit, and to start threads takes longer than they save. Larger ones have two, whatever the machine has:
 sums in another order differ in their last bits."""
@@ -29,7 +29,7 @@ def make(proto: onnx.ModelProto, elements: int = 0, kept: bool = False) -> onnxr
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = 2 if elements > ONE_THREAD_ELEMENTS else 1
+    options.intra_op_num_threads = 2 if elements > MAX_ONE_THREAD_ELEMENTS else 1
     # A thread that waits for work in a loop takes the core from whoever has work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if kept:

@@ -12,8 +12,9 @@ from .runtime import Session, skeleton
 from .sampling import random_inputs
 
 BATCH = "N"
-_SIZES = (2, 3)
-_CONTENT = 1024
+_TRIED_BATCHES = (2, 3)
+"""Sizes of the batch on which a model is run to see which axes follow it."""
+_MAX_CONTENT_ELEMENTS = 1024
 """Elements of the largest constants whose content shapes may depend on."""
 
 
@@ -88,7 +89,7 @@ def _clear(value: ir.Value) -> bool:
 def _infer(model: ir.Model, values: list[ir.Value]) -> None:
     # Not onnx_ir's ShapeInferencePass: it logs a traceback where onnx gives up; _observe does the rest.
     try:
-        proto = onnx.shape_inference.infer_shapes(skeleton(model, _CONTENT), data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(skeleton(model, _MAX_CONTENT_ELEMENTS), data_prop=True)
     except onnx.shape_inference.InferenceError:
         return
     # Read from the protobuf: a whole model made of it again would take most of the time of normalizing.
@@ -117,7 +118,7 @@ def _observe(model: ir.Model, values: list[ir.Value]) -> None:
     proto = skeleton(model)
     names = [str(v.name) for v in values]
     session = Session(proto, names)
-    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
+    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _TRIED_BATCHES]
     for value in values:
         first, second = (np.shape(r[str(value.name)]) for r in runs)
         value.dtype = value.dtype or ir.DataType.from_numpy(runs[0][str(value.name)].dtype)
@@ -131,7 +132,7 @@ def same_for_all_batches(model: ir.Model, values: list[ir.Value]) -> dict[ir.Val
         return {}
     proto = skeleton(model)
     session = Session(proto, [str(v.name) for v in values])
-    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _SIZES]
+    runs = [session.run(random_inputs(list(proto.graph.input), size, seed=size)) for size in _TRIED_BATCHES]
     found = [[np.asarray(r[str(v.name)]) for r in runs] for v in values]
     return {v: a for v, (a, b) in zip(values, found, strict=True) if np.array_equal(a, b)}
 
@@ -139,7 +140,7 @@ def same_for_all_batches(model: ir.Model, values: list[ir.Value]) -> dict[ir.Val
 def _axis(first: int, second: int) -> int | str | None:
     if first == second:
         return first
-    return BATCH if (first, second) == _SIZES else None
+    return BATCH if (first, second) == _TRIED_BATCHES else None
 
 
 def static_of_sample(value: ir.Value | None) -> list[int] | None:

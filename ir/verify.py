@@ -17,7 +17,7 @@ from .ops import DequantizeLinear, QuantizeLinear
 from .runtime import skeleton, to_proto
 from .state import ModelState
 
-_SMALL = 64
+_MAX_CHECKED_ELEMENTS = 64
 """Elements of constants that are looked at between two passes."""
 _EVERYWHERE_EXPLICIT = {"pads", "strides", "dilations", "group", "kernel_shape"}
 _WEIGHT_TYPES = (ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32)
@@ -103,7 +103,7 @@ def _check_onnx(model: ir.Model, whole: bool) -> None:
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
     """The model with large constants among its inputs, and without the shapes of what is between."""
-    proto = skeleton(model, _SMALL)
+    proto = skeleton(model, _MAX_CHECKED_ELEMENTS)
     for written, value in zip(proto.graph.output, model.graph.outputs, strict=True):
         written.CopyFrom(ir.serde.serialize_value(value))
     return proto

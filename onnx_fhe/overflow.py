@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .analysis.ranges.ranges import SoundRanges, extremes
-from .analysis.ranges.tails import FEWEST, Tails, distinct
+from .analysis.ranges.tails import MIN_SAMPLES, Tails, distinct
 from .ir.ops import Decrypt, TableLookup
 
 OFTEN = 1 / 1000
@@ -44,7 +44,7 @@ def expected_overflow(model: ir.Model, data: Mapping[str, np.ndarray] | None) ->
     if not open_ends:
         return 0.0
     chosen = None if data is None else distinct(data)
-    if data is None or chosen is None or len(chosen) < FEWEST:
+    if data is None or chosen is None or len(chosen) < MIN_SAMPLES:
         return None
     seen = extremes(model, {k: a[chosen] for k, a in data.items()}, [place for place, _, _ in open_ends])
     share = 0.0

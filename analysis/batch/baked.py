@@ -15,8 +15,8 @@ from ...ir.sampling import random_inputs
 from ..regions.refusals import at_fault
 from .beside import depends
 
-_MOST = 4096
-"""Largest batch that is looked for."""
+_MAX_BATCH = 4096
+"""Largest batch (samples) that is looked for."""
 
 
 def settle(model: ir.Model) -> int:
@@ -66,7 +66,7 @@ def _numbers(model: ir.Model) -> list[int]:
                 continue
             target = index == 1 and node.op_type in ("Reshape", "Expand", "Tile")
             found[int(array.ravel()[0]) if target else len(array)] = None
-    return [n for n in found if 1 < n <= _MOST]
+    return [n for n in found if 1 < n <= _MAX_BATCH]
 
 
 def refusal(model: ir.Model, size: int) -> UnsupportedError:

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from ...ir.graph import MAXIMA
 from .cost import estimate
 
-DOMINANT = 0.4
-"""Share of the estimated work from which on max-pooling is worth a word."""
+DOMINANT_WORK_SHARE = 0.4
+"""Share of the estimated work from which on a note says what max-pooling costs."""
 
 
 def advice(model: ir.Model) -> list[str]:
@@ -29,7 +29,7 @@ def advice(model: ir.Model) -> list[str]:
         count[layer.name] += layer.bootstraps
     total, found = sum(work.values()), [n for n in pools if n in work]
     spent = sum(work[n] for n in found)
-    if not total or spent < DOMINANT * total:
+    if not total or spent < DOMINANT_WORK_SHARE * total:
         return []
     return [
         f"{', '.join(found)}: maxima take {sum(count[n] for n in found)} of {sum(count.values())} bootstraps"

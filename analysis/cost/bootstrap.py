@@ -15,12 +15,14 @@ from importlib import resources
 from ...ir.p_error import DEFAULT_P_ERROR
 from .parameters import BootstrapParameters, KeyswitchParameters
 
-WIDEST = 8
-"""Bits of the widest table that the optimizer was asked about."""
-WIDE_STEP, WIDE_MOST = 2.0, 6.0
-"""What each bit past 8 multiplies by, and all of them together: past 11 bits Concrete goes another way."""
-EXTRACTED = 65.0
-"""Millions of operations for each bit that exact rounding removes."""
+MAX_MEASURED_TABLE_BITS = 8
+"""Bits of the widest table that Concrete's optimizer was asked about; wider ones are extrapolated."""
+COST_GROWTH_PER_BIT = 2.0
+"""Factor of the complexity for each bit past ``MAX_MEASURED_TABLE_BITS``."""
+MAX_COST_GROWTH = 6.0
+"""Largest factor for all such bits together: past 11 bits Concrete computes a table in another way."""
+EXTRACTION_MEGAOPS = 65.0
+"""Complexity (millions of operations) of each bit that exact rounding removes from one element."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,21 @@ def bootstrap_of(bits: int, precision: float = 8.0, p_error: float = DEFAULT_P_E
     """The bootstrap that Concrete chooses.
 
     Args:
-        bits: Bits of the table; past ``WIDEST`` the complexity is extrapolated, the parameters are not.
+        bits: Bits of the table; past ``MAX_MEASURED_TABLE_BITS`` the complexity is extrapolated, and the
+            parameters are those of that width.
         precision: How exact the result has to be, in bits.
         p_error: Tolerated error of one lookup. Between those that the optimizer was asked for, the next
             smaller one counts.
     """
-    edges, found = _rows(max(1, min(WIDEST, bits)), p_error)
+    edges, found = _rows(max(1, min(MAX_MEASURED_TABLE_BITS, bits)), p_error)
     chosen = found[max(0, bisect_right(edges, precision) - 1)]
-    wider = min(WIDE_MOST, WIDE_STEP ** max(0, bits - WIDEST))
+    wider = min(MAX_COST_GROWTH, COST_GROWTH_PER_BIT ** max(0, bits - MAX_MEASURED_TABLE_BITS))
     return Bootstrap(chosen.complexity * wider, chosen.parameters, chosen.keyswitch)
 
 
 def allowed_precision(bits: int, precision: float, p_error: float = DEFAULT_P_ERROR) -> float:
     """The most precision that the bootstrap chosen for ``precision`` has: past it Concrete takes another."""
-    edges, _ = _rows(max(1, min(WIDEST, bits)), p_error)
+    edges, _ = _rows(max(1, min(MAX_MEASURED_TABLE_BITS, bits)), p_error)
     place = bisect_right(edges, precision)
     return edges[place] if place < len(edges) else precision
 

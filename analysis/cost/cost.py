@@ -14,9 +14,9 @@ from ..expansion.expand import expanded
 from ..regions.linear import linear_of
 from ..regions.region_analysis import find_regions
 from ..regions.regions import Regions
-from .bootstrap import WIDEST, Bootstrap, bootstrap_of
+from .bootstrap import COST_GROWTH_PER_BIT, MAX_COST_GROWTH, MAX_MEASURED_TABLE_BITS, Bootstrap, bootstrap_of
 from .lookup_cost import LayerCost, lookup_costs
-from .parameters import WORD, Step
+from .parameters import WORD_BYTES, Step
 from .timing import Timings, default_timings
 
 NORM_STRATEGY_SHARE = 0.95
@@ -74,12 +74,12 @@ class CostEstimate:
     @property
     def input_bytes(self) -> int:
         """Ciphertexts sent."""
-        return self.inputs * (self._dimension + 1) * WORD
+        return self.inputs * (self._dimension + 1) * WORD_BYTES
 
     @property
     def output_bytes(self) -> int:
         """Ciphertexts received."""
-        return self.outputs * (self._dimension + 1) * WORD
+        return self.outputs * (self._dimension + 1) * WORD_BYTES
 
     def seconds(self, timings: Timings | None = None) -> float:
         """Time of one sample on one core.
@@ -92,7 +92,9 @@ class CostEstimate:
 
     @property
     def _dimension(self) -> int:
-        return max((s.bootstrap.output_dimension for s in self.steps if s.bootstrap), default=LEVELED)
+        return max(
+            (s.bootstrap.output_dimension for s in self.steps if s.bootstrap), default=LEVELED_DIMENSION
+        )
 
     def _bootstrap(self, layer: LayerCost, precision: float) -> Bootstrap:
         return bootstrap_of(layer.table_bits, precision, self.p_error)
@@ -101,11 +103,13 @@ class CostEstimate:
         return sum(b.complexity * x.lookups for b, x in zip(found, self.layers, strict=True))
 
 
-MOST_WEIGHTS, MOST_PRODUCTS = 2_000_000, 2**37
-"""Of a network, and of its way with all calibration samples, up to which changes can be tried one by one."""
+MAX_TRIAL_WEIGHTS = 2_000_000
+"""Weights of a network up to which changes are tried one by one; with more, that takes too long."""
+MAX_TRIAL_PRODUCTS = 2**37
+"""The same limit by multiplications: of the whole network, on all calibration samples."""
 
-LEVELED = 900
-"""Dimension of ciphertexts, about, in a circuit without a bootstrap."""
+LEVELED_DIMENSION = 900
+"""LWE dimension of ciphertexts, about, in a circuit without a bootstrap."""
 
 
 def estimate(model: ir.Model, p_error: float = DEFAULT_P_ERROR) -> CostEstimate:
@@ -173,7 +177,7 @@ def too_large_for_trials(model: ir.Model, samples: int) -> str:
     """
     weights = sum(math.prod(x.shape) for n in model.graph if (x := linear_of(n)) is not None)
     products = work(model)
-    if weights <= MOST_WEIGHTS and products * samples <= MOST_PRODUCTS:
+    if weights <= MAX_TRIAL_WEIGHTS and products * samples <= MAX_TRIAL_PRODUCTS:
         return ""
     return f"{weights:,} weights, {products:,} multiplications for each of {samples} calibration samples"
 
@@ -185,4 +189,5 @@ def elements(value: ir.Value) -> int:
 
 def _stretch(layer: LayerCost) -> float:
     """Bootstraps of a table past what the optimizer was asked about, in bootstraps of the widest."""
-    return min(6.0, 2.0 ** max(0, layer.table_bits - WIDEST))
+    wider = max(0, layer.table_bits - MAX_MEASURED_TABLE_BITS)
+    return min(MAX_COST_GROWTH, COST_GROWTH_PER_BIT**wider)

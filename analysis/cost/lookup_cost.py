@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.ops import TableLookup
-from ..widths.groups import NARROWED, group_widths
+from ..widths.groups import MAX_NARROWED_BITS, group_widths
 from ..widths.required_precision import required_precisions
-from .bootstrap import EXTRACTED, bootstrap_of
+from .bootstrap import EXTRACTION_MEGAOPS, bootstrap_of
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def lookup_costs(model: ir.Model, p_error: float) -> tuple[LayerCost, ...]:
 
 def _cost(lookup: TableLookup, precision: float, widths: dict[ir.Value, int], p_error: float) -> LayerCost:
     bits = lookup.table_bits
-    if lookup.accumulator_bits == bits > NARROWED:
+    if lookup.accumulator_bits == bits > MAX_NARROWED_BITS:
         bits = max(bits, widths[lookup.source])
     extra = lookup.bootstraps - lookup.elements
     each = bootstrap_of(bits, precision, p_error).complexity
-    complexity = lookup.elements * each + 1e6 * EXTRACTED * extra
+    complexity = lookup.elements * each + 1e6 * EXTRACTION_MEGAOPS * extra
     return LayerCost(lookup.title[0], bits, lookup.bootstraps, complexity, precision, lookup.elements)

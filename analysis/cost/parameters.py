@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WORD = 8
-"""Bytes of a number of a ciphertext or a key."""
+WORD_BYTES = 8
+"""Bytes of one number of a ciphertext or a key (64 bits)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BootstrapParameters:
     @property
     def key_bytes(self) -> int:
         """Bytes of the key as it is used."""
-        return int(self.products) * WORD
+        return int(self.products) * WORD_BYTES
 
     @property
     def sent_bytes(self) -> int:
@@ -79,12 +79,12 @@ class KeyswitchParameters:
     @property
     def key_bytes(self) -> int:
         """Bytes of the key as it is used."""
-        return int(self.products) * WORD
+        return int(self.products) * WORD_BYTES
 
     @property
     def sent_bytes(self) -> int:
         """Bytes of the key as it is sent compressed."""
-        return self.input_dimension * self.level * WORD
+        return self.input_dimension * self.level * WORD_BYTES
 
 
 @dataclass(frozen=True)

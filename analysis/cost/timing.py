@@ -20,9 +20,9 @@ from .parameters import BootstrapParameters, KeyswitchParameters, Step
 
 DEFAULT = "machine.json"
 """The profile of a machine (``onnx_fhe.machine``) that comes with onnx-fhe."""
-NEAR = 0.15
-"""Distance of two parameter sets, in the logarithm of their work, over which a measurement loses half of its
-say."""
+EIGHTH_WEIGHT_DISTANCE = 0.15
+"""Distance of two parameter sets (in the logarithm of their work) at which the measurement of one counts an
+eighth in the prediction of the other."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Timings:
             if known.bootstrap.polynomial_size != bootstrap.polynomial_size:
                 distance += 1.0
             logs.append(math.log(known.milliseconds / float(other @ self._units)))
-            weights.append(1 / (NEAR + distance) ** 3)
+            weights.append(1 / (EIGHTH_WEIGHT_DISTANCE + distance) ** 3)
         return math.exp(float(np.average(logs, weights=weights)))
 
 

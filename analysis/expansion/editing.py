@@ -14,7 +14,8 @@ from ...ir.integer_editing import IntegerEditor
 from ...ir.ops import TableLookup
 from ..ranges.ranges import SoundRanges
 
-MOST_ENTRIES = 2**16
+MAX_TABLE_ENTRIES = 2**16
+"""Largest range (integers) of a value that a table is made for here (16 bits, the most of Concrete)."""
 
 
 class ExpansionEditor(IntegerEditor):
@@ -47,14 +48,14 @@ class ExpansionEditor(IntegerEditor):
             LimitError: They are further apart than a table can be long.
         """
         low, high = (int(f(b)) for f, b in zip((np.min, np.max), self.ranges.of(value), strict=True))
-        if high - low >= MOST_ENTRIES:
+        if high - low >= MAX_TABLE_ENTRIES:
             node = self._node
             raise LimitError(
                 "what this operator compares or multiplies is too wide",
                 node=str(node.name) if node else "",
                 op=node.op_type if node else "",
                 found=f"{high - low + 1} different values",
-                allowed=f"{MOST_ENTRIES}",
+                allowed=f"{MAX_TABLE_ENTRIES}",
                 do="quantize its inputs to fewer bits (the option operands of quantize)",
             )
         return low, high

@@ -23,9 +23,10 @@ from ...ir.p_error import DEFAULT_P_ERROR
 from ..cost.bootstrap import allowed_precision, bootstrap_of
 from ..widths.required_precision import output_precisions, required_precisions
 
-SHIFT = 0.75
-"""Of a slot, by which the boundaries of a table are lower than between two of its inputs."""
-CHUNK = 1024
+BOUNDARY_SHIFT = 0.75
+"""How much lower the boundaries of a table lie than half-way between two of its inputs, in slots of the
+bootstrap's table."""
+CHUNK_SAMPLES = 1024
 """Samples that noise is drawn for at once."""
 
 
@@ -73,9 +74,9 @@ class NoisyModel:
         """
         random, total = np.random.default_rng(seed), len(next(iter(data.values())))
         parts = []
-        for start in range(0, max(1, total), CHUNK):
-            given = {k: v[start : start + CHUNK] for k, v in data.items()}
-            samples = min(CHUNK, total - start)
+        for start in range(0, max(1, total), CHUNK_SAMPLES):
+            given = {k: v[start : start + CHUNK_SAMPLES] for k, v in data.items()}
+            samples = min(CHUNK_SAMPLES, total - start)
             drawn = {name: self._drawn(name, samples, random) for name in self._sigmas}
             parts.append(self._session.run_batched({**given, **drawn}))
         return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
@@ -116,7 +117,7 @@ class Noise:
         if not self.bits:
             return between
         slots = 2 * bootstrap_of(self.bits, p_error=p_error).parameters.polynomial_size
-        return between + SHIFT * self.step * 2.0 ** (self.bits + 1) / slots
+        return between + BOUNDARY_SHIFT * self.step * 2.0 ** (self.bits + 1) / slots
 
 
 def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:

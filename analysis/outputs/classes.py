@@ -12,10 +12,11 @@ from ...ir.samples import depending
 
 Kind = Literal["classes", "values"]
 BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
-OTHERS, SEVERAL = 10, 20
-"""Samples of other classes than the most common one that predictions can be judged by, where there are at
-least the second number of samples."""
-CONFIDENT = 0.6
+MIN_OTHER_CLASS_SAMPLES = 10
+"""Samples of other classes than the most common one that predictions can be judged by."""
+MIN_JUDGED_SAMPLES = 20
+"""Samples from which on ``MIN_OTHER_CLASS_SAMPLES`` is asked for."""
+CONFIDENT_PROBABILITY = 0.6
 """Mean probability of the likeliest class from which on unnamed outputs count as class scores."""
 
 
@@ -54,13 +55,13 @@ def kind_of(answers: list[np.ndarray], cut: list[ir.Value], outputs: list[ir.Val
     """
     if len(answers) != 1 or answers[0].ndim != 2 or answers[0].shape[1] < 2:
         return "values"
-    if len(answers[0]) >= SEVERAL and others(answers[0].argmax(axis=1)) < OTHERS:
+    if len(answers[0]) >= MIN_JUDGED_SAMPLES and others(answers[0].argmax(axis=1)) < MIN_OTHER_CLASS_SAMPLES:
         return "values"
     if cut[0] is not outputs[0]:
         return "classes"
     shifted = answers[0] - answers[0].max(axis=1, keepdims=True)
     likely = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    return "classes" if likely.max(axis=1).mean() >= CONFIDENT else "values"
+    return "classes" if likely.max(axis=1).mean() >= CONFIDENT_PROBABILITY else "values"
 
 
 def others(classes: np.ndarray) -> int:

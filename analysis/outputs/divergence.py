@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from ...ir import runtime
 
-MINOR = 0.05
-"""Share of the largest spread, below which a number is not measured by its own."""
+MINOR_SPREAD_SHARE = 0.05
+"""A number whose spread is below this share of the largest spread is not measured by its own spread."""
 
 
 def outputs(model: ir.Model, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -45,5 +45,5 @@ def _of_columns(found: np.ndarray, wanted: np.ndarray) -> float:
     flat = wanted.reshape(len(wanted), -1).astype(np.float64)
     error = ((found.reshape(len(found), -1) - flat) ** 2).mean(axis=0)
     spread = flat.var(axis=0)
-    counts = spread > MINOR**2 * spread.max(initial=0.0)
+    counts = spread > MINOR_SPREAD_SHARE**2 * spread.max(initial=0.0)
     return float((error[counts] / spread[counts]).max(initial=0.0))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-GROWN = 1.0
+MAX_GROWTH_BITS = 1.0
 """Bits that a sum may have more than its summands where a product or a maximum reads it as it is."""
 
 
@@ -20,7 +20,7 @@ class Growth:
 
     def is_wide(self, value: ir.Value) -> bool:
         """Whether a table of several elements would be much wider for reading ``value`` as it is."""
-        return math.log2(math.prod(self._of(value))) > GROWN
+        return math.log2(math.prod(self._of(value))) > MAX_GROWTH_BITS
 
     def forget(self, value: ir.Value) -> None:
         """``value`` is quantized itself."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.interval_arithmetic import Interval
-from .tails import FEWEST, Extremes, Tails
+from .tails import MIN_SAMPLES, Extremes, Tails
 
-TARGET = 1 / 2000
+TARGET_OVERFLOW_RATE = 1 / 2000
 """Share of the samples in which any accumulator of a circuit may be expected to leave its range: half of one
 in a thousand, for an estimate from a few hundred samples is good to within a factor of two or so."""
-WEIGHT = 16.0
-"""A value that wraps around counts so many times its squared error: it is wrong without a word."""
-LEAST, MOST = 0.1, 1.0
-"""Shares of the width that a margin has at least, for new data is never quite like the old, and at most, for
-past that a table would have no resolution left."""
-STEPS = 64
-"""Margins that are compared."""
+OVERFLOW_ERROR_WEIGHT = 16.0
+"""A value that wraps around counts so many times its squared error: it is wrong without a warning."""
+MIN_MARGIN_SHARE = 0.1
+"""Smallest margin, as a share of the width of a range: new data is never quite like the old."""
+MAX_MARGIN_SHARE = 1.0
+"""Largest margin, as a share of the width: past it a table would have no resolution left."""
+COMPARED_MARGINS = 64
+"""How many margins are compared, from none to the largest."""
 SAME_MARGIN = 1e-9
 """Share by which margins may differ and still be the same."""
 
@@ -38,14 +39,14 @@ def widened(
     width = high - low
     if not isinstance(margin, str):
         above = below = width * margin
-    elif len(seen.low) < FEWEST:
-        above = below = MOST * _scale(low, high)
+    elif len(seen.low) < MIN_SAMPLES:
+        above = below = MAX_MARGIN_SHARE * _scale(low, high)
     else:
         tails = Tails.of(seen)
         found = tails.margins(target)
         if cells is not None:
             found = _balanced(tails, cells, np.maximum(found, 0.0))
-        found = np.clip(found, LEAST * tails.width, MOST * tails.width)
+        found = np.clip(found, MIN_MARGIN_SHARE * tails.width, MAX_MARGIN_SHARE * tails.width)
         above, below = (m.reshape(low.shape) for m in np.split(found, 2))
     if whole and margin:
         # The same values, shifted, have the same margins: not one more by the last bit of a float.
@@ -59,9 +60,9 @@ def _balanced(tails: Tails, cells: int, most: np.ndarray) -> np.ndarray:
     Both as shares of the squared width: a cell is wrong by a twelfth of its own square, and a value that
     leaves the range by about the whole width.
     """
-    tried = np.linspace(0.0, 1.0, STEPS)[:, None] * most
+    tried = np.linspace(0.0, 1.0, COMPARED_MARGINS)[:, None] * most
     coarse = (1 + 2 * tried / np.maximum(tails.width, 1e-9)) ** 2 / (12 * cells**2)
-    best = np.argmin(coarse + WEIGHT * tails.rates(tried), axis=0)
+    best = np.argmin(coarse + OVERFLOW_ERROR_WEIGHT * tails.rates(tried), axis=0)
     return np.asarray(np.take_along_axis(tried, best[None], axis=0)[0])
 
 

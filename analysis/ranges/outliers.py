@@ -13,23 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-FEWEST = 8
-"""Samples below which nothing is called unusual."""
-SHARE, REPEATED = 0.01, 0.05
-"""Share of the samples that may lie apart: of several values (two samples in any case), and of one value."""
-APART = 4.0
-"""Times the range of the others that must be empty between them and what lies apart..."""
-COMPACT = 8.0
-"""... where that range is at most so many standard deviations; more with its cube: heavy tails have gaps."""
-KNOWN, UNKNOWN = 20, 500.0
-"""Where one value makes up most of a feature, so many other values tell how far it reaches; where there are
-fewer, so many times their range must be empty."""
-SIMILAR = 10.0
-"""Features whose range is at most so many times the usual one say together what is a usual value."""
-LEVELS = 64
-"""Values of a feature that are told apart as a rule."""
-MOST_TOLD = 3
-"""Cells that are named, for each input."""
+MIN_SAMPLES = 8
+"""Samples below which no value is called unusual."""
+MAX_OUTLIER_SHARE = 0.01
+"""Share of the samples that may lie apart, where they have several values (two samples in any case)."""
+MAX_REPEATED_OUTLIER_SHARE = 0.05
+"""Share of the samples that may lie apart, where all have one value."""
+MIN_GAP = 4.0
+"""How wide the gap must be between the other values and what lies apart, in ranges of the others."""
+COMPACT_DEVIATIONS = 8.0
+"""``MIN_GAP`` holds for values whose range is at most so many standard deviations. For wider ranges the gap
+grows with the cube of their ratio: heavy tails have gaps of their own."""
+MIN_OTHER_VALUES = 20
+"""Where one value makes up most of a feature, so many other values show how far it reaches."""
+MIN_GAP_OF_FEW_VALUES = 500.0
+"""The gap, in ranges of the others, where there are fewer of them than ``MIN_OTHER_VALUES``."""
+SIMILAR_RANGE_RATIO = 10.0
+"""Features whose range is at most so many times the usual one show together what a usual value is."""
+USUAL_LEVELS = 64
+"""How many values of a feature are told apart as a rule."""
+MAX_NAMED_CELLS = 3
+"""Cells that a note names, for each input."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ def find(array: np.ndarray, axis: int) -> Outliers:
     """
     moved = np.moveaxis(array, axis, -1)
     columns = moved.reshape(-1, moved.shape[-1])
-    if len(columns) < FEWEST:
+    if len(columns) < MIN_SAMPLES:
         return Outliers(array, [])
-    most = max(2, int(REPEATED * len(columns)))
+    most = max(2, int(MAX_REPEATED_OUTLIER_SHARE * len(columns)))
     suspects = _stretched(columns, min(most, (len(columns) - 1) // 2))
     bounds = {c: b for c in suspects if (b := _bounds(columns[:, c])) is not None}
     if not bounds:
@@ -107,7 +111,7 @@ def _stretched(columns: np.ndarray, most: int) -> np.ndarray:
     low, inner_low, inner_high, high = (
         ordered[i].astype(np.float64) for i in (0, most, len(columns) - 1 - most, len(columns) - 1)
     )
-    return np.flatnonzero(high - low > APART * (inner_high - inner_low))
+    return np.flatnonzero(high - low > MIN_GAP * (inner_high - inner_low))
 
 
 def _bounds(values: np.ndarray) -> tuple[float, float] | None:
@@ -127,13 +131,13 @@ def _apart(values: np.ndarray, above: bool) -> int:
     if above:
         values = -values[::-1]
     total = len(values)
-    most = min(max(2, int(SHARE * total)), total - FEWEST + 2)
+    most = min(max(2, int(MAX_OUTLIER_SHARE * total)), total - MIN_SAMPLES + 2)
     repeated = int(np.searchsorted(values, values[0], side="right"))
     counts = np.arange(1, most + 1)
-    if most < repeated <= REPEATED * total:
+    if most < repeated <= MAX_REPEATED_OUTLIER_SHARE * total:
         counts = np.append(counts, repeated)
     gaps, spreads = values[counts] - values[counts - 1], values[-1] - values[counts]
-    for which in np.flatnonzero((spreads > 0) & (gaps > APART * spreads))[::-1]:
+    for which in np.flatnonzero((spreads > 0) & (gaps > MIN_GAP * spreads))[::-1]:
         rest, spread = values[counts[which] :], float(spreads[which])
         if gaps[which] > spread * _needed(rest, spread) and _needs_room(rest, values[0]):
             return int(counts[which])
@@ -147,17 +151,17 @@ def _needed(rest: np.ndarray, spread: float) -> float:
     longest = int(np.argmax(np.diff(starts)))
     if starts[longest + 1] - starts[longest] > len(rest) / 2:
         others = len(rest) - int(starts[longest + 1] - starts[longest])
-        if others < KNOWN:
-            return UNKNOWN
+        if others < MIN_OTHER_VALUES:
+            return MIN_GAP_OF_FEW_VALUES
         rest = np.delete(rest, slice(starts[longest], starts[longest + 1]))
     deviation = float(rest.std())
-    return APART * max(1.0, (spread / deviation / COMPACT) ** 3 if deviation > 0 else 1.0)
+    return MIN_GAP * max(1.0, (spread / deviation / COMPACT_DEVIATIONS) ** 3 if deviation > 0 else 1.0)
 
 
 def _needs_room(rest: np.ndarray, farthest: float) -> bool:
     """Whether the other values are no longer told apart where the farthest one is in range, too."""
     taken = np.unique(rest)
-    return len(taken) > LEVELS or bool(np.diff(taken).min() < (rest[-1] - farthest) / LEVELS)
+    return len(taken) > USUAL_LEVELS or bool(np.diff(taken).min() < (rest[-1] - farthest) / USUAL_LEVELS)
 
 
 def _usual(columns: np.ndarray, bounds: Mapping[int, tuple[float, float]]) -> tuple[float, float] | None:
@@ -169,18 +173,18 @@ def _usual(columns: np.ndarray, bounds: Mapping[int, tuple[float, float]]) -> tu
     alive = spread > 0
     if alive.sum() < 2 * len(bounds) + 2:
         return None
-    alike = alive & (spread <= SIMILAR * np.median(spread[alive]))
+    alike = alive & (spread <= SIMILAR_RANGE_RATIO * np.median(spread[alive]))
     return float(low[alike].min()), float(high[alike].max())
 
 
 def _told(name: str, found: Outliers) -> list[str]:
     told = []
-    for sample, index, value, taken in found.cells[:MOST_TOLD]:
+    for sample, index, value, taken in found.cells[:MAX_NAMED_CELLS]:
         place = f"feature {index[0]}" if len(index) == 1 else f"element {list(index)}"
         told.append(
             f"calibration: input {name!r}, sample {sample}, {place}: {value:g} lies far from all other"
             f" values; it is taken for {taken:g}, and the client will clip such values to the others' range"
         )
-    if (more := len(found.cells) - MOST_TOLD) > 0:
+    if (more := len(found.cells) - MAX_NAMED_CELLS) > 0:
         told.append(f"calibration: so are {more} more cells of input {name!r}")
     return told

@@ -13,15 +13,15 @@ from ...ir.graph import LINEAR, MAXIMA, constant_of, variable_inputs
 from ...ir.interval_arithmetic import Interval, added, multiplied, negated, subtracted, weighted
 from ...ir.movement import may_move
 from ...ir.ops import Encrypt, PairLookup, QuantizeLinear, TableLookup
-from .margins import TARGET, widened
+from .margins import TARGET_OVERFLOW_RATE, widened
 from .tails import Extremes
 
 _SOURCES = frozenset({"Encrypt", "QuantizeLinear"})
 """Operators that declare their bounds, whatever they read."""
-_MOST_RUN = 2**26
+_MAX_RUN_ELEMENTS = 2**26
 """Elements of all tensors that are observed at once."""
-NEAR = 1.1
-"""Sound bounds that are at most so many times as wide as declared ones cost next to nothing."""
+FREE_WIDTH_RATIO = 1.1
+"""Sound bounds that are at most so many times as wide as the declared ones cost next to nothing."""
 
 
 class SoundRanges:
@@ -241,7 +241,7 @@ def _results(
     session = runtime.Session(model, [str(v.name) for v in values])
     total = len(next(iter(data.values())))
     size = sum(int(np.prod(_sample_shape(v))) for v in values if v.shape is not None)
-    step = max(1, min(256, _MOST_RUN // max(1, size)))
+    step = max(1, min(256, _MAX_RUN_ELEMENTS // max(1, size)))
     for start in range(0, total, step):
         yield session.run_batched({k: a[start : start + step] for k, a in data.items()})
 
@@ -257,7 +257,7 @@ def declare(
     sound: Interval,
     seen: Extremes | None,
     margin: float | str,
-    target: float = TARGET,
+    target: float = TARGET_OVERFLOW_RATE,
     cells: int | None = None,
 ) -> Interval:
     """The bounds that a circuit promises: observed ones with a margin, never more than can happen.
@@ -279,6 +279,6 @@ def declare(
     low = np.clip(low, least, most)
     high = np.clip(high, low, most)
     if isinstance(margin, str):
-        near = most - least <= NEAR * (high - low)
+        near = most - least <= FREE_WIDTH_RATIO * (high - low)
         low, high = np.where(near, least, low), np.where(near, most, high)
     return low, high

@@ -10,12 +10,13 @@ import onnx_ir as ir
 from ...ir import runtime
 from ...ir.graph import variable_inputs
 
-CLOSE = 1e-4
-"""Relative difference of scales that are taken for the same."""
-SEED = 8191
-"""Of the values that scales are tried with: callers try random scales, and the two must not be the same."""
+SAME_SCALE = 1e-4
+"""Relative difference of scales that count as the same."""
+TRIAL_SEED = 8191
+"""Seed of the values that scales are tried with. Callers try random scales, which must not be the same."""
 TRIALS = 4
-"""An operator that chooses an element may happen to choose the same one with and without the scales."""
+"""Runs on random values: in one of them an operator that chooses an element may happen to choose the same one
+with and without the scales."""
 
 
 def spread(array: np.ndarray, value: ir.Value) -> np.ndarray:
@@ -63,10 +64,10 @@ def carried_all(
     ones = run({v: np.ones_like(a) for v, a in given.items()})
     found = np.where(ones != 0, run(given) / np.where(ones != 0, ones, 1.0), nothing)
     found = found.astype(np.float32)
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(TRIAL_SEED)
     for _ in range(TRIALS):
         sample = {v: random.uniform(0.5, 1.5, a.shape) for v, a in given.items()}
         wanted = run({v: a * sample[v] for v, a in given.items()})
-        if not np.allclose(found * run(sample), wanted, rtol=CLOSE, atol=0, equal_nan=True):
+        if not np.allclose(found * run(sample), wanted, rtol=SAME_SCALE, atol=0, equal_nan=True):
             return None
     return found

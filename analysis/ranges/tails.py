@@ -18,10 +18,12 @@ import numpy as np
 
 from ...ir.interval_arithmetic import Interval
 
-FEWEST, TAIL = 16, 8
-"""Samples from which on there is a tail to look at, and that it has at least."""
-TENTH = 10
-"""A tail is the largest tenth of the samples."""
+MIN_SAMPLES = 16
+"""Samples from which on there is a tail to look at."""
+MIN_TAIL_SAMPLES = 8
+"""Samples that a tail has at least."""
+TAIL_DIVISOR = 10
+"""A tail is one of so many equal parts of the samples: the largest tenth."""
 OWN_SHAPE_ERRORS = 1.5
 """By how many times the root of its samples an end's own shape has to exceed the common one to count: its
 standard error is about 1.3."""
@@ -30,9 +32,9 @@ SHAPE, PULL, SHAPES = -0.02, 0.7, (-0.4, 0.5)
 believed: sums of many bounded terms end somewhere, but a few hundred samples do not tell where."""
 UNLIKE_SHARE = 0.09
 """Share of the width by which a sample that is unlike all others comes beyond a range, in the mean."""
-LEAST_EXCESS = 0.01
+MIN_EXCESS_SHARE = 0.01
 """Least mean excess, as a share of the width: ties do not end a tail."""
-LEAST_SCALE_VARIANCE = 0.02
+MIN_SCALE_VARIANCE = 0.02
 """Least variance of the logarithms of scales that is not put down to chance."""
 
 
@@ -87,15 +89,15 @@ class Tails:
 
     @classmethod
     def of(cls, seen: Extremes) -> Tails:
-        """Fit the tails of at least ``FEWEST`` samples."""
+        """Fit the tails of at least ``MIN_SAMPLES`` samples."""
         total = len(seen.low)
         sides = [a.reshape(total, -1).astype(np.float64) for a in (seen.high, -seen.low)]
         width = np.tile(sides[0].max(axis=0) + sides[1].max(axis=0), 2)
-        count = min(max(TAIL, total // TENTH), total - 1)
+        count = min(max(MIN_TAIL_SAMPLES, total // TAIL_DIVISOR), total - 1)
         fits = [_Side.of(ends, count, width[: ends.shape[1]]) for ends in sides]
         excesses = np.concatenate([f.excesses for f in fits], axis=1)
         farthest = excesses.max(axis=1)
-        level = np.sort(farthest)[-TAIL]
+        level = np.sort(farthest)[-MIN_TAIL_SAMPLES]
         together = float((excesses >= level).sum() / (farthest >= level).sum())
         beyond, scale, shape = (
             np.concatenate([getattr(f, name) for f in fits]) for name in ("beyond", "scale", "shape")
@@ -145,7 +147,7 @@ class _Side:
         top, start = ordered[0], ordered[count]
         tail = np.maximum(ordered[:count] - start, 0.0)
         mean = _pulled(tail.mean(axis=0), values.std(axis=0), count)
-        mean = np.maximum(mean, LEAST_EXCESS * width + 1e-9)
+        mean = np.maximum(mean, MIN_EXCESS_SHARE * width + 1e-9)
         shape = _shape(tail, mean)
         return cls(top - start, mean * (1 - shape), shape, np.maximum(values - start, 0.0) / mean)
 
@@ -157,7 +159,7 @@ def _pulled(means: np.ndarray, spreads: np.ndarray, count: int) -> np.ndarray:
         return means
     logs = np.log(means[alive] / spreads[alive])
     middle, chance = np.median(logs), 1 / count
-    real = max(float(logs.var()) - chance, LEAST_SCALE_VARIANCE)
+    real = max(float(logs.var()) - chance, MIN_SCALE_VARIANCE)
     pulled = means.copy()
     pulled[alive] = spreads[alive] * np.exp(middle + (logs - middle) * real / (real + chance))
     return pulled

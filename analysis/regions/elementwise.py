@@ -9,7 +9,7 @@ from ...ir.dialect import DOMAIN
 from ...ir.graph import constant_of
 from ...ir.probing import NodeProber
 
-PROBES = 6
+PROBED_POSITIONS = 6
 """Positions that are changed one at a time; operators that mix elements show it at the first."""
 
 
@@ -44,7 +44,7 @@ class ElementwiseProbe(NodeProber[bool]):
             return False
         runs, places = [values, values], []
         for value, array in values.items():
-            for _ in range(PROBES):
+            for _ in range(PROBED_POSITIONS):
                 place = tuple(int(random.integers(n)) for n in array.shape)
                 changed = array.copy()
                 changed[place] = (1 - array[place]) if array.dtype == bool else array[place] * 2 + 3

@@ -12,11 +12,12 @@ import onnx_ir as ir
 from ...ir import runtime
 from ...ir.graph import LINEAR, constant_of, is_constant
 
-MAX_ROWS = 20_000
-"""Rows of the patch matrix kept for statistics: more do not change a second moment that matters."""
-_CHUNK = 64
-_MOST_PATCHES = 2**25
-"""Elements of patches that are made at once."""
+MAX_STATISTICS_ROWS = 20_000
+"""Rows of the patch matrix kept for statistics: more do not change a second moment by much."""
+_CHUNK_SAMPLES = 64
+"""Most samples whose patches are made at once."""
+_MAX_PATCH_ELEMENTS = 2**25
+"""Elements of patches that are made at once; of large samples fewer are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class Linear:
 
         Convolution patches come from a depthwise convolution with one-hot kernels, run in onnxruntime, so
         that padding, strides and dilations mean here what they mean there. Where there are more than
-        ``MAX_ROWS`` rows a seeded choice of them is kept.
+        ``MAX_STATISTICS_ROWS`` rows a seeded choice of them is kept.
 
         Args:
             data: The input tensor of the operator, samples on axis 0.
@@ -99,14 +100,14 @@ class Linear:
         random = np.random.default_rng(seed)
         if self.node.op_type != "Conv":
             flat = data.reshape(-1, data.shape[-1])
-            kept = _choice(random, len(flat), MAX_ROWS)
+            kept = _choice(random, len(flat), MAX_STATISTICS_ROWS)
             return [flat[kept]], [o.reshape(-1, o.shape[-1])[kept] for o in outputs]
         inputs: list[list[np.ndarray]] = [[] for _ in range(self.groups)]
         results: list[list[np.ndarray]] = [[] for _ in outputs]
-        share = max(16, MAX_ROWS // len(data))
+        share = max(16, MAX_STATISTICS_ROWS // len(data))
         places = int(np.prod(outputs[0].shape[2:])) if outputs else int(np.prod(data.shape[2:]))
         size = places * int(data.shape[1]) * int(np.prod(self.shape[2:]))
-        step = max(1, min(_CHUNK, _MOST_PATCHES // max(1, size)))
+        step = max(1, min(_CHUNK_SAMPLES, _MAX_PATCH_ELEMENTS // max(1, size)))
         for start in range(0, len(data), step):
             chunk = slice(start, start + step)
             patches = self._patches(data[chunk])

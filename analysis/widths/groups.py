@@ -10,7 +10,7 @@ from ...ir.bits import bits_of
 from ...ir.graph import is_dialect, variable_inputs
 from ...ir.ops import Decrypt, Encrypt, TableLookup
 
-NARROWED = 8
+MAX_NARROWED_BITS = 8
 """A table of up to this many bits keeps its own width however wide what meets its input is.
 
 Concrete shifts the input up to it, and the noise with it, which has to be as small as the group's width asks.

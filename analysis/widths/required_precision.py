@@ -16,9 +16,9 @@ from ...ir.bits import bits_of
 from ...ir.graph import constant_of, once, variable_inputs
 from ...ir.ops import Decrypt, Encrypt, TableLookup
 from ..regions.linear import linear_of
-from .groups import NARROWED, group_widths
+from .groups import MAX_NARROWED_BITS, group_widths
 
-SWITCHED = 0.75
+KEY_SWITCH_BITS = 0.75
 """Bits that a table asks for besides: the key and modulus switches in front of it add noise of their own."""
 
 
@@ -106,7 +106,7 @@ def _bits_told_apart(reader: TableLookup | Decrypt, widths: dict[ir.Value, int])
     """Bits that a table, or a decryption, has to see right."""
     if isinstance(reader, Decrypt):
         return max(1, bits_of(0, reader.high - reader.low) - reader.lsbs_to_remove)
-    if reader.accumulator_bits == reader.table_bits <= NARROWED:
-        return SWITCHED + max(reader.table_bits, widths[reader.source])
+    if reader.accumulator_bits == reader.table_bits <= MAX_NARROWED_BITS:
+        return KEY_SWITCH_BITS + max(reader.table_bits, widths[reader.source])
     # Exact rounding extracts the low bits one by one: each has to be right.
-    return SWITCHED + (reader.accumulator_bits if reader.is_rounded_exactly else reader.table_bits)
+    return KEY_SWITCH_BITS + (reader.accumulator_bits if reader.is_rounded_exactly else reader.table_bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from ...analysis.widths.groups import NARROWED
+from ...analysis.widths.groups import MAX_NARROWED_BITS
 from ...ir.graph import layer_of, title_of
 from ...ir.ops import TableLookup, decrypts_by_output
 from ..base import CircuitStatistics, LayerStatistics
@@ -80,7 +80,7 @@ def _width(value: Any) -> int:
 
 
 def _table_bits(lookup: TableLookup, width: int) -> int:
-    if lookup.lsbs_to_remove or lookup.accumulator_bits <= NARROWED:
+    if lookup.lsbs_to_remove or lookup.accumulator_bits <= MAX_NARROWED_BITS:
         return lookup.table_bits
     return width
 

@@ -11,9 +11,12 @@ import numpy as np
 
 from ..errors import DataError
 
-MOST_BYTES = 8 * 1024**3
-_MOST_RATIO = 20
-_MOST_ARRAYS = 1000
+MAX_DATA_BYTES = 8 * 1024**3
+"""What any data file may unpack to."""
+_MAX_COMPRESSION_RATIO = 20
+"""How many times its own size a data file may unpack to, besides ``MAX_DATA_BYTES``."""
+_MAX_ARRAYS = 1000
+"""Arrays in one data file."""
 
 
 def check_archive(path: Path, allowed: str) -> None:
@@ -30,11 +33,12 @@ def check_archive(path: Path, allowed: str) -> None:
             total = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile, struct.error, NotImplementedError):
         return  # numpy.load says what is wrong
-    if total > MOST_BYTES + _MOST_RATIO * size or len(archive.infolist()) > _MOST_ARRAYS:
+    if total > MAX_DATA_BYTES + _MAX_COMPRESSION_RATIO * size or len(archive.infolist()) > _MAX_ARRAYS:
         raise DataError(
             "the data file unpacks to more than fits",
             found=f"{len(archive.infolist())} arrays, {total} bytes, from a file of {size} bytes",
-            allowed=f"{_MOST_ARRAYS} arrays, {MOST_BYTES} bytes (and {_MOST_RATIO} times the file)",
+            allowed=f"{_MAX_ARRAYS} arrays, {MAX_DATA_BYTES} bytes (and {_MAX_COMPRESSION_RATIO} times the"
+            " file)",
             do="give fewer samples: a few hundred are enough for calibration",
         )
 

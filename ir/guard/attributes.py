@@ -24,7 +24,8 @@ _LOWEST: dict[str, int] = {
     "hidden_size": 1,
 }
 _WINDOWS = frozenset({"strides", "dilations", "kernel_shape", "pads", "output_padding"})
-_MOST = 2**31 - 1
+_MAX_ATTRIBUTE = 2**31 - 1
+"""Largest whole number of such an attribute: no axis of a tensor that fits in memory is longer."""
 _TERM = rb"[A-Za-z]*(?:\.\.\.)?[A-Za-z]*"
 _EQUATION = re.compile(rb"%s(?:,%s)*(?:->%s)?" % (_TERM, _TERM, _TERM))
 """After blanks are taken out."""
@@ -61,9 +62,10 @@ def check(node: onnx.NodeProto, *, in_function: bool) -> None:
         given = list(attribute.ints) if attribute.type == onnx.AttributeProto.INTS else [attribute.i]
         if attribute.type not in (onnx.AttributeProto.INTS, onnx.AttributeProto.INT):
             continue
-        lowest = _LOWEST.get(attribute.name, -_MOST)
-        if any(not lowest <= value <= _MOST for value in given):
-            allowed = f"whole numbers from {lowest} to {_MOST}" if attribute.name in _LOWEST else "31 bits"
+        lowest = _LOWEST.get(attribute.name, -_MAX_ATTRIBUTE)
+        if any(not lowest <= value <= _MAX_ATTRIBUTE for value in given):
+            whole = f"whole numbers from {lowest} to {_MAX_ATTRIBUTE}"
+            allowed = whole if attribute.name in _LOWEST else "31 bits"
             raise _refused(node, attribute.name, str(given[:8]), allowed)
 
 

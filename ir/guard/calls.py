@@ -10,7 +10,7 @@ import onnx
 from ..errors import ModelError
 from .limits import FileLimits, hint
 
-_HUGE = 10**40
+_COUNT_CEILING = 10**40
 """Counts stop growing here; ten functions that call each other a thousand times are past it."""
 
 Key = tuple[str, str]
@@ -60,7 +60,7 @@ def expanded(
         if at in total:
             continue
         own = counts.get(at, 0) - sum(n for _, n in inner)
-        total[at] = min(own + sum(n * total[i] for i, n in inner), _HUGE)
+        total[at] = min(own + sum(n * total[i] for i, n in inner), _COUNT_CEILING)
         depth[at] = 1 + max((depth[i] for i, _ in inner), default=-1)
         if depth[at] > limits.nesting:
             raise ModelError(

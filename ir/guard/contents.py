@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-MOST_CONTENT = 1024
+MAX_CONTENT_ELEMENTS = 1024
+"""Elements of a constant up to which its content is followed, as a shape or an index that others read."""
 NUMBERS = frozenset(
     {TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL, TensorProto.DOUBLE}
 )
@@ -82,6 +83,6 @@ def constant_content(node: onnx.NodeProto) -> np.ndarray | None:
     for attribute in node.attribute:
         if attribute.name in _CONSTANTS:
             return np.asarray(_CONSTANTS[attribute.name](attribute))
-        if attribute.name == "value" and math.prod(attribute.t.dims) <= MOST_CONTENT:
+        if attribute.name == "value" and math.prod(attribute.t.dims) <= MAX_CONTENT_ELEMENTS:
             return numpy_helper.to_array(attribute.t) if attribute.t.data_type in NUMBERS else None
     return None

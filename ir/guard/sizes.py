@@ -17,12 +17,14 @@ import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
 from ..errors import ModelError
-from .contents import MOST_CONTENT, NUMBERS, SHAPE_MATH, constant_content, shape_content
+from .contents import MAX_CONTENT_ELEMENTS, NUMBERS, SHAPE_MATH, constant_content, shape_content
 from .limits import FileLimits, hint
 from .work import operations
 
-BATCH, FREE = 3, 8
-"""Sizes of a free batch axis and of other free axes, as models are run on while they are read."""
+PRESUMED_BATCH = 3
+"""Size of a free batch axis, as models are run on while they are read."""
+PRESUMED_FREE_SIZE = 8
+"""Size of other free axes, as models are run on while they are read."""
 
 Types = MutableMapping[str, onnx.TypeProto]
 Contents = MutableMapping[str, np.ndarray]
@@ -55,7 +57,7 @@ class _Walk:
         """Walk a graph; ``types`` and ``contents`` are filled with what is known about its values."""
         for tensor in graph.initializer:
             types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-            if tensor.data_type in NUMBERS and math.prod(tensor.dims) <= MOST_CONTENT:
+            if tensor.data_type in NUMBERS and math.prod(tensor.dims) <= MAX_CONTENT_ELEMENTS:
                 contents[tensor.name] = numpy_helper.to_array(tensor)
         for value in graph.input:
             if value.name not in types and value.type.WhichOneof("value") == "tensor_type":
@@ -81,7 +83,7 @@ class _Walk:
                 "the model takes more work than a network does",
                 node=_name(node),
                 op=node.op_type,
-                found=f"more than {self.limits.operations:.1e} multiplications for {BATCH} samples",
+                found=f"more than {self.limits.operations:.1e} multiplications for {PRESUMED_BATCH} samples",
                 allowed=f"up to {self.limits.operations:.1e}",
                 do=hint("operations"),
             )
@@ -121,7 +123,7 @@ class _Walk:
                 node="" if node is None else _name(node),
                 op="" if node is None else node.op_type,
                 found=f"{what} of shape {[d.dim_value if d.HasField('dim_value') else '?' for d in dims]}"
-                f" for {BATCH} samples",
+                f" for {PRESUMED_BATCH} samples",
                 allowed=f"up to {self.limits.elements} elements",
                 do=hint("elements"),
             )
@@ -138,11 +140,11 @@ class _Walk:
             source = shape_of(types.get(node.input[0])) if node.input else None
             array = None if source is None or name not in types else shape_content(node, source)
         elif node.op_type in SHAPE_MATH and all(i in contents for i in node.input if i) and node.input:
-            small = shape is not None and math.prod(shape) <= MOST_CONTENT
+            small = shape is not None and math.prod(shape) <= MAX_CONTENT_ELEMENTS
             array = self._run(node, contents) if small or node.op_type == "NonZero" else None
         else:
             array = None
-        if array is not None and array.size <= MOST_CONTENT and array.dtype.kind in "fib":
+        if array is not None and array.size <= MAX_CONTENT_ELEMENTS and array.dtype.kind in "fib":
             contents[name] = array
             types[name] = helper.make_tensor_type_proto(
                 helper.np_dtype_to_tensor_dtype(array.dtype), list(array.shape)
@@ -238,7 +240,7 @@ def _bound(type_: onnx.TypeProto) -> onnx.TypeProto:
     copy.CopyFrom(type_)
     for axis, dim in enumerate(copy.tensor_type.shape.dim):
         if not dim.dim_value:  # none of a tensor is little; one of it, of which it may be run, is not
-            dim.dim_value = FREE if axis else BATCH
+            dim.dim_value = PRESUMED_FREE_SIZE if axis else PRESUMED_BATCH
     return copy
 
 

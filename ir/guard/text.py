@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import ModelError
 
-_LONGEST = 10_000
+_MAX_NAME_CHARACTERS = 10_000
+"""Characters of a name; past it a name is no label but a way to fill memory and messages."""
 
 
 def must_be_text(*names: object) -> None:
@@ -21,10 +22,10 @@ def must_be_text(*names: object) -> None:
                 allowed="names in UTF-8",
                 do="export the model again",
             )
-        if len(name) > _LONGEST:
+        if len(name) > _MAX_NAME_CHARACTERS:
             raise ModelError(
                 "a name in the model is too long",
                 found=f"{len(name)} characters: {name[:40]!r}...",
-                allowed=f"up to {_LONGEST}",
+                allowed=f"up to {_MAX_NAME_CHARACTERS}",
                 do="export the model again",
             )

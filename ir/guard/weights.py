@@ -21,7 +21,8 @@ _BITS = {
     "COMPLEX128": 128,
 }
 _NAMES = {number: name for name, number in TensorProto.DataType.items()}
-_MOST_DIM = 2**62
+_MAX_TENSOR_ELEMENTS = 2**62
+"""Elements that a shape may multiply up to before it is refused: what an int64 counts, with room to spare."""
 
 
 def check(tensor: TensorProto, limits: FileLimits) -> None:
@@ -113,7 +114,7 @@ def _elements(dims: list[int], what: str, limits: FileLimits, rank: int | None =
             allowed="0 or more on each axis",
         )
     count = math.prod(dims)
-    if count > _MOST_DIM:
+    if count > _MAX_TENSOR_ELEMENTS:
         raise ModelError(
             "a tensor of the model is larger than any memory",
             found=f"{what}: {dims}",

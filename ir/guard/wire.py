@@ -30,7 +30,8 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "TensorType": {2: "Shape"},
     "Shape": {1: "Entry"},
 }
-_DEEPEST = 100
+_MAX_MESSAGE_DEPTH = 100
+"""Messages inside each other that are followed: Protobuf's own readers stop at 100."""
 
 
 def check(content: bytes, limits: FileLimits) -> None:
@@ -72,7 +73,7 @@ def check(content: bytes, limits: FileLimits) -> None:
                         do=hint("nodes"),
                     )
                 message = inner.get(tag >> 3)
-                if message is not None and length and len(stack) < _DEEPEST and at + length <= end:
+                if message is not None and length and len(stack) < _MAX_MESSAGE_DEPTH and at + length <= end:
                     stack.append((at + length, end, kind))
                     end, kind, inner = at + length, message, _MESSAGES.get(message, {})
                     continue

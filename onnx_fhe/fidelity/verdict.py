@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..analysis.outputs.classes import OTHERS, SEVERAL
+from ..analysis.outputs.classes import MIN_JUDGED_SAMPLES, MIN_OTHER_CLASS_SAMPLES
 from .figures import Classes, OutputFigures, Verdict
 from .measure import Comparison
 
@@ -20,7 +20,8 @@ CHANCE = 0.25
 ALIKE = 0.8
 """Cohen's kappa from which on, two standard errors less too, predictions are as they were."""
 ENOUGH = 8
-"""Samples that a collapse takes; for classes it takes ``OTHERS`` that are not of the most common class."""
+"""Samples that a collapse takes; for classes it takes ``MIN_OTHER_CLASS_SAMPLES`` that are not of the most
+common class."""
 TWENTIETH = 0.05
 """Share of the samples, up to which those that are far off are named."""
 OFF, FAR_OFF = 0.1, 0.5
@@ -95,7 +96,7 @@ def _safe_scores(found: Comparison, samples: int) -> str:
     classes = found.classes
     if classes is None or classes.kappa is None or not classes.certain or samples < ENOUGH:
         return ""
-    sure = classes.others >= OTHERS and classes.kappa - 2 * classes.kappa_error >= ALIKE
+    sure = classes.others >= MIN_OTHER_CLASS_SAMPLES and classes.kappa - 2 * classes.kappa_error >= ALIKE
     return found.scores if sure else ""
 
 
@@ -112,7 +113,7 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
         if output.varies and output.constant and samples >= ENOUGH:
             yield Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
         elif output.kappa is not None and output.same < LEAST_AGREEMENT:
-            collapsed = output.kappa < CHANCE and samples >= OTHERS
+            collapsed = output.kappa < CHANCE and samples >= MIN_OTHER_CLASS_SAMPLES
             yield Finding(
                 "collapse" if collapsed else "warning",
                 f"{percent(1 - output.same)} of the values of output {name} are others than the network's"
@@ -176,7 +177,7 @@ def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
     if (
         found.certain
         and (near_chance or found.predicted == 1)
-        and found.others >= OTHERS
+        and found.others >= MIN_OTHER_CLASS_SAMPLES
         and samples >= ENOUGH
     ):
         yield Finding(
@@ -188,7 +189,7 @@ def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
             2 - found.agreement,
         )
         return
-    if found.certain and found.others < OTHERS and samples >= SEVERAL:
+    if found.certain and found.others < MIN_OTHER_CLASS_SAMPLES and samples >= MIN_JUDGED_SAMPLES:
         few = f"in only {found.others} samples" if found.others else "in no sample"
         yield Finding(
             "warning",

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...analysis.ranges import ranges
-from ...analysis.ranges.margins import TARGET
+from ...analysis.ranges.margins import TARGET_OVERFLOW_RATE
 from ...analysis.ranges.tails import Extremes, distinct
 from ...analysis.regions import fusion_groups
 from ...ir.integer_editing import IntegerEditor
@@ -55,7 +55,7 @@ class FuseTlu(Pass):
             data = {k: a[distinct(data)] for k, a in data.items()}
             seen = ranges.extremes(model, data, list(dict.fromkeys([*places.values(), *raw])))
         made_before = len(TableLookup.all_in(model))
-        target = TARGET / max(1, len(places) + len(raw) + made_before)
+        target = TARGET_OVERFLOW_RATE / max(1, len(places) + len(raw) + made_before)
         free = bool(seen) and context.ranges.margin == "auto"
         sound = ranges.SoundRanges(model)
         edit = IntegerEditor(model)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...analysis.ranges.scaling import CLOSE, spread
+from ...analysis.ranges.scaling import SAME_SCALE, spread
 from ...analysis.regions.linear import Linear
 from ...ir import runtime
 from ...ir.graph import variable_inputs
@@ -29,7 +29,7 @@ def vanishes(linear: Linear, path: Path, value: ir.Value, shape: Sequence[int]) 
     scale = spread(random.uniform(1, 2, size).reshape(shape), value)
     if path:
         plain, moved = (_run(path, value, scale * sample + o) for o in (0.0, offset))
-        if not np.allclose(moved - plain, arriving(path, value, offset), rtol=CLOSE, atol=CLOSE):
+        if not np.allclose(moved - plain, arriving(path, value, offset), rtol=SAME_SCALE, atol=SAME_SCALE):
             return False
     if linear.node.op_type == "Gemm":
         return True
@@ -39,7 +39,7 @@ def vanishes(linear: Linear, path: Path, value: ir.Value, shape: Sequence[int]) 
     with_offset, without = (_run([linear.node], data, a) for a in (arrived, np.zeros_like(arrived)))
     moved = np.moveaxis(with_offset - without, linear.channel_axis, 0).reshape(linear.channels, -1)
     size_of = np.abs(moved).max(initial=0.0)
-    return bool(np.allclose(moved, moved[:, :1], rtol=0, atol=CLOSE * size_of))
+    return bool(np.allclose(moved, moved[:, :1], rtol=0, atol=SAME_SCALE * size_of))
 
 
 def arriving(path: Path, value: ir.Value, offset: np.ndarray) -> np.ndarray:

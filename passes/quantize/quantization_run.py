@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.environment import Environment
-from ...analysis.ranges.tails import FEWEST, distinct
+from ...analysis.ranges.tails import MIN_SAMPLES, distinct
 from ...analysis.regions.linear import Linear, linear_of
 from ...analysis.regions.regions import Kind, Regions
 from ...ir.editing import GraphEditor
@@ -55,7 +55,7 @@ class QuantizationRun:
         """Quantize the model in place."""
         server = set(self.regions.server)
         self._float_run()
-        self._many = len(distinct(self.data)) >= FEWEST
+        self._many = len(distinct(self.data)) >= MIN_SAMPLES
         groups = self._groups()
         for index, group in enumerate(groups):
             self._fit(group)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...analysis.ranges.scaling import CLOSE, carried
+from ...analysis.ranges.scaling import SAME_SCALE, carried
 from ...analysis.regions.regions import Regions
 from ...ir.graph import MAXIMA
 from ...ir.movement import CANDIDATES
@@ -56,4 +56,4 @@ def _keeps_channels(value: ir.Value, last: ir.Value, path: list[ir.Node]) -> boo
     if found is None:
         return False
     wanted = units.reshape([1, -1] + [1] * (found.ndim - 2))
-    return bool(np.allclose(found, wanted, rtol=CLOSE))
+    return bool(np.allclose(found, wanted, rtol=SAME_SCALE))

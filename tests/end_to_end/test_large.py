@@ -128,7 +128,7 @@ def test_wide_layers_are_quantized_as_well(network, monkeypatch):
 
 def test_samples_of_wide_tensors_are_run_a_few_at_a_time(integer, monkeypatch):
     whole = unrounded_reference.UnroundedReference.of(integer, DATA)
-    monkeypatch.setattr(environment, "MOST_RUN", 40)
+    monkeypatch.setattr(environment, "MAX_RUN_ELEMENTS", 40)
     parts = unrounded_reference.UnroundedReference.of(integer, DATA)
     assert all(np.array_equal(a, parts.entries[name]) for name, a in whole.entries.items())
 
@@ -199,7 +199,7 @@ def test_equal_steps_are_timed_once(monkeypatch):
     ],
 )
 def test_what_would_take_hours_is_left_out_and_said(text, said, network, monkeypatch):
-    monkeypatch.setattr(cost, "MOST_WEIGHTS", 100)
+    monkeypatch.setattr(cost, "MAX_TRIAL_WEIGHTS", 100)
     result = PassManager.parse(f"normalize,{text}").run(network, Context(calibration=DATA))
     assert any(said in note and "125 weights" in note for note in result.context.notes)
     assert error(result.model, network) < 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ....analysis.ranges.margins import TARGET, widened
+from ....analysis.ranges.margins import TARGET_OVERFLOW_RATE, widened
 from ....analysis.ranges.tails import Extremes
 from ...framework.base import Context
 from ...round.insert_rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
@@ -31,7 +31,7 @@ class Ranges:
     def __init__(self, student: Student, data: list[torch.Tensor], context: Context) -> None:
         self.student, self.data = student, data
         self.margin = context.ranges.margin
-        self.target = TARGET / (1 + len(student.tables))
+        self.target = TARGET_OVERFLOW_RATE / (1 + len(student.tables))
 
     @torch.no_grad()
     def refresh(self, keep: bool = False) -> None:

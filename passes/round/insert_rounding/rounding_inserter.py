@@ -10,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ....analysis.environment import Environment
 from ....analysis.noise.noise import noise_steps
-from ....analysis.ranges.margins import TARGET
+from ....analysis.ranges.margins import TARGET_OVERFLOW_RATE
 from ....analysis.ranges.ranges import SoundRanges, declare, over_axes
 from ....analysis.ranges.tails import Extremes, distinct
 from ....analysis.regions.linear import linear_of
@@ -69,7 +69,7 @@ class RoundingInserter:
         self.modified = False
         self._samples, self._distinct = len(next(iter(data.values()))), distinct(data)
         declares = len(Decrypt.all_in(model)) + len(settings)
-        self._target = TARGET / max(1, declares)
+        self._target = TARGET_OVERFLOW_RATE / max(1, declares)
         channels = sum(TableLookup.of(t).channels for t, s in settings.items() if s.bits)
         self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.

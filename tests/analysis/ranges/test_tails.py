@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_fhe.analysis.ranges.margins import LEAST, MOST, widened
-from onnx_fhe.analysis.ranges.ranges import NEAR, declare
-from onnx_fhe.analysis.ranges.tails import FEWEST, Extremes, Tails, distinct
+from onnx_fhe.analysis.ranges.margins import MAX_MARGIN_SHARE, MIN_MARGIN_SHARE, widened
+from onnx_fhe.analysis.ranges.ranges import FREE_WIDTH_RATIO, declare
+from onnx_fhe.analysis.ranges.tails import MIN_SAMPLES, Extremes, Tails, distinct
 
 RATE = 1 / 2000
 CHANNELS = 30
@@ -51,8 +51,8 @@ def test_bounded_values_get_less_than_those_with_tails():
         seen = drawn(kind, 500, 0)
         (low, high), (_, most) = seen.range, widened(seen, "auto", RATE)
         shares[kind] = float(((most - high) / (high - low)).mean())
-    assert LEAST <= shares["bounded"] < 1.3 * LEAST
-    assert shares["normal"] < shares["both tails"] <= MOST + 0.01
+    assert MIN_MARGIN_SHARE <= shares["bounded"] < 1.3 * MIN_MARGIN_SHARE
+    assert shares["normal"] < shares["both tails"] <= MAX_MARGIN_SHARE + 0.01
 
 
 @pytest.mark.parametrize("kind", DRAWS)
@@ -103,14 +103,14 @@ def test_a_heavy_tail_in_one_channel_widens_that_channel_most():
     assert share[3] == share.max() > 2 * np.median(share)
 
 
-@pytest.mark.parametrize("samples", [1, 2, FEWEST - 1, FEWEST, 20])
+@pytest.mark.parametrize("samples", [1, 2, MIN_SAMPLES - 1, MIN_SAMPLES, 20])
 def test_few_samples_get_wide_margins(samples):
     seen, new = drawn("normal", samples, 0), drawn("normal", 4000, 1)
     low, high = seen.range
     least, most = widened(seen, "auto", RATE)
     assert np.all(least < low)
     assert np.all(most > high)
-    if samples >= FEWEST:
+    if samples >= MIN_SAMPLES:
         assert leaving(new, (least, most)) < 0.05 < leaving(new, seen.range)
     else:
         assert np.all(high - least >= high - low + 100)
@@ -124,7 +124,7 @@ def test_any_samples_at_all(samples, spread, seed):
     low, high = widened(seen, "auto", RATE)
     assert np.all(low <= seen.range[0] - 1)
     assert np.all(high >= seen.range[1] + 1)
-    assert np.all(high - low <= (1 + 2 * MOST) * 2 * spread + 4)
+    assert np.all(high - low <= (1 + 2 * MAX_MARGIN_SHARE) * 2 * spread + 4)
     sound = np.full((1, 4), -4.0), np.full((1, 4), 4.0)
     least, most = declare(sound, seen, "auto")
     assert np.all(
@@ -135,7 +135,7 @@ def test_any_samples_at_all(samples, spread, seed):
 def test_sound_bounds_are_taken_where_they_are_near():
     seen = drawn("bounded", 200, 0)
     low, high = widened(seen, "auto", RATE)
-    near, far = (high - low) * (NEAR - 1) / 2 - 1, (high - low)
+    near, far = (high - low) * (FREE_WIDTH_RATIO - 1) / 2 - 1, (high - low)
     for extra, taken in ((near, True), (far, False)):
         found = declare((low - extra, high + extra), seen, "auto", RATE)
         assert np.array_equal(found[0], low - extra if taken else low)
