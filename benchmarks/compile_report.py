@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 SHARE, STEEP = 0.05, 1.15
-"""A pass is named under a curve where it takes this share at the largest size and grows faster than that."""
+"""A pass is named under a curve where it takes this share at the largest size and grows faster than that.
+
+A curve is linear where its exponent is at most `STEEP`.
+"""
 
 Row = Mapping[str, Any]
 
@@ -82,17 +85,22 @@ def _times(row: Row, name: str, first: str) -> str:
 
 
 def _passes(rows: Sequence[Row], sides: Sequence[str]) -> str:
-    """What takes the time: stages, and the passes that take a twentieth of it."""
+    """What takes the processor's time: stages, and the passes that take a twentieth of it."""
     lines = []
     for row in rows:
         for name in sides:
             if "error" in (found := row["sides"][name]):
                 continue
             spent = {**found["passes"], **{f"({k})": v for k, v in _rest(found).items()}}
-            large = sorted((s, k) for k, s in spent.items() if s > found["seconds"] / 20)[::-1]
+            large = sorted((s, k) for k, s in spent.items() if s > found["processor_seconds"] / 20)[::-1]
             text = ", ".join(f"{k} {s:.1f}" for s, k in large)
             lines.append([row["name"], row["pipeline"], *([name] if len(sides) > 1 else []), text])
-    header = ["model", "preset", *(["side"] if len(sides) > 1 else []), "seconds of passes and (stages)"]
+    header = [
+        "model",
+        "preset",
+        *(["side"] if len(sides) > 1 else []),
+        "processor seconds of passes and (stages)",
+    ]
     return _table(header, lines)
 
 
@@ -103,27 +111,38 @@ def _rest(found: Mapping[str, Any]) -> dict[str, float]:
     return {**stages, "beside passes": max(watched, 0.0)}
 
 
+def exponents(rows: Sequence[Row], side: str) -> tuple[float | None, float | None]:
+    """Of the processor seconds of a curve on one side: over all sizes, and between the two largest."""
+    known = [
+        (r["size"], r["sides"][side]["processor_seconds"]) for r in rows if "error" not in r["sides"][side]
+    ]
+    sizes, seconds = [size for size, _ in known], [spent for _, spent in known]
+    return exponent(sizes, seconds), exponent(sizes[-2:], seconds[-2:])
+
+
 def _curve(what: str, rows: Sequence[Row], sides: Sequence[str]) -> str:
-    sizes = [str(r["size"]) for r in rows]
-    lines, steep = [], []
+    """A line for each kind of seconds; exponents of processor seconds, which other programs do not change."""
+    lines, told = [], []
     for name in sides:
-        good = [(r["size"], r["sides"][name]) for r in rows if "error" not in r["sides"][name]]
-        for title, key in (("seconds", "seconds"), ("processor, s", "processor_seconds")):
-            known = {size: found[key] for size, found in good}
-            cells = [f"{known[r['size']]:.1f}" if r["size"] in known else "-" for r in rows]
-            whole = exponent(list(known), list(known.values()))
-            last = exponent(list(known)[-2:], list(known.values())[-2:])
-            lines.append(
-                [f"{title}{f' ({name})' if len(sides) > 1 else ''}", *cells, _number(whole), _number(last)]
+        whole, last = exponents(rows, name)
+        side = f" ({name})" if len(sides) > 1 else ""
+        for title, key, powers in (
+            ("seconds", "seconds", ["", ""]),
+            ("processor, s", "processor_seconds", [_number(whole), _number(last)]),
+        ):
+            cells = [f"{r['sides'][name][key]:.1f}" if key in r["sides"][name] else "-" for r in rows]
+            lines.append([f"{title}{side}", *cells, *powers])
+        if last is not None:
+            grows = "Linear in" if last <= STEEP else "Faster than linear in"
+            told.append(
+                f"{grows} {what}{side}: the exponent of the last two sizes is {last:.2f}, {STEEP} is allowed."
             )
-        if name == sides[0]:
-            steep = _steep(good)
     lines.append(["bootstraps", *(str(r["sides"][sides[0]].get("bootstraps", "-")) for r in rows), "", ""])
-    table = _table([what, *sizes, "exponent", "of the last two"], lines)
-    told = ", ".join(f"{name} {power:.2f} ({seconds:.1f} s)" for seconds, name, power in steep)
-    return table + (
-        f"\n\nFaster than linear between the last two, of what takes time: {told}." if told else ""
-    )
+    table = _table([what, *(str(r["size"]) for r in rows), "exponent", "of the last two"], lines)
+    good = [(r["size"], r["sides"][sides[0]]) for r in rows if "error" not in r["sides"][sides[0]]]
+    if steep := ", ".join(f"{name} {power:.2f} ({seconds:.1f} s)" for seconds, name, power in _steep(good)):
+        told.append(f"Faster than linear between the last two, of what takes time: {steep}.")
+    return "\n\n".join([table, *told])
 
 
 def _steep(good: Sequence[tuple[int, Mapping[str, Any]]]) -> list[tuple[float, str, float]]:
@@ -133,7 +152,7 @@ def _steep(good: Sequence[tuple[int, Mapping[str, Any]]]) -> list[tuple[float, s
         spent = [{**x["passes"], **{f"({k})": v for k, v in _rest(x).items()}} for x in (before, after)]
         for name, seconds in spent[1].items():
             power = exponent([small, large], [spent[0].get(name, 0.0), seconds])
-            if seconds > SHARE * after["seconds"] and power is not None and power > STEEP:
+            if seconds > SHARE * after["processor_seconds"] and power is not None and power > STEEP:
                 found.append((seconds, name, power))
     return sorted(found, reverse=True)
 
