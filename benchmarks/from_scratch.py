@@ -26,7 +26,7 @@ from onnx_fhe.passes.distill.distill import Distill
 from onnx_fhe.passes.distill.training.data import image_sizes, pool, split
 from onnx_fhe.passes.distill.training.losses import Loss, agreement
 from onnx_fhe.passes.distill.training.operators import OPERATORS
-from onnx_fhe.passes.distill.training.task import GIVEN, SPARSE
+from onnx_fhe.passes.distill.training.task import MANY_WEIGHTS_A_SAMPLE, UNCHANGED_SHARE
 
 RATES = (0.003, 0.01)
 """Learning rates of Adam; each is tried with all the steps, and the samples held back choose."""
@@ -147,7 +147,7 @@ def lessons(options: Distill, model: ir.Model, teacher: ir.Model, calibration: A
         held=_tensors([kept[n] for n in names]),
         held_answers=_tensors(list(session.run_batched(kept).values())),
         given=len(parts.train),
-        given_share=GIVEN * math.exp(-sparse / SPARSE),
+        given_share=UNCHANGED_SHARE * math.exp(-sparse / MANY_WEIGHTS_A_SAMPLE),
         loss=Loss(
             kind_of(answers, asked, list(teacher.graph.outputs)),
             options.temperature,

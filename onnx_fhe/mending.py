@@ -19,7 +19,7 @@ from .ir.errors import OnnxFheError
 from .passes.framework.manager import PassManager, PipelineResult
 from .passes.framework.pipeline import pass_name
 from .passes.framework.presets import PRESETS, Mend
-from .passes.quantize.auto import LARGE
+from .passes.quantize.auto import LARGE_WEIGHTS
 from .report.recording import Recorder
 
 MOST_TIMES_THE_PRICE = 2.0
@@ -70,7 +70,7 @@ def mended(
     """
     mends = PRESETS[preset].mends if preset in PRESETS else ()
     weights = (v.const_value for v in source.graph.initializers.values())
-    if not mends or sum(w.size for w in weights if w is not None) > LARGE:
+    if not mends or sum(w.size for w in weights if w is not None) > LARGE_WEIGHTS:
         return first  # another attempt would take minutes: the warning stands
     try:
         before = expected_fidelity(source, first.result.model, data, labels, p_error)

@@ -17,7 +17,7 @@ from ...ir.errors import OnnxFheError, PipelineError
 from .tokens import Span, Token, error_at, pointed, tokenize
 from .values import OptionError, OptionPath, OptionSpec
 
-DEEPEST = 16
+MAX_NESTING = 16
 """Most lists and mappings inside each other."""
 
 _INT = re.compile(r"[+-]?[0-9]+")
@@ -139,8 +139,8 @@ class _Parser:
     def value(self, path: OptionPath) -> Any:
         token = self.take()
         value: Any
-        if len(path) > DEEPEST:
-            self.fail("too many lists or mappings inside each other", f"{DEEPEST} at most", token=token)
+        if len(path) > MAX_NESTING:
+            self.fail("too many lists or mappings inside each other", f"{MAX_NESTING} at most", token=token)
         if token.kind == "text":
             value = token.value
         elif token.kind == "word":

@@ -12,8 +12,8 @@ from ...ir.errors import PipelineError
 Span = tuple[int, int]
 Kind = Literal["word", "text", "mark", "end"]
 
-WIDTH = 88
-"""Longest stretch of the text that an error shows."""
+MAX_SHOWN_CHARACTERS = 88
+"""Longest stretch of the text (characters) that an error shows."""
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -75,9 +75,9 @@ def pointed(text: str, span: Span) -> str:
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", start)
     last = len(text) if last < 0 else last
-    if last - first > WIDTH:
-        shown_from = max(first, min(start - WIDTH // 3, last - WIDTH))
-        shown_to = min(last, shown_from + WIDTH)
+    if last - first > MAX_SHOWN_CHARACTERS:
+        shown_from = max(first, min(start - MAX_SHOWN_CHARACTERS // 3, last - MAX_SHOWN_CHARACTERS))
+        shown_to = min(last, shown_from + MAX_SHOWN_CHARACTERS)
     else:
         shown_from, shown_to = first, last
     line = "".join(c if c.isprintable() else " " for c in text[shown_from:shown_to])

@@ -15,8 +15,8 @@ from .values import OptionError, label
 # In the standard library from 3.11 on; before, the package that it came from.
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
-MOST_BYTES = 2**20
-"""A pipeline with options for every layer of a deep network stays below this."""
+MAX_PIPELINE_BYTES = 2**20
+"""Size of a pipeline file: options for every layer of a deep network stay below it."""
 
 EXAMPLE = '[[pass]] tables, each with name = "..." and the options of the pass'
 
@@ -46,11 +46,11 @@ def read_toml(path: str | Path) -> list[ParsedPass]:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise PipelineError("this pipeline file is no regular file", file=file)
-        if Path(path).stat().st_size > MOST_BYTES:
+        if Path(path).stat().st_size > MAX_PIPELINE_BYTES:
             raise PipelineError(
                 "this pipeline file is too large",
                 file=file,
-                allowed=f"up to {MOST_BYTES} bytes",
+                allowed=f"up to {MAX_PIPELINE_BYTES} bytes",
                 found="more",
             )
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))

@@ -12,9 +12,10 @@ from ...ir import runtime
 from ...ir.errors import OnnxFheError
 from ...ir.graph import constant_of
 
-SAMPLES = 64
-NEAR = 1e-4
-"""Float error of what is rounded, in steps of a quantizer."""
+COMPARED_SAMPLES = 64
+"""Calibration samples on which the imported network is compared with its source."""
+TIE_DISTANCE = 1e-4
+"""How near to a tie (in steps of a quantizer) a value may round to either side, by the errors of floats."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def compare(model: ir.Model, source: ir.Model, data: Mapping[str, np.ndarray]) -
                 scales[name] = scale
     if not scales:
         return None
-    few = {k: v[:SAMPLES] for k, v in data.items()}
+    few = {k: v[:COMPARED_SAMPLES] for k, v in data.items()}
     try:
         rounded = _rounded(model)
         ours = runtime.Session(model, [*scales, *rounded]).run_batched(few)
@@ -83,5 +84,5 @@ def _rounded(model: ir.Model) -> dict[str, np.ndarray]:
 
 def _ties(values: np.ndarray, scale: np.ndarray) -> int:
     steps = np.abs(values.astype(np.float64) / float(scale.reshape(-1)[0]))
-    near = np.abs(steps - np.floor(steps) - 0.5) < NEAR
+    near = np.abs(steps - np.floor(steps) - 0.5) < TIE_DISTANCE
     return int(np.sum(near & (steps < 256)))

@@ -13,7 +13,8 @@ from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
 
 HALF_EVEN = frozenset({"ROUND", "HALF_EVEN"})
-MOST_BITS = 8
+MAX_BITS = 8
+"""Widest quantizer that is imported: integers of the qdq level are stored in 8 bits."""
 _AWAY = {"UP": ("Ceil", 0.0), "DOWN": ("Floor", 0.0), "ROUND_TO_ZERO": ("Floor", 0.0)}
 _AWAY |= {"HALF_UP": ("Floor", 0.5), "HALF_DOWN": ("Ceil", -0.5)}
 """Modes that are symmetric around zero: what is added to the magnitude, and how that is rounded."""
@@ -87,14 +88,14 @@ def read(node: ir.Node, constants: list[np.ndarray], signed_input: bool) -> Quan
 
 def _bits(node: ir.Node, given: np.ndarray) -> int:
     values = np.unique(given)
-    if values.size == 1 and values[0] == int(values[0]) and 1 <= values[0] <= MOST_BITS:
+    if values.size == 1 and values[0] == int(values[0]) and 1 <= values[0] <= MAX_BITS:
         return int(values[0])
     raise UnsupportedError(
         "this quantizer has a bit width that tables do not take",
         node=node.name or "",
         op=node.op_type,
         found=", ".join(f"{v:g}" for v in values[:4]) + " bits",
-        allowed=f"one width, 1 to {MOST_BITS} bits",
+        allowed=f"one width, 1 to {MAX_BITS} bits",
         do="train with fewer bits, or take this quantizer out",
     )
 

@@ -16,7 +16,7 @@ from ...ir.integer_editing import IntegerEditor
 from ...ir.movement import FILLS, Movement, may_move
 from .views import RATIO_TOLERANCE, View, rank_of
 
-WHOLE = 1e-3
+WHOLE_NUMBER_DISTANCE = 1e-3
 """How far from an integer a constant may be, in units of the scale (float32 holds it no better)."""
 
 
@@ -74,7 +74,7 @@ def _in_units(node: ir.Node, value: ir.Value | None, unit: float, edit: IntegerE
     if node.op_type not in FILLS or constant is None or constant.dtype != np.float32 or not np.any(constant):
         return value
     whole = np.rint(constant.astype(np.float64) / unit)
-    if np.any(np.abs(whole - constant / unit) > WHOLE * np.maximum(1, np.abs(whole))):
+    if np.any(np.abs(whole - constant / unit) > WHOLE_NUMBER_DISTANCE * np.maximum(1, np.abs(whole))):
         raise UnsupportedError(
             "a constant between encrypted elements is not on their grid",
             node=node.name or "",

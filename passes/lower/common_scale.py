@@ -16,13 +16,13 @@ from ...ir.integer_editing import IntegerEditor
 from ...ir.interval_arithmetic import Bounds
 from ...ir.intervals import interval_of
 from .coarser import Coarser
-from .views import CLOSE, LARGEST, RATIO_TOLERANCE, Common, View, common_unit, rank_of
+from .views import MAX_DENOMINATOR, MAX_MULTIPLIER_ERROR, RATIO_TOLERANCE, Common, View, common_unit, rank_of
 
 ROOM = intervals.LARGEST_FLOAT32_INTEGER / 32
 """Sums that stay below this are left as they are; what is rounded later grows by a few bits."""
 AIM = intervals.LARGEST_FLOAT32_INTEGER / 64
 """What either tensor reaches at most, times its multiplier, where their sum would not be exact."""
-STEP = 0.5
+NEGLIGIBLE_STEP_SHARE = 0.5
 """A tensor that never reaches this part of one step of a far coarser tensor is left out of their sum."""
 
 
@@ -67,7 +67,10 @@ class CommonScales:
             # An input or an activation has no weights to make coarser. It may be too small to count.
             left, right = first, second
             a, b = np.where(over, np.abs(plain.a), a), np.where(over, np.abs(plain.b), b)
-            tiny_a, tiny_b = over & (reach_a * x < STEP * y), over & (reach_b * y < STEP * x)
+            tiny_a, tiny_b = (
+                over & (reach_a * x < NEGLIGIBLE_STEP_SHARE * y),
+                over & (reach_b * y < NEGLIGIBLE_STEP_SHARE * x),
+            )
             a = np.where(tiny_a, 0.0, np.where(tiny_b, 1.0, a))
             b = np.where(tiny_b, 0.0, np.where(tiny_a, 1.0, b))
             no_a, no_b, over = no_a | tiny_a, no_b | tiny_b, over & False
@@ -139,10 +142,10 @@ def _fitting(ratio: float, reach_a: float, reach_b: float) -> tuple[float, float
         b, a, coarser_b, coarser_a = _fitting(1 / ratio, reach_b, reach_a)
         return a, b, coarser_a, coarser_b
     most_a, most_b = (max(1.0, AIM // max(reach, 1.0)) for reach in (reach_a, reach_b))
-    many = np.arange(1, min(most_b, LARGEST) + 1)
+    many = np.arange(1, min(most_b, MAX_DENOMINATOR) + 1)
     few = np.minimum(np.floor(ratio * many * (1 + RATIO_TOLERANCE)), most_a)
     coarser = ratio * many / few
-    best = int(np.argmax(coarser <= coarser.min() * (1 + CLOSE)))
+    best = int(np.argmax(coarser <= coarser.min() * (1 + MAX_MULTIPLIER_ERROR)))
     a, b = float(few[best]), float(many[best])
     more = max(1.0, AIM // max(a * reach_a, b * reach_b, 1.0))
     return more * a, more * b, 1.0, max(1.0, float(coarser[best]))

@@ -15,7 +15,8 @@ from ...ir.ops import PairLookup
 from .tables import varying_axes, without_spread
 from .views import rank_of
 
-MOST_PAIRS = 2**16
+MAX_PAIRS = 2**16
+"""Pairs of values of two tensors that a table holds: 8 bits of each, 16 together."""
 
 
 def build_pairs(
@@ -37,7 +38,7 @@ def build_pairs(
     node = next((n for n in group.nodes if len(variable_inputs(n)) > 1), group.nodes[0])
     lows = [int(np.floor(b[0].min())) for b in (x, y)]
     sizes = [int(np.ceil(b[1].max())) - low + 1 for b, low in zip((x, y), lows, strict=True)]
-    if sizes[0] * sizes[1] > MOST_PAIRS:
+    if sizes[0] * sizes[1] > MAX_PAIRS:
         quantizer = next(n for n in group.nodes if n.op_type == "QuantizeLinear")
         raise UnsupportedError(
             "this part of the network cannot become a table",
@@ -45,7 +46,7 @@ def build_pairs(
             op=quantizer.op_type,
             found=f"it depends on 2 encrypted tensors, of {sizes[0]} and {sizes[1]} values",
             allowed="operators that work element by element on one encrypted tensor, or on two of at most"
-            f" {MOST_PAIRS} pairs of values",
+            f" {MAX_PAIRS} pairs of values",
             do="put quantizers of few bits on both tensors (the option operands of quantize)",
         )
     axes = varying_axes(group)

@@ -14,10 +14,11 @@ from ...ir import runtime
 
 RATIO_TOLERANCE = 1e-5
 """Scales whose ratio is this near (relative) to a whole number are taken to have it."""
-CLOSE = 1.0 / 512
+MAX_MULTIPLIER_ERROR = 1.0 / 512
 """Largest relative error of a multiplier where no small whole number will do."""
-LARGEST = 64
-MOST_MULTIPLE = 256
+MAX_DENOMINATOR = 64
+"""Largest denominator of a ratio of two scales."""
+MAX_MULTIPLE = 256
 """Largest whole number that makes the scales of one tensor equal."""
 
 
@@ -64,11 +65,11 @@ def whole_multiples(scale: np.ndarray) -> tuple[np.ndarray, float] | None:
     unit = float(np.abs(scale).max())
     if unit == 0:
         return None
-    ratios = [Fraction(float(s) / unit).limit_denominator(LARGEST) for s in scale.reshape(-1)]
+    ratios = [Fraction(float(s) / unit).limit_denominator(MAX_DENOMINATOR) for s in scale.reshape(-1)]
     common = math.lcm(*(r.denominator for r in ratios))
     whole = np.array([float(r * common) for r in ratios]).reshape(scale.shape)
     unit /= common
-    if np.abs(whole).max() > MOST_MULTIPLE or np.any(
+    if np.abs(whole).max() > MAX_MULTIPLE or np.any(
         np.abs(whole * unit - scale) > RATIO_TOLERANCE * np.abs(scale)
     ):
         return None
@@ -110,11 +111,11 @@ def _whole_ratio(ratio: float) -> Fraction:
     for whole in (Fraction(round(ratio) or 1), Fraction(1, round(1 / ratio) or 1)):
         if abs(float(whole) / ratio - 1.0) <= RATIO_TOLERANCE:
             return whole
-    for limit in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, LARGEST):
+    for limit in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, MAX_DENOMINATOR):
         small = Fraction(ratio).limit_denominator(limit)
-        if small > 0 and abs(float(small) / ratio - 1.0) <= CLOSE:
+        if small > 0 and abs(float(small) / ratio - 1.0) <= MAX_MULTIPLIER_ERROR:
             return small
     # Where one side is finer than the other by far, the finer one hardly counts and the coarser one is exact.
     whole = Fraction(max(1, round(ratio))) if ratio > 1 else Fraction(1, max(1, round(1 / ratio)))
-    nearest = [f for f in (whole, Fraction(ratio).limit_denominator(LARGEST)) if f > 0]
+    nearest = [f for f in (whole, Fraction(ratio).limit_denominator(MAX_DENOMINATOR)) if f > 0]
     return min(nearest, key=lambda f: abs(float(f) / ratio - 1.0))

@@ -19,8 +19,10 @@ from ...ir.graph import constant_of
 from ...ir.runtime import Arrays, Session, skeleton
 from ...ir.sampling import random_inputs
 
-_BATCHES = 2
-_LARGE = 30.0
+_TRIED_BATCHES = 2
+"""Batches of random inputs that are run."""
+_LARGE_VALUE = 30.0
+"""Factor of the last of them: operators that saturate show there what they do."""
 
 
 Batch = Literal["free", "single", "fixed"]
@@ -185,9 +187,9 @@ def _run_alone(model: ir.Model, size: int, shared: Session | None) -> _Alone | N
     """Some batches computed apart; None where they have no samples on axis 0."""
     session = shared or _session(model)
     infos = [ir.serde.serialize_value(i) for i in model.graph.inputs]
-    rows = [random_inputs(infos, size, seed=seed) for seed in range(_BATCHES)]
+    rows = [random_inputs(infos, size, seed=seed) for seed in range(_TRIED_BATCHES)]
     for name, array in rows[-1].items():  # a maximum with 20 shows only where there is more
-        rows[-1][name] = array * array.dtype.type(_LARGE) if array.dtype.kind == "f" else array
+        rows[-1][name] = array * array.dtype.type(_LARGE_VALUE) if array.dtype.kind == "f" else array
     varying = [str(o.name) for o in model.graph.outputs if depends(o)]
     found = [{k: v for k, v in session.run(r).items() if k in varying} for r in rows]
     if any(np.ndim(a) == 0 or len(a) != size for f in found for a in f.values()):

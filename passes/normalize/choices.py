@@ -15,7 +15,7 @@ from ...ir.graph import MAXIMA, constant_of, int_of, is_float, rank_of, variable
 from ..framework.rewriting import Refusal
 from .rule import NOT_FLOAT, NOT_STATIC, Rule, is_onnx
 
-MOST_MAXIMUM_ELEMENTS = 2**16
+MAX_MAXIMUM_ELEMENTS = 2**16
 """Elements of a tensor past which nobody would take a maximum of one."""
 _GRID = np.concatenate([np.linspace(-50, 50, 2001), np.linspace(-2, 2, 2001)])
 """Where a function is tried that may stand in front of max-pooling as well as behind."""
@@ -126,7 +126,7 @@ class LargestOfOne(Rule[ir.Node]):
         shape = (2, *(d for d in dims[1:] if isinstance(d, int)))
         if len(shape) != len(dims):
             return NOT_STATIC
-        if np.prod(shape) > MOST_MAXIMUM_ELEMENTS:
+        if np.prod(shape) > MAX_MAXIMUM_ELEMENTS:
             return Refusal("there are too many elements to try it on")
         # All different, and the other way round: another element shows in one of the two. Padding never wins.
         rising = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)

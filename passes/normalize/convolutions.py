@@ -14,7 +14,7 @@ from ...ir.graph import constant_of, int_of, ints_of, is_float
 from ..framework.rewriting import Refusal
 from .rule import NOT_CONSTANT, NOT_FLOAT, NOT_STATIC, Rule, is_onnx
 
-MOST_ENTRIES = 4_000_000
+MAX_REWRITTEN_WEIGHTS = 4_000_000
 """Most weights that a rewritten operator may have."""
 
 _WEIGHTED = ("Conv", "ConvTranspose")
@@ -125,7 +125,7 @@ class FoldDepth(Rule[Volume]):
         depth, (outs, ins) = static[1], weight.shape[:2]
         out_depth = (depth + pads[0] + pads[3] - dilations[0] * (weight.shape[2] - 1) - 1) // strides[0] + 1
         entries = outs * out_depth * ins * depth * math.prod(weight.shape[3:])
-        if entries > MOST_ENTRIES or out_depth < 1:
+        if entries > MAX_REWRITTEN_WEIGHTS or out_depth < 1:
             return Refusal(f"it would have {entries} weights")
         flat = np.zeros((outs, out_depth, ins, depth, *weight.shape[3:]), weight.dtype)
         for place in range(out_depth):

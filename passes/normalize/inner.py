@@ -40,7 +40,8 @@ _RULES: tuple[type[Rule[Any]], ...] = (
 _WHOLE: tuple[type[Rule[Any]], ...] = (whole.ArithmeticInFloats, whole.ReadAsNumbers)
 _CONDITIONS: tuple[type[Rule[Any]], ...] = (whole.ConditionsAsNumbers,)
 """Of models that another tool has quantized."""
-_IMAGE = 4
+_IMAGE_RANK = 4
+"""Axes of a batch of images: samples, channels, height, width."""
 
 
 def rewrite(model: ir.Model) -> bool:
@@ -94,6 +95,6 @@ def _known(node: ir.Node, moves: Movements, probe: ElementwiseProbe) -> bool:
     if node.domain or linear_of(node) is not None or node.op_type in LAYOUT:
         return True
     if node.op_type in POOLS:
-        return node.op_type != "AveragePool" or rank_of(node.inputs[0]) == _IMAGE
+        return node.op_type != "AveragePool" or rank_of(node.inputs[0]) == _IMAGE_RANK
     variable = variable_inputs(node)
     return len(variable) != 1 or moves(node) is not None or probe(node, variable)

@@ -16,10 +16,10 @@ from ...ir.graph import int_of, is_float
 from ..framework.rewriting import Refusal
 from .parts import Parts
 from .rule import NOT_FLOAT, NOT_STATIC, Rule, is_onnx
-from .softmax import MOST_IN_SOFTMAX, OVER_SAMPLES, TOO_MANY, Chosen
+from .softmax import MAX_SOFTMAX_ELEMENTS, OVER_SAMPLES, TOO_MANY, Chosen
 
-_EQUAL = 1e-6
-"""Elements that are closer than that are taken for equal."""
+_EQUAL_DISTANCE = 1e-6
+"""Difference of two elements below which they count as equal."""
 
 
 class SplitHardmax(Rule[Chosen]):
@@ -71,7 +71,7 @@ def _along(node: ir.Node, default: int) -> Chosen | Refusal:
     axis = int_of(node, "axis", default) % (len(sample) + 1)
     if axis == 0:
         return OVER_SAMPLES
-    return Chosen(node, axis, sample) if 1 < sample[axis - 1] <= MOST_IN_SOFTMAX else TOO_MANY
+    return Chosen(node, axis, sample) if 1 < sample[axis - 1] <= MAX_SOFTMAX_ELEMENTS else TOO_MANY
 
 
 def _winner(parts: Parts, chosen: Chosen, smallest: bool, last: bool = False) -> ir.Value:
@@ -87,7 +87,7 @@ def _winner(parts: Parts, chosen: Chosen, smallest: bool, last: bool = False) ->
     # Of equal elements one wins: against those that it stands in front of no more than 0 is needed, give or
     # take what a fitted offset may be off.
     strict = (first < second) if last else (first > second)
-    needed = parts.array(np.where(strict, _EQUAL, -_EQUAL))
+    needed = parts.array(np.where(strict, _EQUAL_DISTANCE, -_EQUAL_DISTANCE))
     wins = parts.add(
         "Cast", parts.add("GreaterOrEqual", differences, needed, part="wins"), to=int(ir.DataType.FLOAT)
     )

@@ -13,12 +13,13 @@ from ...ir import runtime, shapes
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of, is_float, variable_inputs
 from ..framework.rewriting import Refusal
-from .convolutions import MOST_ENTRIES
+from .convolutions import MAX_REWRITTEN_WEIGHTS
 from .rule import Rule
 
-_ROWS = 256
+_CHUNK_ROWS = 256
 """Unit vectors that are run at once."""
-_SCALES = (1e-3, 1.0, 1e3)
+_TRIED_SCALES = (1e-3, 1.0, 1e3)
+"""Factors of random inputs at which an operator must compute what its matrix computes."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class AsDense(Rule[Affine]):
     """``Reshape -> Gemm -> Reshape`` for an operator that is affine in one tensor, sample by sample.
 
     Raises:
-        UnsupportedError: It is affine, but its matrix would have more than ``MOST_ENTRIES`` entries.
+        UnsupportedError: It is affine, but its matrix would have more than ``MAX_REWRITTEN_WEIGHTS`` entries.
     """
 
     name: ClassVar[str] = "as-dense"
@@ -59,17 +60,19 @@ class AsDense(Rule[Affine]):
         if not run.is_affine():
             return Refusal("it is not affine")
         rows, columns = math.prod(before), math.prod(after)
-        if rows * columns > MOST_ENTRIES:
+        if rows * columns > MAX_REWRITTEN_WEIGHTS:
             raise UnsupportedError(
                 f"{node.op_type} is linear here, but too large to be written as a matrix",
                 node=node.name or "",
                 op=node.op_type,
                 found=f"{rows} x {columns} = {rows * columns} entries",
-                allowed=f"up to {MOST_ENTRIES} entries",
+                allowed=f"up to {MAX_REWRITTEN_WEIGHTS} entries",
                 do="use a convolution, pooling or nearest-neighbour resizing instead, or a smaller input",
             )
         offset = run(np.zeros((1, rows)))[0]
-        matrix = np.concatenate([run(np.eye(rows)[i : i + _ROWS]) - offset for i in range(0, rows, _ROWS)])
+        matrix = np.concatenate(
+            [run(np.eye(rows)[i : i + _CHUNK_ROWS]) - offset for i in range(0, rows, _CHUNK_ROWS)]
+        )
         return Affine(node, x, matrix.T.astype(run.dtype), offset.astype(run.dtype), after)
 
     def apply(self, match: Affine) -> None:
@@ -132,7 +135,7 @@ class _Runner:
             zero = self(np.zeros((1, size)))[0]
             if not np.isfinite(zero).all():
                 return False
-            for scale in _SCALES:
+            for scale in _TRIED_SCALES:
                 a, b = (scale * random.normal(size=(2, size)) for _ in range(2))
                 both = np.concatenate([a, b, a + b])
                 found = self(both) - zero

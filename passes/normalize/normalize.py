@@ -66,7 +66,8 @@ _RULES: tuple[type[Rule[Any]], ...] = (
     affine.MergeConstants,
     affine.FoldConstants,
 )
-_MOST_SWEEPS = 100
+_MAX_SWEEPS = 100
+"""Times that all rules are tried on the graph: rules that undo each other must not run for ever."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Normalize(Pass):
 
 def _rewrite(model: ir.Model) -> None:
     """Apply the rules until none has anything left to do."""
-    for _ in range(_MOST_SWEEPS):
+    for _ in range(_MAX_SWEEPS):
         nodes = list(model.graph)
         modified = _sweep(GraphEditor(model))
         if not modified and not inner.rewrite(model):

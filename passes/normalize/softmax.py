@@ -14,10 +14,10 @@ from ..framework.rewriting import Refusal
 from .parts import Parts
 from .rule import NOT_FLOAT, NOT_STATIC, Rule, is_onnx
 
-MOST_IN_SOFTMAX = 16
+MAX_SOFTMAX_ELEMENTS = 16
 """Most elements of a Softmax inside the encrypted part: it takes a table for every pair of them."""
 
-TOO_MANY = Refusal(f"there are more than {MOST_IN_SOFTMAX} elements, or one")
+TOO_MANY = Refusal(f"there are more than {MAX_SOFTMAX_ELEMENTS} elements, or one")
 OVER_SAMPLES = Refusal("it works along the batch")
 
 
@@ -82,7 +82,7 @@ class SplitSoftmax(Rule[Chosen]):
         axis = int_of(node, "axis", -1) % rank
         if axis == 0:
             return OVER_SAMPLES
-        return Chosen(node, axis, sample) if 1 < sample[axis - 1] <= MOST_IN_SOFTMAX else TOO_MANY
+        return Chosen(node, axis, sample) if 1 < sample[axis - 1] <= MAX_SOFTMAX_ELEMENTS else TOO_MANY
 
     def apply(self, match: Chosen) -> None:
         """Write the differences and what is made of them."""

@@ -12,9 +12,9 @@ import numpy as np
 from ...ir.errors import LimitError
 from .weights import QuantizedWeight, output_error
 
-BATCHES = 64
+STEP_BACK_ROUNDS = 64
 """A row far over the limit takes several steps back at once: about this many rounds in all."""
-POLISH = 200
+MAX_IMPROVING_STEPS = 200
 """Most improving steps of a row that fits."""
 
 
@@ -132,7 +132,7 @@ class _Row:
     def shrink(self) -> None:
         """Take steps towards zero until the row fits."""
         need = int(np.abs(self.q) @ self.width) - self.budget
-        at_once = max(1, int(need / max(1, int(self.width.max())) / BATCHES))
+        at_once = max(1, int(need / max(1, int(self.width.max())) / STEP_BACK_ROUNDS))
         while need > 0:
             step = -np.sign(self.q)
             # What a step costs for what it saves; weights whose input never changes save nothing.
@@ -149,7 +149,7 @@ class _Row:
     def polish(self) -> None:
         """Take single steps that fit and lower the error, the best first."""
         left = self.budget - int(np.abs(self.q) @ self.width)
-        for _ in range(POLISH):
+        for _ in range(MAX_IMPROVING_STEPS):
             step = -np.sign(self.pull)
             gain = 2 * step * self.pull + self.curve
             grown = np.abs(self.q + step)

@@ -14,17 +14,18 @@ SHRINK = np.linspace(0.15, 1.0, 35)
 """Shares of the observed range that are tried as the clipping point (LOWERING: r)."""
 GROWN = (1.05, 1.1, 1.2, 1.3, 1.45, 1.6)
 """The same where tails say that new values go further."""
-MOST_ROWS = 8000
-FAR = (24, 32, 48, 64, 96, 112)
+MAX_FITTED_ROWS = 8000
+"""Rows of samples that a quantizer is fitted to."""
+EXTRA_STEP_COUNTS = (24, 32, 48, 64, 96, 112)
 """Steps between 0 and the values that are tried besides those of the width itself; 8 bits hold them."""
-HARDLY = 1e-4
+NEGLIGIBLE_SCALE_SHARE = 1e-4
 """A share of a scale that makes as good as nothing of any integer."""
-WIDEST = 8
+STORAGE_BITS = 8
 """Bits for which the stored integers leave no room to shift them."""
-NARROW = 0.5
+OFFSET_RANGE_SHARE = 0.5
 """A channel gets an offset where its values fill less than this share of their range with 0 in it."""
-MANY_ROWS = 2**20
-"""Rows from which on some may be chosen twice, as shuffling all takes long."""
+MAX_SHUFFLED_ROWS = 2**20
+"""Rows past which some may be chosen twice, as shuffling all takes long."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_quantizer(
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     if method != "mse":
         return _spanning(low, high, bits)
-    return _least_squares(columns, low, high, bits, shifts and bits < WIDEST, unseen)
+    return _least_squares(columns, low, high, bits, shifts and bits < STORAGE_BITS, unseen)
 
 
 def to_powers_of_two(quantizer: Quantizer, values: np.ndarray, clips: bool) -> Quantizer:
@@ -150,13 +151,13 @@ def with_offsets(quantizer: Quantizer, values: np.ndarray, method: str) -> Quant
         method: As for ``fit_quantizer``; ranges are clipped with ``mse`` only.
     """
     low, high = (a.astype(np.float64) for a in (values.min(axis=0), values.max(axis=0)))
-    far = high - low < NARROW * (np.maximum(high, 0.0) - np.minimum(low, 0.0))
+    far = high - low < OFFSET_RANGE_SHARE * (np.maximum(high, 0.0) - np.minimum(low, 0.0))
     if not far.any():
         return quantizer
     sample = some_rows(values)[:, far]
     spread = high[far] - low[far]
     known = quantizer.with_scale(np.broadcast_to(quantizer.scale, low.shape)[far])
-    best = squared_error(known, sample) * NARROW**2
+    best = squared_error(known, sample) * OFFSET_RANGE_SHARE**2
     scale, offset = known.scale.copy(), np.zeros_like(known.scale)
     for share in SHRINK if method == "mse" else (1.0,):
         for anchor in (0.0, 0.5, 1.0):
@@ -200,7 +201,7 @@ def _scale(low: np.ndarray, high: np.ndarray, zero: int, top: int) -> np.ndarray
     # A channel that never leaves 0 keeps the typical scale: it must not blow up what comes later.
     typical = float(np.median(scale[scale > 0])) if np.any(scale > 0) else 1.0
     if not 0 <= zero <= top:
-        typical *= HARDLY  # no integer of it is 0
+        typical *= NEGLIGIBLE_SCALE_SHARE  # no integer of it is 0
     return np.where(scale > 0, scale, typical)
 
 
@@ -223,7 +224,7 @@ def _outside(low: np.ndarray, high: np.ndarray, top: int) -> list[int]:
     """
     if np.any(low < 0) and np.any(high > 0):
         return []
-    shares = sorted({*range(1, top + 2, max(1, (top + 1) // 16)), *FAR})
+    shares = sorted({*range(1, top + 2, max(1, (top + 1) // 16)), *EXTRA_STEP_COUNTS})
     return [-s for s in shares] if np.any(high > 0) else [top + s for s in shares]
 
 
@@ -258,6 +259,8 @@ def some_rows(columns: np.ndarray) -> np.ndarray:
     # A seeded choice, not a stride: a stride meets the same pixels again and again.
     random, total = np.random.default_rng(0), len(columns)
     chosen = (
-        random.integers(0, total, MOST_ROWS) if total > MANY_ROWS else random.permutation(total)[:MOST_ROWS]
+        random.integers(0, total, MAX_FITTED_ROWS)
+        if total > MAX_SHUFFLED_ROWS
+        else random.permutation(total)[:MAX_FITTED_ROWS]
     )
     return np.asarray(columns[chosen], np.float64)

@@ -11,11 +11,12 @@ import onnx_ir as ir
 from ...analysis.outputs.divergence import output_error, outputs
 from ..framework.base import Context
 
-FEWEST = 2
-LARGE = 2_000_000
+MIN_BITS = 2
+"""Narrowest weights of the search."""
+LARGE_WEIGHTS = 2_000_000
 """Weights of a network for which trials of every width take too long."""
 LARGE_SAMPLES = 8
-"""Calibration samples of its trials."""
+"""Calibration samples of the trials of such a network."""
 
 Widths = dict[str, int]
 """Bits of the weights by node name."""
@@ -61,7 +62,7 @@ class WidthSearch:
         widths = dict.fromkeys(self.layers, bits)
         if not self.mixed or error > self.tolerance or len(self.layers) < 2:
             return widths, error
-        lower = {n: {**widths, n: w - 1} for n, w in widths.items() if w > FEWEST}
+        lower = {n: {**widths, n: w - 1} for n, w in widths.items() if w > MIN_BITS}
         hurts = {name: self._error(tried) for name, tried in lower.items()}
         for name in sorted(hurts, key=hurts.__getitem__):
             if hurts[name] > self.tolerance:
@@ -74,7 +75,7 @@ class WidthSearch:
 
     def _halved(self) -> tuple[int, float]:
         found: dict[int, float] = {}
-        low, high = FEWEST, self.most
+        low, high = MIN_BITS, self.most
         while low < high:
             middle = (low + high) // 2
             found[middle] = self._error(dict.fromkeys(self.layers, middle))
@@ -90,7 +91,7 @@ class WidthSearch:
         if self.halving:
             return self._halved()
         found: dict[int, float] = {}
-        for bits in range(FEWEST, self.most + 1):
+        for bits in range(MIN_BITS, self.most + 1):
             found[bits] = self._error(dict.fromkeys(self.layers, bits))
             if found[bits] <= self.tolerance:
                 return bits, found[bits]

@@ -11,16 +11,19 @@ from ...analysis.regions.regions import Regions
 from ...ir.graph import variable_inputs
 from .settings import QuantizationSettings
 
-PLAIN_INPUTS, FINE_INPUTS, FEW = 6, 8, 64
-"""Input bits cost nothing in bootstraps. Where weights need 5 bits and more, the network is steep, and finer
-inputs help; but a layer with more than a few inputs has accumulators that leave no room for gains then."""
+INPUT_BITS = 6
+"""Bits of inputs, as a rule. They cost nothing in bootstraps."""
+FINE_INPUT_BITS = 8
+"""Bits of inputs where weights need 5 bits and more: the network is steep, and finer inputs help."""
+MAX_FINE_INPUTS = 64
+"""Inputs of a layer up to which they are finer: accumulators of more leave no room for gains then."""
 
 
 def input_bits(weights: int, regions: Regions) -> int:
     """Bits of the inputs that go with a width of the weights."""
     layers = [linear_of(n) for n in regions.server if n.inputs and is_fresh(n.inputs[0], regions)]
     widest = max((x.matrix().shape[1] for x in layers if x is not None), default=0)
-    return FINE_INPUTS if weights > 4 and widest <= FEW else PLAIN_INPUTS
+    return FINE_INPUT_BITS if weights > 4 and widest <= MAX_FINE_INPUTS else INPUT_BITS
 
 
 def is_fresh(value: ir.Value | None, regions: Regions) -> bool:

@@ -17,9 +17,10 @@ from .bits import common_bits
 from .inputs import Features, fit_features
 from .settings import QuantizationSettings
 
-LOST = 0.02
-"""Share of a feature's variance from which on what quantizing loses of it is told."""
-MOST_NAMED = 8
+TOLD_LOSS_SHARE = 0.02
+"""Share of a feature's variance lost by quantizing from which on a note names the feature."""
+MAX_NAMED_FEATURES = 8
+"""Features that a note names."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class ClientInputs:
         sample = some_rows(np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]))
         variance = sample.var(axis=0)
         lost = (quantizer.apply(sample) - sample).var(axis=0)
-        poor = np.flatnonzero((variance > 0) & (lost > LOST * variance))
+        poor = np.flatnonzero((variance > 0) & (lost > TOLD_LOSS_SHARE * variance))
         if not poor.size or scales.features_of(value, set(self.regions.server)) is not None:
             return
         readers = [n for n in value.consumers() if n in set(self.regions.server)]
@@ -131,6 +132,6 @@ def _columns(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _named(features: np.ndarray) -> str:
-    shown = ", ".join(str(f) for f in features[:MOST_NAMED])
-    more = f" and {len(features) - MOST_NAMED} more" if len(features) > MOST_NAMED else ""
+    shown = ", ".join(str(f) for f in features[:MAX_NAMED_FEATURES])
+    more = f" and {len(features) - MAX_NAMED_FEATURES} more" if len(features) > MAX_NAMED_FEATURES else ""
     return f"{'features' if len(features) > 1 else 'feature'} {shown}{more}"

@@ -18,8 +18,9 @@ from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of, variable_inputs
 from .scales import absorb, absorbers
 
-SWEEPS = 10
-SETTLED = 1e-3
+MAX_SWEEPS = 10
+"""Times that all layers are equalized, each with its neighbours."""
+SETTLED_CHANGE = 1e-3
 """Largest relative change of a sweep that counts as none."""
 
 
@@ -51,9 +52,9 @@ def equalize(model: ir.Model, regions: Regions) -> int:
     server = set(regions.server)
     pairs = [p for v in regions.quantized if (p := _pair(model, v, server)) is not None]
     edit = GraphEditor(model)
-    for _ in range(SWEEPS):
+    for _ in range(MAX_SWEEPS):
         worst = max((_scale(edit, p, server) for p in pairs), default=0.0)
-        if worst < SETTLED:
+        if worst < SETTLED_CHANGE:
             break
     return len(pairs)
 

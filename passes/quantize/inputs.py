@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .activations import MOST_ROWS, SHRINK, Quantizer, grid, some_rows, squared_error
+from .activations import MAX_FITTED_ROWS, SHRINK, Quantizer, grid, some_rows, squared_error
 
 COMMON_SCALE_ERROR_RATIO = 4.0
 """One scale for the tensor stays unless it makes so many times the error: features that scales of their own
 would clip a little have more room under it."""
-UNSEEN = 1e-5
+FREE_ERROR_SHARE = 1e-5
 """Share of the layers' variance that an error may always have."""
-ROOM = 1.5
+MAX_ERROR_GROWTH = 1.5
 """By how much the error may grow so that features whose steps count less have room for more than was seen."""
-HALVINGS = 40
-NEAR = 1e-3
+SCALE_HALVINGS = 40
+"""Halvings of the interval in which a scale is looked for."""
+EQUAL_STEP_DISTANCE = 1e-3
 """How far values may be from equal distances, in steps."""
 
 
@@ -59,7 +60,7 @@ def fit_features(features: Features, plain: Quantizer, method: str) -> Quantizer
     constant = low == high
     before, after = (features.weight * _varying(q, sample) for q in (plain, own))
     signal = features.weight * sample.var(axis=0)
-    if before.sum() <= COMMON_SCALE_ERROR_RATIO * after.sum() + UNSEEN * signal.sum():
+    if before.sum() <= COMMON_SCALE_ERROR_RATIO * after.sum() + FREE_ERROR_SHARE * signal.sum():
         return plain
     if method == "mse":
         own = _clipped(own, sample, low, high)
@@ -129,7 +130,7 @@ def _on_steps(own: Quantizer, values: np.ndarray) -> tuple[Quantizer, np.ndarray
     scale, offset = own.scale.copy(), own.offsets.copy()
     exact = np.zeros(len(scale), bool)
     for index, column in enumerate(values.T):
-        if len(np.unique(column[:MOST_ROWS])) > own.top + 1:
+        if len(np.unique(column[:MAX_FITTED_ROWS])) > own.top + 1:
             continue
         taken = np.unique(column).astype(np.float64)
         if own.offset is None:
@@ -143,7 +144,7 @@ def _on_steps(own: Quantizer, values: np.ndarray) -> tuple[Quantizer, np.ndarray
             below // -places.min() if places.min() < 0 else np.inf,
             above // places.max() if places.max() > 0 else np.inf,
         )
-        if times < 1 or np.abs(places - np.rint(places)).max() > NEAR:
+        if times < 1 or np.abs(places - np.rint(places)).max() > EQUAL_STEP_DISTANCE:
             continue
         exact[index] = True
         scale[index] = np.diff(taken).min() / times
@@ -163,7 +164,7 @@ def _with_room(
         fixed: Features whose scale stays.
         most: Largest scale.
     """
-    limit = ROOM * float((weight * squared_error(own, sample)).sum())
+    limit = MAX_ERROR_GROWTH * float((weight * squared_error(own, sample)).sum())
     known = weight[(weight > 0) & (own.scale > 0)]
     if not known.size:
         return own
@@ -177,7 +178,7 @@ def _with_room(
     lowest = float(np.log((own.scale * root)[own.scale > 0].min()))
     highest = float(np.log(most * root.max()))
     best = own
-    for _ in range(HALVINGS):
+    for _ in range(SCALE_HALVINGS):
         middle = (lowest + highest) / 2
         tried = at(float(np.exp(middle)))
         if float((weight * squared_error(tried, sample)).sum()) <= limit:

@@ -11,17 +11,20 @@ from ...ir import runtime
 from ...ir.finite import check_network
 from ...ir.movement import sample_shape
 
-MOST_ALIVE = 2**27
+MAX_ALIVE_ELEMENTS = 2**27
 """Elements of the widest tensor on all samples: the walk through the layers holds a few such at once."""
-MOST_KEPT = 2**24
+MAX_KEPT_ELEMENTS = 2**24
 """Elements kept of one tensor of the float model; of a wider one fewer samples are kept."""
-MOST_RUN = 2**26
+MAX_RUN_ELEMENTS = 2**26
 """Elements of all tensors that one run of the float model returns."""
-_FEWEST, _BATCH = 8, 256
+_MIN_SAMPLES = 8
+"""Samples that are taken however large they are."""
+_BATCH_SAMPLES = 256
+"""Most samples of one run of the float model."""
 
 
 def affordable(
-    model: ir.Model, data: Mapping[str, np.ndarray], most: int = MOST_ALIVE
+    model: ir.Model, data: Mapping[str, np.ndarray], most: int = MAX_ALIVE_ELEMENTS
 ) -> Mapping[str, np.ndarray]:
     """The calibration data, or as many of its first samples as memory has room for.
 
@@ -32,7 +35,7 @@ def affordable(
     """
     total = len(next(iter(data.values())))
     widest = max((_elements(o) for n in model.graph for o in n.outputs), default=1)
-    samples = max(_FEWEST, most // widest)
+    samples = max(_MIN_SAMPLES, most // widest)
     return data if samples >= total else {k: v[:samples] for k, v in data.items()}
 
 
@@ -46,8 +49,8 @@ def observe(
     if not values:
         return {}
     total = len(next(iter(data.values())))
-    keep = {v: min(total, max(_FEWEST, MOST_KEPT // _elements(v))) for v in values}
-    size = max(1, min(_BATCH, MOST_RUN // sum(map(_elements, values))))
+    keep = {v: min(total, max(_MIN_SAMPLES, MAX_KEPT_ELEMENTS // _elements(v))) for v in values}
+    size = max(1, min(_BATCH_SAMPLES, MAX_RUN_ELEMENTS // sum(map(_elements, values))))
     session = runtime.Session(model, [v.name or "" for v in values])
     if size >= total or session.batch_size():
         found = session.run_batched(data, progress=progress)

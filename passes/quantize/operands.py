@@ -14,10 +14,13 @@ from ...analysis.regions.regions import PRODUCTS, Regions
 from ...ir.movement import sample_shape
 from ..framework.base import Context
 
-FEWEST, MOST = 4, 7
-BETTER = 0.9
+MIN_OPERAND_BITS = 4
+"""Bits of what products and maxima read, where the outputs lose little by it."""
+MAX_OPERAND_BITS = 7
+"""Most bits of what they read: the sum of two needs one more, and tables of 8 bits are the widest."""
+WORTHWHILE_ERROR_SHARE = 0.9
 """A bit more has to bring the output error down to this share: past that, what is lost is lost elsewhere."""
-AFFORDABLE = 10e9
+AFFORDABLE_OPERATIONS = 10e9
 """Operations of all tables of such operators up to which they get more bits than the fewest."""
 
 
@@ -40,22 +43,27 @@ def choose_operands(
         context: For progress and notes.
     """
     if not regions.operands and not regions.paired:
-        return FEWEST
+        return MIN_OPERAND_BITS
     wanted, found = outputs(model, data), dict[int, float]()
-    for bits in range(FEWEST, MOST + 1):
-        if bits > FEWEST and _price(regions, bits) > AFFORDABLE:
+    for bits in range(MIN_OPERAND_BITS, MAX_OPERAND_BITS + 1):
+        if bits > MIN_OPERAND_BITS and _price(regions, bits) > AFFORDABLE_OPERATIONS:
             break
-        context.progress("choose bits of products and maxima", bits - FEWEST, MOST - FEWEST + 1)
+        context.progress(
+            "choose bits of products and maxima",
+            bits - MIN_OPERAND_BITS,
+            MAX_OPERAND_BITS - MIN_OPERAND_BITS + 1,
+        )
         tried = model.clone()
         quantized(tried, bits)
         found[bits] = output_error(outputs(tried, data), wanted)
-        if found[bits] <= tolerance or found[bits] > BETTER * found.get(bits - 1, math.inf):
+        if found[bits] <= tolerance or found[bits] > WORTHWHILE_ERROR_SHARE * found.get(bits - 1, math.inf):
             break
-    best = min(found, key=lambda b: (found[b] * BETTER > min(found.values()), b))
-    if best > FEWEST:
+    best = min(found, key=lambda b: (found[b] * WORTHWHILE_ERROR_SHARE > min(found.values()), b))
+    if best > MIN_OPERAND_BITS:
         context.notes.append(
-            f"quantize: products and maxima of encrypted values read {best} bits rather than {FEWEST}, which"
-            f" leave an output error of {found[best]:.2%} of the variance rather than {found[FEWEST]:.2%}"
+            f"quantize: products and maxima of encrypted values read {best} bits rather than"
+            f" {MIN_OPERAND_BITS}, which leave an output error of {found[best]:.2%} of the variance rather"
+            f" than {found[MIN_OPERAND_BITS]:.2%}"
         )
     return best
 

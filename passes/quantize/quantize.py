@@ -17,11 +17,11 @@ from ...ir.errors import PipelineError
 from ...ir.level import Level, level_of
 from ..framework.base import Context, Pass, option
 from ..import_qat import detect
-from .auto import LARGE, LARGE_SAMPLES, Widths, WidthSearch
+from .auto import LARGE_SAMPLES, LARGE_WEIGHTS, Widths, WidthSearch
 from .bits import input_bits
 from .equalize import equalize
 from .observe import affordable
-from .operands import FEWEST, choose_operands
+from .operands import MIN_OPERAND_BITS, choose_operands
 from .quantization_run import QuantizationRun
 from .settings import Calibration, QuantizationSettings
 
@@ -156,7 +156,7 @@ class Quantize(Pass):
             weights=weights,
             activations=self.activations,
             inputs=self._inputs(weights, regions),
-            operands=FEWEST if self.operands == "auto" else self.operands,
+            operands=MIN_OPERAND_BITS if self.operands == "auto" else self.operands,
             calibration=self.calibration,
             percentile=self.percentile,
             method=self.method,
@@ -263,4 +263,4 @@ def _quantize(
 
 def _is_large(regions: Regions) -> bool:
     """Whether a network has too many weights to be quantized again and again."""
-    return sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE
+    return sum(math.prod(w.shape) for n in regions.server if (w := linear_of(n)) is not None) > LARGE_WEIGHTS

@@ -13,7 +13,7 @@ from .accumulator import fit_within
 from .settings import QuantizationSettings
 from .solvers import Factor, solve
 
-LIGHTER = 40
+MAX_COARSENINGS = 40
 """Most times that scales are made coarser."""
 
 
@@ -72,7 +72,7 @@ class Rounder:
             limit: Largest 2-norm of a channel's integers.
             any_scale: Whether scales need not be powers of two.
         """
-        for _ in range(LIGHTER):
+        for _ in range(MAX_COARSENINGS):
             norms = np.sqrt((quantized.integers**2).sum(axis=1))
             heavy = norms > limit
             if not heavy.any():

@@ -14,11 +14,14 @@ from .weights import QuantizedWeight, damped, largest_code, output_error, round_
 
 DAMPING = 0.01
 """Share of the mean diagonal added to H (GPTQ's own value)."""
-SWEEPS = 8
-WHOLE, BLOCK = 1024, 128
-"""Layers with more inputs than the first are treated in blocks of the second: rank-one updates of matrices
-that no cache holds would take minutes."""
-SETTLED = 5e-3
+MAX_SWEEPS = 8
+"""Times that coordinate descent goes through all weights of a layer."""
+MAX_WHOLE_INPUTS = 1024
+"""Layers with more inputs are treated in blocks: rank-one updates of matrices that no cache holds would take
+minutes."""
+BLOCK_INPUTS = 128
+"""Inputs of such a block."""
+SETTLED_WEIGHT_SHARE = 5e-3
 """Share of a wide layer's weights that may still move when the descent stops."""
 
 
@@ -60,7 +63,7 @@ def gptq(
     factor = factor or Factor.of(moment)
     order, upper = factor.order, factor.upper
     left = weights[:, order].astype(np.float64)
-    if len(order) > WHOLE:
+    if len(order) > MAX_WHOLE_INPUTS:
         left, upper = left.astype(np.float32), upper.astype(np.float32)
     pruned = left == 0
     integers = np.zeros(left.shape)
@@ -84,12 +87,12 @@ def gptq(
 
 
 def _block(columns: int) -> int:
-    return columns if columns <= WHOLE else BLOCK
+    return columns if columns <= MAX_WHOLE_INPUTS else BLOCK_INPUTS
 
 
 def _factor_of_inverse(h: np.ndarray) -> np.ndarray:
     """The upper triangular U with ``U^T U`` the inverse of h."""
-    if len(h) <= WHOLE:
+    if len(h) <= MAX_WHOLE_INPUTS:
         inverse = np.linalg.inv(h)
         return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T)
     # h = V V^T with V upper triangular, from the Cholesky factor of h with its axes turned around; U is the
@@ -100,7 +103,7 @@ def _factor_of_inverse(h: np.ndarray) -> np.ndarray:
 
 def _inverse_upper(matrix: np.ndarray) -> np.ndarray:
     size = len(matrix)
-    if size <= BLOCK:
+    if size <= BLOCK_INPUTS:
         return np.asarray(np.triu(np.linalg.inv(matrix)))
     half, found = size // 2, np.zeros_like(matrix)
     found[:half, :half] = _inverse_upper(matrix[:half, :half])
@@ -130,7 +133,7 @@ def descend(
     target, pruned = weights.astype(np.float64) @ h, weights == 0
     order = np.argsort(-diagonal, kind="stable")
     step = _block(len(order))
-    for _ in range(SWEEPS):
+    for _ in range(MAX_SWEEPS):
         # pull = (W - Q s) H, the negative half gradient of the error.
         product = integers @ h
         moved = 0
@@ -167,7 +170,7 @@ def descend(
             match = np.einsum("oi,oi->o", target, integers)
             better = (power > 0) & (match > 0)
             scale = np.where(better, match / np.where(better, power, 1.0), scale)
-        if moved <= (SETTLED * integers.size if len(order) > WHOLE else 0):
+        if moved <= (SETTLED_WEIGHT_SHARE * integers.size if len(order) > MAX_WHOLE_INPUTS else 0):
             break
     return QuantizedWeight(integers, scale)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BLOCK = 2**15
+BLOCK_ELEMENTS = 2**15
 """Elements of an intermediate result: as many as stay in the cache of a core."""
 
 
@@ -29,7 +29,7 @@ def squared_errors(sample: np.ndarray, scales: np.ndarray, zero_point: int, top:
     flat = sample.shape[1] == 1
     values = sample[:, 0] if flat else sample
     found = np.empty_like(scales)
-    step = max(1, BLOCK // max(1, values.size))
+    step = max(1, BLOCK_ELEMENTS // max(1, values.size))
     buffer = np.empty((min(step, len(scales)), *values.shape))
     for start in range(0, len(scales), step):
         part = slice(start, start + step)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST = 16
+MIN_ROWS = 16
 """Rows from which on there is a tail to look at."""
-PART = 25
-"""The tail is the largest of so many values."""
+TAIL_DIVISOR = 25
+"""The tail is one of so many equal parts of the values: the largest."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Unseen:
         """Those of ``values`` (rows, columns), of which some rows are a ``sample``."""
         low, high = (a.astype(np.float64) for a in (values.min(axis=0), values.max(axis=0)))
         rows = len(sample)
-        if rows < FEWEST:
+        if rows < MIN_ROWS:
             nothing = np.zeros_like(low)
             return cls(low, high, nothing, nothing, len(values))
-        count = max(3, rows // PART)
+        count = max(3, rows // TAIL_DIVISOR)
         ordered = np.partition(sample.astype(np.float64), (count, rows - 1 - count), axis=0)
         above = ordered[-count:].mean(axis=0) - ordered[-1 - count]
         below = ordered[count] - ordered[:count].mean(axis=0)

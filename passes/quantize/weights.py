@@ -11,11 +11,12 @@ SHRINK = np.linspace(0.25, 1.0, 31)
 
 WIDE_INPUTS = 1024
 """Layers with more inputs are fitted in single precision, and to fewer candidates: the best of every
-``COARSE``-th, then those around it."""
-COARSE = 5
-ROUNDING = 2.0**-20
+``COARSE_STRIDE``-th, then those around it."""
+COARSE_STRIDE = 5
+"""Candidates of a wide layer between two that are tried first."""
+FLOAT_SUM_SHARE = 2.0**-20
 """What float32 makes of a constant sum may vary by this share of its largest term."""
-_ROWS = 4096
+_CHUNK_ROWS = 4096
 """Rows of wide layers whose products are added up in single precision."""
 
 
@@ -84,7 +85,7 @@ def without_constants(weights: np.ndarray, rows: list[np.ndarray], wanted: np.nd
     """
     blocks = np.array_split(np.abs(weights), len(rows))
     largest = np.concatenate([b @ np.abs(r).max(axis=0) for b, r in zip(blocks, rows, strict=True)])
-    constant = np.ptp(wanted, axis=0) <= ROUNDING * largest
+    constant = np.ptp(wanted, axis=0) <= FLOAT_SUM_SHARE * largest
     return np.where(constant[:, None], 0.0, weights)
 
 
@@ -119,7 +120,7 @@ def fit_scales(
         integers[better] = rounded[better]
 
     count = len(candidates)
-    for which in range(0, count, COARSE if wide else 1):
+    for which in range(0, count, COARSE_STRIDE if wide else 1):
         attempt(np.full(len(weights), which))
     if wide and count > 1:
         around = index.copy()
@@ -158,8 +159,8 @@ def moment(rows: np.ndarray) -> np.ndarray:
     """Second moment of input rows (rows, in), normalized by their number."""
     if rows.shape[1] > WIDE_INPUTS:
         found = np.zeros((rows.shape[1], rows.shape[1]))
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS].astype(np.float32)
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            part = rows[start : start + _CHUNK_ROWS].astype(np.float32)
             found += part.T @ part
         return np.asarray(found / max(1, len(rows)))
     rows = rows.astype(np.float64)

@@ -13,7 +13,7 @@ from ...ir.level import Level
 from ...ir.ops import TableLookup
 from ...ir.state import ModelState
 from ..framework.base import Context, Pass, option
-from .common.tolerable import LARGEST, largest_tolerable
+from .common.tolerable import MAX_P_ERROR, largest_tolerable
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SetPError(Pass):
         help="For the search: share of samples whose largest output is another one than without noise, or the"
         " mean squared error of the outputs over their variance (taken where an output has no classes).",
     )
-    most: float = option(LARGEST, help="For the search: the largest error that it tries.", low=0, high=1)
+    most: float = option(MAX_P_ERROR, help="For the search: the largest error that it tries.", low=0, high=1)
     draws: int = option(4, help="For the search: how often the noise is drawn.", low=1, high=1000)
 
     def run(self, model: ir.Model, context: Context) -> bool:

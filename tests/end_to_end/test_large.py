@@ -64,15 +64,15 @@ def test_halving_finds_what_asking_all_finds(first, count):
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_positions_are_the_same_for_all_tensors_of_a_shape(axis, monkeypatch):
-    monkeypatch.setattr(unrounded_reference, "MOST_SEEN", 100)
-    monkeypatch.setattr(unrounded_reference, "SAMPLED", 60)
+    monkeypatch.setattr(unrounded_reference, "MAX_SEEN_ELEMENTS", 100)
+    monkeypatch.setattr(unrounded_reference, "SAMPLED_ELEMENTS", 60)
     whole = np.arange(3 * 4 * 5 * 6, dtype=np.float32).reshape(3, 4, 5, 6)
     found, doubled = unrounded_reference.columns(whole, axis), unrounded_reference.columns(2 * whole, axis)
     assert found.shape == (60 // whole.shape[axis], whole.shape[axis])
     assert np.array_equal(2 * found, doubled)
     everything = np.moveaxis(whole, axis, -1).reshape(-1, whole.shape[axis])
     assert all((everything == row).all(axis=1).any() for row in found)
-    monkeypatch.setattr(unrounded_reference, "MOST_SEEN", whole.size)
+    monkeypatch.setattr(unrounded_reference, "MAX_SEEN_ELEMENTS", whole.size)
     assert np.array_equal(unrounded_reference.columns(whole, axis), everything)
 
 
@@ -86,7 +86,7 @@ def test_the_plain_model_is_what_the_model_computes(integer):
 def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
     usual = PassManager.parse("insert-rounding{bits=auto}").run(integer, Context(calibration=DATA))
     assert not any("a network this large" in n for n in usual.context.notes)
-    monkeypatch.setattr(auto, "LARGE", 20 * cost.work(integer))
+    monkeypatch.setattr(auto, "MAX_TRIED_PRODUCTS", 20 * cost.work(integer))
     seen: list[int] = []
     whole = unrounded_reference.UnroundedReference.of.__func__
 
@@ -103,7 +103,7 @@ def test_a_large_search_takes_few_samples_and_says_so(integer, monkeypatch):
 
 def test_fewer_places_of_the_lattice_lose_little(integer, monkeypatch):
     usual = pipelines.apply(integer, "insert-rounding{bits=4}", DATA)
-    monkeypatch.setattr(rounding_inserter, "MANY", 0)
+    monkeypatch.setattr(rounding_inserter, "MAX_CHANNELS", 0)
     rough = pipelines.apply(integer, "insert-rounding{bits=4}", DATA)
     assert pipelines.ops(rough) == pipelines.ops(usual)
     assert error(rough, integer) < 2 * error(usual, integer) + 0.005
@@ -119,9 +119,9 @@ def test_wide_layers_are_quantized_as_well(network, monkeypatch):
     pipeline = "normalize,quantize{weights=4 activations=6 inputs=6 max-weight-norm=15}"
     usual = pipelines.apply(network, pipeline, DATA)
     monkeypatch.setattr(weights, "WIDE_INPUTS", 4)
-    monkeypatch.setattr(solvers, "WHOLE", 4)
-    monkeypatch.setattr(solvers, "BLOCK", 3)
-    monkeypatch.setattr(activations, "MANY_ROWS", 10)
+    monkeypatch.setattr(solvers, "MAX_WHOLE_INPUTS", 4)
+    monkeypatch.setattr(solvers, "BLOCK_INPUTS", 3)
+    monkeypatch.setattr(activations, "MAX_SHUFFLED_ROWS", 10)
     wide = pipelines.apply(network, pipeline, DATA)
     assert error(wide, network) < 1.5 * error(usual, network) + 0.005
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from ...quantize.weights import damped
 
-STEPS = 32
-"""Removed at once: this part of the weights that a row still has, at least one."""
+REMOVAL_DIVISOR = 32
+"""One of so many weights that a row still has is removed at once, at least one."""
 DAMPING = 1e-3
-"""Share of the mean diagonal added to H."""
+"""Share of the mean diagonal that is added to the diagonal of H."""
 
 
 def importance(weights: np.ndarray, moments: list[np.ndarray]) -> np.ndarray:
@@ -73,7 +73,7 @@ def _prune_row(
             if fits(row):
                 return row
         # In proportion to what is left: the more weights, the less one of them matters.
-        at_once = max(1, len(left) // STEPS)
+        at_once = max(1, len(left) // REMOVAL_DIVISOR)
         at_once = min(at_once, excess) if excess > 0 else at_once
         chosen = np.argsort(values**2 / np.diag(inverse), kind="stable")[:at_once]
         stay = np.setdiff1d(np.arange(len(left)), chosen)

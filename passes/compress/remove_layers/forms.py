@@ -12,7 +12,7 @@ from ....analysis.regions.linear import Linear
 from ....ir.shapes import BATCH, dims_of
 from .between import Curve, Stage
 
-MOST_INPUTS = 4096
+MAX_MERGED_INPUTS = 4096
 """Inputs that one output of a merged operator may see: the fit solves a system of that size."""
 SINGLES = frozenset({"Squeeze", "Unsqueeze"})
 """Layout that cannot reorder elements: where the shape is the same again behind them, nothing has moved."""
@@ -81,8 +81,8 @@ def form_of(first: Linear, stages: Sequence[Stage], second: Linear) -> Form | st
 
 
 def _within_limit(form: Form, inputs: int) -> Form | str:
-    if inputs > MOST_INPUTS:
-        return f"each output of the merged operator would see {inputs} inputs, more than {MOST_INPUTS}"
+    if inputs > MAX_MERGED_INPUTS:
+        return f"each output of the merged operator would see {inputs} inputs, more than {MAX_MERGED_INPUTS}"
     return form
 
 

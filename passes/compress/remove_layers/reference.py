@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from ....ir import runtime
 
-MOST_BYTES = 2**29
+MAX_REFERENCE_BYTES = 2**29
 """Memory for the values of the float model; beyond it fewer samples are taken."""
-_LEAST_SAMPLES = 32
+_MIN_REFERENCE_SAMPLES = 32
+"""Samples that are taken however much memory their values need."""
 
 
 class Reference:
@@ -27,7 +28,7 @@ class Reference:
     def __init__(self, model: ir.Model, data: Mapping[str, np.ndarray], seed: int) -> None:
         total = len(next(iter(data.values())))
         self.samples = np.arange(total)
-        most = max(_LEAST_SAMPLES, MOST_BYTES // max(1, _bytes(model)))
+        most = max(_MIN_REFERENCE_SAMPLES, MAX_REFERENCE_BYTES // max(1, _bytes(model)))
         random = np.random.default_rng(seed)
         # Shuffled, so that the samples held back do not follow the order of the file.
         self.samples = random.permutation(total)[:most]

@@ -15,7 +15,8 @@ from ...framework.base import Context, Pass, option
 from .search import Search, Trial, bootstraps, greedy
 from .sites import Key
 
-_MOST_REASONS = 3
+_MAX_SHOWN_REASONS = 3
+"""Layers whose reason to stay a note gives; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def _why_no_more(sites: int, reasons: dict[str, str]) -> str:
     if sites:
         return f"remove-layers: {sites} more could go, but past the tolerance or for no bootstrap saved"
     listed = [f"{name}: {why}" for name, why in reasons.items()]
-    more = f"; and {len(listed) - _MOST_REASONS} more" if len(listed) > _MOST_REASONS else ""
-    return f"remove-layers: no other layer can go: {'; '.join(listed[:_MOST_REASONS])}{more}"
+    more = f"; and {len(listed) - _MAX_SHOWN_REASONS} more" if len(listed) > _MAX_SHOWN_REASONS else ""
+    return f"remove-layers: no other layer can go: {'; '.join(listed[:_MAX_SHOWN_REASONS])}{more}"
 
 
 def _reason(model: ir.Model, name: str, reasons: dict[str, str]) -> str:

@@ -22,13 +22,14 @@ from .reference import Reference
 from .rewrite import Targets, remove
 from .sites import Key, Site, find_sites
 
-HELD_BACK = 5
+HELD_BACK_DIVISOR = 5
 """One of so many samples scores what was fitted on the others."""
-_LEAST_SAMPLES = 20
+_MIN_SAMPLES = 20
+"""Samples below which none are held back."""
 RIDGES = (0.003, 0.03, 0.3, 3.0)
-"""Tried where none is given."""
+"""Strengths of the ridge that are tried where none is given."""
 _FIRST_RIDGE = 0.1
-"""Between them, for choosing what goes before the ridge is chosen."""
+"""The ridge, in the middle of them, with which layers are chosen before the ridge itself is."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Search:
         self.reference = Reference(self.model, data, context.seed)
         self.between = Between(model.graph.opset_imports.get("", 21))
         total = len(self.reference.samples)
-        held = total // HELD_BACK if total >= _LEAST_SAMPLES else 0
+        held = total // HELD_BACK_DIVISOR if total >= _MIN_SAMPLES else 0
         self._fitted_on = slice(held, None)
         self._scored_on = slice(0, held) if held else slice(None)
         self._wanted = outputs(context.source or self.model, self._data(self._scored_on))

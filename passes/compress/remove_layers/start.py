@@ -17,7 +17,8 @@ from .forms import Form, Window
 from .reference import Reference, line
 from .sites import Reader
 
-_CHUNK = 256
+_CHUNK_UNITS = 256
+"""Unit vectors that are run at once."""
 
 Step = Callable[[np.ndarray], np.ndarray]
 
@@ -37,9 +38,9 @@ def start_of(first: Linear, reader: Reader, reference: Reference, opset: int) ->
     steps.append(_run(reader.second.node, opset, reader.form))
     units = _units(first, reader.form)
     answers = []
-    for begin in range(0, len(units), _CHUNK):
+    for begin in range(0, len(units), _CHUNK_UNITS):
         # The last one is the answer to nothing: the biases.
-        given = np.concatenate([units[begin : begin + _CHUNK], np.zeros_like(units[:1])])
+        given = np.concatenate([units[begin : begin + _CHUNK_UNITS], np.zeros_like(units[:1])])
         for step in steps:
             given = step(given)
         answers.append((given[:-1] - given[-1:]).astype(np.float64))

@@ -24,7 +24,7 @@ from ....ir.shapes import dims_of
 from .dependence import CONSTANT, MIXED, NotSampleWiseError, dependence
 
 FROZEN = 0
-"""The unit of all that stays: graph inputs, and what is computed from several units."""
+"""Number of the unit of all that stays: graph inputs, and what is computed from several units."""
 
 
 @dataclass

@@ -18,10 +18,11 @@ import onnx_ir as ir
 from ....ir import runtime
 
 CONSTANT = -1
-"""An element that depends on no unit."""
+"""In place of a unit's number: the element depends on no unit."""
 MIXED = -2
-"""An element that depends on several units."""
-_TOLERANCE = 1e-4
+"""In place of a unit's number: the element depends on several units."""
+_FLOAT_TOLERANCE = 1e-4
+"""Change of an element, relative to its size, that counts as none: float operators differ by that."""
 
 
 class NotSampleWiseError(Exception):
@@ -104,7 +105,7 @@ def _differs(found: np.ndarray, before: np.ndarray) -> np.ndarray:
         return np.asarray(found != before)
     with np.errstate(invalid="ignore"):
         # A batch of another size may round otherwise; a change of all elements of a unit is far larger.
-        close = np.abs(found - before) <= _TOLERANCE * (1 + np.abs(before))
+        close = np.abs(found - before) <= _FLOAT_TOLERANCE * (1 + np.abs(before))
     return np.asarray(~(close | (found == before) | (np.isnan(found) & np.isnan(before))))
 
 

@@ -14,8 +14,10 @@ from .coupling import input_of
 from .structure import Room, Structure, Unit
 from .weights import Weights
 
-_SAMPLES = 3
-_CLOSE = 1e-5
+_CHECKED_SAMPLES = 3
+"""Random samples on which a removal that claims to be exact is compared."""
+_FLOAT_TOLERANCE = 1e-5
+"""Difference of two outputs, relative to the largest, that counts as none."""
 
 
 def remove_exactly(model: ir.Model, structure: Structure, weights: Weights) -> list[Unit]:
@@ -108,7 +110,7 @@ class _Search:
             wanted = {n.inputs[0] for n in self.structure.linears}
             names = {str(v.name): v for v in wanted if v is not None and v.producer() is not None}
             proto = runtime.to_proto(self.model)
-            data = random_inputs(list(proto.graph.input), _SAMPLES)
+            data = random_inputs(list(proto.graph.input), _CHECKED_SAMPLES)
             found = runtime.Session(proto, list(names)).run(data)
             self._values = {names[k]: a for k, a in found.items()}
         return self._values[value]
@@ -159,6 +161,8 @@ class _Search:
             x = input_of(node)
             axis = unit.places[x][0]
             a, b = (np.take(self._value(x), c, axis) for c in (channels, other.readers[node]))
-            if not np.allclose(a, b, rtol=_CLOSE, atol=_CLOSE * float(np.abs(a).max(initial=1e-30))):
+            if not np.allclose(
+                a, b, rtol=_FLOAT_TOLERANCE, atol=_FLOAT_TOLERANCE * float(np.abs(a).max(initial=1e-30))
+            ):
                 return False
         return True

@@ -15,7 +15,7 @@ from .adapt import size_at
 from .structure import Room, Structure, Unit
 
 Layer = tuple[ir.Node, ...]
-TABLE_BITS = 4
+PRESUMED_TABLE_BITS = 4
 """Bits that reach each table, where a latency is asked for before the widths are known."""
 
 
@@ -123,14 +123,14 @@ def unit_times(
     timings: Timings | None = None,
     tables: Sequence[ir.Value] | None = None,
 ) -> tuple[dict[int, float], float]:
-    """Milliseconds of each unit's tables and of the whole model (one core, ``TABLE_BITS``).
+    """Milliseconds of each unit's tables and of the whole model (one core, ``PRESUMED_TABLE_BITS``).
 
     Args:
         model, structure: The model and its units.
         timings: Of the machine; by default those that came with onnx-fhe.
         tables: What tables will read; found out where it is not given, for float models.
     """
-    chosen = bootstrap_of(TABLE_BITS)
+    chosen = bootstrap_of(PRESUMED_TABLE_BITS)
     known = timings or default_timings()
     each = known.milliseconds(chosen.parameters, chosen.keyswitch)
     if tables is None:

@@ -8,7 +8,9 @@ import numpy as np
 
 from ....analysis.regions.linear import Linear
 
-LEAST_RIDGE = 1e-9
+MIN_RIDGE = 1e-9
+"""Least ridge, as a share of the mean diagonal: without any, the system of dependent units has no
+solution."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ def moments_of(linear: Linear, data: np.ndarray, targets: np.ndarray, seed: int)
 def damping(xx: np.ndarray, ridge: float) -> float:
     """The ridge in the units of the second moments; never 0, for inputs may depend on each other."""
     alive = np.diag(xx)[np.diag(xx) > 0]
-    return max(ridge, LEAST_RIDGE) * float(alive.mean()) if len(alive) else 1.0
+    return max(ridge, MIN_RIDGE) * float(alive.mean()) if len(alive) else 1.0
 
 
 def fit(moments: Moments, start: np.ndarray, free: np.ndarray, ridge: float) -> np.ndarray:

@@ -20,10 +20,10 @@ from .refit import FloatRun, Refit, float_run
 from .structure import Structure, Unit, find_structure
 from .weights import Weights
 
-HELD = 4
+HELD_BACK_DIVISOR = 4
 """One calibration sample of so many is held back, to judge by it what was fitted to the others."""
-FINE = 64
-"""The search for how many may go ends within this part of them."""
+SEARCH_RESOLUTION = 64
+"""The search for how many units may go ends when it is that exact: within this part of them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def most_within(plan: Plan, tolerance: float, model: ir.Model, context: Context)
     are. None where one unit leaves more. Needs calibration data.
     """
     data = _calibration(context)
-    held = np.arange(len(next(iter(data.values())))) % HELD == 0
+    held = np.arange(len(next(iter(data.values())))) % HELD_BACK_DIVISOR == 0
     fitted = replace(context, calibration={k: a[~held] for k, a in data.items()})
     judged = {k: a[held] for k, a in data.items()}
     careful = tolerance / (1 + 2 / np.count_nonzero(held) ** 0.5)
@@ -80,7 +80,7 @@ def most_within(plan: Plan, tolerance: float, model: ir.Model, context: Context)
     )
     order = [u.number for u in _first_choice(plan, model, structure, weights, reference, fitted)]
     low, high = 0, len(order) + 1
-    while high - low > max(1, len(order) // FINE):
+    while high - low > max(1, len(order) // SEARCH_RESOLUTION):
         count = (low + high) // 2
         tried = replace(plan, order=tuple(order[:count]))
         if _error(tried, model, fitted, judged, wanted) <= careful:

@@ -22,11 +22,12 @@ from .shrink import shrink
 from .structure import Structure, find_structure
 from .weights import Weights
 
-_MOST_REASONS = 3
+_MAX_SHOWN_REASONS = 3
+"""Units whose reason to stay a note gives; the others are counted."""
 
 AUTO: Mapping[Kind, float] = {"classes": 0.003, "values": 0.014}
 """What ``tolerance=auto`` stands for."""
-FEWEST = 64
+MIN_TOLERANCE_SAMPLES = 64
 """Calibration samples from which on a tolerance can be kept: some of them are held back to see it."""
 
 
@@ -124,7 +125,7 @@ class RemoveNeurons(Pass):
         """Whether units are to go that cost something, and there is data to tell what by."""
         if (
             self.tolerance is not None
-            and len(next(iter(context.require_calibration(self.name).values()))) < FEWEST
+            and len(next(iter(context.require_calibration(self.name).values()))) < MIN_TOLERANCE_SAMPLES
         ):
             return False
         return bool(self.ratio or self.layers or self.latency is not None)
@@ -198,8 +199,8 @@ def _notes(
         )
     left = [f"{name}: {why}" for name, why in structure.reasons.items()]
     if left:
-        more = f"; and {len(left) - _MOST_REASONS} more" if len(left) > _MOST_REASONS else ""
-        notes.append(f"remove-neurons: left alone: {'; '.join(left[:_MOST_REASONS])}{more}")
+        more = f"; and {len(left) - _MAX_SHOWN_REASONS} more" if len(left) > _MAX_SHOWN_REASONS else ""
+        notes.append(f"remove-neurons: left alone: {'; '.join(left[:_MAX_SHOWN_REASONS])}{more}")
     if not structure.linears:
         notes.append("remove-neurons: no linear layer with constant weights and a free batch axis was found")
     return notes

@@ -15,14 +15,15 @@ from ....analysis.outputs.expectation import Expectation
 from ....ir.runtime import Session
 from ...distill.training.data import blended
 
-SHARE, TIMES = 0.9, 4
-"""Share of the first input in a mixture, and mixtures of each input. Networks are surer of inputs that they
-were trained on than of others; of the mixtures they are a little less sure (measured beside test data on five
-networks)."""
-Z = 1.96
+MIXTURE_SHARE = 0.9
+"""Share of the first input in a mixture of two. Networks are surer of inputs that they were trained on than
+of others; of such mixtures they are a little less sure (measured beside test data on five networks)."""
+MIXTURES_PER_INPUT = 4
+"""Mixtures that are made of each input."""
+Z_95 = 1.96
 """Standard errors to either side of an interval of 95 %."""
-DRAWS = 400
-"""Resamplings for the interval of R^2."""
+BOOTSTRAP_DRAWS = 400
+"""Resamplings (statistical bootstrap) for the interval of R^2."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Answers:
             error = float(self.second.std() / math.sqrt(count))
             loss = float(self.second.mean())
             return Expectation("classes", count, agreement, low, high, loss, error, self.folds)
-        drawn = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+        drawn = np.random.default_rng(0).integers(count, size=(BOOTSTRAP_DRAWS, count))
         of_all = float(self._r2(np.arange(count)[None])[0])
         low, high = (float(q) for q in np.quantile(self._r2(drawn), [0.025, 0.975]))
-        error = (high - low) / (2 * Z)
+        error = (high - low) / (2 * Z_95)
         return Expectation("values", count, of_all, low, high, 1.0 - of_all, error, self.folds)
 
     def _r2(self, drawn: np.ndarray) -> np.ndarray:
@@ -102,7 +103,7 @@ class Judge:
         self.kind = kind or kind_of(first, asked, computed(source))
         self.inputs = kept
         if self.kind == "classes":
-            made = blended(kept, SHARE, TIMES, np.random.default_rng(seed))
+            made = blended(kept, MIXTURE_SHARE, MIXTURES_PER_INPUT, np.random.default_rng(seed))
             self.inputs = {k: np.concatenate([v, made[k]]) for k, v in kept.items()}
             first = _answers(source, asked, self.inputs)
         self.scores = first[0]
@@ -162,7 +163,7 @@ def _halves(values: np.ndarray, count: int) -> np.ndarray:
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Interval of a share (Wilson, "Probable inference, the law of succession", 1927)."""
-    spread = Z * Z / count
+    spread = Z_95 * Z_95 / count
     middle = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -12,15 +12,26 @@ import onnx_ir as ir
 from ....analysis.cost.cost import work
 from ..remove_layers.search import bootstraps
 
-FIXED, OF_TABLE, OF_PRODUCT = 4.0, 1.0e-4, 6.0e-7
-"""Milliseconds of one core: of a step, of an element that a table reads, of a multiplication; of the last two
-for each sample of the batch."""
-STEPS, FEWEST = 3000, 800
-BATCH, SMALLEST = 128, 32
-WANTED, MOST = 25.0, 200.0
-"""Seconds that training should take, and those past which it is not begun."""
-SHARED = 8.0
-"""Milliseconds of a step that samples may take together before the batch becomes smaller."""
+STEP_MILLISECONDS = 4.0
+"""Time of one training step on one core, besides what goes with its samples."""
+TABLE_MILLISECONDS = 1.0e-4
+"""Time on one core of each element that a table reads, for each sample of the batch."""
+PRODUCT_MILLISECONDS = 6.0e-7
+"""Time on one core of each multiplication, for each sample of the batch."""
+MAX_STEPS = 3000
+"""Training steps, where time allows them."""
+MIN_STEPS = 800
+"""Training steps, however long they take."""
+MAX_BATCH = 128
+"""Samples of a training step, where they are quick."""
+MIN_BATCH = 32
+"""Samples of a training step, however slow they are."""
+WANTED_SECONDS = 25.0
+"""Time that training should take."""
+MAX_SECONDS = 200.0
+"""Expected time past which training is not begun."""
+MAX_SAMPLES_MILLISECONDS = 8.0
+"""Time of a step that its samples may take together before the batch becomes smaller."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,13 @@ class Pace:
     @classmethod
     def of(cls, model: ir.Model) -> Pace:
         """The pace for a float or qdq model."""
-        sample = OF_TABLE * bootstraps(model) + OF_PRODUCT * work(model)
-        batch = int(min(BATCH, max(SMALLEST, SHARED / max(sample, 1e-9))))
-        step = FIXED + batch * sample
-        steps = int(min(STEPS, max(FEWEST, 1000 * WANTED / step)))
+        sample = TABLE_MILLISECONDS * bootstraps(model) + PRODUCT_MILLISECONDS * work(model)
+        batch = int(min(MAX_BATCH, max(MIN_BATCH, MAX_SAMPLES_MILLISECONDS / max(sample, 1e-9))))
+        step = STEP_MILLISECONDS + batch * sample
+        steps = int(min(MAX_STEPS, max(MIN_STEPS, 1000 * WANTED_SECONDS / step)))
         return cls(steps, batch, steps * step / 1000)
 
     @property
     def too_long(self) -> bool:
         """Whether training would take longer than anybody waits."""
-        return self.seconds > MOST
+        return self.seconds > MAX_SECONDS

@@ -22,21 +22,30 @@ from .pace import Pace
 from .settings import ShrinkSettings
 
 ROUNDS = "remove-constant-tables,analyze-bit-widths"
-LEAST = 60
+MIN_JUDGING_SAMPLES = 60
 """Calibration samples from which on what is removed can be judged."""
-TRAINABLE = 200
+MIN_TRAINING_SAMPLES = 200
 """Calibration samples that make training worth while."""
-SMALLER, LARGER = 0.8, 1.1
-"""Share of the bootstraps that a network must save, or add, to be tried as well."""
-MOST = 3
-"""Networks that are trained."""
-CAUTION = 0.5
+SMALLER_SHARE = 0.8
+"""Bootstraps of a smaller network, as a share of the usual one's, below which it is tried as well."""
+LARGER_SHARE = 1.1
+"""Bootstraps of a larger network, as a share of the usual one's, above which it is tried as well."""
+MAX_TRAINED_NETWORKS = 3
+"""Networks that are trained at most."""
+CAUTION_ERRORS = 0.5
 """Standard errors that the expected loss must stay below what is allowed: the best of several is lucky."""
-CHEAP, FINE, FINER, DEARER = 15, 64, (5, 6), 3.0
-"""Norms of untrained weights, bits of tables with the finer ones, and how many times more those may cost."""
-WELL, HOPELESS = 0.5, 3.0
-"""Shares of the loss allowed: below the first a smaller network is tried, above the second no wider tables
-are."""
+UNTRAINED_NORM = 15
+"""Largest 2-norm of integer weights of an untrained network, as in the preset ``balanced``."""
+FINE_NORM = 64
+"""The same where tables are finer."""
+FINE_TABLE_BITS = (5, 6)
+"""Bits of the finer tables, in the order in which they are tried."""
+MAX_FINE_COST_RATIO = 3.0
+"""How many times the complexity finer tables may cost."""
+WELL_WITHIN = 0.5
+"""A loss below this share of what is allowed has a smaller network tried."""
+HOPELESSLY_PAST = 3.0
+"""A loss above so many times what is allowed has no wider tables tried."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +106,23 @@ class Search:
         self.hold = settings.share(self.total)
         parts = split(self.total, self.hold, np.random.default_rng(context.seed))
         # So few samples are asked in turns: every one judges, and every one is fitted to in the end.
-        self.turns = LEAST <= self.total < TRAINABLE
+        self.turns = MIN_JUDGING_SAMPLES <= self.total < MIN_TRAINING_SAMPLES
         self.folds = (
             crossed(self.context, self.total) if self.turns else [Fold(self.context, parts.train, parts.held)]
         )
-        self.fitting = self.context if self.turns or self.total < LEAST else self.folds[0].fitting
+        self.fitting = (
+            self.context if self.turns or self.total < MIN_JUDGING_SAMPLES else self.folds[0].fitting
+        )
         self.why_untrained = ""
         self.told: list[str] = []
         self._removed: dict[tuple[Size, int], tuple[ir.Model, list[str]]] = {}
 
     def run(self) -> Tried:
         """The network to take."""
-        if self.total < LEAST:
+        if self.total < MIN_JUDGING_SAMPLES:
             return self.plain(f"{self.total} calibration samples are too few to judge what is removed by")
         pace = Pace.of(self.removed(USUAL)[0])
-        if self.total < TRAINABLE:
+        if self.total < MIN_TRAINING_SAMPLES:
             self.why_untrained = f"{self.total} calibration samples are too few to train on"
         elif pace.too_long:
             self.why_untrained = f"training would take about {pace.seconds:.0f} s"
@@ -120,7 +131,7 @@ class Search:
         if not self.why_untrained:
             self.told.append(
                 f"shrink: training takes about {pace.seconds:.0f} s of one core for each network that is"
-                f" tried, {MOST} at most"
+                f" tried, {MAX_TRAINED_NETWORKS} at most"
             )
         tried: list[Tried] = []
         for found in self._candidates(tried):
@@ -148,7 +159,7 @@ class Search:
         usual = bootstraps(self.removed(USUAL)[0])
         if self.why_untrained:
             yield self.untrained(USUAL)
-            if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+            if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER_SHARE * usual:
                 yield self.untrained(LARGE)
             return
         try:
@@ -158,16 +169,16 @@ class Search:
             yield from self._candidates(tried)
             return
         first = tried[-1].found.loss / max(self.settings.allowed(tried[-1].found.kind), 1e-9)
-        if first <= WELL and bootstraps(self.removed(SMALL)[0]) < SMALLER * usual:
+        if first <= WELL_WITHIN and bootstraps(self.removed(SMALL)[0]) < SMALLER_SHARE * usual:
             yield self.student(SMALL, 4)
         if self.holds(tried[0]):
             return
         if not usual:  # a linear network: it has no tables that could be wider
             if bootstraps(self.removed(BETWEEN)[0]):
                 yield self.student(BETWEEN, 5)
-        elif first <= HOPELESS:
+        elif first <= HOPELESSLY_PAST:
             yield self.student(USUAL, 5)
-        if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER * usual:
+        if not self.holds(tried[-1]) and bootstraps(self.removed(LARGE)[0]) > LARGER_SHARE * usual:
             yield self.student(LARGE, 5)
         if not self.holds(tried[-1]):
             yield self.untrained(USUAL)
@@ -186,7 +197,7 @@ class Search:
     def holds(self, tried: Tried) -> bool:
         """Whether it loses no more than is allowed."""
         found = tried.found
-        return found.loss + CAUTION * found.error <= self.settings.allowed(found.kind)
+        return found.loss + CAUTION_ERRORS * found.error <= self.settings.allowed(found.kind)
 
     def removed(self, size: Size, fitting: Context | None = None) -> tuple[ir.Model, list[str]]:
         """The float model without what that size removes, fitted on what is not held back."""
@@ -218,17 +229,17 @@ class Search:
 
     def untrained(self, size: Size) -> Tried:
         """A network of that size, as balanced makes it."""
-        return self._made(size, *self._balanced(CHEAP))
+        return self._made(size, *self._balanced(UNTRAINED_NORM))
 
     def plain(self, why: str) -> Tried:
         """The whole network, as balanced makes it; finer, with wider tables, where that loses too much."""
         notes = [f"shrink: nothing was removed or trained: {why}"]
-        first = best = self._made(None, *self._balanced(CHEAP), notes)
-        for bits in FINER:
+        first = best = self._made(None, *self._balanced(UNTRAINED_NORM), notes)
+        for bits in FINE_TABLE_BITS:
             if self.holds(best):
                 break
-            finer = self._made(None, *self._balanced(FINE, f"bits={bits} range-fill=full"), notes)
-            dear = estimate(finer.model).complexity > DEARER * estimate(first.model).complexity
+            finer = self._made(None, *self._balanced(FINE_NORM, f"bits={bits} range-fill=full"), notes)
+            dear = estimate(finer.model).complexity > MAX_FINE_COST_RATIO * estimate(first.model).complexity
             if finer.found.loss < best.found.loss and not dear:
                 best = finer
         return best

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_HELD = 400
+MAX_HELD_BACK = 400
 """Most calibration samples that are held back."""
-OF_VALUES = 2.0
-"""Loss of R^2 that is as bad as a loss of 1 in accuracy."""
+ALLOWED_R2_LOSS_FACTOR = 2.0
+"""How much R^2 a network of values may lose where a classifier may lose an accuracy of 1."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ShrinkSettings:
 
     def share(self, total: int) -> float:
         """The share of so many calibration samples that is held back, as ``distill`` takes it."""
-        return min(self.validation_share, MOST_HELD / total)
+        return min(self.validation_share, MAX_HELD_BACK / total)
 
     def allowed(self, kind: str) -> float:
         """The most that may be lost: of accuracy where ``kind`` is ``classes``, else of R^2."""
-        return self.loss if kind == "classes" else OF_VALUES * self.loss
+        return self.loss if kind == "classes" else ALLOWED_R2_LOSS_FACTOR * self.loss

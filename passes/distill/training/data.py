@@ -10,19 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_BYTES = 256 << 20
-"""The pool of augmented inputs takes at most this much memory."""
+MAX_POOL_BYTES = 256 << 20
+"""Memory that the pool of augmented inputs takes at most."""
 MIXED, SHIFTED = (0.3, 0.7), 0.3
 """Shares of made samples that are mixed of two, with few weights for each sample and with many, and of images
 that are shifted: more takes a small student's strength away from inputs as they really are."""
 MANY_WEIGHTS_A_SAMPLE = 20.0
-"""Weights for each sample that are many."""
-NOISE, FEW = 0.1, 4.0
-"""Most noise on an element, in standard deviations; with few elements up to ten times as much, for then the
-samples can cover the whole range."""
+"""Weights for each calibration sample from which on a student has many."""
+NOISE_OF_MANY = 0.1
+"""Most noise on an element, in standard deviations, of an input with many elements. With two it is 1: then
+the samples can cover the whole range."""
+NOISE_DECAY_ELEMENTS = 4.0
+"""Elements more over which the noise falls towards ``NOISE_OF_MANY``, by a factor of e."""
 
 
-STRONG = 0.2
+STRONG_NOISE = 0.2
 """Noise (standard deviations) from which on a sample may have moved to where another label is right."""
 
 
@@ -72,7 +74,7 @@ def pool(
     """
     total = len(next(iter(data.values())))
     size = sum(a[0].nbytes for a in data.values())
-    copies = int(max(1, min(copies, MOST_BYTES // max(1, size * total))))
+    copies = int(max(1, min(copies, MAX_POOL_BYTES // max(1, size * total))))
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
@@ -144,12 +146,12 @@ def is_small(data: Mapping[str, np.ndarray]) -> bool:
     Then noise is so strong, to cover the whole range, that made samples need not have the labels of those
     they were made of.
     """
-    return _noise(data) > STRONG
+    return _noise(data) > STRONG_NOISE
 
 
 def _noise(data: Mapping[str, np.ndarray]) -> float:
     elements = sum(a[0].size for a in data.values())
-    return NOISE + (1 - NOISE) * float(np.exp(-(elements - 2) / FEW))
+    return NOISE_OF_MANY + (1 - NOISE_OF_MANY) * float(np.exp(-(elements - 2) / NOISE_DECAY_ELEMENTS))
 
 
 def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:

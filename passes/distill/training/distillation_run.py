@@ -28,12 +28,16 @@ from .task import Task, prepare
 from .train import Best, Recipe, train
 from .write import write_back
 
-FEWEST, MANY = 32, 200
-"""Calibration samples that training needs; those that make it worth while unasked."""
+MIN_SAMPLES = 32
+"""Calibration samples that training needs."""
+MIN_UNASKED_SAMPLES = 200
+"""Calibration samples that make training worth while where the user did not ask for it."""
 AUTO, ENOUGH = (4, 5), 0.95
 """Bits that are tried, and the agreement with the teacher that is enough."""
-REMOVING, STILL = 0.4, 0.3
-"""Share of the steps in which neurons are removed, and of the rate at their end."""
+REMOVAL_STEP_SHARE = 0.4
+"""Share of the steps in which neurons are removed."""
+RATE_AFTER_REMOVAL = 0.3
+"""Learning rate at the end of those steps, as a share of the first."""
 
 
 def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
@@ -46,7 +50,7 @@ def run(settings: TrainingSettings, model: ir.Model, context: Context) -> bool:
         LimitError: An accumulator width cannot be kept.
     """
     data = context.require_calibration("distill")
-    total, fewest = len(next(iter(data.values()))), FEWEST if settings.required else MANY
+    total, fewest = len(next(iter(data.values()))), MIN_SAMPLES if settings.required else MIN_UNASKED_SAMPLES
     if total < fewest:
         raise DataError(
             "there is too little calibration data to train on",
@@ -86,7 +90,7 @@ class _DistillationRun:
         until = None if settings.seconds is None else time.monotonic() + settings.seconds
         steps = settings.steps
         if settings.removal is not None:
-            removing = self._recipe(round(steps * REMOVING), until, STILL)
+            removing = self._recipe(round(steps * REMOVAL_STEP_SHARE), until, RATE_AFTER_REMOVAL)
             self._remove(settings.removal, widths[0], removing)
             steps -= removing.steps
         recipe = self._recipe(steps, until)

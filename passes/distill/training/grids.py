@@ -18,9 +18,11 @@ from .quantizers import FakeActivation
 from .samples import Samples
 from .student import Student
 
-REACH, TRIES = 0.25, 201
-"""How far scales are moved (of their logarithm) to either side at most, and how many are tried."""
-SAMPLES = 10_000
+SCALE_REACH = 0.25
+"""How far scales are moved to either side at most, in their natural logarithm."""
+TRIED_SCALES = 201
+"""How many scales are tried."""
+MAX_SAMPLES = 10_000
 """Most calibration samples that are looked at."""
 
 
@@ -45,7 +47,7 @@ class Grids(Callback):
         teacher: Callable[[list[torch.Tensor]], list[torch.Tensor]],
     ) -> None:
         self.loss, self.teacher = loss, teacher
-        self.samples = samples.take(torch.arange(min(samples.given, SAMPLES)))
+        self.samples = samples.take(torch.arange(min(samples.given, MAX_SAMPLES)))
         self._grids: dict[int, FakeActivation] = {}
         for index, value in enumerate(student.model.graph.inputs):
             reading = [student.activations[q.dequantize] for q in student.quantizers if q.source is value]
@@ -63,7 +65,7 @@ class Grids(Callback):
     def _look(self, scale: torch.Tensor) -> None:
         first = scale.clone()
         # The nearest first: it stays where nothing is better.
-        tried = sorted(np.linspace(-REACH, REACH, TRIES), key=abs)
+        tried = sorted(np.linspace(-SCALE_REACH, SCALE_REACH, TRIED_SCALES), key=abs)
         losses = []
         for move in tried:
             scale.copy_(first + float(move))

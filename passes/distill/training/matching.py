@@ -10,8 +10,8 @@ from .callbacks import Callback
 from .samples import Samples
 from .student import Student
 
-MOST_BYTES = 256 << 20
-"""Values of layers are kept for all samples up to so much memory; layers past it are not matched."""
+MAX_MATCHED_BYTES = 256 << 20
+"""Memory for the values of layers on all samples; layers past it are not matched."""
 
 
 def matched_layers(student: ir.Model, teacher: ir.Model, samples: int) -> list[str]:
@@ -23,7 +23,7 @@ def matched_layers(student: ir.Model, teacher: ir.Model, samples: int) -> list[s
     """
     known = {n.name: n.outputs[0] for n in teacher.graph if n.op_type in LINEAR and n.name}
     outputs = {*teacher.graph.outputs}
-    found, left = [], MOST_BYTES
+    found, left = [], MAX_MATCHED_BYTES
     for node in student.graph:
         theirs = known.get(node.name or "")
         if theirs is None or node.op_type not in LINEAR or theirs in outputs:

@@ -7,11 +7,11 @@ import torch
 from .callbacks import Callback
 from .quantizers import FakeWeight
 from .samples import Samples
-from .sparsity import BEGIN, END
+from .sparsity import BEGIN_SHARE, END_SHARE
 from .student import Student
 
-FILLED = 3.0
-"""Standard deviations that a range may be wide without penalty."""
+FREE_RANGE_DEVIATIONS = 3.0
+"""Standard deviations that a range may be wide without a penalty."""
 
 
 class Norms(Callback):
@@ -48,7 +48,7 @@ class Spread(Callback):
             columns = z.movedim(axis, -1).reshape(-1, z.shape[axis])
             spread = columns.std(dim=0) + 1e-3 * columns.std() + 1e-6
             span = columns.amax(dim=0) - columns.amin(dim=0)
-            found.append(torch.relu(span / spread.detach() - FILLED).mean())
+            found.append(torch.relu(span / spread.detach() - FREE_RANGE_DEVIATIONS).mean())
         return self.strength * torch.stack(found).mean() if found else None
 
 
@@ -74,8 +74,8 @@ class Widths(Callback):
 
     def before(self, step: int, done: float) -> None:  # noqa: ARG002
         """See ``Callback``."""
-        if not self._done and done >= BEGIN:
-            self._narrow(min(1.0, (done - BEGIN) / (END - BEGIN)))
+        if not self._done and done >= BEGIN_SHARE:
+            self._narrow(min(1.0, (done - BEGIN_SHARE) / (END_SHARE - BEGIN_SHARE)))
 
     def complete(self, done: float) -> bool:  # noqa: ARG002
         """See ``Callback``."""

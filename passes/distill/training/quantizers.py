@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-HALVINGS = 14
-"""Of the interval in which the amount lies that weights are shrunk by."""
+SHRINKING_HALVINGS = 14
+"""Halvings of the interval in which the amount lies that weights are shrunk by."""
 
 
 def straight_through(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class Budget:
         low = torch.zeros(len(rows), 1)
         high = rows.amax(dim=1, keepdim=True)
         first = rows.round().clamp(max=top).sum(dim=1, keepdim=True) <= self.now
-        for _ in range(HALVINGS):
+        for _ in range(SHRINKING_HALVINGS):
             middle = (low + high) / 2
             fits = (rows - middle).relu().round().clamp(max=top).sum(dim=1, keepdim=True) <= self.now
             low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)

@@ -8,15 +8,15 @@ import torch
 from ....analysis.ranges.margins import TARGET_OVERFLOW_RATE, widened
 from ....analysis.ranges.tails import Extremes
 from ...framework.base import Context
-from ...round.insert_rounding.fill import CHEAP_FALL, CHEAP_NORM, gains_within
+from ...round.insert_rounding.fill import CHEAP_NORM, CHEAP_NORM_FALL, gains_within
 from ...round.insert_rounding.lattice import width_for
 from .student import Student
 from .table import Table
 
-KEPT = 0.78
+KEPT_LATTICE_SHARE = 0.78
 """A lattice stays as it is while the range fills at least this share of it."""
-SPARE = 1.06
-"""How much more than the range a new lattice holds, so that it needs no change at once."""
+NEW_LATTICE_FACTOR = 1.06
+"""How many times the range a new lattice holds, so that it needs no change at once."""
 
 
 class Ranges:
@@ -67,10 +67,10 @@ class Ranges:
             ratio, origin = (t.reshape(-1).numpy() for t in (lattice.ratio, lattice.origin))
             share = (high - low) / (ratio * (points - 1))
             below, above = origin - ratio / 2, origin + ratio * (points - 0.5)
-            if np.all((low >= below) & (high <= above)) and (keep or share.min() > KEPT):
+            if np.all((low >= below) & (high <= above)) and (keep or share.min() > KEPT_LATTICE_SHARE):
                 return
         if table.linear is None:
-            ratio = (high - low) * SPARE / (points - 1.5)
+            ratio = (high - low) * NEW_LATTICE_FACTOR / (points - 1.5)
             origin = (low + high) / 2 - ratio * (points - 1) / 2
         else:
             ratio, origin = _whole(low, high, lattice.bits, _room(table))
@@ -86,13 +86,13 @@ def _room(table: Table) -> np.ndarray:
     if weight is None or table.activation is None or table.fresh:
         return np.full(channels, np.inf)
     norms = weight.codes().detach().movedim(weight.axis, 0).flatten(1).double().norm(dim=1).numpy()
-    cheap = CHEAP_NORM / CHEAP_FALL ** (table.lattice.bits - 4)
+    cheap = CHEAP_NORM / CHEAP_NORM_FALL ** (table.lattice.bits - 4)
     return np.asarray(cheap / np.maximum(norms, 1e-9) if norms.max() <= cheap else np.full(channels, np.inf))
 
 
 def _whole(low: np.ndarray, high: np.ndarray, bits: int, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Steps (of the accumulator) and origins (channels) that offsets and whole gains can make."""
-    spans = np.maximum((high - low) * SPARE, 1.0)
+    spans = np.maximum((high - low) * NEW_LATTICE_FACTOR, 1.0)
     width = width_for(int(np.ceil(spans.max())), bits)
     width, gains = gains_within(np.ceil(spans), width, room)
     ratio = 2.0**width.removed / gains

@@ -26,12 +26,14 @@ from .student import Student
 if TYPE_CHECKING:
     from ...framework.base import Context
 
-BEGIN, END = 0.1, 0.9
-"""Shares of the steps (of this part of the training) between which neurons go."""
-EVERY = 25
+BEGIN_SHARE = 0.1
+"""Share of the steps (of this part of the training) after which the first neurons go."""
+END_SHARE = 0.9
+"""Share of the steps after which all have gone."""
+REMOVAL_INTERVAL = 25
 """Steps between two looks at which neurons matter the least."""
-MEMORY = 0.95
-"""Of the importance of one step in the next."""
+IMPORTANCE_DECAY = 0.95
+"""Share of the importance of one step that is left in the next."""
 
 
 def find_units(model: ir.Model) -> Structure:
@@ -90,13 +92,13 @@ class Removal(Callback):
 
     def before(self, step: int, done: float) -> None:
         """See ``Callback``."""
-        if not self._finished and step % EVERY == 0 and done >= BEGIN:
-            self._remove(min(1.0, (done - BEGIN) / (END - BEGIN)))
+        if not self._finished and step % REMOVAL_INTERVAL == 0 and done >= BEGIN_SHARE:
+            self._remove(min(1.0, (done - BEGIN_SHARE) / (END_SHARE - BEGIN_SHARE)))
 
     def after(self, step: int, done: float) -> None:  # noqa: ARG002
         """See ``Callback``."""
         if self._gate.grad is not None:
-            self._importance = MEMORY * self._importance + self._gate.grad.numpy() ** 2
+            self._importance = IMPORTANCE_DECAY * self._importance + self._gate.grad.numpy() ** 2
             self._gate.grad = None
 
     def complete(self, done: float) -> bool:  # noqa: ARG002

@@ -12,9 +12,11 @@ from ...compress.prune.select import Scope, keep_counts, largest
 from .callbacks import Callback
 from .quantizers import FakeWeight
 
-BEGIN, END = 0.05, 0.6
-"""Shares of the steps between which weights go."""
-EVERY = 25
+BEGIN_SHARE = 0.05
+"""Share of the steps after which the first weights go."""
+END_SHARE = 0.6
+"""Share of the steps after which all have gone."""
+REMOVAL_INTERVAL = 25
 """Steps between two looks at which weights are the smallest."""
 
 
@@ -57,9 +59,9 @@ class Sparsity(Callback):
 
     def before(self, step: int, done: float) -> None:
         """See ``Callback``."""
-        if self._done or not self.layers or step % EVERY or done < BEGIN:
+        if self._done or not self.layers or step % REMOVAL_INTERVAL or done < BEGIN_SHARE:
             return
-        self._prune(min(1.0, (done - BEGIN) / (END - BEGIN)))
+        self._prune(min(1.0, (done - BEGIN_SHARE) / (END_SHARE - BEGIN_SHARE)))
 
     def complete(self, done: float) -> bool:  # noqa: ARG002
         """See ``Callback``."""

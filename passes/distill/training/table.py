@@ -11,11 +11,11 @@ from ....analysis.regions.linear import Linear
 from .quantizers import FakeActivation, FakeWeight, Lattice
 from .reading import Quantizer
 
-PLAIN = 8.0
+FREE_PRECISION = 8.0
 """The precision (bits) that every network has; what it takes up to the next step of the costs is free."""
 OUTPUT_BITS = 7
 """Bits of raw outputs that are told apart (see insert-rounding)."""
-SAFE = 0.93
+USED_NORM_SHARE = 0.93
 """Share of the free norm that is used."""
 
 
@@ -26,10 +26,10 @@ def free_norm(bits: int, raw: bool) -> float:
         bits: Of the tables.
         raw: Whether what the weights make is decrypted as it is, and not read by a table.
     """
-    plain, precision = bootstrap_complexity(bits, PLAIN), PLAIN
-    while precision < 2 * PLAIN and bootstrap_complexity(bits, precision + 0.5) <= plain:
+    plain, precision = bootstrap_complexity(bits, FREE_PRECISION), FREE_PRECISION
+    while precision < 2 * FREE_PRECISION and bootstrap_complexity(bits, precision + 0.5) <= plain:
         precision += 0.5
-    return float(SAFE * 2.0 ** (precision - (OUTPUT_BITS if raw else bits)))
+    return float(USED_NORM_SHARE * 2.0 ** (precision - (OUTPUT_BITS if raw else bits)))
 
 
 @dataclass

@@ -15,17 +15,18 @@ from ....ir.errors import DataError
 from ....ir.graph import constant_of
 from ...framework.base import Context
 from ..settings import Teaching
-from .data import MOST_BYTES, image_sizes, is_small, pool, split
+from .data import MAX_POOL_BYTES, image_sizes, is_small, pool, split
 from .entry import entering, entries
 from .losses import Loss
 from .matching import layer_values, matched_layers
 from .reading import weight_nodes
 from .samples import Samples
 
-GIVEN, SPARSE = 0.5, 20.0
-"""Share of each batch that is calibration samples as they are. With many weights for each sample they would
-be learnt by heart: the share falls to a third with so many."""
-LABELS = 0.9
+UNCHANGED_SHARE = 0.5
+"""Share of each batch that is calibration samples as they are, where the student has few weights."""
+MANY_WEIGHTS_A_SAMPLE = 20.0
+"""Weights for each sample with which that share falls to a third: samples would be learnt by heart."""
+LABEL_WEIGHT = 0.9
 """Weight of the labels beside the teacher, where they are used."""
 
 
@@ -73,7 +74,7 @@ def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray],
     kept = {k: np.asarray(v)[parts.held] for k, v in data.items()}
     sparse = _weights(model) / len(parts.train)
     size = max(1, sum(a.nbytes for a in entering(model, given)))
-    copies = min(teaching.augment, max(1, MOST_BYTES // size))
+    copies = min(teaching.augment, max(1, MAX_POOL_BYTES // size))
     inputs, first, second, share = pool(given, copies, random, image_sizes(given), sparse)
     matched = matched_layers(model, teacher, len(first)) if teaching.match else []
     session = runtime.Session(teacher, [str(v.name) for v in [*asked, *layer_values(teacher, matched)]])
@@ -96,7 +97,7 @@ def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray],
         found = session.run_batched({n: x.numpy() for n, x in zip(names, given, strict=True)})
         return _tensors(list(found.values())[: len(asked)])
 
-    given_share = GIVEN * float(np.exp(-sparse / SPARSE))
+    given_share = UNCHANGED_SHARE * float(np.exp(-sparse / MANY_WEIGHTS_A_SAMPLE))
     count = len(parts.train)
     return Task(
         Samples(
@@ -109,7 +110,7 @@ def prepare(teaching: Teaching, model: ir.Model, data: Mapping[str, np.ndarray],
         ),
         Samples(_tensors(entering(model, kept)), _tensors(held), held_targets, len(parts.held)),
         _tensors(entering(model, data)),
-        Loss(kind, teaching.temperature, answers, LABELS if targets is not None else 0.0),
+        Loss(kind, teaching.temperature, answers, LABEL_WEIGHT if targets is not None else 0.0),
         len(first) - count,
         matched,
         is_small(given) and entries(model) == list(model.graph.inputs),

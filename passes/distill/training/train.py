@@ -16,15 +16,17 @@ from .ranges import Ranges
 from .samples import Samples
 from .student import Student
 
-GRADUAL = 0.25
+GRADUAL_SHARE = 0.25
 """Share of the steps in which rounding grows from none to all."""
-REFRESH, LOOK = 50, 200
-"""Steps between two looks at the ranges, and at the samples that are held back."""
-WARM = 5
-"""Steps that are no measure of how long the others will take."""
-SETTLED = 0.85
+RANGE_INTERVAL = 50
+"""Steps between two looks at the ranges."""
+SCORING_INTERVAL = 200
+"""Steps between two looks at the samples that are held back."""
+WARM_UP_STEPS = 5
+"""First steps, which are no measure of how long the others will take."""
+SETTLED_SHARE = 0.85
 """Share of the steps after which lattices only move where they must."""
-DRAWS = 4
+NOISE_DRAWS = 4
 """Draws of noise over which the samples that are held back are scored."""
 
 
@@ -92,11 +94,11 @@ def train(
             break
         for group, rate in zip(optimizer.param_groups, first, strict=True):
             group["lr"] = rate * _rate(done, recipe.final)
-        strength = min(1.0, done / GRADUAL)
+        strength = min(1.0, done / GRADUAL_SHARE)
         for table in student.tables:
             table.lattice.strength = strength
-        if step % REFRESH == 0:
-            ranges.refresh(keep=done > SETTLED)
+        if step % RANGE_INTERVAL == 0:
+            ranges.refresh(keep=done > SETTLED_SHARE)
         for callback in callbacks:
             callback.before(step, done)
         chosen = _batch(samples, recipe.batch, order)
@@ -115,13 +117,13 @@ def train(
         for callback in callbacks:
             callback.after(step, done)
         last = step == recipe.steps - 1
-        if step == WARM:
+        if step == WARM_UP_STEPS:
             began, since = time.monotonic(), step
         ready = all(c.complete(done) for c in callbacks)
-        if ready and (last or (strength == 1.0 and step % LOOK == LOOK - 1)):
-            ranges.refresh(keep=done > SETTLED)
+        if ready and (last or (strength == 1.0 and step % SCORING_INTERVAL == SCORING_INTERVAL - 1)):
+            ranges.refresh(keep=done > SETTLED_SHARE)
             best = look(step)
-        if last or step % LOOK == LOOK - 1 or step == 4 * WARM:
+        if last or step % SCORING_INTERVAL == SCORING_INTERVAL - 1 or step == 4 * WARM_UP_STEPS:
             left = (time.monotonic() - began) / max(1, step - since) * (recipe.steps - 1 - step)
             so_far = "" if best is None else f", agreement {best.agreement:.1%}"
             progress(f"distill (about {left:.0f} s left{so_far})", step + 1, recipe.steps)
@@ -166,7 +168,7 @@ def score(student: Student, held: Samples, loss: Loss) -> tuple[float, float]:
     """Loss and agreement on held-back samples, over the same draws of noise every time."""
     state = torch.random.get_rng_state()
     losses, agreed = [], []
-    draws = DRAWS if student.tables else 1
+    draws = NOISE_DRAWS if student.tables else 1
     for draw in range(draws):
         torch.manual_seed(draw)
         answers = student(held.inputs)

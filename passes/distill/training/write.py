@@ -11,7 +11,7 @@ from ....ir.editing import GraphEditor
 from .student import Student
 from .table import Table
 
-FEWEST = 64
+MIN_LIST_ENTRIES = 64
 """Entries that a list of values has at least: what looks at an operator by running it tries small indices."""
 
 
@@ -77,7 +77,7 @@ def _insert_lattice(edit: GraphEditor, student: Student, table: Table) -> None:
     values = np.broadcast_to(start, step.shape).reshape(-1, 1) + step.reshape(-1, 1) * (
         np.arange(size) + moved
     )
-    flat = np.zeros(max(values.size, FEWEST), np.float32)
+    flat = np.zeros(max(values.size, MIN_LIST_ENTRIES), np.float32)
     flat[: values.size] = values.reshape(-1)
     name = f"{table.base.name}_lattice"
     constants: dict[str, np.ndarray] = {

@@ -18,13 +18,21 @@ from .rounding_setting import RoundingSetting
 from .unrounded_reference import UnroundedReference
 from .whole import lower_layers, network_outputs
 
-FEWEST, MOST, WIDEST = 2, 6, 8
-"""Bits of the search: for all tables together, and for single ones where there are few bootstraps."""
-LARGE = 2**34
-"""Multiplications on the calibration data's way through a network, past which trying every setting takes too
-long: as many samples as stay below it (no fewer than ``SAMPLES``) are tried, on ``TRIALS`` single layers (of
-more than ``TABLES`` tables too)."""
-SAMPLES, TRIALS, TABLES = 8, 8, 32
+MIN_BITS = 2
+"""Fewest bits that reach a table."""
+MAX_COMMON_BITS = 6
+"""Most bits of the search for all tables together."""
+MAX_RAISED_BITS = 8
+"""Most bits of single tables, where there are few bootstraps."""
+MAX_TRIED_PRODUCTS = 2**34
+"""Multiplications of the network on the calibration data past which trying every setting takes too long: then
+as many samples as stay below it are tried."""
+MIN_TRIED_SAMPLES = 8
+"""Samples that are tried however large the network is."""
+MAX_TRIED_LAYERS = 8
+"""Layers of a large network that are tried apart."""
+MAX_TRIED_TABLES = 32
+"""Tables past which a network counts as large, too."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def choose(problem: RoundingProblem, context: Context) -> list[RoundingSetting]:
     places, missed = [place] * len(problem.tables), search.error_at(place) > tolerance
     if not missed:
         places = search.lowered(places, tolerance)
-    if problem.most is None and len(problem.tables) <= TABLES:
+    if problem.most is None and len(problem.tables) <= MAX_TRIED_TABLES:
         raised = search.raised(places, tolerance)
         missed, places = missed and raised == places, raised
     settings = search.settings(places)
@@ -101,15 +109,15 @@ class _Search:
         self.plain, self.memo = UnroundedReference.of(problem.model, self.data), Memo()
         self.loss = self._loss()
         fills: tuple[Fill, ...] = ("free", "full") if problem.fill == "free" else (problem.fill,)
-        most = MOST if problem.most is None else problem.most
+        most = MAX_COMMON_BITS if problem.most is None else problem.most
         self.settings_by_price = [
-            RoundingSetting(b, f) for b in range(FEWEST, max(most, WIDEST) + 1) for f in fills
+            RoundingSetting(b, f) for b in range(MIN_BITS, max(most, MAX_RAISED_BITS) + 1) for f in fills
         ]
         self.usual = [p for p, setting in enumerate(self.settings_by_price) if setting.bits <= most]
         sizes = [_elements(t.outputs[0]) for t in problem.tables]
         self.dearest = sorted(range(len(sizes)), key=lambda i: -sizes[i])
         count = len(problem.tables)
-        self._steps = 4 + min(TRIALS, count) if self.large else len(self.usual) + count
+        self._steps = 4 + min(MAX_TRIED_LAYERS, count) if self.large else len(self.usual) + count
         self._done = 0
         self._known: dict[int, float] = {}
 
@@ -117,12 +125,12 @@ class _Search:
         """The samples that trials run on, and whether the network is so large that there are few of them."""
         data = self.problem.data
         total = len(next(iter(data.values())))
-        few = min(total, max(SAMPLES, LARGE // max(1, work(self.problem.model))))
-        if few == total and len(self.problem.tables) <= TABLES:
+        few = min(total, max(MIN_TRIED_SAMPLES, MAX_TRIED_PRODUCTS // max(1, work(self.problem.model))))
+        if few == total and len(self.problem.tables) <= MAX_TRIED_TABLES:
             return data, False
         self.context.notes.append(
             f"insert-rounding: in a network this large the bits of tables are chosen on {few} calibration"
-            f" samples, and for at most {TRIALS} layers apart; bits=N saves the search"
+            f" samples, and for at most {MAX_TRIED_LAYERS} layers apart; bits=N saves the search"
         )
         return {name: array[:few] for name, array in data.items()}, True
 
@@ -184,7 +192,7 @@ class _Search:
             return lower_layers(
                 places, free, self.rounded, lambda m: self.loss.total(m, self.data, self.context)
             )
-        tried_layers = set(self.dearest[:TRIALS] if self.large else self.dearest)
+        tried_layers = set(self.dearest[:MAX_TRIED_LAYERS] if self.large else self.dearest)
         for index in [i for i in free if i in tried_layers]:
             while places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....ir.integer_editing import IntegerEditor
 from ....ir.ops import TableLookup
 
-MOST_ROUNDED = 2**8
+MAX_ROUNDED_ENTRIES = 2**8
 """Entries that a rounded table may have at most; a coarse one has more."""
 
 
@@ -15,7 +15,7 @@ def lift(edit: IntegerEditor, table: TableLookup) -> None:
     That computes the same; only backends want it otherwise, and they do not take tables of such a size.
     """
     rounding, entries = table.rounding, table.node.inputs[1]
-    if rounding is None or entries is None or table.size <= MOST_ROUNDED:
+    if rounding is None or entries is None or table.size <= MAX_ROUNDED_ENTRIES:
         return
     first = edit.constant(f"{table.name}_lifted_first", table.first - table.step // 2)
     table.node.replace_input_with(0, rounding.input)

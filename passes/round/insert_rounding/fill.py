@@ -20,16 +20,17 @@ from ....ir.integer_editing import IntegerEditor
 from ....ir.interval_arithmetic import Bounds
 from .lattice import Width
 
-EXTRA_BITS = 4
+MAX_EXTRA_BITS = 4
 """Bits that the accumulator may grow by, so that whole-number gains come in fine steps (approximate rounding
 costs the same at any width)."""
-MOST_BITS = 20
+MAX_FILLED_BITS = 20
+"""Widest accumulator that a gain may lead to."""
 CHEAP_NORM = 64.0
-CHEAP_FALL = 3.2
 """Largest 2-norm of the weights at which the bootstraps in front of them stay at their cheapest, if the table
-behind takes 4 bits; each bit more divides it by 3.2. Past it they take one decomposition level more (a fifth
-more time) and then cost the same for a factor of 16 and more (measured with Concrete's optimizer for 3 to 6
-bits)."""
+behind takes 4 bits. Past it they take one decomposition level more (a fifth more time) and then cost the same
+for a factor of 16 and more (measured with Concrete's optimizer for 3 to 6 bits)."""
+CHEAP_NORM_FALL = 3.2
+"""What each bit more of the table divides ``CHEAP_NORM`` by (measured so, too)."""
 
 Fill = Literal["none", "free", "full"]
 
@@ -56,7 +57,7 @@ def fill_range(
     bound = np.full(len(spans), np.inf)
     if fill == "free" and not is_fresh(source):
         norms = weight_norms(source, len(spans))
-        cheap = CHEAP_NORM / CHEAP_FALL ** (width.bits - width.removed - 4)
+        cheap = CHEAP_NORM / CHEAP_NORM_FALL ** (width.bits - width.removed - 4)
         if norms.max() <= cheap:
             bound = cheap / np.maximum(norms, 1e-9)
     return gains_within(spans, width, np.minimum(bound, room))
@@ -66,7 +67,7 @@ def gains_within(spans: np.ndarray, width: Width, bound: np.ndarray) -> tuple[Wi
     """The width, and whole gains of at most ``bound`` (channels), with which the channels see most steps."""
     best = width, np.ones(len(spans), int)
     usage = _usage(spans, *best)
-    for extra in range(1, min(EXTRA_BITS, MOST_BITS - width.bits) + 1):
+    for extra in range(1, min(MAX_EXTRA_BITS, MAX_FILLED_BITS - width.bits) + 1):
         wider = Width(width.bits + extra, width.removed + extra)
         gains = np.maximum(np.floor(np.minimum(wider.top / spans, bound)), 1).astype(int)
         if np.any(gains * spans > wider.top):

@@ -21,8 +21,10 @@ from .rounding import Rounding
 from .rounding_setting import RoundingSetting
 
 TOLERANCE = 0.02
+"""Mean squared error over the variance of the outputs that rounding may make, where the user sets none."""
 TRAINED_TOLERANCE = 0.005
-"""Where no quantization error has been made yet, and a step of a narrow activation is a large one."""
+"""The same where no quantization error has been made yet, and a step of a narrow activation is a large
+one."""
 
 
 @dataclass(frozen=True)

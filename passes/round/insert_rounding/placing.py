@@ -13,23 +13,25 @@ import numpy as np
 
 from .lattice import Channel, Placed, Width
 
-PHASES, FEWER = 32, 8
-"""Offsets that are tried for each channel: as a rule, and where there are very many channels."""
-BETTER = 0.9
+PHASES = 32
+"""Offsets that are tried for each channel, as a rule."""
+ROUGH_PHASES = 8
+"""Offsets that are tried where there are very many channels."""
+WORTHWHILE_ERROR_SHARE = 0.9
 """A smaller gain has to bring the error down to this share."""
-PRIOR = 0.25
+PRIOR_OBSERVATIONS = 0.25
 """How many observations the unrounded table counts for at each of its inputs."""
-FLOOR = 0.05
+SPREAD_WEIGHT_SHARE = 0.05
 """Share of the weight that is spread evenly over the range, for inputs that calibration did not show."""
-TAIL = 16
+NOISE_CUTOFF = 16
 """Where the logistic curve of the noise is cut off: a share of e^-16 is left."""
-OWN_STEPS = 2
+MAX_OWN_STEPS = 2
 """Smaller gains are tried for tables of at most so many steps of their own for each entry that is left."""
-TRIED = 4
+TRIAL_GAINS = 4
 """Gains of a channel that a trial looks at."""
-TOGETHER = 64
+CHUNK_CANDIDATES = 64
 """Channels and gains that are treated in one go."""
-USED = 1e-9
+READ_WEIGHT_SHARE = 1e-9
 """Share of the weight from which on an entry counts as one that is read."""
 
 
@@ -52,21 +54,23 @@ def place_all(
         most: The largest gain of each channel.
         noise: As for ``place``.
         rough: Try fewer offsets, and the largest gains only.
-        trial: Try no more than ``TRIED`` gains for each channel.
+        trial: Try no more than ``TRIAL_GAINS`` gains for each channel.
     """
-    phases, levels = (FEWER, 0) if rough else (PHASES, OWN_STEPS * 2 ** (width.bits - width.removed))
+    phases, levels = (
+        (ROUGH_PHASES, 0) if rough else (PHASES, MAX_OWN_STEPS * 2 ** (width.bits - width.removed))
+    )
     tried = []
     for c, (channel, largest) in enumerate(zip(channels, most, strict=True)):
         last = (int(largest) + 1) // 2 if channel.steps <= levels else int(largest)
-        stride = max(1, -(-(int(largest) - last + 1) // TRIED)) if trial else 1
+        stride = max(1, -(-(int(largest) - last + 1) // TRIAL_GAINS)) if trial else 1
         tried += [(c, g) for g in range(int(largest), last - 1, -stride)]
     best: dict[int, Placed] = {}
-    for start in range(0, len(tried), TOGETHER):
-        some = tried[start : start + TOGETHER]
+    for start in range(0, len(tried), CHUNK_CANDIDATES):
+        some = tried[start : start + CHUNK_CANDIDATES]
         for (c, _), found in zip(
             some, _place([(channels[c], g) for c, g in some], width, noise, phases), strict=True
         ):
-            if c not in best or found.error < BETTER * best[c].error:
+            if c not in best or found.error < WORTHWHILE_ERROR_SHARE * best[c].error:
                 best[c] = found
     return [best[c] for c in range(len(channels))]
 
@@ -147,8 +151,10 @@ def _observe(channel: Channel, cell: int) -> _Seen:
     if size >= len(kernel):
         count, surplus = (np.convolve(a, kernel, mode="same") for a in (count, surplus))
     # Smoothing carries differences to neighbours, where they may lead out of the table's range.
-    wanted = np.clip(known + surplus / (count + PRIOR * cell), channel.table.min(), channel.table.max())
-    weight = (1 - FLOOR) * count / max(count.sum(), 1e-9) + FLOOR / size
+    wanted = np.clip(
+        known + surplus / (count + PRIOR_OBSERVATIONS * cell), channel.table.min(), channel.table.max()
+    )
+    weight = (1 - SPREAD_WEIGHT_SHARE) * count / max(count.sum(), 1e-9) + SPREAD_WEIGHT_SHARE / size
     return _Seen(centre, weight, wanted)
 
 
@@ -219,7 +225,7 @@ def _read_above(step: int, place: float, noise: float) -> np.ndarray:
         return np.ones(1)
     # The logistic curve is the normal one to within a hundredth, and needs no special function.
     slope = 1.702 / noise / step
-    reach = int(np.ceil(TAIL / slope)) + 1
+    reach = int(np.ceil(NOISE_CUTOFF / slope)) + 1
     edges = np.arange(-reach - 1, reach + 1) + place
     return np.diff(1 / (1 + np.exp(-slope * edges)))[::-1]
 
@@ -232,7 +238,7 @@ def _fill(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             and of its square.
     """
     mass, total, squares = sums
-    used = mass > USED
+    used = mass > READ_WEIGHT_SHARE
     mean = total / np.where(used, mass, 1.0)
     tables = np.rint(np.take_along_axis(mean, _nearest(used), axis=1))
     errors = (squares - 2 * tables * total + tables**2 * mass).sum(axis=1)

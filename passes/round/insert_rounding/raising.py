@@ -14,16 +14,19 @@ from ....analysis.outputs.classes import Kind, changed, kind_of, scores
 from ....analysis.outputs.divergence import output_error, worst_error
 from ...framework.base import Context
 from .rounding_setting import RoundingSetting
-from .whole import LOST
+from .whole import TARGET_LOSS
 
-CHANGED = 0.02
+MAX_CHANGED_CLASSES = 0.02
 """Share of the calibration samples whose class rounding and noise may change."""
-AFFORDABLE = 28e9
+AFFORDABLE_OPERATIONS = 28e9
 """Operations of all bootstraps together, some five seconds on one core, up to which layers are raised."""
-RAISE_LOSS_SHARE, RAISE_PRICE_EXPONENT = 0.9, 2 / 3
-"""A raise has to bring the loss down to this share, and to that of its price raised to this power: a circuit
-twice as dear has to lose 0.63 of what it lost."""
-DRAWS = 3
+RAISE_LOSS_SHARE = 0.9
+"""A raise has to bring the loss down to this share."""
+RAISE_PRICE_EXPONENT = 2 / 3
+"""It also has to divide the loss by the factor of its price raised to this power: a circuit that costs twice
+as much has to lose 0.63 of what it lost."""
+NOISE_DRAWS = 3
+"""Draws of noise that a trial is judged by."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,15 @@ class Loss:
     ) -> float:
         """The error as a multiple of what is tolerated, or the share of changed classes, if that is more."""
         if self.network is not None:
-            return self.total(rounded, data, context) / LOST
+            return self.total(rounded, data, context) / TARGET_LOSS
         noisy = NoisyModel(rounded, context.p_error)
-        found = [list(noisy.run(data, context.seed + i).values()) for i in range(DRAWS)]
+        found = [list(noisy.run(data, context.seed + i).values()) for i in range(NOISE_DRAWS)]
         error = float(np.mean([output_error(f, self.wanted) for f in found])) / max(tolerance, 1e-12)
         if self.kind == "values":
             return error
-        return max(error, float(np.mean([changed(f[0], self.wanted[0]) for f in found])) / CHANGED)
+        return max(
+            error, float(np.mean([changed(f[0], self.wanted[0]) for f in found])) / MAX_CHANGED_CLASSES
+        )
 
 
 def raise_layers(
@@ -98,7 +103,7 @@ def raise_layers(
     """
     best, now = list(places), rounded(places)  # priced first: what is too dear already stays as it is
     price = estimate(now).complexity
-    if price > AFFORDABLE:
+    if price > AFFORDABLE_OPERATIONS:
         return best
     excess = loss.excess(now, data, tolerance, context)
     # What a layer was last worth bounds what it is worth now, as a rule: few are tried again in each round.
@@ -115,7 +120,7 @@ def raise_layers(
             model = rounded(tried)
             cost, left = estimate(model).complexity, loss.excess(model, data, tolerance, context)
             wanted = min(RAISE_LOSS_SHARE, (price / cost) ** RAISE_PRICE_EXPONENT) * excess
-            if cost <= AFFORDABLE and left <= wanted:
+            if cost <= AFFORDABLE_OPERATIONS and left <= wanted:
                 worth[index] = (excess - left) / max(cost - price, 0.01 * price)
                 if found is None or worth[index] > found[0]:
                     found = worth[index], tried, left, cost

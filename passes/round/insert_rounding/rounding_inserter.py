@@ -30,9 +30,10 @@ from .placing import place_all
 from .rounding_setting import RoundingSetting
 from .unrounded_reference import UnroundedReference, columns
 
-MANY_TO_TRY, MANY = 512, 2048
-"""Channels of all tables together from which on the places of their lattices are chosen among fewer: in a
-search, and in the end."""
+MAX_TRIAL_CHANNELS = 512
+"""Channels of all tables together past which a search chooses the places of their lattices among fewer."""
+MAX_CHANNELS = 2048
+"""Channels past which this is so for the final choice."""
 
 
 class RoundingInserter:
@@ -71,7 +72,7 @@ class RoundingInserter:
         declares = len(Decrypt.all_in(model)) + len(settings)
         self._target = TARGET_OVERFLOW_RATE / max(1, declares)
         channels = sum(TableLookup.of(t).channels for t, s in settings.items() if s.bits)
-        self._rough = channels > (MANY if memo is None else MANY_TO_TRY)
+        self._rough = channels > (MAX_CHANNELS if memo is None else MAX_TRIAL_CHANNELS)
         # Bounds of what can happen at all, kept up on the way: anew for each table would be quadratic.
         self._bounds: dict[ir.Value, Bounds] = {}
         self._too_wide: LimitError | None = None

@@ -11,9 +11,10 @@ import onnx_ir as ir
 from ....analysis.environment import Environment
 from ....ir.ops import Decrypt, TableLookup
 
-MOST_SEEN = 2**23
-"""Elements of a tensor that are looked at one and all; of a larger one ``SAMPLED`` elements are, by lot."""
-SAMPLED = 2**20
+MAX_SEEN_ELEMENTS = 2**23
+"""Elements of a tensor that are looked at one and all; of a larger one ``SAMPLED_ELEMENTS`` are, by lot."""
+SAMPLED_ELEMENTS = 2**20
+"""Elements that are drawn of a larger tensor."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def columns(array: np.ndarray, axis: int) -> np.ndarray:
     The choice is the same for all tensors of a shape.
     """
     moved = np.moveaxis(array, axis, -1)
-    if array.size <= MOST_SEEN:
+    if array.size <= MAX_SEEN_ELEMENTS:
         return moved.reshape(-1, moved.shape[-1])
     places = moved.shape[:-1]
-    count = max(1, SAMPLED // moved.shape[-1])
+    count = max(1, SAMPLED_ELEMENTS // moved.shape[-1])
     chosen = np.random.default_rng(0).integers(0, [[n] for n in places], (len(places), count))
     return np.asarray(moved[tuple(chosen)])

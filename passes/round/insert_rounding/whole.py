@@ -12,12 +12,12 @@ from ....ir import runtime
 from ....ir.errors import OnnxFheError
 from ...framework.base import Context
 
-LOST = 0.04
+TARGET_LOSS = 0.04
 """Mean squared error over variance, of the worst number that a network puts out, that is aimed at: new
 samples lose a little more than those that were looked at, and an R^2 of 0.95 is to be kept."""
-ROOM = 0.75
+LOWERING_LOSS_SHARE = 0.75
 """Share of it up to which single layers go down further than the tolerance of rounding alone allows."""
-SAVED = 0.9
+WORTHWHILE_PRICE_SHARE = 0.9
 """A layer goes down where that takes the price of the circuit to this share."""
 
 
@@ -58,7 +58,7 @@ def lower_layers(
                 continue
             model = rounded(tried)
             cost = estimate(model).complexity
-            if cost <= SAVED * price and lost(model) <= ROOM * LOST:
+            if cost <= WORTHWHILE_PRICE_SHARE * price and lost(model) <= LOWERING_LOSS_SHARE * TARGET_LOSS:
                 best, price = tried, cost
                 break
     return best

@@ -14,9 +14,9 @@ from ....ir.graph import LAYOUT, variable_inputs
 from ....ir.ops import Decrypt, TableLookup
 
 LINEAR_PATH = LAYOUT | {"Add", "Sub", "Mul", "Neg", "ReduceSum"}
-FOREIGN = 0.5
+FOREIGN_VARIANCE_SHARE = 0.5
 """Where layers miss this share of the float model's variance, they do not compute what it computes."""
-MOST_CELLS = 2**24
+MAX_MATRIX_ENTRIES = 2**24
 """Entries of that matrix, and of the residual: larger layers are left alone."""
 
 
@@ -93,7 +93,7 @@ class Reading:
         size = _elements(y)
         readings = sum(_elements(n.outputs[0]) for n, _ in self.ends)
         samples = len(next(iter(data.values())))
-        if max(size, samples) * readings > MOST_CELLS:
+        if max(size, samples) * readings > MAX_MATRIX_ENTRIES:
             return None
         wanted = [x, y, *(n.outputs[0] for n, _ in self.ends)]
         found = runtime.Session(model, [str(v.name) for v in dict.fromkeys(wanted)]).run_batched(data)
@@ -113,7 +113,7 @@ class Reading:
             np.concatenate(residuals, axis=1),
             max(scale, 1e-30),
         )
-        return made if made.error < FOREIGN else None
+        return made if made.error < FOREIGN_VARIANCE_SHARE else None
 
     def _matrix(self, model: ir.Model) -> list[np.ndarray]:
         """For each end what one more in each output of the table adds to it: (elements, *output)."""

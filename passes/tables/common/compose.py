@@ -17,9 +17,9 @@ from . import chain
 from .absorb import add_behind, apply_linear, minimal, per_input
 from .moves import Moves, sample_shape
 
-MOST_CELLS = 2**24
-"""Cells of the matrix of a first operator that has to be run on every basis vector."""
-MOST_WEIGHT = 2**16
+MAX_MATRIX_ENTRIES = 2**24
+"""Entries of the matrix of a first operator that has to be run on every basis vector."""
+MAX_WEIGHT_SUM = 2**16
 """Largest sum of absolute integer weights of a neuron: times eight bits of input it is exact in float32."""
 
 
@@ -52,7 +52,7 @@ class Composition:
     def exact(self, second: ir.Node) -> bool:
         """Whether integer weights stay small enough for float32."""
         axes = tuple(a for a in range(self.weight.ndim) if a != (1 if second.op_type == "MatMul" else 0))
-        return bool(np.abs(self.weight).sum(axis=axes).max(initial=0) < MOST_WEIGHT)
+        return bool(np.abs(self.weight).sum(axis=axes).max(initial=0) < MAX_WEIGHT_SUM)
 
 
 def find(second: ir.Node, moves: Moves) -> Composition | None:
@@ -212,7 +212,7 @@ def _basis(before: Linear, bias: np.ndarray, given: tuple[int, ...], moves: Move
     if len(given) == 1:
         return before.matrix()
     inputs = math.prod(given)
-    if inputs * bias.size > MOST_CELLS:
+    if inputs * bias.size > MAX_MATRIX_ENTRIES:
         return None
     # Values of its own: a node that reads the graph's would count among their users.
     x, weight = ir.Value(name="x"), ir.Value(name="w")

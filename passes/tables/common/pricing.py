@@ -18,8 +18,8 @@ from ....ir.ops import Encrypt, TableLookup
 from ...framework.rewriting import Match, Rewrite, apply_where_cheaper
 from .moves import Moves
 
-TOLERANCE = 1e-9
-"""Relative; costs are sums of floats."""
+COST_TOLERANCE = 1e-9
+"""Relative difference of two costs that counts as none; costs are sums of floats."""
 
 
 class Circuit:
@@ -76,18 +76,18 @@ class Price:
 
     def allows(self, after: Price) -> bool:
         """Whether going to ``after`` costs nothing."""
-        cheaper = after.complexity <= self.complexity * (1 + TOLERANCE)
+        cheaper = after.complexity <= self.complexity * (1 + COST_TOLERANCE)
         return cheaper and after.encrypted == self.encrypted
 
     def exceeds(self, after: Price) -> bool:
         """Whether ``after`` is cheaper, by more than sums of floats may differ."""
-        return after.complexity < self.complexity * (1 - TOLERANCE)
+        return after.complexity < self.complexity * (1 - COST_TOLERANCE)
 
     def allows_each(self, after: Price) -> bool:
         """Whether going to ``after`` costs nothing at any layer: nothing dear hides behind savings."""
         known = self.layers
         return self.allows(after) and all(
-            k in known and x <= known[k] * (1 + TOLERANCE) for k, x in after.layers.items()
+            k in known and x <= known[k] * (1 + COST_TOLERANCE) for k, x in after.layers.items()
         )
 
 

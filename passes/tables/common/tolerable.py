@@ -14,10 +14,10 @@ from ....analysis.noise.noise import NoisyModel
 from ....analysis.outputs.divergence import output_error, outputs
 from ...framework.base import Context
 
-LARGEST = 0.2
-"""Nobody wants more; the noise model and Concrete's optimizer are not made for it."""
-STEPS = 10
-"""Halvings of the interval, of the logarithm."""
+MAX_P_ERROR = 0.2
+"""Largest error of a lookup that is tried; the noise model and Concrete's optimizer are not made for more."""
+SEARCH_HALVINGS = 10
+"""Halvings of the interval in which the error is looked for, by its logarithm."""
 
 Measure = Literal["predictions", "output-error"]
 
@@ -84,7 +84,7 @@ def largest_tolerable(
 
     def effect(p_error: float) -> float:
         nonlocal done
-        context.progress("search p_error", done, STEPS + 2)
+        context.progress("search p_error", done, SEARCH_HALVINGS + 2)
         done += 1
         noisy = NoisyModel(model, p_error, override=True)
         found = [
@@ -98,7 +98,7 @@ def largest_tolerable(
     best = usual, before
     if (last := effect(max(usual, most))) <= before + tolerance:
         return Tolerable(_rounded(max(usual, most)), last, before, measure, samples)
-    for _ in range(STEPS):
+    for _ in range(SEARCH_HALVINGS):
         middle = (low + high) / 2
         if (now := effect(math.exp(middle))) <= before + tolerance:
             low, best = middle, (math.exp(middle), now)

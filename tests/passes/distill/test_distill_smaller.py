@@ -149,7 +149,7 @@ def test_masks_hold_when_time_runs_out_at_once(tmp_path):
 
 def test_the_mask_grows_along_a_cubic_and_never_shrinks():
     from onnx_fhe.passes.distill.training.quantizers import FakeWeight
-    from onnx_fhe.passes.distill.training.sparsity import BEGIN, END, Sparsity, Wanted
+    from onnx_fhe.passes.distill.training.sparsity import BEGIN_SHARE, END_SHARE, Sparsity, Wanted
 
     random = np.random.default_rng(0)
     weight = FakeWeight(random.normal(size=(10, 20)), np.ones((10, 1)), True)
@@ -162,7 +162,9 @@ def test_the_mask_grows_along_a_cubic_and_never_shrinks():
             weight.latent += torch.from_numpy(random.normal(0, 0.3, (10, 20)).astype(np.float32))
     assert all((b <= a).all() for a, b in pairwise(masks))
     zeros = np.array([1 - m.mean() for m in masks])
-    wanted = 0.8 * (1 - (1 - np.clip((np.linspace(0, 1, 21) - BEGIN) / (END - BEGIN), 0, 1)) ** 3)
+    wanted = 0.8 * (
+        1 - (1 - np.clip((np.linspace(0, 1, 21) - BEGIN_SHARE) / (END_SHARE - BEGIN_SHARE), 0, 1)) ** 3
+    )
     assert np.abs(zeros - wanted).max() < 0.01
     assert plan.complete(1.0)
 
@@ -309,12 +311,12 @@ def test_layers_are_rounded_each_to_its_bits(tmp_path, convolution):
 
 
 def test_layers_of_the_same_name_are_matched(tmp_path):
-    from onnx_fhe.passes.distill.training.matching import MOST_BYTES, matched_layers
+    from onnx_fhe.passes.distill.training.matching import MAX_MATCHED_BYTES, matched_layers
 
     model = network(tmp_path, seed=5)
     start = run(network(tmp_path), f"normalize,{QUANTIZE}", source=model)
     assert matched_layers(start.model, model, 100) == ["fc1", "fc2"]
-    assert matched_layers(start.model, model, MOST_BYTES) == []
+    assert matched_layers(start.model, model, MAX_MATCHED_BYTES) == []
     small = run(model, f"normalize,remove-neurons{{layers={{fc1=0.5}}}},{QUANTIZE}").model
     assert matched_layers(small, model, 100) == ["fc2"]
 

@@ -53,7 +53,7 @@ def test_a_product_that_is_good_enough_keeps_the_cheapest_tables():
 
 
 def test_very_many_of_them_keep_the_cheapest_tables(monkeypatch):
-    monkeypatch.setattr(operands, "AFFORDABLE", 0.0)
+    monkeypatch.setattr(operands, "AFFORDABLE_OPERATIONS", 0.0)
     model, data = gated()
     auto, _ = quantized(model, data, "quantize{weights=6 activations=8}")
     few, _ = quantized(model, data, "quantize{weights=6 activations=8 operands=4}")

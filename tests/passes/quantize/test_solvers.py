@@ -81,8 +81,8 @@ def test_wide_layers_are_rounded_as_others_are_but_in_blocks(monkeypatch):
     start = quantization.fit_scales(matrix, [h], candidates, 4)
     whole = solvers.gptq(matrix, h, start.scale, 4)
     descended = solvers.descend(matrix, h, start, 4)
-    monkeypatch.setattr(solvers, "WHOLE", 100)
-    monkeypatch.setattr(solvers, "BLOCK", 32)
+    monkeypatch.setattr(solvers, "MAX_WHOLE_INPUTS", 100)
+    monkeypatch.setattr(solvers, "BLOCK_INPUTS", 32)
     monkeypatch.setattr(quantization, "WIDE_INPUTS", 100)
     np.testing.assert_array_equal(solvers.gptq(matrix, h, start.scale, 4), whole)
 

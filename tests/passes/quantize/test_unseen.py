@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_fhe.passes.quantize.activations import fit_quantizer
-from onnx_fhe.passes.quantize.unseen import FEWEST, Unseen
+from onnx_fhe.passes.quantize.unseen import MIN_ROWS, Unseen
 
 
 def test_the_loss_is_what_new_values_lose():
@@ -29,7 +29,7 @@ def test_the_loss_is_what_new_values_lose():
         np.clip(np.random.default_rng(0).normal(size=(300, 2)), -1, 1),  # bounded, as after Clip
         np.random.default_rng(0).integers(0, 2, (300, 2)).astype(float),  # conditions
         np.zeros((300, 2)),
-        np.full((FEWEST - 1, 2), 3.0),
+        np.full((MIN_ROWS - 1, 2), 3.0),
     ],
 )
 def test_bounded_values_lose_nothing(values):

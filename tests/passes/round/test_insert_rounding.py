@@ -200,13 +200,13 @@ def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
     """A few close decisions are lost in the variance of the outputs."""
     few = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     monkeypatch.setattr(raising, "kind_of", lambda *_: "classes")
-    monkeypatch.setattr(raising, "CHANGED", 0.002)
+    monkeypatch.setattr(raising, "MAX_CHANGED_CLASSES", 0.002)
     more = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     assert error(more, integer) < error(few, integer)
     assert sum(TableLookup.of(n).table_bits for n in lookups(few)) < sum(
         TableLookup.of(n).table_bits for n in lookups(more)
     )
-    monkeypatch.setattr(raising, "AFFORDABLE", 0.0)
+    monkeypatch.setattr(raising, "AFFORDABLE_OPERATIONS", 0.0)
     dear = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
     assert [TableLookup.of(n).table_bits for n in lookups(dear)] == [
         TableLookup.of(n).table_bits for n in lookups(few)

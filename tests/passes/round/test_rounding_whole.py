@@ -11,7 +11,7 @@ from onnx_fhe.analysis.outputs.divergence import worst_error
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.presets import PRESETS
-from onnx_fhe.passes.round.insert_rounding.whole import LOST, network_outputs
+from onnx_fhe.passes.round.insert_rounding.whole import TARGET_LOSS, network_outputs
 
 RNG = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def test_a_regressor_keeps_its_values_and_pays_for_no_more(regressor):
         regressor, data, f"{careful},insert-rounding{{bits=auto tolerance=0.005}}", backend="reference"
     )
     wanted = Session(regressor).run(new)["y"]
-    assert worst_error([made.simulate(new).outputs["y"]], [wanted]) < 1.25 * LOST
+    assert worst_error([made.simulate(new).outputs["y"]], [wanted]) < 1.25 * TARGET_LOSS
     assert max(s.table_bits for s in made.statistics.layers) < max(
         s.table_bits for s in strict.statistics.layers
     )
