@@ -10,7 +10,8 @@ Five operators in domain ``onnx_fhe``, version 1. All tensors are float32 that h
     ``exact`` or ``approximate``; the body computes the exact form for both.
 ``TableLookup(x, table, first; step, axis, p_error)``
     ``table[c, (x - first[c]) / step]``: ``table`` is (channels, size), ``first`` is (channels), with 1
-    channel for a table shared by the whole tensor, else one for each entry of ``axis``. An index outside the
+    channel for a table shared by the whole tensor, else one for each entry of ``axis``. Without a RoundBits
+    in front each entry holds for ``step`` neighbours (the index is rounded down). An index outside the
     table is clamped here (and counted by the reference backend); in a circuit it would wrap. ``p_error`` is
     the error that one lookup is tolerated (0: whatever the circuit is made with); the body makes none.
 ``PairLookup(x, y, table, first; axis)``
@@ -51,7 +52,7 @@ def _schemas() -> list[defs.OpSchema]:
         defs.OpSchema.Attribute("mode", onnx.helper.make_attribute("mode", "exact"), "exact or approximate."),
     ]
     lookup = [
-        _int("step", "Distance of two neighbouring inputs of the table.", 1),
+        _int("step", "Distance of the inputs of neighbouring entries.", 1),
         _int("axis", "Axis of the channels when there is more than one table.", 1),
     ]
     tolerated = defs.OpSchema.Attribute(

@@ -124,7 +124,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
     """A copy of a model with one more input in front of every table, and what noise belongs there.
 
     What is fed there is added before approximate roundings (of tables and of raw outputs); a table without
-    rounding adds it and then rounds to whole steps. Exact roundings are left alone.
+    rounding adds it and then rounds to whole numbers. Exact roundings are left alone.
     """
     noisy = model.clone()
     scales: dict[ir.Value, Noise] = {}
@@ -133,7 +133,8 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
         if rounding is not None and not rounding.is_exact:
             source, step = rounding.input, rounding.unit
         elif lookup is not None and lookup.rounding is None:
-            source, step = lookup.input, lookup.step
+            # Every accumulator selects by itself, also where an entry holds for several.
+            source, step = lookup.input, 1
         else:
             continue
         name = f"{node.name}_noise"
@@ -143,9 +144,8 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
         added = ir.node("Add", [source, noise], name=f"{name}_added")
         nodes = [added]
         if rounding is None:
-            # The table's own index is a whole number of steps again after this.
-            removed = step.bit_length() - 1
-            nodes.append(RoundBits.make(added.outputs[0], lsbs_to_remove=removed, name=f"{name}_rounded"))
+            # What selects an entry is an integer again after this.
+            nodes.append(RoundBits.make(added.outputs[0], lsbs_to_remove=0, name=f"{name}_rounded"))
         for made in nodes:
             made.outputs[0].name = f"{made.name}_out"
             made.outputs[0].shape, made.outputs[0].type = source.shape, source.type

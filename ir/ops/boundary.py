@@ -65,12 +65,11 @@ class Decrypt(_Boundary, BehindRounding):
     op_type: ClassVar[str] = "Decrypt"
 
     @classmethod
-    def make(
-        cls, value: ir.Value, *, low: int | None = None, high: int | None = None, name: str | None = None
-    ) -> ir.Node:
-        """A node that decrypts ``value``; without a range it declares none yet, and has the default one."""
-        given = {"low": low, "high": high}
-        return cls._node([value], {k: v for k, v in given.items() if v is not None}, name)
+    def make(cls, value: ir.Value, *, low: float, high: float, name: str | None = None) -> ir.Node:
+        """A node that decrypts ``value``, integers within ``[low, high]``."""
+        made = cls(cls._node([value], {}, name))
+        made.declare(low, high)
+        return made.node
 
 
 def encrypts_by_input(server: ir.Model) -> list[Encrypt]:

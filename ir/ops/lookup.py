@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from ..bits import bits_of
 from ..errors import VerificationError
-from ..graph import STANDS_FOR, extremes_of, layer_of, title_of
+from ..graph import STANDS_FOR, layer_of, title_of
 from .constants import constant_input, integers_of
 from .rounding import BehindRounding
+from .tables import HasTables
 from .view import default_of
 
 
@@ -30,43 +31,14 @@ def along_axis(values: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class TableLookup(BehindRounding):
+class TableLookup(HasTables, BehindRounding):
     """``entries[c, (x - first[c]) / step]`` of every element ``x`` in channel ``c``: one bootstrap each.
 
     ``input`` is what indexes the tables; ``source`` is the accumulator before the rounding in front, if any.
     """
 
     op_type: ClassVar[str] = "TableLookup"
-
-    @property
-    def entries(self) -> np.ndarray:
-        """(channels, size) float32: the tables; 1 channel for a table of the whole tensor.
-
-        Raises:
-            VerificationError: The table is computed.
-        """
-        return constant_input(self.node, 1).numpy()
-
-    @property
-    def first(self) -> np.ndarray:
-        """(channels) float32: the input that selects entry 0.
-
-        Raises:
-            VerificationError: It is computed.
-        """
-        return constant_input(self.node, 2).numpy()
-
-    @property
-    def entry_range(self) -> tuple[float, float]:
-        """Smallest and largest entry of all tables.
-
-        Raises:
-            VerificationError: The table is computed.
-        """
-        constant_input(self.node, 1)
-        found = extremes_of(self.node.inputs[1])
-        assert found is not None
-        return found
+    tensors: ClassVar[int] = 1
 
     @property
     def integer_entries(self) -> np.ndarray:
@@ -88,13 +60,12 @@ class TableLookup(BehindRounding):
 
     @property
     def step(self) -> int:
-        """Distance of two neighbouring inputs of the table, a power of two."""
-        return self._int("step")
+        """Distance of the inputs of neighbouring entries, a power of two.
 
-    @property
-    def axis(self) -> int:
-        """Axis of the channels, batch counted; as it is written, so it may be negative."""
-        return self._int("axis")
+        Behind a RoundBits nothing lies between two of them. Without one, each entry holds for ``step``
+        accumulators: a coarse table.
+        """
+        return self._int("step")
 
     @property
     def p_error(self) -> float | None:
@@ -115,7 +86,7 @@ class TableLookup(BehindRounding):
 
     @property
     def entry_inputs(self) -> np.ndarray:
-        """(channels, size): the input that selects each entry."""
+        """(channels, size): the input that selects each entry, or the first of several that do."""
         return np.asarray(self.first[:, None] + self.step * np.arange(self.size))
 
     @property
@@ -126,9 +97,8 @@ class TableLookup(BehindRounding):
     @property
     def span(self) -> int:
         """The largest accumulator, less ``first``, that is within the declared range."""
-        last = (self.size - 1) * self.step
-        # What is rounded up is the half step below the next multiple.
-        return last + (self.step // 2 - 1 if self.lsbs_to_remove else 0)
+        # What is rounded up to the next multiple is the half step below it.
+        return self.size * self.step - 1 - (self.step // 2 if self.lsbs_to_remove else 0)
 
     @property
     def range(self) -> tuple[int, int]:

@@ -5,12 +5,14 @@ These are operators of ONNX; the defaults of their attributes are those of ONNX'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
+from ..editing import GraphEditor
 from ..graph import constant_of
 from .lookup import along_axis
 from .view import View
@@ -45,6 +47,20 @@ class _Quantizer(View):
     def per_channel(self, values: np.ndarray, rank: int) -> np.ndarray:
         """``values`` (one, or one for each channel) shaped to broadcast over a tensor of ``rank`` axes."""
         return along_axis(values.reshape(-1), self.axis, rank)
+
+    @classmethod
+    def make(
+        cls,
+        value: ir.Value,
+        scale: ir.Value | None,
+        zero_point: ir.Value | None = None,
+        *,
+        axis: int | None = None,
+        name: str | None = None,
+    ) -> ir.Node:
+        """A node of this operator; ``axis`` is that of a scale for each channel."""
+        inputs = [value, scale, *([] if zero_point is None else [zero_point])]
+        return cls._node(inputs, {} if axis is None else {"axis": axis}, name)
 
 
 @dataclass(frozen=True)
@@ -117,3 +133,54 @@ class ActivationQuantizer:
     def source(self) -> ir.Value:
         """The float tensor that is quantized."""
         return self.quantize.input
+
+    @property
+    def output(self) -> ir.Value:
+        """The float tensor that has been quantized."""
+        return self.dequantize.output
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """Its nodes, in order."""
+        return [n for n in (self.quantize.node, self.clip, self.dequantize.node) if n is not None]
+
+    @classmethod
+    def insert(
+        cls,
+        edit: GraphEditor,
+        value: ir.Value,
+        name: str,
+        *,
+        scale: ir.Value | None,
+        zero_point: ir.Value | None,
+        ends: Sequence[ir.Value | None] = (),
+        axis: int | None = None,
+        rounding: tuple[ir.Value, ir.Value] | None = None,
+        like: ir.Value | None = None,
+        last: str = "",
+    ) -> ActivationQuantizer:
+        """Insert a quantizer at the place of ``edit``; its codes have the type of the zero point.
+
+        Args:
+            edit: Inserts the nodes.
+            value: The float tensor to quantize.
+            name: What its nodes are named after.
+            scale, zero_point: Constants; without a zero point it is 0, of uint8.
+            ends: Smallest and largest code, where there are fewer than the type has.
+            axis: Of the channels, where there is a scale for each.
+            rounding: Scale and zero point of the QuantizeLinear, where they are not what the codes stand for.
+            like: What has the shape of its tensors; by default ``value``.
+            last: Name of the DequantizeLinear, by default ``{name}_dequantize``.
+        """
+        like = value if like is None else like
+        by_scale, by_zero = rounding or (scale, zero_point)
+        stored = by_zero.dtype if by_zero is not None and by_zero.dtype is not None else ir.DataType.UINT8
+        first = QuantizeLinear.make(value, by_scale, by_zero, axis=None if rounding else axis)
+        codes = edit.insert(first, f"{name}_quantize", like)
+        codes.type = ir.TensorType(stored)
+        if ends:
+            codes = edit.add("Clip", [codes, *ends], f"{name}_clip", like=like)
+            codes.type = ir.TensorType(stored)
+        restored = DequantizeLinear.make(codes, scale, zero_point, axis=axis)
+        edit.insert(restored, last or f"{name}_dequantize", like).type = ir.TensorType(ir.DataType.FLOAT)
+        return cls(QuantizeLinear(first), codes.producer() if ends else None, DequantizeLinear(restored))

@@ -86,7 +86,7 @@ class View:
 
     @classmethod
     def _node(
-        cls, inputs: Sequence[ir.Value], attributes: dict[str, int | float | str], name: str | None
+        cls, inputs: Sequence[ir.Value | None], attributes: dict[str, int | float | str], name: str | None
     ) -> ir.Node:
         written = ir.convenience.convert_attributes(dict(attributes))
         return ir.Node(cls.domain, cls.op_type, inputs, written, num_outputs=1, name=name)

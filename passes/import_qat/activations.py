@@ -176,7 +176,7 @@ def _before_moves(node: ir.Node, edit: IntegerEditor) -> None:
     if not path or codes is None or factors is None or factors.size > 1:
         return
     name = edit.take_name(node)
-    value = edit.add("DequantizeLinear", [codes, *node.inputs[1:]], name, like=codes)
+    value = edit.insert(DequantizeLinear.make(codes, *node.inputs[1:]), name, like=codes)
     for mover in path:
         attributes = list(mover.attributes.values())
         value = edit.add(

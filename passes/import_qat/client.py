@@ -8,6 +8,7 @@ import onnx_ir as ir
 from ...analysis.regions.regions import POOLS
 from ...ir.graph import LAYOUT, LINEAR, constant_of, variable_inputs
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import ActivationQuantizer, DequantizeLinear
 
 
 def quantize_again(layers: list[ir.Node], edit: IntegerEditor) -> None:
@@ -84,13 +85,10 @@ def _same(first: ir.Node, second: ir.Node) -> bool:
 
 def _copy(first: ir.Node, value: ir.Value, edit: IntegerEditor) -> ir.Value:
     """The quantizer that ends in ``first``, on ``value``."""
-    codes = first.inputs[0]
-    assert codes is not None
-    name = f"{value.name}_again"
-    result = edit.add("QuantizeLinear", [value, *first.inputs[1:]], f"{name}_quantize", like=value)
-    result.type = codes.type
-    clip = codes.producer()
-    if clip is not None and clip.op_type == "Clip":
-        result = edit.add("Clip", [result, *clip.inputs[1:]], f"{name}_clip", like=value)
-        result.type = codes.type
-    return edit.add("DequantizeLinear", [result, *first.inputs[1:]], f"{name}_dequantize", like=value)
+    dequantize = DequantizeLinear.of(first)
+    scale, *zero = first.inputs[1:]
+    ends = () if dequantize.clip is None else dequantize.clip.inputs[1:]
+    made = ActivationQuantizer.insert(
+        edit, value, f"{value.name}_again", scale=scale, zero_point=zero[0] if zero else None, ends=ends
+    )
+    return made.output

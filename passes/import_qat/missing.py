@@ -13,6 +13,7 @@ from ...ir.editing import GraphEditor
 from ...ir.errors import UnsupportedError
 from ...ir.graph import LAYOUT, constant_of, variable_inputs
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import QuantizeLinear
 from ..quantize.activations import fit_quantizer
 from ..quantize.graph import insert_quantizer
 from .activations import MOVES, towards_linear
@@ -103,7 +104,7 @@ def make_static(model: ir.Model, nodes: list[ir.Node], data: Mapping[str, np.nda
         edit.at(node)
         s = edit.constant(f"{name}_scale", scale.reshape(()))
         z = edit.constant(f"{name}_zero_point", zero.reshape(()), np.uint8)
-        codes = edit.add("QuantizeLinear", [x, s, z], edit.take_name(node), like=x)
+        codes = edit.insert(QuantizeLinear.make(x, s, z), edit.take_name(node), like=x)
         codes.type = ir.TensorType(ir.DataType.UINT8)
         for old, new in zip(node.outputs, (codes, s, z), strict=True):
             if old.is_graph_output():  # outputs keep their names, and no initializer is one

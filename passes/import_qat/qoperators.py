@@ -11,6 +11,7 @@ from ...ir.contrib import DOMAIN as CONTRIB
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import DequantizeLinear, QuantizeLinear
 
 
 def expand(model: ir.Model) -> bool:
@@ -88,8 +89,8 @@ class _Operator:
             scale = self.edit.constant(f"{self.name}_scale", factors.reshape(()))
             points = constant_of(zero)
             zero = None if points is None else self._like(zero, points.reshape(-1)[0])
-        inputs = [value, scale, *([zero] if zero is not None else [])]
-        return self.add("DequantizeLinear", inputs, f"input_{data}", {"axis": axis} if rank else {})
+        made = DequantizeLinear.make(value, scale, zero, axis=axis if rank else None)
+        return self.insert(made, f"input_{data}")
 
     def _like(self, value: ir.Value | None, array: np.ndarray) -> ir.Value:
         assert value is not None
@@ -104,10 +105,16 @@ class _Operator:
         result.shape = None
         return result
 
+    def insert(self, node: ir.Node, suffix: str) -> ir.Value:
+        """The same, for a node that was made."""
+        result = self.edit.insert(node, f"{self.name}_{suffix}", self.like)
+        result.shape = None
+        return result
+
     def quantized(self, value: ir.Value, scale: int, zero: int) -> ir.Value:
         """``value`` as the operator's quantized output."""
-        inputs = [value, self.input(scale), *([self.input(zero)] if self.input(zero) is not None else [])]
-        result = self.add("QuantizeLinear", inputs, "quantize")
+        made = QuantizeLinear.make(value, self.input(scale), self.input(zero))
+        result = self.insert(made, "quantize")
         zero_point = constant_of(self.input(zero))
         dtype = np.dtype(np.uint8) if zero_point is None else zero_point.dtype
         result.type = ir.TensorType(ir.DataType.from_numpy(dtype))

@@ -11,6 +11,7 @@ from ...ir import runtime
 from ...ir.errors import UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
+from ...ir.ops import ActivationQuantizer
 
 HALF_EVEN = frozenset({"ROUND", "HALF_EVEN"})
 MAX_BITS = 8
@@ -156,26 +157,28 @@ def insert(edit: IntegerEditor, node: ir.Node, quantizer: Quantizer) -> ir.Value
         )
     factor = edit.constant(f"{name}_scale", scale, np.float32)
     offset = edit.constant(f"{name}_zero_point", zero, dtype)
-    axes: dict[str, object] = {"axis": axis} if scale.ndim else {}
     plain = quantizer.mode in HALF_EVEN and quantizer.inner is None and not quantizer.bipolar
-    if plain and not np.any(zero):
-        codes = edit.add("QuantizeLinear", [x, factor, offset], f"{name}_quantize", axes, like=like)
-    else:
-        whole = _whole_numbers(edit, x, like, name, quantizer)
+    rounding = None
+    if not plain or np.any(zero):
+        x = _whole_numbers(edit, x, like, name, quantizer)
         unit = edit.constant(f"{name}_one", np.ones(()))
-        none = edit.constant(f"{name}_zero", np.zeros((), dtype), dtype)
-        codes = edit.add("QuantizeLinear", [whole, unit, none], f"{name}_quantize", like=like)
-    codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        rounding = unit, edit.constant(f"{name}_zero", np.zeros((), dtype), dtype)
+    ends = []
     if (quantizer.low, quantizer.high) != (limits.min, limits.max):
-        ends = [edit.constant(f"{name}_{k}", np.asarray(v), dtype) for k, v in _ends(quantizer)]
-        typed = codes.type
-        codes = edit.add("Clip", [codes, *ends], f"{name}_clip", like=like)
-        codes.type = typed
-    return edit.add("DequantizeLinear", [codes, factor, offset], name, axes, like=like)
-
-
-def _ends(quantizer: Quantizer) -> list[tuple[str, int]]:
-    return [("low", quantizer.low), ("high", quantizer.high)]
+        codes = {"low": quantizer.low, "high": quantizer.high}
+        ends = [edit.constant(f"{name}_{k}", np.asarray(v), dtype) for k, v in codes.items()]
+    return ActivationQuantizer.insert(
+        edit,
+        x,
+        name,
+        scale=factor,
+        zero_point=offset,
+        ends=ends,
+        axis=axis if scale.ndim else None,
+        rounding=rounding,
+        like=like,
+        last=name,
+    ).output
 
 
 def _along(node: ir.Node, quantizer: Quantizer, rank: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -216,11 +216,12 @@ def _store(model: ir.Model, node: ir.Node, stored: Stored, edit: IntegerEditor) 
     name = f"{node.name}_weight"
     weight = node.inputs[1]
     assert weight is not None
-    values = [
+    made = DequantizeLinear.make(
         edit.constant(f"{name}_codes", codes, np.int8 if fits else np.int16),
         edit.constant(f"{name}_scale", vector if axes else vector[0], np.float32),
-    ]
-    dequantized = edit.add("DequantizeLinear", values, f"{name}_dequantize", {"axis": axis}, like=weight)
+        axis=axis,
+    )
+    dequantized = edit.insert(made, f"{name}_dequantize", weight)
     dequantized.shape = ir.Shape(codes.shape)
     if not gemm:
         node.replace_input_with(1, dequantized)

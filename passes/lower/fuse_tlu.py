@@ -29,7 +29,8 @@ class FuseTlu(Pass):
     A table is computed by running exactly those operators in onnxruntime over the range of the integers, so
     any operator that works element by element will do, alone, in a chain or in a diamond such as ``x *
     sigmoid(x)``. The range is the observed one with a margin, or the sound one (``--range-mode``); the same
-    goes for raw outputs. Accumulators of more than 20 bits get coarse tables, behind an exact ``RoundBits``.
+    goes for raw outputs. Accumulators of more than 20 bits get coarse tables, whose entries hold for several
+    neighbours each: a backend takes them once ``insert-rounding`` has rounded in front of them.
     """
 
     name: ClassVar[str] = "fuse-tlu"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ...analysis.ranges.ranges import SoundRanges
 from ...analysis.ranges.scaling import carried
 from ...analysis.regions.elementwise import ElementwiseProbe
 from ...analysis.regions.linear import Linear, linear_of
@@ -36,6 +37,7 @@ class Lowering:
         self.context = context
         self.edit = IntegerEditor(model)
         self.common_scales = CommonScales(self.edit)
+        self.sound = SoundRanges(model)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
         self.elementwise = ElementwiseProbe(self.opset)
@@ -242,8 +244,8 @@ class Lowering:
 
     def _decrypt(self, integers: ir.Value) -> ir.Value:
         if integers not in self._decrypted:
-            # Its range is declared once all that it reads is known.
-            decrypt = Decrypt.make(integers)
+            low, high = self.sound.of(integers)
+            decrypt = Decrypt.make(integers, low=float(low.min()), high=float(high.max()))
             self._decrypted[integers] = self.edit.insert(decrypt, f"{integers.name}_decrypt", integers)
         return self._decrypted[integers]
 

@@ -17,7 +17,6 @@ from ...ir.level import Level
 from ...ir.movement import CANDIDATES
 from ..framework.base import Context, Pass
 from .lower import Lowering
-from .outputs import declare_soundly
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class LowerToInteger(Pass):
             lowering.visit(node)
         lowering.finish()
         RemoveUnusedNodesPass()(model)
-        declare_soundly(model)
         return True
 
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...analysis.ranges.ranges import SoundRanges
 from ...ir.bits import bits_of
 from ...ir.integer_editing import IntegerEditor
 from ...ir.interval_arithmetic import Interval
 from ...ir.ops import Decrypt
-
-
-def declare_soundly(model: ir.Model) -> None:
-    """Give every Decrypt the range that its integers provably stay in."""
-    ranges = SoundRanges(model)
-    for decrypt in Decrypt.all_in(model):
-        low, high = ranges.of(decrypt.input)
-        decrypt.declare(float(low.min()), float(high.max()))
 
 
 def restore(edit: IntegerEditor, decrypt: Decrypt, amount: np.ndarray) -> ir.Value:

@@ -14,7 +14,7 @@ from ...ir.errors import LimitError, UnsupportedError
 from ...ir.graph import constant_of
 from ...ir.integer_editing import IntegerEditor
 from ...ir.interval_arithmetic import Interval
-from ...ir.ops import DequantizeLinear, QuantizeLinear, RoundBits, TableLookup
+from ...ir.ops import DequantizeLinear, QuantizeLinear, TableLookup
 from .views import rank_of
 
 MOST_ENTRIES = 2**20
@@ -24,7 +24,7 @@ COARSE_ENTRIES = 2**16
 COARSE_CELLS = 2**24
 FEWEST_ENTRIES = 2**10
 """Where there would be more, no backend takes the table before ``insert-rounding`` has cut it to 8 bits and
-fewer. For that it need not know every entry: a table of every 2^k-th does, behind a RoundBits of k bits."""
+fewer. For that it need not know every entry: in a coarse table one entry holds for 2^k accumulators."""
 
 
 def varying_axes(group: FusionGroup) -> list[int]:
@@ -60,7 +60,8 @@ def build_table(
     """Insert the TableLookup of a fusion group; returns its output.
 
     Where the group's constants vary along several axes, those are merged into one by a Reshape (free) around
-    the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one.
+    the lookup, since a table is chosen by one axis. A table too large to compute becomes a coarse one: its
+    entries are those of every ``step``-th accumulator, and hold for all that are nearest to it.
 
     Args:
         model: The model.
@@ -102,11 +103,8 @@ def build_table(
     source, axis = group.source, axes[0] if axes else 1
     if len(axes) > 1:
         source, axis = _merge(group.source, edit, name), 1
-    if step > 1:
-        removed = step.bit_length() - 1
-        rounding = RoundBits.make(source, lsbs_to_remove=removed)
-        source = edit.insert(rounding, f"{name}_coarse", source)
-    constants = edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", first)
+    # What an entry of a coarse table is computed for stands in the middle of what it holds for.
+    constants = edit.constant(f"{name}_values", table), edit.constant(f"{name}_first", first - step // 2)
     lookup = TableLookup.make(source, *constants, step=step, axis=axis)
     output = edit.insert(lookup, name, source)
     return _split(output, group.source, edit, name) if len(axes) > 1 else output

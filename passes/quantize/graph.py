@@ -8,6 +8,7 @@ import onnx_ir as ir
 from ...analysis.regions.linear import Linear
 from ...ir.editing import GraphEditor
 from ...ir.graph import constant_of
+from ...ir.ops import ActivationQuantizer, DequantizeLinear
 from .activations import Quantizer
 
 
@@ -19,37 +20,35 @@ def insert_quantizer(
     Returns:
         The new nodes, in order.
     """
-    name, made, scale = str(value.name), [value], np.float32(quantizer.scale[0])
+    name, source, scale = str(value.name), value, np.float32(quantizer.scale[0])
+    moved: list[ir.Value] = []
     edit.behind(value)
-
-    def add(op: str, part: str, *constants: ir.Value) -> None:
-        made.append(_add(edit, op, [made[-1], *constants], value, f"{name}_{part}"))
 
     if quantizer.absorbed:
         rank = len(value.shape) if value.shape is not None else 2
         if quantizer.offset is not None:
             offset = quantizer.along(quantizer.offset, rank).astype(np.float32)
-            add("Sub", "from_offset", edit.constant(f"{name}_offset", offset))
+            constant = edit.constant(f"{name}_offset", offset)
+            source = _add(edit, "Sub", [source, constant], value, f"{name}_from_offset")
+            moved.append(source)
         inverse = quantizer.along(quantizer.inverse, rank).astype(np.float32)
-        add("Mul", "to_unit", edit.constant(f"{name}_unit", inverse))
+        source = _add(edit, "Mul", [source, edit.constant(f"{name}_unit", inverse)], value, f"{name}_to_unit")
+        moved.append(source)
         scale = np.float32(1.0)
     s = edit.constant(f"{name}_scale", np.asarray(scale, np.float32))
     # A zero point below 0 needs a signed storage; there are fewer than 8 bits then.
     storage = np.int8 if quantizer.zero_point < 0 else np.uint8
     z = edit.constant(f"{name}_zero_point", np.asarray(quantizer.zero_point, storage))
-    add("QuantizeLinear", "quantize", s, z)
+    ends = []
     if quantizer.bits < 8:
-        low = edit.constant(f"{name}_low", np.asarray(0, storage))
-        high = edit.constant(f"{name}_high", np.asarray(quantizer.top, storage))
-        add("Clip", "clip", low, high)
-    for codes in made[-2 if quantizer.bits < 8 else -1 :]:
-        codes.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(storage)))
-    add("DequantizeLinear", "dequantize", s, z)
+        codes = {"low": 0, "high": quantizer.top}
+        ends = [edit.constant(f"{name}_{k}", np.asarray(v, storage)) for k, v in codes.items()]
+    made = ActivationQuantizer.insert(edit, source, name, scale=s, zero_point=z, ends=ends, like=value)
     for reader in readers:
         for index, given in enumerate(reader.inputs):
             if given is value:
-                reader.replace_input_with(index, made[-1])
-    return [node for v in made[1:] if (node := v.producer()) is not None]
+                reader.replace_input_with(index, made.output)
+    return [*(node for v in moved if (node := v.producer()) is not None), *made.nodes]
 
 
 def quantize_weight(
@@ -62,11 +61,11 @@ def quantize_weight(
     weight = target.inputs[1]
     assert weight is not None
     edit.at(target)
-    restored = _add(
-        edit, "DequantizeLinear", [codes, factor], weight, f"{name}_dequantize", axis=linear.out_axis
-    )
+    node = DequantizeLinear.make(codes, factor, axis=linear.out_axis)
+    restored = edit.insert(node, f"{name}_dequantize", weight)
+    restored.type = ir.TensorType(ir.DataType.FLOAT)
     target.replace_input_with(1, restored)
-    return [node for node in [restored.producer()] if node is not None]
+    return [node]
 
 
 def set_bias(edit: GraphEditor, linear: Linear, offset: np.ndarray) -> list[ir.Node]:
@@ -97,10 +96,8 @@ def set_bias(edit: GraphEditor, linear: Linear, offset: np.ndarray) -> list[ir.N
     return [node for node in [biased.producer()] if node is not None]
 
 
-def _add(
-    edit: GraphEditor, op: str, inputs: list[ir.Value], like: ir.Value, name: str, **attributes: int
-) -> ir.Value:
+def _add(edit: GraphEditor, op: str, inputs: list[ir.Value], like: ir.Value, name: str) -> ir.Value:
     """A float operator whose output is shaped like ``like``."""
-    made = edit.add(op, inputs, name, attributes, like=like)
+    made = edit.add(op, inputs, name, like=like)
     made.type = ir.TensorType(ir.DataType.FLOAT)
     return made

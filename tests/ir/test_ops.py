@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_fhe.ir.bits import bits_of
+from onnx_fhe.ir.editing import GraphEditor
 from onnx_fhe.ir.errors import VerificationError
 from onnx_fhe.ir.ops import (
     ActivationQuantizer,
@@ -23,6 +24,7 @@ from onnx_fhe.ir.ops import (
     TableLookup,
     along_axis,
 )
+from onnx_fhe.ir.runtime import Session, run_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,8 +104,21 @@ def test_without_rounding_every_integer_of_the_range_reaches_the_table():
     model = circuit()
     (lookup,) = TableLookup.all_in(model)
     lookup.node.replace_input_with(0, lookup.source)
-    assert (lookup.rounding, lookup.lsbs_to_remove, lookup.span) == (None, 0, 24)
+    assert (lookup.rounding, lookup.lsbs_to_remove, lookup.span) == (None, 0, 31)
     assert (lookup.table_bits, lookup.accumulator_bits, lookup.bootstraps) == (5, 5, 3)
+
+
+def test_without_rounding_an_entry_holds_for_several_accumulators():
+    model = circuit()
+    (lookup,) = TableLookup.all_in(model)
+    lookup.node.replace_input_with(0, lookup.source)
+    lookup.set_axis(1)
+    first, last = lookup.range
+    x = np.arange(first, last + 2, dtype=np.float32)
+    given = {lookup.input: np.broadcast_to(x[:, None], (len(x), 3)).copy()}
+    (found,) = run_nodes([lookup.node], given, [lookup.output], 21)
+    wanted = [lookup.entries[c, np.clip((x - lookup.first[c]) // 8, 0, 3).astype(int)] for c in range(3)]
+    np.testing.assert_array_equal(found, np.stack(wanted, axis=1))
 
 
 def test_a_table_off_the_grid_of_its_rounding():
@@ -150,7 +165,8 @@ def test_made_nodes_say_what_they_were_made_with():
     x, y, table, first = (ir.Value(name=n) for n in ("x", "y", "table", "first"))
     encrypt = Encrypt.of(Encrypt.make(x, low=-3, high=4, name="e"))
     assert (encrypt.name, encrypt.input, encrypt.range) == ("e", x, (-3, 4))
-    assert Decrypt.of(Decrypt.make(x)).range == (0, 1)
+    decrypt = Decrypt.of(Decrypt.make(x, low=-2.5, high=6.0, name="d"))
+    assert (decrypt.name, decrypt.input, decrypt.range) == ("d", x, (-3, 6))
     rounding = RoundBits.of(RoundBits.make(x, lsbs_to_remove=2, mode="approximate"))
     again = RoundBits.of(rounding.of_another(y))
     assert (again.input, again.lsbs_to_remove, again.is_exact) == (y, 2, False)
@@ -183,6 +199,47 @@ def test_a_quantizer_is_three_nodes_and_its_codes_those_of_the_clip():
     assert (found.dequantize.code_range, found.dequantize.integer_range) == ((0, 15), (-3, 14))
     assert found.dequantize.per_channel(found.dequantize.scale, 3).shape == (1, 1, 3)
     assert [ActivationQuantizer.match(n) for n in (quantize, clip, alone, None)] == [None] * 4
+
+
+RUNS = QDQ.replace(", float[N, 3] z)", ")").replace("[alone] z = DequantizeLinear (x, scale)", "")
+"""Without the node that no runtime takes."""
+
+
+def test_an_inserted_quantizer_is_found_again():
+    model = ir.from_onnx_text(RUNS)
+    constants = model.graph.initializers
+    edit, x = GraphEditor(model), model.graph.inputs[0]
+    inserted = ActivationQuantizer.insert(
+        edit.at(model.graph[0]),
+        x,
+        "inner",
+        scale=constants["scale"],
+        zero_point=constants["zero"],
+        ends=[constants["low"], constants["high"]],
+        axis=1,
+    )
+    assert ActivationQuantizer.match(inserted.dequantize.node) == inserted
+    assert [n.name for n in inserted.nodes] == ["inner_quantize", "inner_clip", "inner_dequantize"]
+    assert (inserted.source, inserted.output.dtype, inserted.output.shape) == (x, ir.DataType.FLOAT, x.shape)
+    assert inserted.dequantize.input.dtype is ir.DataType.UINT8
+    assert (inserted.dequantize.axis, inserted.dequantize.code_range) == (1, (0, 15))
+    data = np.random.default_rng(0).uniform(-3, 20, (50, 3)).astype(np.float32)
+    found = Session(model, ["y", str(inserted.output.name)]).run({"x": data})
+    assert np.array_equal(found["y"], found[str(inserted.output.name)])
+
+
+def test_a_quantizer_may_round_in_other_units_than_its_codes_stand_for():
+    model = ir.from_onnx_text(RUNS)
+    edit, x = GraphEditor(model), model.graph.inputs[0]
+    one, none = edit.constant("one", np.float32(1)), edit.constant("none", np.int8(0))
+    scale = edit.constant("half", np.float32(0.5))
+    inserted = ActivationQuantizer.insert(
+        edit, x, "inner", scale=scale, zero_point=none, rounding=(one, none), last="last"
+    )
+    assert (inserted.clip, inserted.dequantize.name) == (None, "last")
+    assert inserted.dequantize.input.dtype is ir.DataType.INT8
+    found = Session(model, [str(inserted.output.name)]).run({"x": np.float32([[1.2, -3.0, 7.9]])})
+    np.testing.assert_array_equal(found[str(inserted.output.name)], np.float32([[0.5, -1.5, 4.0]]))
 
 
 def test_codes_without_a_clip_are_all_that_their_type_holds():
@@ -219,7 +276,8 @@ BY_HAND = re.compile(
     r"""int_of\([^()]*"(?:step|lsbs_to_remove|low|high)"|"""
     r"""Attr(?:Int64|Float32)\(\s*"(?:step|axis|low|high|p_error|lsbs_to_remove)"|"""
     r"""attributes\["(?:step|lsbs_to_remove|low|high|p_error)"\]|"""
-    r"""lsbs_to_remove":"""
+    r"""lsbs_to_remove":|"""
+    r"""edit\.add\(\s*"(?:Quantize|Dequantize)Linear\""""
 )
 
 
@@ -237,4 +295,5 @@ def test_no_other_file_reads_or_writes_these_attributes(room):
 def test_the_check_sees_what_it_is_for():
     assert BY_HAND.search('node.attributes.get_int("step", 1) or 1')
     assert BY_HAND.search('node.attributes["low"] = ir.AttrInt64("low", 3)')
+    assert BY_HAND.search('self.edit.add("QuantizeLinear", [x, scale], name)')
     assert not BY_HAND.search('int_of(node, "axis", 0)')

@@ -22,7 +22,6 @@ from ....ir.interval_arithmetic import Bounds, Interval
 from ....ir.ops import Decrypt, RoundBits, TableLookup
 from ...framework.base import Context
 from ...lower.outputs import restore
-from .coarse import lift
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, centred, width_for
 from .memo import Fitted, Memo, Upstream
@@ -82,9 +81,6 @@ class RoundingInserter:
 
     def run(self) -> bool:
         """Round; returns whether anything changed."""
-        for table, setting in self.settings.items():
-            if setting.bits:
-                lift(self.edit, TableLookup.of(table))
         nodes = list(self.model.graph)
         for index, node in enumerate(nodes):
             self.edit.at(node)
@@ -186,12 +182,12 @@ class RoundingInserter:
 
         A channel that never varied has a table of one entry, and may have moved.
         """
-        entries, starts = table.entries, table.first
-        last = starts + entries.shape[1] - 1
-        if not self.modified or table.step > 1 or (np.all(low >= starts) and np.all(high <= last)):
+        entries, starts, step = table.entries, table.first, table.step
+        if not self.modified or (np.all(low >= starts) and np.all(high <= starts + table.span)):
             return
-        inputs = low[:, None] + np.arange(int((high - low).max()) + 1)
-        index = np.clip(inputs - starts[:, None], 0, entries.shape[1] - 1).astype(int)
+        low = starts + (low - starts) // step * step  # an entry holds for the same neighbours as before
+        inputs = low[:, None] + step * np.arange(int(((high - low) // step).max()) + 1)
+        index = np.clip((inputs - starts[:, None]) // step, 0, table.size - 1).astype(int)
         moved = np.take_along_axis(entries, index, axis=1)
         constant, name = self.edit.constant, table.name
         table.set_tables(constant(f"{name}_moved_values", moved), constant(f"{name}_moved_first", low))

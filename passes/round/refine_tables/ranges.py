@@ -59,7 +59,7 @@ def _fit(edit: GraphEditor, declares: TableLookup | Decrypt, seen: np.ndarray) -
     if declares.channels > 1:
         others = tuple(i for i in others if i != declares.axis % seen.ndim)
     low, high = (np.atleast_1d(f(seen, axis=others)) for f in (np.min, np.max))
-    if np.all(low >= first) and np.all(high <= first + (size - 1) * declares.step):
+    if np.all(low >= first) and np.all(high <= first + declares.span):
         return True
     wider = max(size, int((high - low).max()) + 1)
     if declares.step != 1 or declares.rounding is not None or _bits(0, wider - 1) > _bits(0, size - 1):

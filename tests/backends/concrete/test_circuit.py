@@ -145,18 +145,20 @@ def test_a_security_level_that_concrete_lacks() -> None:
         backend().lower(network().model(), LowerOptions(security_level=80))
 
 
-def wide(bits: int, removed: int = 0) -> Any:
+def wide(bits: int, removed: int = 0, step: int = 1) -> Any:
+    """A table of so many bits; without rounding an entry may hold for ``step`` accumulators."""
     b = IntegerBuilder()
     h = b.dense(b.encrypt("x", (2,)), 1, name="/fc")
     if removed:
         h = b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=removed, mode="approximate")
-    size = 2 ** (bits - removed)
-    b.decrypt(b.lookup(h, np.arange(size)[None] % 4, [-(2 ** (bits - 1))], step=2**removed), low=0, high=3)
+    step <<= removed
+    b.decrypt(b.lookup(h, np.arange(2**bits // step)[None] % 4, [-(2 ** (bits - 1))], step), low=0, high=3)
     return b
 
 
 LIMITS = [
     (lambda: wide(17), "17 bits", "insert-rounding"),
+    (lambda: wide(21, step=2**6), "21 bits", "insert-rounding"),
     (lambda: wide(12, removed=3), "9 bits", "fewer bits"),
     (lambda: wide(25, removed=20), "25 bits", "prune"),
 ]
