@@ -32,7 +32,7 @@ from onnx_fhe.ir.errors import DataError, OnnxFheError
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.runtime import Arrays, run
-from onnx_fhe.passes import Context, PassManager
+from onnx_fhe.passes import Context, PassManager, Target
 from onnx_fhe.passes.distill.distill import Distill
 from onnx_fhe.passes.framework.presets import TO_TABLES
 from onnx_fhe.scoring import accuracy
@@ -176,7 +176,10 @@ class Subject:
 
     def _run(self, model: ir.Model, pipeline: str, seed: int) -> ir.Model:
         context = Context(
-            calibration=self.calibration, seed=seed, p_error=self.p_error, source=self.model.clone()
+            calibration=self.calibration,
+            target=Target(p_error=self.p_error),
+            seed=seed,
+            source=self.model.clone(),
         )
         return PassManager.parse(pipeline).run(model, context).model
 

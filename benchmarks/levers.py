@@ -25,7 +25,7 @@ from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.ir.data import calibration_for, read_npz
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
-from onnx_fhe.passes import Context, PassManager
+from onnx_fhe.passes import Context, PassManager, Target
 
 DOWN = "lower-to-integer,fuse-tlu"
 TABLES = "share-subexpressions,move-tables,merge-tables,remove-identity-tables,deduplicate-lookups"
@@ -85,7 +85,7 @@ def measure(files: Files, p_error: float, seed: int) -> dict[str, dict[str, Any]
     found = {}
     for name, pipeline in PIPELINES.items():
         print(f"{files.name}: {name} ...", file=sys.stderr, flush=True)
-        context = Context(calibration=calibration, seed=seed, p_error=p_error)
+        context = Context(calibration=calibration, target=Target(p_error=p_error), seed=seed)
         result = PassManager.parse(f"normalize,{pipeline}").run(model, context).model
         cost = estimate(result)
         noisy = NoisyModel(result, p_error)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "design" / "architecture.md"
 ROOMS = ("ir", "analysis", "passes", "backends", "onnx_fhe")
 CONTRACTS = (
-    ("passes/framework/base.py", ("Context", "Pass", "option")),
+    ("passes/framework/base.py", ("Target", "Context", "Pass", "option")),
     ("backends/base.py", ("Backend", "Circuit", "EncryptedSession")),
     ("ir/partition.py", ("Parts", "partition")),
 )

@@ -25,9 +25,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 if TYPE_CHECKING:
     from .compiling import compile_model as compile  # noqa: A004 - what users write is onnx_fhe.compile
     from .fidelity.figures import FidelityWarning
+    from .ir.calibration import Calibration
     from .ir.data import read_npz as load_data
     from .ir.load import load
-    from .passes.framework.base import Context, Pass, option
+    from .passes.framework.base import Context, Pass, Target, option
     from .passes.framework.manager import PassManager
     from .passes.framework.registry import register_pass
     from .program import Program
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .tuning.tune import Tuned, tune
 
 __all__ = [
+    "Calibration",
     "Context",
     "FidelityWarning",
     "Frontier",
@@ -43,6 +45,7 @@ __all__ = [
     "PassManager",
     "Program",
     "Result",
+    "Target",
     "Tuned",
     "compile",
     "load",
@@ -63,11 +66,13 @@ def _operators_of_plugins() -> functions.Bodies:
 functions.add_source(_operators_of_plugins)
 
 _HOMES = {
+    "Calibration": ("ir.calibration", "Calibration"),
     "Context": ("passes.framework.base", "Context"),
     "Pass": ("passes.framework.base", "Pass"),
     "PassManager": ("passes.framework.manager", "PassManager"),
     "Program": ("program", "Program"),
     "Result": ("running", "Result"),
+    "Target": ("passes.framework.base", "Target"),
     "compile": ("compiling", "compile_model"),
     "FidelityWarning": ("fidelity.figures", "FidelityWarning"),
     "Frontier": ("tuning.frontier", "Frontier"),

@@ -23,6 +23,7 @@ from .fidelity.ciphertexts import Wanted, tried
 from .fidelity.figures import Fidelity, FidelityWarning
 from .fidelity.samples import data_warnings, label_warnings
 from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
+from .ir.calibration import Calibration
 from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import load
@@ -36,7 +37,7 @@ from .manifest import Manifest, Source, packages, ports, rounding_of
 from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
-from .passes.framework.base import Context, Findings
+from .passes.framework.base import Context, Findings, Target
 from .passes.framework.completion import require_integer
 from .passes.framework.instruments import Instrument, Verify
 from .passes.framework.manager import PassManager, PipelineResult
@@ -114,13 +115,14 @@ def compile_model(
     with timed("load"):
         given = _read(model, calibration, limits, bind or {})
         context = Context(
-            calibration=given.arrays,
-            labels=given.labels,
-            limits=limits_of(backend),
-            seed=seed,
+            calibration=None if given.arrays is None else Calibration(given.arrays, given.labels),
+            target=Target(
+                limits_of(backend),
+                p_error if p_error is not None else DEFAULT_P_ERROR,
+                None if machine is None else machine.timings,
+            ),
             ranges=RangeOptions(range_mode, range_margin),
-            p_error=p_error if p_error is not None else DEFAULT_P_ERROR,
-            timings=None if machine is None else machine.timings,
+            seed=seed,
             progress=progress,
         )
     with timed("passes"):
@@ -192,7 +194,9 @@ def _run_passes(
 
     chosen = attempt(manager)
     if preset is not None and given.arrays is not None:
-        chosen = mended(preset, chosen, attempt, given.model, given.arrays, given.classes, context.p_error)
+        chosen = mended(
+            preset, chosen, attempt, given.model, given.arrays, given.classes, context.target.p_error
+        )
     if chosen is not attempts[-1] and instruments:
         # Who watches the passes ends with the circuit that is made.
         told, chosen = chosen.result.context.notes, attempt(chosen.manager)
@@ -268,7 +272,7 @@ def _measure(result: PipelineResult, p_error: float | None, given: _Given) -> Me
         source=context.source,
         reduced=context.quantized_from,
         labels=given.classes,
-        p_error=p_error if p_error is not None else context.p_error,
+        p_error=p_error if p_error is not None else context.target.p_error,
         file=given.file,
     )
 

@@ -9,28 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..ir.calibration import Calibration
     from ..ir.plugins.tlu_operators import register_tlu_operator
     from ..ir.range_options import RangeOptions
-    from .framework.base import Context, Pass, option
+    from .framework.base import Context, Pass, Target, option
     from .framework.manager import PassManager
     from .framework.registry import register_pass
 
 __all__ = [
+    "Calibration",
     "Context",
     "Pass",
     "PassManager",
     "RangeOptions",
+    "Target",
     "option",
     "register_pass",
     "register_tlu_operator",
 ]
 
 _HOMES = {
+    "Calibration": ".ir.calibration",
     "Context": "framework.base",
     "Pass": "framework.base",
     "option": "framework.base",
     "PassManager": "framework.manager",
     "RangeOptions": ".ir.range_options",
+    "Target": "framework.base",
     "register_pass": "framework.registry",
     "register_tlu_operator": ".ir.plugins.tlu_operators",
 }

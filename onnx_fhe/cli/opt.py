@@ -77,6 +77,7 @@ def opt(
         from ..fidelity.samples import usable_labels
         from ..input_coercion import check_ranges, check_seed
         from ..ir.bind import parse_bindings
+        from ..ir.calibration import Calibration
         from ..ir.data import calibration_for, read_npz
         from ..ir.guard import FileLimits
         from ..ir.level import Level, level_of
@@ -110,8 +111,7 @@ def opt(
             compared = DifferentialCheck(arrays if arrays is not None else _random(given))
             instruments.append(compared)
         context = Context(
-            calibration=arrays,
-            labels=None if data is None else data.labels,
+            calibration=None if arrays is None else Calibration(arrays, data.labels if data else None),
             seed=seed,
             ranges=RangeOptions(range_mode.value, range_margin),
             progress=progress,

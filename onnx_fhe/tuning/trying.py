@@ -19,6 +19,7 @@ import onnx_ir as ir
 from ..analysis.noise.noise import NoisyModel
 from ..backends.reference import count_overflows
 from ..clipping import Prologue
+from ..ir.calibration import Calibration
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.level import Level, level_of
 from ..ir.limits import TargetLimits
@@ -29,7 +30,7 @@ from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, Range
 from ..ir.runtime import Arrays, Session
 from ..ir.save import serialize
 from ..ir.verify import verify
-from ..passes.framework.base import Context
+from ..passes.framework.base import Context, Target
 from ..passes.framework.manager import PassManager
 from .comparing import Comparer
 from .metric import Answers, Metric, standard_error
@@ -108,12 +109,10 @@ class Task:
     def context(self, p_error: float) -> Context:
         """What passes may know."""
         return Context(
-            calibration=self.calibration,
-            labels=self.calibration_labels,
-            limits=self.limits,
-            seed=self.seed,
+            calibration=Calibration(self.calibration, self.calibration_labels),
+            target=Target(self.limits, p_error),
             ranges=RangeOptions(self.range_mode, self.range_margin),
-            p_error=p_error,
+            seed=self.seed,
         )
 
     def fingerprint(self, *more: object) -> str:

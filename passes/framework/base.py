@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 from typing_extensions import Self
 
+from ...ir.calibration import Calibration
 from ...ir.errors import DataError, OnnxFheError, PipelineError
 from ...ir.level import Level, level_of, set_level
 from ...ir.limits import TargetLimits
@@ -49,17 +50,29 @@ class Findings:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What will compute the circuit, and how surely.
+
+    Attributes:
+        limits: What the backend takes.
+        p_error: Tolerated error of one table lookup.
+        timings: Of the machine; None for those that came with onnx-fhe.
+    """
+
+    limits: TargetLimits = TargetLimits()
+    p_error: float = DEFAULT_P_ERROR
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """All that a pass may know besides the model; handed to it, never global.
 
     Attributes:
-        calibration: Arrays by input name, samples on axis 0.
-        labels: Class of each calibration sample, where known; passes use them only when asked to.
-        limits: What the target takes.
-        seed: Seeds every random choice.
+        calibration: Arrays by input name, samples on axis 0; a ``Calibration`` where labels are known.
+        target: What will compute the circuit, and how surely.
         ranges: Where the ranges of accumulators come from.
-        p_error: Tolerated error of one table lookup.
-        timings: Of the machine that will compute; None for those that came with onnx-fhe.
+        seed: Seeds every random choice.
         source: The float model as imported.
         quantized_from: The float model that the pass that quantized was given; set by the manager. Passes
             before it may have removed or composed layers of ``source``.
@@ -68,16 +81,18 @@ class Context:
     """
 
     calibration: Mapping[str, np.ndarray] | None = None
-    labels: np.ndarray | None = None
-    limits: TargetLimits = TargetLimits()
-    seed: int = 0
+    target: Target = Target()
     ranges: RangeOptions = RangeOptions()
-    p_error: float = DEFAULT_P_ERROR
-    timings: Timings | None = None
+    seed: int = 0
     source: ir.Model | None = None
     quantized_from: ir.Model | None = None
     progress: Progress = _quiet
     findings: Findings = field(default_factory=Findings)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class of each calibration sample, where known; passes use them only when asked to."""
+        return self.calibration.labels if isinstance(self.calibration, Calibration) else None
 
     @property
     def notes(self) -> list[str]:

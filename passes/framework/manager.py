@@ -13,6 +13,7 @@ from onnx_ir.passes import FunctionalPass, InvariantError, PassBase, PassError, 
 from typing_extensions import Self
 
 from ...analysis.ranges import outliers
+from ...ir.calibration import Calibration
 from ...ir.errors import OnnxFheError, PipelineError
 from ...ir.level import Level, level_of
 from ...ir.suggest import nearest
@@ -125,7 +126,9 @@ class PassManager(FunctionalPass):
             context = dataclasses.replace(context, source=model.clone())
         if context.calibration is not None:
             known = outliers.clipped(context.calibration, model, context.notes)
-            context = dataclasses.replace(context, calibration=known)
+            if known is not context.calibration:
+                known = Calibration.of(known, labels_of=context.calibration)
+                context = dataclasses.replace(context, calibration=known)
         watching = (*self.instruments, *instruments)
         model = model if in_place else model.clone()
         for instrument in watching:

@@ -24,11 +24,11 @@ class EstimateCost(Pass):
     def run(self, model: ir.Model, context: Context) -> bool:
         """Append the estimate to ``context.notes``; returns False."""
         if level_of(model) is Level.FLOAT:
-            found = estimate_float(model, self.bits, context.p_error)
+            found = estimate_float(model, self.bits, context.target.p_error)
         else:
-            found = estimate(model, context.p_error)
+            found = estimate(model, context.target.p_error)
         context.notes.append(
             f"estimate-cost: {found.bootstraps} bootstraps, complexity {found.complexity / 1e9:.2f} G,"
-            f" about {found.seconds(context.timings):.2f} s for one sample on one core"
+            f" about {found.seconds(context.target.timings):.2f} s for one sample on one core"
         )
         return False

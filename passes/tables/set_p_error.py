@@ -61,7 +61,7 @@ class SetPError(Pass):
             found = largest_tolerable(
                 model,
                 context.require_calibration(self.name),
-                context.p_error,
+                context.target.p_error,
                 self.most,
                 self.tolerance,
                 self.measure,

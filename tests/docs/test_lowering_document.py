@@ -21,6 +21,7 @@ import pytest
 
 from onnx_fhe.analysis.ranges.ranges import SoundRanges
 from onnx_fhe.ir.runtime import run
+from onnx_fhe.passes import Target
 from onnx_fhe.testing import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ def facts() -> Facts:
     model = pipelines.imported(onnx.load(ROOT / "examples" / "digits_mlp.onnx"))
     stages = {}
     for text in PIPELINE:
-        model = pipelines.apply(model, text, data, range_margin=MARGIN, p_error=P_ERROR)
+        model = pipelines.apply(model, text, data, range_margin=MARGIN, target=Target(p_error=P_ERROR))
         stages[text.split("{")[0]] = model
 
     def layer(stage: str) -> ir.Node:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ....analysis.environment import Environment
 from ....analysis.outputs.divergence import outputs, worst_error
+from ....ir.calibration import Calibration
 from ....ir.errors import DataError
 from ...framework.base import Context
 from .coupling import input_of
@@ -66,10 +67,9 @@ def most_within(plan: Plan, tolerance: float, model: ir.Model, context: Context)
     The error is that of calibration samples which nothing was fitted to, with a surcharge for how few they
     are. None where one unit leaves more. Needs calibration data.
     """
-    data = _calibration(context)
+    data = Calibration.of(_calibration(context))
     held = np.arange(len(next(iter(data.values())))) % HELD_BACK_DIVISOR == 0
-    fitted = replace(context, calibration={k: a[~held] for k, a in data.items()})
-    judged = {k: a[held] for k, a in data.items()}
+    fitted, judged = replace(context, calibration=data.take(~held)), data.take(held)
     careful = tolerance / (1 + 2 / np.count_nonzero(held) ** 0.5)
     structure, wanted = find_structure(model), outputs(model, judged)
     if any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in wanted):
@@ -148,7 +148,7 @@ def _first_choice(
     """What goes by the plan, from what costs least on."""
     times, total = dict[int, float](), 0.0
     if plan.target.latency is not None or plan.target.priced:
-        times, total = unit_times(model, structure, context.timings)
+        times, total = unit_times(model, structure, context.target.timings)
     goal = Goal(structure, plan.target, times, total)
     removed = choose(structure.units, _criterion(plan, structure, weights, reference), goal)
     back = {u.number for u in goal.give_back(removed)}

@@ -114,7 +114,11 @@ class RemoveNeurons(Pass):
         notes = _notes(structure, before, free, chosen, sum(counts.values()))
         # With a tolerance as many go as can: why others cannot is no news.
         context.notes.extend(notes if self.tolerance is None else notes[: bool(free + chosen)])
-        left = unit_times(model, structure, context.timings)[1] / 1000 if self.latency is not None else 0.0
+        left = (
+            unit_times(model, structure, context.target.timings)[1] / 1000
+            if self.latency is not None
+            else 0.0
+        )
         if self.latency is not None and left > self.latency and not too_large:
             context.notes.append(
                 f"remove-neurons: nothing more can go, and one sample still takes about {left:.2g} s"

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....analysis.outputs.classes import Kind
+from ....ir.calibration import Calibration
 from ...framework.base import Context
 from .judge import Judge
 
@@ -36,8 +37,8 @@ class Fold:
     @cached_property
     def fitting(self) -> Context:
         """The context with the samples to fit to alone."""
-        data = self.context.calibration or {}
-        return replace(self.context, calibration={k: np.asarray(v)[self.train] for k, v in data.items()})
+        data = Calibration.of(self.context.calibration or {})
+        return replace(self.context, calibration=data.take(self.train))
 
     @cached_property
     def judge(self) -> Judge:
@@ -45,7 +46,7 @@ class Fold:
         source: ir.Model | None = self.context.source
         assert source is not None
         data = self.context.calibration or {}
-        return Judge(source, data, self.held, self.context.seed, self.context.p_error, self.kind)
+        return Judge(source, data, self.held, self.context.seed, self.context.target.p_error, self.kind)
 
 
 def crossed(context: Context, total: int) -> list[Fold]:

@@ -149,7 +149,7 @@ class _DistillationRun:
     def _student(self, bits: int) -> Student:
         torch.manual_seed(self.context.seed)
         own = self.settings.layers.given("rounding")
-        noise = noise_steps(self.context.p_error)
+        noise = noise_steps(self.context.target.p_error)
         student = Student(self.model, lambda layer: own.get(layer, bits), noise, scores(self.model))
         self.settings.layers.check({str(n.name) for n, _ in layers(student)}, student.layers)
         keep_zeros(student, self.zeros)

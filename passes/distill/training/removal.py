@@ -70,7 +70,7 @@ class Removal(Callback):
         if target.latency is not None:
             bases = dict.fromkeys(base_of(q.source) for q in quantizers(student.model))
             tables = [b for b in bases if student.encrypted(b)]
-            self._times, self._total = unit_times(student.model, structure, context.timings, tables)
+            self._times, self._total = unit_times(student.model, structure, context.target.timings, tables)
         for node, linear in structure.linears.items():
             value, index = node.inputs[0], None
             for unit in structure.units:

@@ -177,7 +177,7 @@ class _Search:
         wanted, enough = self.problem.limits
         place = _first(self.usual, lambda p: self.error_at(p) <= wanted, self.large)
         if (
-            self.settings_by_price[place].bits > self.context.limits.comfortable_table_bits
+            self.settings_by_price[place].bits > self.context.target.limits.comfortable_table_bits
             and wanted < enough
         ):
             cheaper = _first(self.usual, lambda p: self.error_at(p) <= enough, self.large)

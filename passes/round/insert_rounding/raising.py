@@ -52,12 +52,12 @@ class Loss:
     def total(self, rounded: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> float:
         """What is lost in all of the worst value that the network puts out, as a share of its variance."""
         assert self.network is not None
-        found = NoisyModel(rounded, context.p_error).run(data, context.seed)
+        found = NoisyModel(rounded, context.target.p_error).run(data, context.seed)
         return worst_error(list(found.values()), self.network)
 
     def error(self, rounded: ir.Model, data: Mapping[str, np.ndarray], context: Context) -> float:
         """Mean squared error over the variance of the outputs."""
-        found = NoisyModel(rounded, context.p_error).run(data, context.seed)
+        found = NoisyModel(rounded, context.target.p_error).run(data, context.seed)
         return output_error(list(found.values()), self.wanted)
 
     def excess(
@@ -66,7 +66,7 @@ class Loss:
         """The error as a multiple of what is tolerated, or the share of changed classes, if that is more."""
         if self.network is not None:
             return self.total(rounded, data, context) / TARGET_LOSS
-        noisy = NoisyModel(rounded, context.p_error)
+        noisy = NoisyModel(rounded, context.target.p_error)
         found = [list(noisy.run(data, context.seed + i).values()) for i in range(NOISE_DRAWS)]
         error = float(np.mean([output_error(f, self.wanted) for f in found])) / max(tolerance, 1e-12)
         if self.kind == "values":

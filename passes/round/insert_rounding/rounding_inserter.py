@@ -167,7 +167,7 @@ class RoundingInserter:
             Channel(int(low[c]), int(high[c]), int(starts[c]), entries[c], x[:, c], wanted[:, c], step)
             for c in range(len(entries))
         ]
-        noise = noise_steps(self.context.p_error) if self.mode == "approximate" else 0.0
+        noise = noise_steps(self.context.target.p_error) if self.mode == "approximate" else 0.0
         placed = place_all(channels, width, gains.tolist(), noise, self._rough, self._trial)
         return Fitted((low, high), width, placed)
 

@@ -15,7 +15,7 @@ from onnx_fhe.analysis.noise.noise import noise_steps
 from onnx_fhe.ir import runtime
 from onnx_fhe.ir.errors import DataError, UnsupportedError
 from onnx_fhe.ir.load import load
-from onnx_fhe.passes import Context
+from onnx_fhe.passes import Calibration, Context
 from onnx_fhe.passes.distill.distill import Distill
 from onnx_fhe.passes.framework.manager import PassManager
 
@@ -206,7 +206,7 @@ def test_labels_are_used_only_when_asked_for(tmp_path):
     result = run(teacher, QUANTIZE)
 
     def weights(text: str, given) -> np.ndarray:
-        context = Context(calibration={"x": data}, labels=given, source=teacher)
+        context = Context(calibration=Calibration({"x": data}, given), source=teacher)
         model = PassManager.parse(text).run(result.model, context).model
         return next(iter(runtime.run(model, {"x": data}).values()))
 
