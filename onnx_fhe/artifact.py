@@ -33,9 +33,12 @@ PROLOGUE = "client/prologue.onnx"
 EPILOGUE = "client/epilogue.onnx"
 FOLDERS = ("client", "server")
 
-MOST_BYTES = 2 * 1024**3
-MOST_FILES = 1000
-MOST_RATIO = 100
+MAX_ARTIFACT_BYTES = 2 * 1024**3
+"""What an artifact may unpack to, whatever its size."""
+MAX_ARTIFACT_FILES = 1000
+"""Files in an artifact; those that are written here have about ten."""
+MAX_COMPRESSION_RATIO = 100
+"""How many times its own size an artifact may unpack to, besides ``FREE_BYTES``."""
 FREE_BYTES = 64 * 1024**2
 """A small artifact may unpack to this much whatever its ratio."""
 
@@ -65,7 +68,7 @@ def write(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, 
 
 def _method(data: bytes) -> int:
     """Deflate, but for what would look like a zip bomb to ``read``."""
-    if len(data) > FREE_BYTES and len(zlib.compress(data, 1)) * MOST_RATIO < 2 * len(data):
+    if len(data) > FREE_BYTES and len(zlib.compress(data, 1)) * MAX_COMPRESSION_RATIO < 2 * len(data):
         return zipfile.ZIP_STORED
     return zipfile.ZIP_DEFLATED
 
@@ -160,12 +163,12 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
             do=_AGAIN,
         )
     total = sum(e.file_size for e in entries)
-    allowed = min(MOST_BYTES, FREE_BYTES + MOST_RATIO * size)
-    if total > allowed or len(entries) > MOST_FILES:
+    allowed = min(MAX_ARTIFACT_BYTES, FREE_BYTES + MAX_COMPRESSION_RATIO * size)
+    if total > allowed or len(entries) > MAX_ARTIFACT_FILES:
         raise ArtifactError(
             "the artifact unpacks to more than an artifact should",
             found=f"{len(entries)} files, {total} bytes, from a file of {size} bytes",
-            allowed=f"{MOST_FILES} files, {allowed} bytes",
+            allowed=f"{MAX_ARTIFACT_FILES} files, {allowed} bytes",
         )
 
 

@@ -19,7 +19,7 @@ from .ir.sampling import random_inputs
 from .ir.save import serialize
 from .manifest import Manifest
 
-SAMPLES = 32
+COMPARED_SAMPLES = 32
 """Random inputs on which two models are compared."""
 
 
@@ -86,9 +86,9 @@ def check_client(parts: Parts, files: Mapping[str, bytes]) -> None:
 
 def _computes(content: bytes, wanted: onnx.ModelProto) -> bool:
     """Whether a file's model computes on random inputs what another one does."""
-    data = random_inputs(list(wanted.graph.input), SAMPLES)
+    data = random_inputs(list(wanted.graph.input), COMPARED_SAMPLES)
     # Nobody knows here what is large to this network.
-    sizes = np.logspace(-3, 6, SAMPLES, dtype=np.float32)
+    sizes = np.logspace(-3, 6, COMPARED_SAMPLES, dtype=np.float32)
     data = {k: v * sizes.reshape(-1, *[1] * (v.ndim - 1)) if _is_scalable(v) else v for k, v in data.items()}
     try:
         session = Session(model_at(content))
@@ -104,4 +104,4 @@ def _computes(content: bytes, wanted: onnx.ModelProto) -> bool:
 
 
 def _is_scalable(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f" and array.ndim > 0 and len(array) == SAMPLES
+    return array.dtype.kind == "f" and array.ndim > 0 and len(array) == COMPARED_SAMPLES

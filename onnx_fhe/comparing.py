@@ -13,7 +13,7 @@ from .clipping import Prologue
 from .ir.partition import partition
 from .ir.runtime import Arrays
 
-SECONDS = 20.0
+MAX_COMPARING_SECONDS = 20.0
 """Comparing circuit and model stops after this long, at whatever sample it is."""
 
 
@@ -33,7 +33,7 @@ def compare(model: ir.Model, circuit: Circuit, data: Arrays, samples: int, progr
         done, skipped = min(done + size, total), skipped + found.skipped
         spent = time.perf_counter() - began
         # As many more as there is time for, but with a look at the clock on the way.
-        size = min(4 * size, int(done * max(SECONDS - spent, 0) / spent))
+        size = min(4 * size, int(done * max(MAX_COMPARING_SECONDS - spent, 0) / spent))
     progress("compare circuit and model", total, total)
     notes = []
     if done < total:

@@ -19,8 +19,10 @@ from .ir.runtime import Arrays
 from .machine.predict import usable_cores
 from .running import Evaluations, Jobs, Stopwatch, joined
 
-LOOPED, EACH = 2, 2
-"""For ``auto``: calls that are measured one after the other, and for each thread."""
+TRIAL_CALLS = 2
+"""For ``auto``: calls that are measured one after the other."""
+TRIAL_CALLS_PER_THREAD = 2
+"""For ``auto``: calls of each thread that are measured at the same time."""
 
 
 def encrypted(
@@ -63,14 +65,18 @@ def _choose(line: _Line, rest: range) -> tuple[int, dict[int, float], range]:
     """Measure both ways on the next calls: what is faster, samples a second, and the calls that are left."""
     cores = usable_cores()
     # One call loads the circuit for single threads.
-    needed = LOOPED + 1 + EACH * cores
+    needed = TRIAL_CALLS + 1 + TRIAL_CALLS_PER_THREAD * cores
     if cores == 1 or len(rest) <= needed:
         return 1, {}, rest
-    looped, warm, several = rest[:LOOPED], rest[LOOPED : LOOPED + 1], rest[LOOPED + 1 : needed]
+    looped, warm, several = (
+        rest[:TRIAL_CALLS],
+        rest[TRIAL_CALLS : TRIAL_CALLS + 1],
+        rest[TRIAL_CALLS + 1 : needed],
+    )
     batch = line.session.batch
-    rates = {1: batch * LOOPED / max(line.run(looped, 1), 1e-9)}
+    rates = {1: batch * TRIAL_CALLS / max(line.run(looped, 1), 1e-9)}
     line.run(warm, cores, pool=False)
-    rates[cores] = batch * EACH * cores / max(line.run(several, cores), 1e-9)
+    rates[cores] = batch * TRIAL_CALLS_PER_THREAD * cores / max(line.run(several, cores), 1e-9)
     return max(rates, key=lambda j: rates[j]), rates, rest[needed:]
 
 

@@ -10,7 +10,8 @@ from .analysis.regions.region_analysis import find_regions
 from .analysis.regions.regions import Regions
 from .ir.errors import ModelError, UnsupportedError, UserError
 
-MOST_FINDINGS = 20
+MAX_FINDINGS = 20
+"""Findings about one model: past that, the first ones tell what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def regions_of(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
     The analysis stops at the first operator that it cannot take; to find more, the model is cut behind it.
     """
     probe, found = model, list[Finding]()
-    while len(found) < MOST_FINDINGS:
+    while len(found) < MAX_FINDINGS:
         try:
             regions = find_regions(probe, cut=bool(found))
         except UnsupportedError as error:

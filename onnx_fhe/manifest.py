@@ -19,7 +19,7 @@ from .fidelity.figures import Fidelity, SelfTest
 from .ir.errors import ArtifactError
 from .ir.ops import RoundBits
 from .ir.range_options import Margin, RangeMode
-from .record import RECORD, Record
+from .record import RECORD_FORMAT, Record
 
 FORMAT = 1
 """Version of the artifact; a newer one is refused."""
@@ -129,7 +129,11 @@ def from_json(content: bytes) -> Manifest:
             do="update onnx-fhe, or compile the model again with this version",
         )
     record = plain.get("record")
-    if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > RECORD:
+    if (
+        isinstance(record, dict)
+        and isinstance(record.get("version"), int)
+        and record["version"] > RECORD_FORMAT
+    ):
         # The circuit runs without it.
         content = json.dumps({**plain, "record": None}).encode()
     try:

@@ -22,14 +22,16 @@ from .passes.framework.presets import PRESETS, Mend
 from .passes.quantize.auto import LARGE_WEIGHTS
 from .report.recording import Recorder
 
-MOST_TIMES_THE_PRICE = 2.0
+MAX_PRICE_RATIO = 2.0
 """A mend may cost so many times what the preset does: past that it is the user's to decide, whom the warning
 tells what helps."""
-BETTER = 0.8
+WORTHWHILE_LOSS_SHARE = 0.8
 """What is lost has to come down to this share where the circuit strays all the same."""
-LITTLE, CLOSE = 0.05, 0.045
-"""Where no more than this is lost of any output, a warning is of something else: a few samples far off.
-Values lose a little more on new samples than on those of calibration, and an R^2 of 0.95 is to be kept."""
+LITTLE_LOSS = 0.05
+"""Share of an output's variance: where no more than this is lost of any output, a warning is of something
+else, a few samples far off. An R^2 of 0.95 is to be kept."""
+NEARLY_LITTLE_LOSS = 0.045
+"""The same for values: they lose a little more on new samples than on those of calibration."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,11 @@ def mended(
         except OnnxFheError:  # larger weights may leave sums that float32 does not hold
             continue
         cost = estimate(tried.result.model).complexity
-        if cost > MOST_TIMES_THE_PRICE * price:
+        if cost > MAX_PRICE_RATIO * price:
             continue
         good = found.verdict == "good" and not _strays(found)
         # Where it strays all the same, what is dearer has to lose as much less.
-        if good or 1 - _left(found) < min(BETTER, price / max(cost, 1)) * (1 - _left(best)):
+        if good or 1 - _left(found) < min(WORTHWHILE_LOSS_SHARE, price / max(cost, 1)) * (1 - _left(best)):
             chosen, best, words = tried, found, mend.words
         if good:
             break
@@ -109,9 +111,9 @@ def mended(
 def _strays(found: Fidelity) -> bool:
     """Whether a circuit loses enough for a mend to be looked for."""
     if found.classes is not None and found.classes.certain:
-        return found.verdict != "good" and 1 - _left(found) > LITTLE
+        return found.verdict != "good" and 1 - _left(found) > LITTLE_LOSS
     r2 = None if found.worst is None else found.worst.r2
-    return 1 - min(_left(found), 1.0 if r2 is None else r2) > CLOSE
+    return 1 - min(_left(found), 1.0 if r2 is None else r2) > NEARLY_LITTLE_LOSS
 
 
 def _left(found: Fidelity) -> float:

@@ -11,8 +11,8 @@ from .analysis.ranges.ranges import SoundRanges, extremes
 from .analysis.ranges.tails import MIN_SAMPLES, Tails, distinct
 from .ir.ops import Decrypt, TableLookup
 
-OFTEN = 1 / 1000
-"""Share of the samples from which on an overflow is worth a word."""
+TOLD_OVERFLOW_RATE = 1 / 1000
+"""Share of the samples with an overflow from which on a note says so."""
 
 _Declared = tuple[ir.Value, tuple[int, ...], np.ndarray, np.ndarray]
 
@@ -87,7 +87,7 @@ def in_words(share: float | None) -> str:
 
 def notes(share: float | None) -> list[str]:
     """What the user should be told of it."""
-    if share is None or share <= OFTEN:
+    if share is None or share <= TOLD_OVERFLOW_RATE:
         return []
     return [
         f"overflow: {in_words(share)}; such samples may get wrong results. More calibration samples tell more"

@@ -8,7 +8,7 @@ from typing import Any
 
 from .ir.errors import ArtifactError
 
-SECURITY = (128, 256)
+SECURITY_BITS = (128, 256)
 """Bits of security that a circuit may have."""
 
 _SIGNED = frozenset({"low", "high", "r2", "robust_r2", "worst_r2", "kappa", "lost"})
@@ -17,8 +17,10 @@ _COUNTS_FROM_ONE = frozenset(
     {"polynomial_size", "glwe_dimension", "input_lwe_dimension", "level", "base_log"}
     | {"input_dimension", "output_dimension"}
 )
-_MOST_BITS = 64
-_MOST_COUNT = 2**62
+_MAX_BITS = 64
+"""Largest bit width that an artifact may claim: integers are computed in int64."""
+_MAX_COUNT = 2**62
+"""Largest count that an artifact may claim: what an int64 holds, with room for a sum."""
 
 
 def check(manifest: Any) -> None:
@@ -32,8 +34,10 @@ def check(manifest: Any) -> None:
         value = getattr(manifest, name)
         if value is not None and not 0 < value < 1:
             raise _impossible(name, value, "between 0 and 1")
-    if not SECURITY[0] <= manifest.security_level <= SECURITY[1]:
-        raise _impossible("security_level", manifest.security_level, f"{SECURITY[0]} to {SECURITY[1]} bits")
+    if not SECURITY_BITS[0] <= manifest.security_level <= SECURITY_BITS[1]:
+        raise _impossible(
+            "security_level", manifest.security_level, f"{SECURITY_BITS[0]} to {SECURITY_BITS[1]} bits"
+        )
 
 
 def _walk(value: Any, place: str) -> None:
@@ -55,7 +59,7 @@ def _walk(value: Any, place: str) -> None:
 def _number(value: float, place: str) -> None:
     # Elements of a list go by the name of the list.
     name = next((p for p in reversed(place.split(".")) if not p.isdecimal()), "")
-    if not math.isfinite(value) or (abs(value) > _MOST_COUNT and isinstance(value, int)):
+    if not math.isfinite(value) or (abs(value) > _MAX_COUNT and isinstance(value, int)):
         raise _impossible(place, value, "a number")
     if value < 0 and name not in _SIGNED:
         raise _impossible(place, value, "0 or more")
@@ -63,8 +67,8 @@ def _number(value: float, place: str) -> None:
         raise _impossible(place, value, "at most 1")
     if name in _COUNTS_FROM_ONE and value < 1:
         raise _impossible(place, value, "1 or more")
-    if name.endswith("_bits") and value > _MOST_BITS:
-        raise _impossible(place, value, f"at most {_MOST_BITS}")
+    if name.endswith("_bits") and value > _MAX_BITS:
+        raise _impossible(place, value, f"at most {_MAX_BITS}")
 
 
 def _impossible(place: str, value: object, allowed: str) -> ArtifactError:

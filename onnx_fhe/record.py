@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RECORD = 1
+RECORD_FORMAT = 1
 """Version of the record; a newer one is ignored, as the artifact runs without."""
-
-MOST_NODES = 1000
-"""A larger network is recorded up to here."""
+MAX_RECORDED_NODES = 1000
+"""Nodes of a network that are recorded; those of a larger one up to here."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Record:
 
     Attributes:
         nodes: The network as imported and normalized.
-        left_out: Nodes past ``MOST_NODES``.
+        left_out: Nodes past ``MAX_RECORDED_NODES``.
         operators: How many of each operator the file holds.
         parameters: Constant values of the file.
         measured: On the calibration data.
@@ -139,4 +138,4 @@ class Record:
     parameters: int
     measured: Measurements | None
     bind: dict[str, int]
-    version: int = RECORD
+    version: int = RECORD_FORMAT

@@ -22,9 +22,14 @@ PIPELINE = (
     "lower-to-integer,fuse-tlu"
 )
 """The same tables as with any other widths, but small ones. Nothing is rounded, and no table is removed."""
-SAMPLES = 16
-MOST_NODES, MOST_WEIGHTS, MOST_ELEMENTS = 300, 2_000_000, 2_000_000
-"""Of a network up to which this takes about a second."""
+REHEARSAL_SAMPLES = 16
+"""Random samples that the pipeline is rehearsed with."""
+MAX_NODES = 300
+"""Nodes of a network up to which a rehearsal takes about a second."""
+MAX_WEIGHTS = 2_000_000
+"""Weights of such a network."""
+MAX_ELEMENTS = 2_000_000
+"""Elements of all tensors of such a network, for one sample."""
 
 
 def made_up(model: ir.Model, kind: int = 0) -> Arrays:
@@ -33,7 +38,7 @@ def made_up(model: ir.Model, kind: int = 0) -> Arrays:
     found: dict[str, np.ndarray] = {}
     for value in model.graph.inputs:
         dims = list(value.shape or [])
-        shape = [SAMPLES, *(d if isinstance(d, int) else 1 for d in dims[1:])]
+        shape = [REHEARSAL_SAMPLES, *(d if isinstance(d, int) else 1 for d in dims[1:])]
         dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
         array: np.ndarray
         if dtype.kind == "b":
@@ -54,7 +59,7 @@ def is_quick(model: ir.Model) -> bool:
         for n in model.graph
         for v in n.outputs
     )
-    return len(list(model.graph)) <= MOST_NODES and weights <= MOST_WEIGHTS and sum(sizes) <= MOST_ELEMENTS
+    return len(list(model.graph)) <= MAX_NODES and weights <= MAX_WEIGHTS and sum(sizes) <= MAX_ELEMENTS
 
 
 def rehearse(model: ir.Model) -> CircuitStatistics | None:

@@ -19,7 +19,7 @@ from .ir.runtime import Arrays
 Mode = Literal["clear", "simulate", "encrypted"]
 MODES: tuple[Mode, ...] = ("clear", "simulate", "encrypted")
 
-CHUNK = 16
+CHUNK_SAMPLES = 16
 """Samples that are simulated between two reports of progress."""
 
 
@@ -118,9 +118,9 @@ def simulate(circuit: Circuit, values: Mapping[str, np.ndarray], progress: Progr
     """``circuit.simulate`` in chunks, with progress."""
     total = len(next(iter(values.values())))
     parts = []
-    for start in range(0, total, CHUNK):
+    for start in range(0, total, CHUNK_SAMPLES):
         progress("simulate", start, total)
-        parts.append(circuit.simulate({k: v[start : start + CHUNK] for k, v in values.items()}))
+        parts.append(circuit.simulate({k: v[start : start + CHUNK_SAMPLES] for k, v in values.items()}))
     progress("simulate", total, total)
     return joined(parts)
 

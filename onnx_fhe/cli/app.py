@@ -30,8 +30,8 @@ FAULT, DEFECT, INTERRUPTED = 1, 3, 130
 
 _DEBUG = "--debug"
 
-_OBJECTS = 20_000
-"""Objects after which the garbage collector looks through the newest ones."""
+_COLLECTED_OBJECTS = 20_000
+"""New objects after which the garbage collector looks through them (Python's own threshold is 700)."""
 
 app = typer.Typer(
     name="onnx-fhe",
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Imports and graphs make many objects that stay: Python would look for garbage among them every 700.
-    gc.set_threshold(_OBJECTS)
+    gc.set_threshold(_COLLECTED_OBJECTS)
     debug = _DEBUG in given
     works = bool(given) and not {"-h", "--help", "--version"} & set(given)
     if arguments is None and works:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ..tuning.points import Point
     from ..tuning.state import State
 
-NOTABLE = 5e-5
-"""A difference of scores that is seen in print."""
-SHOWN = 8
+VISIBLE_DIFFERENCE = 5e-5
+"""Difference of two scores from which on they are printed differently."""
+MAX_SHOWN_POINTS = 8
 """Points of the frontier that are shown while the search runs."""
 
 
@@ -80,7 +80,7 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
         if real := best.measured:
             took = "" if real.seconds is None else f", {real.seconds:.3f} s a sample on ciphertexts"
             rows.append(("measured", f"{frontier.metric} {real.score:.4f} in simulation{took}"))
-        if best.expected is not None and abs(best.expected - best.score) >= NOTABLE:
+        if best.expected is not None and abs(best.expected - best.score) >= VISIBLE_DIFFERENCE:
             rows.append(
                 (
                     "expected",
@@ -105,14 +105,14 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
 
 def _odds(frontier: Frontier, best: Point) -> list[tuple[str, str]]:
     """How sure the best circuit is to hold the limit on accuracy, and what more caution costs."""
-    from ..tuning.judge import CAUTIOUS
+    from ..tuning.judge import CAUTIOUS_ODDS
 
     if best.holds is None:
         return []
     other = None if frontier.cautious is None else frontier.point(frontier.cautious)
     if other is None or other.number == best.number:
         text = f"{best.holds:.0%} that it holds the limit on accuracy on other samples"
-        return [("odds", text if other is not None else f"{text}; no trial is surer to {CAUTIOUS:.0%}")]
+        return [("odds", text if other is not None else f"{text}; no trial is surer to {CAUTIOUS_ODDS:.0%}")]
     return [
         (
             "odds",
@@ -141,8 +141,8 @@ def drawn(state: State) -> Any:
     front = state.front
     # Around the best, where there are more than fit.
     at = front.index(best) if best is not None and best in front else 0
-    begin = max(0, min(at - SHOWN // 2, len(front) - SHOWN))
-    for point in front[begin : begin + SHOWN]:
+    begin = max(0, min(at - MAX_SHOWN_POINTS // 2, len(front) - MAX_SHOWN_POINTS))
+    for point in front[begin : begin + MAX_SHOWN_POINTS]:
         table.add_row(*map(str, _row(point)[:6]), style="bold" if point is best else "")
     failed = f", {len(state.failures)} failed" if state.failures else ""
     line = (

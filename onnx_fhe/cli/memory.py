@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-_LEAST, _EACH_CORE = 400 * 2**20, 40 * 2**20
+_IMPORT_BYTES = 400 * 2**20
 """Address space that importing takes. Where it ends meanwhile, OpenBLAS asks for it again for ever."""
+_IMPORT_BYTES_PER_CORE = 40 * 2**20
+"""What importing takes besides for each core, whose thread has buffers of its own."""
 
 _WORDS = (
     "bad_alloc",
@@ -38,7 +40,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 def is_hopeless() -> bool:
     """Whether this process may take less than any command needs."""
     found = limit()
-    return found is not None and found < _LEAST + _EACH_CORE * (os.cpu_count() or 1)
+    return found is not None and found < _IMPORT_BYTES + _IMPORT_BYTES_PER_CORE * (os.cpu_count() or 1)
 
 
 def message() -> str:

@@ -27,13 +27,19 @@ if TYPE_CHECKING:
 
     from ..passes.framework.instruments import Instrument
 
-SECONDS, MEMORY = 7.0, 1400 * 2**20
-"""Processor time and memory that reading a small file may take; large ones get more."""
+READING_SECONDS = 7.0
+"""Processor time that reading a small file may take; large ones get more."""
+READING_BYTES = 1400 * 2**20
+"""Memory that reading a small file may take; large ones get more."""
 
-_SECONDS_PER_MB, _BYTES_PER_BYTE = 1.0, 12
+_SECONDS_PER_MB = 1.0
+"""Processor time more for each megabyte of the file past the first."""
+_MEMORY_PER_FILE_BYTE = 12
+"""Bytes of memory more for each byte of the file."""
 # In a few bytes many nodes fit, so the first megabyte counts for more.
 _SECONDS_OF_FIRST_MB = 20.0
-_TICK = 0.03
+_TICK_SECONDS = 0.03
+"""Time between two looks at the child."""
 _NATIVE = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGTRAP)
 _LAYOUT = struct.Struct("<ddqH")
 _BEGAN = struct.Struct("<d")
@@ -74,8 +80,8 @@ def _naming(model: Path) -> Iterator[None]:
 def _limited(page: mmap.mmap, model: Path, others: Sequence[Path | None]) -> Iterator[None]:
     size = _bytes_of(model)
     mega = size / 2**20
-    seconds = SECONDS + _SECONDS_OF_FIRST_MB * min(mega, 1) + _SECONDS_PER_MB * max(mega - 1, 0)
-    most = MEMORY + _BYTES_PER_BYTE * size + sum(map(_unpacked, others)) * 3
+    seconds = READING_SECONDS + _SECONDS_OF_FIRST_MB * min(mega, 1) + _SECONDS_PER_MB * max(mega - 1, 0)
+    most = READING_BYTES + _MEMORY_PER_FILE_BYTE * size + sum(map(_unpacked, others)) * 3
     name = os.fsencode(model)[: len(page) - _LAYOUT.size - 2]
     page[_LAYOUT.size : _LAYOUT.size + len(name)] = name
     page[: _LAYOUT.size] = _LAYOUT.pack(time.process_time(), seconds, most, len(name))
@@ -162,7 +168,7 @@ def _wait(child: int, watched: set[signal.Signals], page: mmap.mmap) -> tuple[in
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status, asked
-        found = signal.sigtimedwait(watched, _TICK)
+        found = signal.sigtimedwait(watched, _TICK_SECONDS)
         if found is not None and found.si_signo != signal.SIGCHLD:
             asked = found.si_signo
             # Ctrl-C comes from the kernel, to the child too; another process sends to this one only.

@@ -21,13 +21,15 @@ from ..ir.runtime import Arrays, Session
 from ..ir.samples import depending
 from ..passes.compress.shrink.judge import Judge
 from .causes import steps_of
-from .figures import MOST_OUTPUTS, Fidelity, OutputFigures, Step
+from .figures import MAX_REMEMBERED_COLUMNS, Fidelity, OutputFigures, Step
 from .measure import Comparison, compare
 from .verdict import Finding, judge, worst
 from .words import advice, headline, sentences
 
-SECONDS, MOST = 8.0, 500
-"""Simulation stops after this long; samples past so many are not compared."""
+SIMULATION_SECONDS = 8.0
+"""Simulation stops after this long."""
+MAX_SIMULATED_SAMPLES = 500
+"""Samples that are compared at most."""
 
 
 def measured_fidelity(
@@ -79,7 +81,7 @@ def check_circuit(
     *,
     labels: np.ndarray | None = None,
     kept: Mapping[Step, ir.Model] | None = None,
-    seconds: float = SECONDS,
+    seconds: float = SIMULATION_SECONDS,
     progress: Progress = quiet,
 ) -> Fidelity:
     """Compare a circuit with its network on calibration data.
@@ -95,7 +97,7 @@ def check_circuit(
         progress: Called with (what, done, total).
     """
     given = len(next(iter(data.values())))
-    part = {k: v[:MOST] for k, v in data.items()}
+    part = {k: v[:MAX_SIMULATED_SAMPLES] for k, v in data.items()}
     parts = partition(model)
     values: Arrays = Prologue(parts).run(part)[0]
     decrypted = _simulated(circuit, values, seconds, progress)
@@ -145,7 +147,7 @@ def expected_fidelity(
 ) -> Fidelity:
     """Compare an integer-level model, with the errors of encryption, with its network."""
     given = len(next(iter(data.values())))
-    part = {k: v[:MOST] for k, v in data.items()}
+    part = {k: v[:MAX_SIMULATED_SAMPLES] for k, v in data.items()}
     wanted, mine = _of_samples(
         source, Session(source).run_batched(part), NoisyModel(model, p_error).run(part)
     )
@@ -163,7 +165,7 @@ def fidelity_of(
         given,
         noise,
         _shown(found.outputs),
-        max(0, len(found.outputs) - MOST_OUTPUTS),
+        max(0, len(found.outputs) - MAX_REMEMBERED_COLUMNS),
         worst(found.outputs),
         found.classes,
         found.median_sample_error,
@@ -233,8 +235,8 @@ def _finished(parts: Parts, decrypted: Arrays, data: Mapping[str, np.ndarray]) -
 
 
 def _shown(outputs: tuple[OutputFigures, ...]) -> tuple[OutputFigures, ...]:
-    if len(outputs) <= MOST_OUTPUTS:
+    if len(outputs) <= MAX_REMEMBERED_COLUMNS:
         return outputs
     least = worst(outputs)
-    first = [o for o in outputs if o is not least][: MOST_OUTPUTS - 1]
+    first = [o for o in outputs if o is not least][: MAX_REMEMBERED_COLUMNS - 1]
     return tuple(first) if least is None else (least, *first)

@@ -25,25 +25,28 @@ from ..machine import Prediction, Profile, predict
 from .figures import SelfTest
 from .verdict import percent
 
-SAMPLES, SECONDS = 3, 20.0
-"""Samples that are tried without being asked, where the prediction is that it takes no longer than this."""
-DRAWS = 64
-"""Of the noise model, for each sample."""
-MARGIN = 2.0
-"""How much more than the largest difference among those draws is taken for possible."""
+SELF_TEST_SAMPLES = 3
+"""Samples that are tried without being asked."""
+SELF_TEST_SECONDS = 20.0
+"""Predicted time, with making the keys, past which fewer samples are tried without being asked, or none."""
+NOISE_DRAWS = 64
+"""Draws of the noise model for each sample."""
+DIFFERENCE_FACTOR = 2.0
+"""How many times the largest difference among those draws counts as possible."""
 
 Wanted = int | Literal["auto"]
-"""Samples to try, 0 for none; ``auto`` for ``SAMPLES`` where that takes up to ``SECONDS``."""
+"""Samples to try, 0 for none; ``auto`` for ``SELF_TEST_SAMPLES`` where that takes up to
+``SELF_TEST_SECONDS``."""
 
 
 def how_many(wanted: Wanted, predicted: Prediction) -> tuple[int, str]:
     """Samples to try, and why not where there are none."""
     if wanted != "auto":
         return wanted, ""
-    left = SECONDS - predicted.keygen_seconds
+    left = SELF_TEST_SECONDS - predicted.keygen_seconds
     fit = int(left / max(predicted.seconds, 1e-6)) if left > 0 else 0
     if fit:
-        return min(SAMPLES, fit), ""
+        return min(SELF_TEST_SAMPLES, fit), ""
     whole = predicted.keygen_seconds + predicted.seconds
     return 0, (
         f"it was not tried on ciphertexts, for that would take about {whole:.0f} s (--self-test 1 does it)"
@@ -150,10 +153,15 @@ def allowed_differences(
         expected: What the integer model makes of them.
         p_error: Tolerated error of one lookup.
     """
-    repeated = {k: np.repeat(v.astype(np.float32), DRAWS, axis=0) for k, v in values.items()}
+    repeated = {k: np.repeat(v.astype(np.float32), NOISE_DRAWS, axis=0) for k, v in values.items()}
     drawn = NoisyModel(server, p_error or DEFAULT_P_ERROR).run(repeated)
     return {
-        name: int(np.ceil(MARGIN * np.abs(drawn[name] - np.repeat(wanted, DRAWS, axis=0)).max(initial=0.0)))
+        name: int(
+            np.ceil(
+                DIFFERENCE_FACTOR
+                * np.abs(drawn[name] - np.repeat(wanted, NOISE_DRAWS, axis=0)).max(initial=0.0)
+            )
+        )
         for name, wanted in expected.items()
     }
 

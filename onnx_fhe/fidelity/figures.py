@@ -15,8 +15,8 @@ class FidelityWarning(UserWarning):
     """A circuit loses much against its network, or there is little to tell that from."""
 
 
-MOST_OUTPUTS = 64
-"""Columns that an artifact remembers, the worst of them among them."""
+MAX_REMEMBERED_COLUMNS = 64
+"""Columns of outputs that an artifact remembers, the worst of them among them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Fidelity:
         simulated: Of them, those that the circuit simulated itself; for the others there was no time, and the
             noise model drew the errors of encryption.
         noise: Whether the circuit's simulation has such errors.
-        outputs: One for each column of each output, up to ``MOST_OUTPUTS``.
+        outputs: One for each column of each output, up to ``MAX_REMEMBERED_COLUMNS``.
         left_out: Columns past that.
         worst: The one that is followed least; None where nothing varies.
         classes: Where the network tells classes apart.

@@ -12,17 +12,20 @@ from ..ir.runtime import Arrays
 from ..scoring import predictions, score_output
 from .figures import Classes, OutputFigures
 
-TRIMMED = 0.05
+TRIMMED_SHARE = 0.05
 """Share of the largest errors, and of the values furthest from the median, that robust measures leave out."""
-ROUNDING = 1e-5
-"""Of the largest value: what float arithmetic in another order may change. Less than that does not vary."""
-MINOR = 0.05
+FLOAT_ERROR_SHARE = 1e-5
+"""Share of the largest value that float arithmetic in another order may change. Less than that does not
+vary."""
+MINOR_SPREAD_SHARE = 0.05
 """Share of the largest spread of an output's columns, below which a column is not judged by its own variance:
 pixels at the edge of an image, probabilities of a class that hardly occurs."""
-CHANNELWISE_ELEMENTS = 256
+MIN_CHANNELWISE_ELEMENTS = 256
 """Elements of an output, of three or more axes, from which on those of a channel are taken together."""
-FAR, MOST_FAR = 1.0, 5
-"""Spreads that a sample may differ by before it counts as far off, and how many of those are named."""
+FAR_OFF_SPREADS = 1.0
+"""Spreads of the output that a sample may differ by before it counts as far off."""
+MAX_NAMED_SAMPLES = 5
+"""Samples far off that are named."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ def compare(
         outputs += figures
         errors.append(each)
     per_sample = np.sqrt(np.mean(errors, axis=0)) if errors else np.zeros(1)
-    far = np.flatnonzero(per_sample > FAR)
+    far = np.flatnonzero(per_sample > FAR_OFF_SPREADS)
     return Comparison(
         tuple(outputs),
         classes_of(wanted, found, model, labels),
         float(np.median(per_sample)),
-        tuple(int(i) for i in far[np.argsort(-per_sample[far], kind="stable")][:MOST_FAR]),
+        tuple(int(i) for i in far[np.argsort(-per_sample[far], kind="stable")][:MAX_NAMED_SAMPLES]),
         len(far),
         score_output(wanted),
     )
@@ -148,15 +151,17 @@ def _of_values(name: str, wanted: np.ndarray, found: np.ndarray) -> tuple[list[O
     b = np.where(usable, b, middle)
     largest = np.abs(a).max(axis=(0, 2), initial=0.0)
     b = np.where(np.isfinite(b), b, a + 10 * (1 + largest[None, :, None]))
-    varies = np.ptp(a, axis=(0, 2)) > ROUNDING * largest
+    varies = np.ptp(a, axis=(0, 2)) > FLOAT_ERROR_SHARE * largest
     spread = np.where(varies, a.std(axis=(0, 2)), 0.0)
     top = float(spread.max(initial=0.0))
-    minor = varies & (spread < MINOR * top)
+    minor = varies & (spread < MINOR_SPREAD_SHARE * top)
     difference = np.abs(a - b)
-    constant = np.ptp(b, axis=(0, 2)) <= np.maximum(ROUNDING * np.abs(b).max(axis=(0, 2)), 1e-3 * spread)
+    constant = np.ptp(b, axis=(0, 2)) <= np.maximum(
+        FLOAT_ERROR_SHARE * np.abs(b).max(axis=(0, 2)), 1e-3 * spread
+    )
     r2 = _explained(difference, a - a.mean(axis=(0, 2), keepdims=True), 0.0)
-    robust = _explained(difference, a - middle, TRIMMED)
-    unit = np.maximum(spread, MINOR * top) if top else np.maximum(largest, 1e-12)
+    robust = _explained(difference, a - middle, TRIMMED_SHARE)
+    unit = np.maximum(spread, MINOR_SPREAD_SHARE * top) if top else np.maximum(largest, 1e-12)
     several = a.shape[1] > 1
     figures = [
         OutputFigures(
@@ -181,7 +186,7 @@ def _columns(array: np.ndarray) -> np.ndarray:
     """(samples, columns, values of each): channels for images and sequences, else single elements."""
     total, size = len(array), int(np.prod(array.shape[1:]))
     values = array.astype(np.float64)
-    if array.ndim <= 2 or size <= CHANNELWISE_ELEMENTS:
+    if array.ndim <= 2 or size <= MIN_CHANNELWISE_ELEMENTS:
         return values.reshape(total, size, 1)
     # Channels are axis 1 of images, the last one of sequences.
     channels = np.moveaxis(values, 1 if array.ndim > 3 else -1, 1)

@@ -10,16 +10,18 @@ import onnx_ir as ir
 from ..analysis.outputs.classes import scores
 from ..ir.errors import DataError
 
-FEW = 20
+MIN_SAMPLES = 20
 """Samples from which on ranges and accuracies mean something."""
-SCANT = 200
-"""Different samples below which it is worth a word that new ones may be unlike all of them. What was not
+MIN_DIFFERENT_SAMPLES = 200
+"""Different samples below which a note says that new ones may be unlike all of them. What was not
 seen in ``n`` samples may still be as frequent as 3 in ``n``, at 95 % (the rule of three: Hanley and
 Lippman-Hand, If nothing goes wrong, is everything all right?, 1983)."""
-CELLS = 8
+MIN_CELLS = 8
 """Cells of a sample from which on it is strange that all are the same."""
-BLANK, REPEATED = 0.25, 0.5
-"""Share of blank, and of repeated, samples from which on they are worth a word."""
+TOLD_BLANK_SHARE = 0.25
+"""Share of blank samples from which on a note says so."""
+TOLD_REPEATED_SHARE = 0.5
+"""Share of repeated samples from which on a note says so."""
 
 _DO = "give a few hundred samples that are typical of what comes at run time"
 
@@ -55,16 +57,16 @@ def data_warnings(data: Mapping[str, np.ndarray]) -> list[str]:
             f"all {total} calibration samples are the same: ranges are those of one sample, and how well the"
             f" circuit follows the network cannot be told; {_DO}"
         )
-    elif distinct <= REPEATED * total:
+    elif distinct <= TOLD_REPEATED_SHARE * total:
         found.append(f"only {distinct} of the {total} calibration samples are different; {_DO}")
-    elif total < FEW:
+    elif total < MIN_SAMPLES:
         found.append(f"there are only {total} calibration samples; {_DO}")
-    elif distinct < SCANT:
+    elif distinct < MIN_DIFFERENT_SAMPLES:
         found.append(
             f"there are {distinct} different calibration samples: up to {300 / distinct:.1g} % of the samples"
             f" to come may be unlike all of them, and what the circuit makes of those is not known; {_DO}"
         )
-    if total > 1 and blank > BLANK * total:
+    if total > 1 and blank > TOLD_BLANK_SHARE * total:
         found.append(
             f"{blank} of the {total} calibration samples are blank (all their values are the same); leave"
             " them out if they are not meant"
@@ -137,7 +139,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 def _blank(data: Mapping[str, np.ndarray]) -> np.ndarray:
     """(samples) whether every value of every input with enough cells is the same."""
-    large = [_flat(a) for a in data.values() if a[0].size >= CELLS]
+    large = [_flat(a) for a in data.values() if a[0].size >= MIN_CELLS]
     if not large:
         return np.zeros(len(next(iter(data.values()))), bool)
     return np.asarray(np.all([np.ptp(a, axis=1) == 0 for a in large], axis=0))

@@ -9,23 +9,27 @@ from ..analysis.outputs.classes import MIN_JUDGED_SAMPLES, MIN_OTHER_CLASS_SAMPL
 from .figures import Classes, OutputFigures, Verdict
 from .measure import Comparison
 
-LEAST_R2, COLLAPSED_R2 = 0.9, 0.5
-"""Of an output that varies: below the first it is a warning, below the second a collapse."""
-LEAST_AGREEMENT = 0.95
+MIN_R2 = 0.9
+"""R^2 of an output that varies, below which it is a warning."""
+COLLAPSED_R2 = 0.5
+"""R^2 of an output that varies, below which it is a collapse."""
+MIN_AGREEMENT = 0.95
 """Share of equal predictions below which it is a warning, unless labels show that nothing is lost."""
-MOST_LOST = 0.02
+MAX_ACCURACY_LOSS = 0.02
 """Accuracy that may be lost without a warning."""
-CHANCE = 0.25
+CHANCE_KAPPA = 0.25
 """Cohen's kappa that counts as near chance, where even two standard errors more do not leave it."""
-ALIKE = 0.8
+UNCHANGED_KAPPA = 0.8
 """Cohen's kappa from which on, two standard errors less too, predictions are as they were."""
-ENOUGH = 8
-"""Samples that a collapse takes; for classes it takes ``MIN_OTHER_CLASS_SAMPLES`` that are not of the most
-common class."""
-TWENTIETH = 0.05
+MIN_COLLAPSE_SAMPLES = 8
+"""Samples that a collapse takes; for classes it takes ``MIN_OTHER_CLASS_SAMPLES`` of other classes than the
+most common one."""
+FEW_FAR_OFF_SHARE = 0.05
 """Share of the samples, up to which those that are far off are named."""
-OFF, FAR_OFF = 0.1, 0.5
-"""Error of a value that does not vary, in spreads of its output: a warning, and a collapse."""
+OFF_SPREADS = 0.1
+"""Error of a value that does not vary, in spreads of its output, from which on it is a warning."""
+COLLAPSED_SPREADS = 0.5
+"""The same error, from which on it is a collapse."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def judge(found: Comparison, samples: int) -> list[Finding]:
     """
     safe = _safe_scores(found, samples)
     findings = [f for o in found.outputs for f in _of_output(o, samples, safe == o.name)]
-    if found.far_count and found.far_count <= TWENTIETH * samples and findings:
+    if found.far_count and found.far_count <= FEW_FAR_OFF_SHARE * samples and findings:
         findings.append(Finding("warning", _far(found), -1.0))
     if found.classes is not None:
         findings += _of_classes(found.classes, samples)
@@ -61,7 +65,9 @@ def judge(found: Comparison, samples: int) -> list[Finding]:
 
 def worst(outputs: tuple[OutputFigures, ...]) -> OutputFigures | None:
     """The output that is followed least, of those that matter; None where nothing varies and all is right."""
-    judged = [o for o in outputs if (o.varies and not o.minor) or (not o.varies and left_of(o) < 1 - OFF)]
+    judged = [
+        o for o in outputs if (o.varies and not o.minor) or (not o.varies and left_of(o) < 1 - OFF_SPREADS)
+    ]
     return min(judged or [o for o in outputs if o.varies], key=left_of, default=None)
 
 
@@ -94,15 +100,18 @@ def title(output: OutputFigures) -> str:
 def _safe_scores(found: Comparison, samples: int) -> str:
     """The output of class scores, where what they are for is known to be as it was: the predictions."""
     classes = found.classes
-    if classes is None or classes.kappa is None or not classes.certain or samples < ENOUGH:
+    if classes is None or classes.kappa is None or not classes.certain or samples < MIN_COLLAPSE_SAMPLES:
         return ""
-    sure = classes.others >= MIN_OTHER_CLASS_SAMPLES and classes.kappa - 2 * classes.kappa_error >= ALIKE
+    sure = (
+        classes.others >= MIN_OTHER_CLASS_SAMPLES
+        and classes.kappa - 2 * classes.kappa_error >= UNCHANGED_KAPPA
+    )
     return found.scores if sure else ""
 
 
 def _off(output: OutputFigures, samples: int, sentence: str) -> Finding:
     """An output that hardly varies: what counts is its error in spreads of the others."""
-    collapsed = output.median_error > FAR_OFF * output.scale and samples >= ENOUGH
+    collapsed = output.median_error > COLLAPSED_SPREADS * output.scale and samples >= MIN_COLLAPSE_SAMPLES
     weight = output.median_error / max(output.scale, 1e-30)
     return Finding("collapse" if collapsed else "warning", sentence, weight)
 
@@ -110,10 +119,10 @@ def _off(output: OutputFigures, samples: int, sentence: str) -> Finding:
 def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Finding]:
     name = title(output)
     if output.same is not None:
-        if output.varies and output.constant and samples >= ENOUGH:
+        if output.varies and output.constant and samples >= MIN_COLLAPSE_SAMPLES:
             yield Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
-        elif output.kappa is not None and output.same < LEAST_AGREEMENT:
-            collapsed = output.kappa < CHANCE and samples >= MIN_OTHER_CLASS_SAMPLES
+        elif output.kappa is not None and output.same < MIN_AGREEMENT:
+            collapsed = output.kappa < CHANCE_KAPPA and samples >= MIN_OTHER_CLASS_SAMPLES
             yield Finding(
                 "collapse" if collapsed else "warning",
                 f"{percent(1 - output.same)} of the values of output {name} are others than the network's"
@@ -122,7 +131,7 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
             )
         return
     if not output.varies:
-        if output.median_error > OFF * output.scale:
+        if output.median_error > OFF_SPREADS * output.scale:
             yield _off(
                 output,
                 samples,
@@ -131,7 +140,7 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
             )
         return
     if output.minor:
-        if left_of(output) < COLLAPSED_R2 or output.median_error > OFF * output.scale:
+        if left_of(output) < COLLAPSED_R2 or output.median_error > OFF_SPREADS * output.scale:
             yield _off(
                 output,
                 samples,
@@ -140,7 +149,7 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
             )
         return
     measured = left_of(output)
-    certain = output.robust_r2 is not None and samples >= ENOUGH
+    certain = output.robust_r2 is not None and samples >= MIN_COLLAPSE_SAMPLES
     if measured < COLLAPSED_R2:
         what = "is the same for every sample" if output.constant else "does not follow the network"
         told = f"output {name} {what} in the circuit ({_r2(output)})"
@@ -149,7 +158,7 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
         elif safe and not output.constant:
             certain, told = False, f"{told}, but the predictions made of it are the network's"
         yield Finding("collapse" if certain else "warning", told, 1 - measured)
-    elif measured < LEAST_R2:
+    elif measured < MIN_R2:
         yield Finding("warning", f"output {name} follows the network loosely ({_r2(output)})", 1 - measured)
     elif output.r2 is not None and output.r2 < COLLAPSED_R2:
         yield Finding(
@@ -173,12 +182,12 @@ def _far(found: Comparison) -> str:
 
 
 def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
-    near_chance = found.kappa is not None and found.kappa + 2 * found.kappa_error < CHANCE
+    near_chance = found.kappa is not None and found.kappa + 2 * found.kappa_error < CHANCE_KAPPA
     if (
         found.certain
         and (near_chance or found.predicted == 1)
         and found.others >= MIN_OTHER_CLASS_SAMPLES
-        and samples >= ENOUGH
+        and samples >= MIN_COLLAPSE_SAMPLES
     ):
         yield Finding(
             "collapse",
@@ -198,10 +207,10 @@ def _of_classes(found: Classes, samples: int) -> Iterator[Finding]:
             0.3,
         )
     lost = found.lost / samples
-    harmless = found.accuracy is not None and lost <= MOST_LOST / 2
-    if found.lost > 1 and lost > MOST_LOST:
+    harmless = found.accuracy is not None and lost <= MAX_ACCURACY_LOSS / 2
+    if found.lost > 1 and lost > MAX_ACCURACY_LOSS:
         yield Finding("warning", f"{percent(lost)} of the accuracy is lost", lost + 0.5)
-    elif found.certain and found.agreement < LEAST_AGREEMENT and not harmless:
+    elif found.certain and found.agreement < MIN_AGREEMENT and not harmless:
         yield Finding(
             "warning",
             f"the circuit predicts another class than the network in {percent(1 - found.agreement)} of the"

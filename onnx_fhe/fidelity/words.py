@@ -8,7 +8,7 @@ from .figures import Classes, Fidelity, Step
 from .measure import Comparison
 from .verdict import Finding, left_of, percent, title, worst
 
-MOST = 5
+MAX_SENTENCES = 5
 """Sentences about what is wrong; the others are counted."""
 
 HELP: dict[Step, tuple[str, str]] = {
@@ -100,9 +100,9 @@ def worst_output(found: Fidelity) -> str:
 
 def sentences(findings: Sequence[Finding]) -> tuple[str, ...]:
     """What is wrong."""
-    found = [f.sentence for f in findings[:MOST]]
-    if len(findings) > MOST:
-        found.append(f"and {len(findings) - MOST} more outputs like these")
+    found = [f.sentence for f in findings[:MAX_SENTENCES]]
+    if len(findings) > MAX_SENTENCES:
+        found.append(f"and {len(findings) - MAX_SENTENCES} more outputs like these")
     return tuple(found)
 
 

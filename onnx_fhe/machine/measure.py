@@ -25,8 +25,8 @@ from .profile import Profile, shipped
 if TYPE_CHECKING:
     from ..backends.concrete.probe import Running, Times
 
-LOOKUPS = 24
-"""Of each probe."""
+PROBE_LOOKUPS = 24
+"""Lookups of each circuit that is timed."""
 SETS = (
     (1, 1.0),
     (2, 1.0),
@@ -67,7 +67,7 @@ def measure(
     # The largest keys first: what the system counts is the most that was ever held.
     for i, (bits, precision) in enumerate(sorted(sets, reverse=True)):
         progress("measure bootstraps", i, len(sets))
-        one = Running(Probe(bits, precision, count=LOOKUPS))
+        one = Running(Probe(bits, precision, count=PROBE_LOOKUPS))
         found.append(one.times(repeats))
         key_bytes.append(one.key_bytes)
         memory = memory or (_memory() - empty) / one.key_bytes

@@ -19,23 +19,23 @@ from . import text
 from .layers import Layer, Range
 from .pricing import Pricing, fewer
 
-LEAST_SAVING_TOLD = 0.02
+MIN_TOLD_SAVING = 0.02
 """Share of the time that a piece of advice has to save to be given."""
 
-CLIFF = 5
-"""Tables past so many bits are far dearer."""
+CHEAP_TABLE_BITS = 5
+"""Tables of more bits cost several times as much."""
 
-MOST = 6
+MAX_PIECES = 6
 """Pieces of advice that are given, the best first."""
 
-HARMLESS = 0.01
+HARMLESS_CHANGE = 0.01
 """Share of predictions that errors may change and still be called harmless."""
 
-LOST = 0.003
-"""Share of its variance that a layer has to lose by itself to be worth a word."""
+TOLD_VARIANCE_LOSS = 0.003
+"""Share of its variance that a layer has to lose by itself to be mentioned."""
 
-FEWER = 0.25
-"""Share of the neurons of a layer that it is said to be worth removing."""
+REMOVED_NEURON_SHARE = 0.25
+"""Share of the neurons of a layer for whose removal the saving is computed."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def advice(
     if not sum(x.seconds for x in layers):
         return ()
     found = Rules(tuple(layers), tuple(ranges), manifest, pricing).all()
-    worth = sorted((a for a in found if a.share >= LEAST_SAVING_TOLD), key=lambda a: -a.seconds)
-    return (*worth[:MOST], *_worst(layers, manifest))
+    worth = sorted((a for a in found if a.share >= MIN_TOLD_SAVING), key=lambda a: -a.seconds)
+    return (*worth[:MAX_PIECES], *_worst(layers, manifest))
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ class Rules:
     def narrower_tables(self) -> Iterator[Advice]:
         """Fewer bits in front of tables: all at once where they are alike, and where most is saved."""
         tables = [x for x in self.layers if x.table_bits > 2 and x.costs and not x.is_maximum]
-        wide = sorted((x for x in tables if x.table_bits > CLIFF), key=lambda x: -x.seconds)
+        wide = sorted((x for x in tables if x.table_bits > CHEAP_TABLE_BITS), key=lambda x: -x.seconds)
         for layer in wide[:2]:
-            yield self._to_bits((layer,), CLIFF)
-        others = tuple(x for x in tables if x.table_bits <= CLIFF)
+            yield self._to_bits((layer,), CHEAP_TABLE_BITS)
+        others = tuple(x for x in tables if x.table_bits <= CHEAP_TABLE_BITS)
         if len(others) > 1 and len({x.table_bits for x in others}) == 1:
             yield self._to_bits(others, others[0].table_bits - 1)
         if others:
@@ -156,7 +156,11 @@ class Rules:
             options = {"bits": bits}
         then, _ = self.pricing.with_bits({x.name: bits for x in layers})
         saved = self._saved(then)
-        cliff = " Past 5 bits a bootstrap costs several times as much." if first.table_bits > CLIFF else ""
+        cliff = (
+            " Past 5 bits a bootstrap costs several times as much."
+            if first.table_bits > CHEAP_TABLE_BITS
+            else ""
+        )
         return Advice(
             title,
             f"{subject} {text.amount(first.table_bits, 'bit')}. Rounding to {bits} would cut the circuit from"
@@ -175,7 +179,7 @@ class Rules:
             return
         layer = max(known, key=lambda x: x.seconds)
         channels = layer.channels or 1
-        gone, each = max(1, round(FEWER * channels)), max(1, layer.lookups // channels)
+        gone, each = max(1, round(REMOVED_NEURON_SHARE * channels)), max(1, layer.lookups // channels)
         what, costs = "neuron" if each == 1 else "channel", self.pricing.costs
         saved = self._saved(
             self.pricing.with_costs({i: fewer(costs[i], 1 - gone / channels) for i in layer.costs})
@@ -228,7 +232,11 @@ class Rules:
         now, then = noisy.get(asked), noisy.get(loosest)
         if measured is None or asked is None or now is None or then is None or loosest <= asked:
             return
-        if now.agreement is None or then.agreement is None or now.agreement - then.agreement > HARMLESS:
+        if (
+            now.agreement is None
+            or then.agreement is None
+            or now.agreement - then.agreement > HARMLESS_CHANGE
+        ):
             return
         saved = self._saved(self.pricing.with_p_error(loosest))
         yield Advice(
@@ -268,7 +276,9 @@ def _worst(layers: Sequence[Layer], manifest: Manifest) -> Iterator[Advice]:
     """The layer where most is lost between it and the one before: more bits of weights cost no bootstrap."""
     known = [x for x in layers if x.divergence is not None]
     steps = [(b, (b.divergence or 0) - (a.divergence or 0)) for a, b in pairwise(known)]
-    steps = [(x, step) for x, step in steps if step >= LOST and x.weight_bits and x.weight_bits < 8]
+    steps = [
+        (x, step) for x, step in steps if step >= TOLD_VARIANCE_LOSS and x.weight_bits and x.weight_bits < 8
+    ]
     if not steps:
         return
     layer, step = max(steps, key=lambda s: s[1])

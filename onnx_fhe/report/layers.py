@@ -21,10 +21,9 @@ from ..record import Headroom
 from .measuring import share
 from .pricing import Pricing
 
-COLOURS = 8
+LAYER_COLOURS = 8
 """Colours that the page has for layers; they repeat."""
-
-MOST_SOUND = 5_000_000
+MAX_SOUND_WEIGHTS = 5_000_000
 """Weights past which sound ranges are not computed for a report."""
 
 
@@ -132,7 +131,7 @@ def _layer(
         index=index,
         name=found.name,
         operator=found.operator,
-        colour=index % COLOURS,
+        colour=index % LAYER_COLOURS,
         accumulator_bits=found.accumulator_bits,
         table_bits=found.table_bits,
         bootstraps=found.programmable_bootstraps,
@@ -167,7 +166,7 @@ def ranges_of(model: ir.Model, manifest: Manifest, layers: tuple[Layer, ...]) ->
 
 def _sound(model: ir.Model) -> dict[str, Headroom]:
     size = sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None)
-    if size > MOST_SOUND:
+    if size > MAX_SOUND_WEIGHTS:
         return {}
     ranges, found = SoundRanges(model), {}
     for lookup in TableLookup.all_in(model):

@@ -22,11 +22,11 @@ from ..ir.runtime import Arrays
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
 
-MOST_SAMPLES = 256
-MOST_ELEMENTS = 20_000_000
+MAX_MEASURED_SAMPLES = 256
+"""Samples of a measurement."""
+MAX_HELD_ELEMENTS = 20_000_000
 """Elements of all compared layers together that are held at once."""
-
-TOLERANT = 1e-2
+TOLERANT_P_ERROR = 1e-2
 """An error rate that many networks take without harm; what it would do is always measured."""
 
 
@@ -58,7 +58,7 @@ def measure(
     pairs = _pairs(reduced or source, model) if source is not None else []
     watched = [v for pair in pairs for v in pair] + [x.source for x in TableLookup.all_in(model)]
     each = sum(math.prod(d for d in list(v.shape or [])[1:] if isinstance(d, int)) for v in watched)
-    samples = min(given, max(8, min(MOST_SAMPLES, MOST_ELEMENTS // max(1, each))))
+    samples = min(given, max(8, min(MAX_MEASURED_SAMPLES, MAX_HELD_ELEMENTS // max(1, each))))
     part = {k: v[:samples] for k, v in data.items()}
     stages: tuple[Stage, ...] = ()
     layers: tuple[LayerFidelity, ...] = ()
@@ -112,7 +112,9 @@ def _stages(
         runs.append(run("reduced", reduced))
     runs.append(run("integer", model))
     # Where the lookups say what they tolerate, there is nothing to try out.
-    tried: set[float] = set() if p_error is None else {p_error} if recorded(model) else {p_error, TOLERANT}
+    tried: set[float] = (
+        set() if p_error is None else {p_error} if recorded(model) else {p_error, TOLERANT_P_ERROR}
+    )
     runs += [("encrypted", NoisyModel(model, p).run(data), p) for p in sorted(tried)]
     reference = runs[0][1]
     found = []

@@ -26,7 +26,7 @@ from .pricing import Pricing
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LIMIT = 24
+MAX_SHOWN_STEPS = 24
 """Steps of a network that are shown at once; the others can be unfolded."""
 
 STAGES = {
@@ -105,7 +105,7 @@ def render(
         score_of=scatter.score_of,
         passes=passes_of(manifest),
         command=again,
-        limit=LIMIT,
+        limit=MAX_SHOWN_STEPS,
         style=_style(),
     )
 

@@ -18,7 +18,7 @@ from ..ir.level import Level, level_of
 from ..manifest import ports
 from ..passes.framework.instruments import Instrument
 from ..passes.framework.pipeline import pass_name
-from ..record import MOST_NODES, Measurements, NodeRecord, Record
+from ..record import MAX_RECORDED_NODES, Measurements, NodeRecord, Record
 
 IMPORTING = ("normalize", "import-qat")
 """Passes that bring a network to the form that the others know, as the same network."""
@@ -29,7 +29,7 @@ class Recorder(Instrument):
 
     Attributes:
         nodes: The network as ``normalize`` and ``import-qat`` left it; as given where neither runs.
-        left_out: Nodes that are past ``MOST_NODES``.
+        left_out: Nodes that are past ``MAX_RECORDED_NODES``.
         operators, parameters: Of the model as given.
     """
 
@@ -58,7 +58,7 @@ class Recorder(Instrument):
     def _keep(self, model: ir.Model) -> None:
         nodes = list(model.graph)
         # At the integer level the artifact holds the model itself.
-        kept = [] if level_of(model) is Level.INTEGER else nodes[:MOST_NODES]
+        kept = [] if level_of(model) is Level.INTEGER else nodes[:MAX_RECORDED_NODES]
         where: dict[str, str] = {}
         # What cannot run encrypted is refused by a pass, which knows more about it.
         with suppress(OnnxFheError):

@@ -6,7 +6,7 @@ import math
 
 from ..ir.errors import printable
 
-MOST_CHARACTERS = 80
+MAX_NAME_CHARACTERS = 80
 """A longer name is cut in its middle."""
 
 THIN = "\u202f"
@@ -16,9 +16,9 @@ THIN = "\u202f"
 def name(text: object) -> str:
     """A name from a file: nothing invisible or that turns the text around, and not endless."""
     found = printable(str(text)).replace("\n", " ")
-    if len(found) <= MOST_CHARACTERS:
+    if len(found) <= MAX_NAME_CHARACTERS:
         return found
-    half = MOST_CHARACTERS // 2
+    half = MAX_NAME_CHARACTERS // 2
     return f"{found[:half]}…{found[-half:]}"
 
 

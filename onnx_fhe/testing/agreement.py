@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fidelity.measure import MINOR
+from ..fidelity.measure import MINOR_SPREAD_SHARE
 from ..ir.runtime import Arrays
 
-OFF = 0.1
+CONSTANT_ERROR_SHARE = 0.1
 """A constant may be off by this share of what the output's most variable element varies by."""
-LOST = 0.5
+LOST_AGREEMENT = 0.5
 """R^2 of an output below which it is lost; the same for classes, between chance (0) and all equal (1)."""
 
 
@@ -33,7 +33,7 @@ class Agreement:
     @property
     def lost(self) -> bool:
         """Whether nobody could use the circuit in the network's place."""
-        return bool(self.constants) or not self.worst >= LOST
+        return bool(self.constants) or not self.worst >= LOST_AGREEMENT
 
 
 def agreement(expected: Arrays, found: Arrays) -> Agreement:
@@ -97,9 +97,11 @@ def _channels(wanted: np.ndarray, found: np.ndarray) -> list[tuple[np.ndarray, n
     parts: list[tuple[np.ndarray, np.ndarray, bool | None]] = []
     for i in range(a.shape[1]):
         off: bool | None = None
-        if spread[i] < MINOR * most or spread[i] <= 1e-5 * level[i] or spread[i] == 0:
+        if spread[i] < MINOR_SPREAD_SHARE * most or spread[i] <= 1e-5 * level[i] or spread[i] == 0:
             # Where nothing varies at all, the compiler measures by the value itself, too.
             scale = most if most > 1e-5 * level.max() else level.max()
-            off = bool(np.abs(a[:, i] - b[:, i]).max() > OFF * scale + 1e-3 * level[i] + 1e-5)
+            off = bool(
+                np.abs(a[:, i] - b[:, i]).max() > CONSTANT_ERROR_SHARE * scale + 1e-3 * level[i] + 1e-5
+            )
         parts.append((a[:, i], b[:, i], off))
     return parts

@@ -16,9 +16,9 @@ from ..ir.runtime import Arrays, Session
 from ..program import Program
 from ..running import Stopwatch
 
-DRAWS = 40
+NOISE_DRAWS = 40
 """Times that the noise model runs on each sample."""
-SIGMAS = 5.0
+MAX_SIGMAS = 5.0
 """Standard deviations that a count may be past its mean: one run in a million is further off by chance."""
 
 
@@ -89,12 +89,12 @@ def compare_encrypted(program: Program, data: Arrays, samples: int) -> Encrypted
     wanted = Session(server).run_batched(given)
     noisy = NoisyModel(server, program.manifest.p_error or DEFAULT_P_ERROR)
     errors, reach = np.zeros(count), dict.fromkeys(wanted, 0.0)
-    for draw in range(DRAWS):
+    for draw in range(NOISE_DRAWS):
         distances = _distances(wanted, noisy.run(given, seed=draw))
         errors += _any(distances)
         reach = {k: max(reach[k], float(d.max(initial=0.0))) for k, d in distances.items()}
     # None in so few draws may still be a small share.
-    shares = np.minimum((errors + 0.5) / (DRAWS + 1), 1.0)
+    shares = np.minimum((errors + 0.5) / (NOISE_DRAWS + 1), 1.0)
     distances = _distances(wanted, found)
     far = _any({k: d > 2 * reach[k] + _step(wanted[k]) for k, d in distances.items()})
     return Encrypted(
@@ -102,8 +102,8 @@ def compare_encrypted(program: Program, data: Arrays, samples: int) -> Encrypted
         values=sum(d.size for d in distances.values()),
         differing=int(_any(distances).sum()),
         differing_values=sum(int(np.count_nonzero(d)) for d in distances.values()),
-        expected=round(float((errors / DRAWS).sum()), 2),
-        most=round(float(shares.sum() + SIGMAS * np.sqrt((shares * (1 - shares)).sum())), 2),
+        expected=round(float((errors / NOISE_DRAWS).sum()), 2),
+        most=round(float(shares.sum() + MAX_SIGMAS * np.sqrt((shares * (1 - shares)).sum())), 2),
         far=int(far.sum()),
         overflows=skipped,
         seconds=evaluations.latency,

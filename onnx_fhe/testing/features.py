@@ -8,9 +8,9 @@ from .choices import Choices
 
 KINDS = ("shifted", "large", "small", "constant", "binary", "sparse", "skewed", "whole")
 """What a feature may be, besides plain: of unit variance and nearly centred."""
-STRAY = (-9999.0, 1e6, -1e5)
+STRAY_VALUES = (-9999.0, 1e6, -1e5)
 """What a cell of the calibration data may hold in place of a value that is missing, or wrong."""
-CELLS = 500
+MIN_STRAY_CELLS = 500
 """A tensor of fewer cells has no stray one: one in a thousand is what calibration has to bear."""
 
 
@@ -44,10 +44,10 @@ def features(
 
 def with_stray_cell(choices: Choices, array: np.ndarray) -> np.ndarray:
     """The samples with one cell replaced by a number that no other is near."""
-    if array.size < CELLS:
+    if array.size < MIN_STRAY_CELLS:
         return array
     spoiled = array.copy()
-    spoiled.reshape(-1)[choices.whole(0, array.size - 1)] = choices.pick(STRAY)
+    spoiled.reshape(-1)[choices.whole(0, array.size - 1)] = choices.pick(STRAY_VALUES)
     return spoiled
 
 

@@ -43,9 +43,9 @@ MANY = ("layer", "layer", "layer", "join", "pool", "layout", *STEPS)
 """Steps to draw from, the usual ones more often."""
 SHAPES = ((3,), (5,), (8,), (1, 5, 5), (2, 4, 3), (4, 4, 4), (3, 4))
 """Of one sample: features, images, rows."""
-LARGEST = 96
+MAX_ELEMENTS = 96
 """Elements of a tensor that no step goes past."""
-HELD_BACK = 300
+HELD_BACK_SAMPLES = 300
 """Samples that the network is tested on."""
 
 
@@ -87,7 +87,7 @@ def random_network(seed: int, longest: int = 4, steps: Sequence[str] = MANY) -> 
     given: list[Tensor] = []
     for i in range(choices.pick((1, 1, 1, 1, 2, 3))):
         shape = choices.pick(SHAPES)
-        array = features(choices, g.random, shape, calibrating + HELD_BACK, awkward)
+        array = features(choices, g.random, shape, calibrating + HELD_BACK_SAMPLES, awkward)
         given.append(Tensor(f"input{i}" if i else "input", array))
     told: list[str] = ["awkward"] if awkward else []
     x = _together(g, [_stem(g, t, told) for t in given])
@@ -134,7 +134,7 @@ def _step(g: Grower, x: Tensor, name: str, told: list[str]) -> Tensor:
     except ModelError:
         # onnxruntime refuses some windows that padding fills; nobody would export them.
         y = None
-    if y is None or y.array[0].size > LARGEST or not np.abs(y.array).max(initial=0) < 1e3:
+    if y is None or y.array[0].size > MAX_ELEMENTS or not np.abs(y.array).max(initial=0) < 1e3:
         del g.nodes[nodes:], g.weights[weights:]
         return x
     if y is not x:

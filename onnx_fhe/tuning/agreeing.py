@@ -19,14 +19,17 @@ from dataclasses import dataclass, field
 
 from .points import Paired, Point
 
-WEIGHT, COST = 4.0, 0.5
-"""Differing inputs that count as much as what was learned from other points, a weak prior, for points of one
-search differ on many of the same inputs; and what such an input costs while nothing is known: half-way
-between nothing and a right answer."""
-SHARE, COUNTS = 0.8, 30.0
-"""Share of what probabilities foresee that is lost while nothing is known, and differing inputs that this
-counts as (on two tabular networks 0.72 to 0.85 and 0.3 to 0.76 of it were lost, by point of the search)."""
-UNSURE = 0.35
+PRIOR_INPUTS = 4.0
+"""Differing inputs that count as much as what was learned from other points: a weak prior, for points of one
+search differ on many of the same inputs."""
+PRIOR_LOSS = 0.5
+"""What such an input costs while nothing is known: half-way between nothing and a right answer."""
+PRIOR_LOSS_SHARE = 0.8
+"""Share of what probabilities foresee that is lost while nothing is known (on two tabular networks 0.72 to
+0.85 and 0.3 to 0.76 of it were lost, by point of the search)."""
+PRIOR_SHARE_INPUTS = 30.0
+"""Differing inputs that this share counts as."""
+SHARE_STANDARD_ERROR = 0.35
 """Standard error of that share, relative."""
 
 
@@ -47,15 +50,15 @@ class Loss:
 class Agreeing:
     """Learns from all points what an input costs where classes differ."""
 
-    _cost: float = COST
-    _share: float = SHARE
+    _cost: float = PRIOR_LOSS
+    _share: float = PRIOR_LOSS_SHARE
     _ratios: dict[bool, float] = field(default_factory=dict)
 
     def learn(self, points: Iterable[Point]) -> None:
         """Look at all points again."""
         known = [(_is_trained(p), p.paired) for p in points if p.paired is not None]
         lost, counted = sum(p.lost for _, p in known), sum(p.validation_differing for _, p in known)
-        self._cost = min(1.0, max(0.0, (lost + WEIGHT * COST) / (counted + WEIGHT)))
+        self._cost = min(1.0, max(0.0, (lost + PRIOR_INPUTS * PRIOR_LOSS) / (counted + PRIOR_INPUTS)))
         self._share = _share([p for _, p in known if p.has_labels])
         self._ratios = {kind: _ratio([p for k, p in known if k is kind]) for kind in (False, True)}
 
@@ -71,13 +74,13 @@ class Agreeing:
         if not found.has_labels:
             return Loss(rate, math.sqrt(of_rate))
         if found.validation_foreseen is None or found.foreseen is None:
-            weight = found.validation_differing + WEIGHT
-            cost = min(1.0, max(0.0, (found.lost + WEIGHT * self._cost) / weight))
+            weight = found.validation_differing + PRIOR_INPUTS
+            cost = min(1.0, max(0.0, (found.lost + PRIOR_INPUTS * self._cost) / weight))
             of_cost = (1.0 - cost * cost) / weight
             return Loss(rate * cost, math.sqrt(cost * cost * of_rate + rate * rate * of_cost))
         foreseen = self._share * (found.validation_foreseen + found.foreseen) / samples
         cost = foreseen / rate if rate else self._cost
-        first = foreseen, cost * cost * of_rate + (UNSURE * foreseen) ** 2
+        first = foreseen, cost * cost * of_rate + (SHARE_STANDARD_ERROR * foreseen) ** 2
         second = (
             found.lost / found.validation,
             (found.validation_differing + 1.0) / found.validation**2,
@@ -106,7 +109,7 @@ def _share(known: list[Paired]) -> float:
     known = [p for p in known if p.validation_foreseen is not None]
     foreseen = sum(p.validation_foreseen or 0.0 for p in known)
     if foreseen <= 0:
-        return SHARE
+        return PRIOR_LOSS_SHARE
     counted = max(p.validation_differing for p in known)
     seen = min(1.0, max(0.0, sum(p.lost for p in known) / foreseen))
-    return (counted * seen + COUNTS * SHARE) / (counted + COUNTS)
+    return (counted * seen + PRIOR_SHARE_INPUTS * PRIOR_LOSS_SHARE) / (counted + PRIOR_SHARE_INPUTS)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-GRACE = 10.0
-"""Seconds that a search which was stopped may still take to leave its best circuit."""
-TICK = 0.25
-"""Seconds between two looks at what runs."""
+GRACE_SECONDS = 10.0
+"""Time that a search which was stopped may still take to leave its best circuit."""
+TICK_SECONDS = 0.25
+"""Time between two looks at what runs."""
 
 
 class OutOfTimeError(BaseException):
@@ -48,7 +48,7 @@ class Clock:
     def stop(self) -> None:
         """The user asked for an end: a moment is left to finish what is there."""
         self.stopped = True
-        self.seconds = min(self.elapsed + self.left(), self.elapsed + GRACE)
+        self.seconds = min(self.elapsed + self.left(), self.elapsed + GRACE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -110,6 +110,6 @@ def wait_for(futures: list[Future[Any]], seconds: float, until: str = ALL_COMPLE
     end = time.monotonic() + seconds
     while True:
         with undisturbed():
-            done, left = wait(futures, min(TICK, max(0.0, end - time.monotonic())), until)
+            done, left = wait(futures, min(TICK_SECONDS, max(0.0, end - time.monotonic())), until)
         if not left or (done and until == FIRST_COMPLETED) or time.monotonic() >= end:
             return done

@@ -21,7 +21,7 @@ from ..scoring import predictions, probabilities
 from .metric import Answers
 from .points import Paired
 
-MOST = 2000
+MAX_COMPARED_INPUTS = 2000
 """Calibration inputs that are compared: a standard error of a few thousandths, in seconds."""
 FITTING = ("remove-layers", "remove-neurons", "prune")
 """Passes that fit weights to all calibration inputs, where they remove more than costs nothing; ``distill``
@@ -95,10 +95,10 @@ class Comparer:
             last = training[-1]
             hold = last.settings.share(total) if isinstance(last, Shrink) else last.validation_share
             held = split(total, hold, np.random.default_rng(self.seed)).held
-            return held[:MOST] if hold else held[:0]
+            return held[:MAX_COMPARED_INPUTS] if hold else held[:0]
         if any(pass_name(p) in FITTING and getattr(p, "ratio", 1.0) > 0 for p in passes):
             return np.arange(0)
-        return np.arange(min(total, MOST))
+        return np.arange(min(total, MAX_COMPARED_INPUTS))
 
     def _differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> tuple[float, float | None]:
         """How many of these calibration inputs have another class, with one draw of the noise; and what is

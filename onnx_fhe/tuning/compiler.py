@@ -26,8 +26,8 @@ from .points import Point
 from .recalling import recalled
 from .workers import Processes, Workers
 
-SAFEGUARD = 20.0
-"""Seconds between two circuits that are made in case the search is stopped: they take a worker's time."""
+SAFEGUARD_SECONDS = 20.0
+"""Time between two circuits that are made in case the search is stopped: they take a worker's time."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Compiler:
     def safeguard(self, point: Point, workers: Workers) -> None:
         """Make a circuit of the best point so far, so that there is one whenever the search ends.
 
-        The first one at once; later ones no more often than every ``SAFEGUARD`` seconds.
+        The first one at once; later ones no more often than every ``SAFEGUARD_SECONDS`` seconds.
         """
-        if point.number not in self._ahead and time.monotonic() - self._began > SAFEGUARD:
+        if point.number not in self._ahead and time.monotonic() - self._began > SAFEGUARD_SECONDS:
             self.begin(point, workers)
 
     def is_made(self, point: Point) -> bool:

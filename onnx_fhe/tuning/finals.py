@@ -20,11 +20,13 @@ from .points import Measured, Point
 from .trying import Tester
 from .workers import Workers
 
-SIMULATED, ROUNDS = 600, 3
-"""Simulated samples of one finalist: the validation data up to so many, or up to so often."""
-SIMULATING = 3.0
+SIMULATED_SAMPLES = 600
+"""Samples of one finalist up to which simulation of the validation data is repeated."""
+MAX_ROUNDS = 3
+"""Most times that the validation data is simulated."""
+SPARE_ROUNDS = 3.0
 """Another round of simulation is begun where so many times its time is left."""
-MORE = 2
+MEASURED_FACTOR = 2
 """Where none of the finalists holds the constraints, up to so many times more are measured."""
 
 
@@ -107,7 +109,7 @@ class Finals:
     def _compile(self, candidates: list[Point], count: int) -> None:
         tried = 0
         for point in candidates:
-            enough = count if self.best() is not None else count * (1 + MORE)
+            enough = count if self.best() is not None else count * (1 + MEASURED_FACTOR)
             if len(self.finals) >= enough:
                 break
             if self.clock.left() <= 0 and not self.compiler.is_made(point):
@@ -165,13 +167,13 @@ class Finals:
     def _measure(self, final: Final) -> Final:
         program, point = final.program, final.point
         data = self.tester.task.data
-        samples = min(SIMULATED, len(next(iter(data.values()))))
+        samples = min(SIMULATED_SAMPLES, len(next(iter(data.values()))))
         rounds = []
-        for _ in range(min(ROUNDS, -(-SIMULATED // samples))):
+        for _ in range(min(MAX_ROUNDS, -(-SIMULATED_SAMPLES // samples))):
             began = self.clock.elapsed
             rounds.append(program.simulate(data, samples))
             # The rest of the time is for ciphertexts.
-            if self.clock.left() < SIMULATING * (self.clock.elapsed - began):
+            if self.clock.left() < SPARE_ROUNDS * (self.clock.elapsed - began):
                 break
         scores = [self.tester.metric.score(self._answers(r.outputs, samples)) for r in rounds]
         seconds = keygen = encrypted_agreement = None

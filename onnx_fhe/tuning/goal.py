@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from ..ir.errors import UserError
 
-DROP = 0.01
+DEFAULT_ACCURACY_DROP = 0.01
 """Accuracy that may be lost where nothing else is asked for."""
 
 

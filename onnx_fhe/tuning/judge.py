@@ -11,10 +11,11 @@ from .goal import Goal, better, option_of
 from .points import Point
 from .shrinkage import ScoreShrinkage
 
-CAUTIOUS = 0.9
+CAUTIOUS_ODDS = 0.9
 """Probability with which the circuit holds a limit on accuracy that is shown to the cautious."""
-ALIKE = 1.15
-"""Predicted and measured times differ by so much without a reason: what is faster by less is not faster."""
+TIME_RATIO = 1.15
+"""Factor by which predicted and measured times differ without a reason: what is faster by less is not
+faster."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Judge:
         return NormalDist().cdf(-away / error) if error else float(away <= 0)
 
     def cautious(self, points: list[Point]) -> Point | None:
-        """The fastest of those that hold all constraints, those on accuracy with ``CAUTIOUS`` probability."""
-        return next((p for p in self.best(points) if (self.holds(p) or 0.0) >= CAUTIOUS), None)
+        """The fastest that holds all constraints, those on accuracy with probability ``CAUTIOUS_ODDS``."""
+        return next((p for p in self.best(points) if (self.holds(p) or 0.0) >= CAUTIOUS_ODDS), None)
 
     def is_sure(self, point: Point) -> bool:
         """Whether a point clears the limits on accuracy by as many standard errors as were asked for."""
@@ -139,7 +140,7 @@ class Judge:
         found = self.best(points)
         if not found or not self.goal.names_accuracy:
             return found
-        limit = ALIKE * found[0].seconds
+        limit = TIME_RATIO * found[0].seconds
         alike = [p for p in found if p.seconds <= limit and self.is_sure(p) == self.is_sure(found[0])]
         sign = -1.0 if self.higher_is_better else 1.0
         alike.sort(key=lambda p: (sign * self._bound(p, self.confidence), *self.rank(p)))

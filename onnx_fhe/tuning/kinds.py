@@ -16,7 +16,7 @@ _OPTIONS = {
 }
 """By pass: the choice that leads to it, and what it does in words."""
 _MIXED = "mixed"
-DEFECTS = 2
+MAX_DEFECTS = 2
 """Failures that no pass should have may be chance; after so many of one pass they are not."""
 
 
@@ -41,7 +41,7 @@ class Kinds:
         name, words = _OPTIONS[outcome.failed_pass]
         if outcome.is_defect:
             self._defects[name] += 1
-            if self._defects[name] < DEFECTS:
+            if self._defects[name] < MAX_DEFECTS:
                 return
         if chosen.get(_MIXED):
             # Perhaps it is the width of one layer alone that does not work.

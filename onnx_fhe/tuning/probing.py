@@ -13,12 +13,14 @@ from ..passes.compress.remove_layers.search import bootstraps
 from ..passes.framework.presets import TO_TABLES
 from ..passes.import_qat.detect import is_foreign
 from .clock import OutOfTimeError, bounded
-from .space import ASSUMED, P_ERRORS, Layers, Space
+from .space import ASSUMED_P_ERROR, P_ERRORS, Layers, Space
 from .trying import Tester
 
-MOST_REMOVED, PROBING_SECONDS = 16, 30.0
-"""Layers that the search removes at most, and how long looking for them may take."""
-FEWEST = 32
+MAX_REMOVED_LAYERS = 16
+"""Layers that the search removes at most."""
+PROBING_SECONDS = 30.0
+"""Time that looking for them may take."""
+MIN_DISTILLED_SAMPLES = 32
 """Calibration samples that ``distill`` needs."""
 
 
@@ -49,9 +51,9 @@ def probe(
         )
     quantized = is_foreign(tester.source) or level_of(tester.source) is Level.QDQ
     samples = len(next(iter(tester.task.calibration.values())))
-    trains = distill and samples >= FEWEST and importlib.util.find_spec("torch") is not None
+    trains = distill and samples >= MIN_DISTILLED_SAMPLES and importlib.util.find_spec("torch") is not None
     errors = P_ERRORS if p_error is None else (p_error,)
-    assumed = ASSUMED if p_error is None else p_error
+    assumed = ASSUMED_P_ERROR if p_error is None else p_error
     if quantized:
         return Space((_layers(tester, "normalize,import-qat", ""),), True, trains, errors, assumed)
     found = [_layers(tester, "normalize", _PLAIN)]
@@ -64,7 +66,7 @@ def probe(
 def _look(tester: Tester, found: list[Layers]) -> None:
     """Append what is left for each number of layers that can be removed."""
     before = bootstraps(tester.model_after("normalize"))
-    for count in range(1, MOST_REMOVED + 1):
+    for count in range(1, MAX_REMOVED_LAYERS + 1):
         text = f"normalize,remove-layers{{count={count}}}"
         try:
             left = bootstraps(tester.model_after(text))

@@ -9,7 +9,7 @@ from ..ir.errors import UserError
 from .clock import undisturbed
 from .compiler import Compiler
 from .finals import Finals
-from .judge import ALIKE, Judge
+from .judge import TIME_RATIO, Judge
 from .points import Point
 from .search import Search
 from .space import Space
@@ -18,9 +18,10 @@ from .study import Study
 from .trying import Tester
 from .workers import Dask, Workers
 
-MEASURING, MOST_MEASURING = 8.0, 0.4
-"""Seconds that compiling and measuring a finalist takes, before any was compiled, and the share of the budget
-that is kept back for all of them at most."""
+FINALIST_SECONDS = 8.0
+"""Time that compiling and measuring a finalist takes, before any was compiled."""
+MAX_FINALISTS_SHARE = 0.4
+"""Share of the budget that is kept back for all finalists at most."""
 
 
 @dataclass
@@ -118,9 +119,9 @@ class Run:
         cautious = self.judge.cautious(found)
         if cautious is not None and cautious is not found[0]:
             found = [found[0], cautious, *(p for p in found[1:] if p is not cautious)]
-        if self.clock.left() < MEASURING + self.compiler.longest:
+        if self.clock.left() < FINALIST_SECONDS + self.compiler.longest:
             # Of those that are as fast as the best, one that is a circuit already will do.
-            limit = ALIKE * found[0].seconds
+            limit = TIME_RATIO * found[0].seconds
             found.sort(key=lambda p: not (self.compiler.is_made(p) and p.seconds <= limit))
         return found
 
@@ -144,8 +145,8 @@ def reserve(
             return 0.0
         count = min(finalists, len(points))
         making = max(p.trial_seconds for p in points[:count]) if retrained else compiler.longest
-        measuring = max(MEASURING, (1 + encrypted) * max(p.seconds for p in points[:count]))
-        return min(MOST_MEASURING * given, -(-count // workers) * making + count * measuring)
+        measuring = max(FINALIST_SECONDS, (1 + encrypted) * max(p.seconds for p in points[:count]))
+        return min(MAX_FINALISTS_SHARE * given, -(-count // workers) * making + count * measuring)
 
     return found
 

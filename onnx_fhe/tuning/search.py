@@ -11,7 +11,7 @@ from .frontier import non_dominated
 from .judge import Judge
 from .kinds import Kinds
 from .points import Failure, Paired, Point
-from .space import STEPS, Parameters, Space, presets
+from .space import TRAINING_STEPS, Parameters, Space, presets
 from .state import Budget, State, Watch
 from .steps import Steps
 from .study import Study
@@ -19,10 +19,10 @@ from .trying import Candidate, Outcome
 from .warm_start import Known, WarmStart
 from .workers import Workers
 
-MOST_REPEATS = 60
-"""So many choices in a row that were tried before, and there is nothing left to try."""
-MOST_REFUSED = 8
-"""Choices for which there is no time any more, and the time is over."""
+MAX_REPEATED_CHOICES = 60
+"""Choices in a row that were tried before, after which nothing is left to try."""
+MAX_REFUSED_CHOICES = 8
+"""Choices for which there is no time any more, after which the time is over."""
 
 
 @dataclass
@@ -149,13 +149,13 @@ class Search:
         for point, chosen in self._known().pairs():
             of = int(chosen.get("distill", 0))
             took[of] = max(took.get(of, 0.0), point.trial_seconds)
-        shorter = [took[g] * STEPS[grade] / STEPS[g] for g in took if 0 < g < grade]
+        shorter = [took[g] * TRAINING_STEPS[grade] / TRAINING_STEPS[g] for g in took if 0 < g < grade]
         return took.get(grade, max(shorter, default=took.get(0, 0.0)))
 
     def _start(self) -> bool:
         """Start one trial; False where nothing is left to try."""
         refused = 0
-        for _ in range(MOST_REPEATS):
+        for _ in range(MAX_REPEATED_CHOICES):
             if not self.study.waiting():
                 self._propose()
             queued = self.study.waiting()
@@ -169,7 +169,7 @@ class Search:
             if not self._fits(chosen, is_preset=text is not None):
                 self.study.drop(trial.number)
                 refused += 1
-                if refused > MOST_REFUSED:
+                if refused > MAX_REFUSED_CHOICES:
                     return False
                 continue
             if not queued and (steps := self._steps()).is_useless(chosen):

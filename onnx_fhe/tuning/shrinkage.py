@@ -17,10 +17,10 @@ from statistics import fmean, variance
 
 from .points import Point
 
-SHARED = 0.5
+MIN_SHARED_VARIANCE = 0.5
 """Least share of the variance of scores that networks of one size have in common. Where they differ in
 nothing that matters it shows, and was half and more (mnist_mlp, digits_mlp); what matters hides it."""
-FEW = 3
+MIN_NETWORKS = 3
 """Networks of a size that show how much scores of that size vary by chance."""
 
 Size = tuple[object, ...]
@@ -62,19 +62,19 @@ class ScoreShrinkage:
 
     def is_alone(self, point: Point) -> bool:
         """Whether too few networks of this size were tried to tell chance from worth."""
-        return point.score_error is not None and self._networks.get(_size(point), 0) < FEW
+        return point.score_error is not None and self._networks.get(_size(point), 0) < MIN_NETWORKS
 
 
 def _corrections(found: Kin) -> dict[int, Correction]:
     points = [p for kin in found.values() for p in kin]
     errors = [p.score_error for p in points if p.score_error is not None]
-    if len(found) < FEW or not any(errors):
+    if len(found) < MIN_NETWORKS or not any(errors):
         return {}
     chance = fmean(e * e for e in errors)
     scores = {network: fmean(p.score for p in kin) for network, kin in found.items()}
     mean, seen = fmean(scores.values()), variance(scores.values())
     # What is seen of differences is chance, and their worth if it is more; if it is less, the rest is shared.
-    shared = max(SHARED * chance, chance - seen)
+    shared = max(MIN_SHARED_VARIANCE * chance, chance - seen)
     own = chance - shared
     worth = 1 - own / seen if seen else 0.0
     error = math.sqrt(shared + worth * own + (1 - worth) ** 2 * own / len(scores))

@@ -17,18 +17,20 @@ Parameters = dict[str, Any]
 """By name: small whole numbers, and words."""
 
 P_ERRORS = (DEFAULT_P_ERROR, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
-ASSUMED = 1e-3
+ASSUMED_P_ERROR = 1e-3
 """The error that students are trained for and tables are averaged over, whatever is tolerated in the end: so
 that one student serves all errors."""
-NORM = 15.0
+MAX_OUTPUT_NORM = 15.0
 """Largest norm of weights in front of outputs: up to it more bits of weights cost nothing."""
-STEPS = (0, 1000, 4000)
+TRAINING_STEPS = (0, 1000, 4000)
 """Batches that ``distill`` trains on: not at all, to see what a choice is worth, and in earnest."""
 CALIBRATIONS = ("mse", "percentile", "min-max")
-SIXTEENTHS, FIFTHS = 15, 3
-"""Most neurons (of sixteen) and weights (of five) that are removed."""
+MAX_NEURON_SIXTEENTHS = 15
+"""Most neurons that are removed, of sixteen."""
+MAX_WEIGHT_FIFTHS = 3
+"""Most weights that are removed, of five."""
 WIDTHS_OF = {"weights": (2, 6), "inputs": (2, 8), "activations": (2, 8), "rounding": (2, 6)}
-MOST_LAYERS = 8
+MAX_OWN_LAYERS = 8
 """Layers that get widths of their own: the first so many."""
 
 
@@ -71,7 +73,7 @@ class Space:
     quantized: bool = False
     trains: bool = True
     p_errors: tuple[float, ...] = P_ERRORS
-    assumed: float = ASSUMED
+    assumed: float = ASSUMED_P_ERROR
 
     def suggest(self, trial: Trial) -> Parameters:
         """Choose with Optuna."""
@@ -113,7 +115,7 @@ class Space:
             if chosen["sparsity"]:
                 passes.append(f"prune{{sparsity={chosen['sparsity'] / 5:g} method=obs}}")
             passes.append(self._quantize(chosen))
-        if steps := STEPS[chosen.get("distill", 0)]:
+        if steps := TRAINING_STEPS[chosen.get("distill", 0)]:
             passes.append(self._distill(chosen, steps))
         passes += [TO_TABLES, self._round(chosen), "remove-constant-tables", "analyze-bit-widths"]
         if (p_error := self.p_error(chosen)) != self.assumed:
@@ -133,7 +135,7 @@ class Space:
             if name in found:
                 found[name] = found[name] / parts
         if "distill" in found:
-            found["distill"] = STEPS[found["distill"]]
+            found["distill"] = TRAINING_STEPS[found["distill"]]
         return found
 
     def _plain(self, name: str) -> int:
@@ -144,9 +146,13 @@ class Space:
     def _counts(self) -> dict[str, int]:
         found = {"error": len(self.p_errors) - 1}
         if not self.quantized:
-            found |= {"layers": len(self.layers) - 1, "neurons": SIXTEENTHS, "sparsity": FIFTHS}
+            found |= {
+                "layers": len(self.layers) - 1,
+                "neurons": MAX_NEURON_SIXTEENTHS,
+                "sparsity": MAX_WEIGHT_FIFTHS,
+            }
         if self.trains:
-            found["distill"] = len(STEPS) - 1
+            found["distill"] = len(TRAINING_STEPS) - 1
         return found
 
     def _widths(self) -> dict[str, tuple[int, int]]:
@@ -156,14 +162,14 @@ class Space:
         """Choices for single layers: how many bits more or less than the general one."""
         names = self.layers[chosen.get("layers", 0)]
         if not self.quantized:
-            yield from (f"weights@{n}" for n in names.linear[:MOST_LAYERS])
-        yield from (f"rounding@{n}" for n in names.tables[:MOST_LAYERS])
+            yield from (f"weights@{n}" for n in names.linear[:MAX_OWN_LAYERS])
+        yield from (f"rounding@{n}" for n in names.tables[:MAX_OWN_LAYERS])
 
     def _quantize(self, chosen: Mapping[str, Any]) -> str:
         widths = {n: chosen[n] for n in ("weights", "activations", "inputs")}
         own = {n: {"weights": w} for n, w in _own(chosen, "weights", 1, 8)}
         return Quantize(
-            calibration=chosen["calibration"], max_weight_norm=NORM, layers=own, **widths
+            calibration=chosen["calibration"], max_weight_norm=MAX_OUTPUT_NORM, layers=own, **widths
         ).to_text()
 
     def _distill(self, chosen: Mapping[str, Any], steps: int) -> str:
@@ -176,10 +182,11 @@ class Space:
 
 
 _PLAIN: Parameters = {"weights": 6, "inputs": 8, "activations": 8, "rounding": 4}
-"""Good to any network, and made in seconds. Weights up to ``NORM``, inputs and activations cost nothing."""
+"""Good to any network, and made in seconds. Weights up to ``MAX_OUTPUT_NORM``, inputs and activations cost
+nothing."""
 _STUDENT: Parameters = {"weights": 4, "activations": 6}
-TRAINED = 2
-"""Of ``STEPS``: in earnest."""
+TRAINED_CHOICE = 2
+"""Place in ``TRAINING_STEPS`` of training in earnest."""
 
 
 def _own(chosen: Mapping[str, Any], kind: str, low: int, high: int) -> Iterator[tuple[str, int]]:
@@ -214,7 +221,7 @@ def student(space: Space, steps: int, **size: int) -> Parameters:
 
     Args:
         space: What may be chosen.
-        steps: Of ``STEPS``, by number.
+        steps: Of ``TRAINING_STEPS``, by number.
         size: What else is chosen.
     """
     return space.complete({**(_STUDENT if steps else {}), **size, "distill": steps})

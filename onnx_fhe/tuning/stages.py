@@ -13,10 +13,12 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-KEPT = 24
-"""Models in memory."""
-QUICK, SLOW = 0.02, 1.0
-"""Seconds: what is made faster is not kept; what takes longer is left for other processes, too."""
+MAX_KEPT_MODELS = 24
+"""Models that are kept in memory."""
+MIN_KEPT_SECONDS = 0.02
+"""A model that is made faster is not kept."""
+MIN_SHARED_SECONDS = 1.0
+"""A model that takes longer is left for other processes, too."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Stages:
 
     def keep(self, texts: tuple[str, ...], stage: Stage, seconds: float) -> None:
         """Remember a stage whose last pass took so long."""
-        if seconds >= QUICK:
+        if seconds >= MIN_KEPT_SECONDS:
             self._remember(texts, stage)
-        if seconds >= SLOW and self._folder is not None:
+        if seconds >= MIN_SHARED_SECONDS and self._folder is not None:
             self._write(self._file(self._folder, texts), stage)
 
     def written(self, texts: tuple[str, ...]) -> Stage | None:
@@ -68,7 +70,7 @@ class Stages:
     def _remember(self, texts: tuple[str, ...], stage: Stage) -> None:
         self._kept[texts] = stage
         self._kept.move_to_end(texts)
-        while len(self._kept) > KEPT:
+        while len(self._kept) > MAX_KEPT_MODELS:
             self._kept.popitem(last=False)
 
     def _file(self, folder: Path, texts: tuple[str, ...]) -> Path:

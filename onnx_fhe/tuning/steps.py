@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from .judge import Judge
 from .points import Point
 from .space import Parameters, Space, alike, cheaper, exacter, untrained
-from .warm_start import CLEAR, GAIN, Known
+from .warm_start import CLEAR_ERRORS, MAX_COST_SHARE, Known
 
-NEAR = 3
+MAX_STARTING_POINTS = 3
 """Points from which steps are taken: the best, and those that barely miss the constraints."""
-PATIENCE = 4
+MAX_MISSES_PER_SIZE = 4
 """Networks of one size that miss the constraints so often are not mended any more."""
 _SIZE = ("layers", "neurons", "rounding", "distill", "error")
 """What decides the cost of a choice, nearly."""
@@ -37,7 +37,7 @@ class Steps:
 
     def from_best(self) -> Iterator[Parameters]:
         """From the best points to something cheaper; or more exact, where only cost is limited."""
-        for point in self._best()[:NEAR]:
+        for point in self._best()[:MAX_STARTING_POINTS]:
             step = cheaper if self.judge.goal.names_accuracy else exacter
             yield from step(self.space, self.known.choices[point.number])
 
@@ -47,8 +47,10 @@ class Steps:
         limit = float("inf") if found is None else found.seconds
         missing = [p for p in self.known.points if self.judge.miss(p) or not self.judge.is_sure(p)]
         sizes = Counter(_size(self._choice(p)) for p in missing)
-        near = [p for p in missing if p.seconds < limit and sizes[_size(self._choice(p))] < PATIENCE]
-        for point in sorted(near, key=self.judge.rank)[:NEAR]:
+        near = [
+            p for p in missing if p.seconds < limit and sizes[_size(self._choice(p))] < MAX_MISSES_PER_SIZE
+        ]
+        for point in sorted(near, key=self.judge.rank)[:MAX_STARTING_POINTS]:
             missed = {n for n, v in self.judge.violations(point).items() if v > 0}
             step = cheaper if missed - {"max_accuracy_drop", "min_accuracy"} else exacter
             yield from step(self.space, self._choice(point))
@@ -65,17 +67,19 @@ class Steps:
         if best is None or not chosen.get("distill") or self.student(chosen) is not None:
             return False
         like = self.known.point(untrained(self.space, chosen))
-        return like is not None and like.seconds >= GAIN * best.seconds
+        return like is not None and like.seconds >= MAX_COST_SHARE * best.seconds
 
     def resized(self, chosen: Parameters) -> Parameters:
         """A guess that is too dear at the size of the best, or of something cheaper that barely misses."""
         best = self._best()[:1]
-        limit = GAIN * best[0].seconds if best else 0.0
-        less = [p for p in self.known.points if p.seconds < limit and not self.judge.is_short(p, CLEAR)]
+        limit = MAX_COST_SHARE * best[0].seconds if best else 0.0
+        less = [
+            p for p in self.known.points if p.seconds < limit and not self.judge.is_short(p, CLEAR_ERRORS)
+        ]
         sizes: dict[tuple[object, ...], Parameters] = {}
         for point in (*best, *less):
             sizes.setdefault(_size(self._choice(point)), self._choice(point))
-        near = list(sizes.values())[:NEAR] or [chosen]
+        near = list(sizes.values())[:MAX_STARTING_POINTS] or [chosen]
         size = near[len(self.known.points) % len(near)]
         return self.space.complete({**chosen, **{k: size[k] for k in _SIZE if k in size}})
 

@@ -27,7 +27,7 @@ from .trying import Outcome
 
 _CHOICE, _FOUND, _FAILED, _TEXT = "parameters", "found", "failed", "pipeline"
 _FINGERPRINT = "fingerprint"
-STARTUP = 4
+STARTUP_TRIALS = 4
 """Finished trials after which Optuna's sampler uses what it has learnt."""
 
 
@@ -84,7 +84,7 @@ class Study:
                 multivariate=True,
                 group=True,
                 constant_liar=True,
-                n_startup_trials=STARTUP,
+                n_startup_trials=STARTUP_TRIALS,
             )
         self._study.sampler = sampler
         self._trials: dict[int, Trial] = {}

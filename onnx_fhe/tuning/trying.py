@@ -38,8 +38,10 @@ from .pricing import Machine, price
 from .recalling import texts_of
 from .stages import Stage, Stages
 
-DRAWS, SCORED = 8, 1000
-"""Noise is drawn until so many samples have been scored, but at most so often."""
+MAX_NOISE_DRAWS = 8
+"""Most times that noise is drawn for a trial."""
+SCORED_SAMPLES = 1000
+"""Samples that are scored before no more noise is drawn."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ class Tester:
             float model, where it has one.
         """
         samples = len(next(iter(self.task.data.values())))
-        draws = min(DRAWS, -(-SCORED // samples))
+        draws = min(MAX_NOISE_DRAWS, -(-SCORED_SAMPLES // samples))
         noisy = NoisyModel(model, p_error)
         given = [self.answers(noisy.run(self.task.data, self.task.seed + draw)) for draw in range(draws)]
         error = None

@@ -21,11 +21,11 @@ from ..machine import Profile
 from ..machine.predict import usable_cores
 from ..program import Program
 from .assembling import frontier_of
-from .clock import GRACE, Clock, OutOfTimeError, bounded
+from .clock import GRACE_SECONDS, Clock, OutOfTimeError, bounded
 from .compiler import Compiler
 from .finals import Final
 from .frontier import Frontier, TestReport
-from .goal import DROP, Goal, check_possible
+from .goal import DEFAULT_ACCURACY_DROP, Goal, check_possible
 from .judge import Judge
 from .metric import Metric, packed, resolve
 from .pricing import Machine
@@ -37,11 +37,11 @@ from .subject import Subject
 from .trying import Task, Tester, to_bytes
 from .workers import Dask, Inline, Processes, Workers
 
-SECONDS = 600.0
-"""Of search and finalists together, where no budget is given."""
-CONFIDENCE = 0.0
+DEFAULT_SECONDS = 600.0
+"""Time of search and finalists together, where no budget is given."""
+DEFAULT_CONFIDENCE = 0.0
 """Standard errors by which points should clear a limit on accuracy: with 0 they hold it at even odds."""
-PROBING = 0.05
+MAX_PROBING_SHARE = 0.05
 """Share of the budget that looking for layers to remove may take."""
 
 
@@ -81,7 +81,7 @@ def tune(
     finalists: int = 3,
     encrypted: int = 3,
     distill: bool = True,
-    confidence: float = CONFIDENCE,
+    confidence: float = DEFAULT_CONFIDENCE,
     p_error: float | None = None,
     range_mode: RangeMode = DEFAULT_RANGE_MODE,
     range_margin: Margin = DEFAULT_MARGIN,
@@ -136,10 +136,10 @@ def tune(
     Raises:
         UserError: Model, data, constraints or another argument is at fault.
     """
-    clock = Clock(seconds if seconds is not None or trials is not None else SECONDS)
+    clock = Clock(seconds if seconds is not None or trials is not None else DEFAULT_SECONDS)
     goal = Goal(max_accuracy_drop, min_accuracy, max_latency, min_throughput, max_key_size)
     if goal.is_empty:
-        goal = replace(goal, max_accuracy_drop=DROP)
+        goal = replace(goal, max_accuracy_drop=DEFAULT_ACCURACY_DROP)
     jobs = usable_cores() if jobs is None else jobs
     _check(trials, seconds, jobs, finalists, encrypted, confidence)
     check_error("p_error", p_error)
@@ -174,7 +174,7 @@ def tune(
     study: Study | None = None
     with tempfile.TemporaryDirectory(prefix="onnx-fhe-") as folder:
         tester = Tester(task, Path(folder))
-        space = probe(tester, distill=distill, p_error=p_error, seconds=PROBING * clock.left())
+        space = probe(tester, distill=distill, p_error=p_error, seconds=MAX_PROBING_SHARE * clock.left())
         compiler = Compiler(
             model, given.raw_calibration, backend, limits, bind, tuple(plugins), Path(folder), clock
         )
@@ -216,7 +216,7 @@ def tune(
 def _tested(given: Subject, test: DataLike, metric: Metric, chosen: Final, run: Run) -> TestReport | None:
     """What a circuit does on other data, where that does not take much longer than what was given."""
     try:
-        with bounded(max(0.0, run.clock.left()) + GRACE):
+        with bounded(max(0.0, run.clock.left()) + GRACE_SECONDS):
             return given.report(as_data(test), metric, chosen.program)
     except (OutOfTimeError, KeyboardInterrupt):
         run.notes.append("the test data was not run to its end: the time was over")

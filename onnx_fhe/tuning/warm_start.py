@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 
 from .judge import Judge
 from .points import Point
-from .space import STEPS, TRAINED, Parameters, Space, student, untrained
+from .space import TRAINED_CHOICE, TRAINING_STEPS, Parameters, Space, student, untrained
 
-SIXTEENTHS = (14, 12, 10, 8, 4, 0)
-"""Shares of the neurons that go, in the order in which they are looked at."""
-WIDTHS = (4, 5)
+REMOVED_SIXTEENTHS = (14, 12, 10, 8, 4, 0)
+"""Neurons that go, of sixteen, in the order in which they are looked at."""
+TRIED_WIDTHS = (4, 5)
 """Bits that reach tables: steps of three bits are no faster, and cost accuracy."""
-MOST_COUNTS = 4
+MAX_LAYER_COUNTS = 4
 """Numbers of layers that are looked at: all numbers of a deep network would take the whole budget."""
-LOOKING = 0.2
+LOOKING_SHARE = 0.2
 """Share of the budget after which no more sizes are looked at."""
-GAIN = 0.97
-"""What is tried has to be cheaper than the best by this factor."""
-CLEAR = 1.0
+MAX_COST_SHARE = 0.97
+"""What is tried has to cost no more than this share of the best."""
+CLEAR_ERRORS = 1.0
 """Standard errors by which a size must miss the constraints for what is smaller to be given up."""
-PATIENT = 1 / 6
+MAX_STUDENT_SHARE = 1 / 6
 """Share of the budget that training one student in earnest may take; else students are trained briefly."""
 
 _LESS = ("layers", "neurons", "sparsity", "error")
@@ -48,12 +48,12 @@ class WarmStart:
     _rungs: list[Parameters] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        trained = TRAINED if self.space.trains else 0
+        trained = TRAINED_CHOICE if self.space.trains else 0
         counts = list(range(len(self.space.layers)))[::-1]
         spread = sorted({*counts[:2], *counts[2 :: max(1, len(counts) // 2)], 0}, reverse=True)
-        for bits in WIDTHS:
-            for count in [*spread[: MOST_COUNTS - 1], 0] if len(spread) > MOST_COUNTS else spread:
-                for share in SIXTEENTHS if not self.space.quantized else (0,):
+        for bits in TRIED_WIDTHS:
+            for count in [*spread[: MAX_LAYER_COUNTS - 1], 0] if len(spread) > MAX_LAYER_COUNTS else spread:
+                for share in REMOVED_SIXTEENTHS if not self.space.quantized else (0,):
                     size = {"layers": count, "neurons": share, "rounding": bits}
                     self._rungs.append(student(self.space, trained, **size))
 
@@ -75,12 +75,12 @@ class WarmStart:
         return self._look(known, elapsed) or (self._train(known) if self.space.trains else None)
 
     def _look(self, known: Known, elapsed: float) -> Parameters | None:
-        if self.seconds is not None and elapsed > LOOKING * self.seconds:
+        if self.seconds is not None and elapsed > LOOKING_SHARE * self.seconds:
             return None
         for rung in self._rungs:
             plain = untrained(self.space, rung)
             # Where four bits are far too few five may do, and else cost more.
-            if rung["rounding"] == WIDTHS[0] and not known.was_tried(plain):
+            if rung["rounding"] == TRIED_WIDTHS[0] and not known.was_tried(plain):
                 return plain
         return None
 
@@ -91,7 +91,7 @@ class WarmStart:
         for rung in self._rungs:
             rung = self.space.complete({**rung, "distill": grade})
             seconds = self._price(known, rung)
-            if seconds is None or seconds >= GAIN * limit or known.was_tried(rung):
+            if seconds is None or seconds >= MAX_COST_SHARE * limit or known.was_tried(rung):
                 continue
             if self.judge.goal.names_accuracy and self._is_hopeless(known, rung):
                 continue
@@ -106,8 +106,13 @@ class WarmStart:
         """How long to train."""
         brief = [p.trial_seconds for p, c in known.pairs() if c.get("distill") == 1]
         if not brief or self.seconds is None:
-            return TRAINED
-        return TRAINED if min(brief) * STEPS[TRAINED] / STEPS[1] < PATIENT * self.seconds else 1
+            return TRAINED_CHOICE
+        return (
+            TRAINED_CHOICE
+            if min(brief) * TRAINING_STEPS[TRAINED_CHOICE] / TRAINING_STEPS[1]
+            < MAX_STUDENT_SHARE * self.seconds
+            else 1
+        )
 
     def _limit(self, known: Known) -> float:
         """Seconds that something worth training may take."""
@@ -120,8 +125,8 @@ class WarmStart:
         """Predicted seconds, by what was looked at; None where that says nothing, or costs too much."""
         found = known.point(untrained(self.space, rung))
         if found is None:
-            four = known.point(untrained(self.space, {**rung, "rounding": WIDTHS[0]}))
-            if four is None or rung["rounding"] == WIDTHS[0]:
+            four = known.point(untrained(self.space, {**rung, "rounding": TRIED_WIDTHS[0]}))
+            if four is None or rung["rounding"] == TRIED_WIDTHS[0]:
                 return None
             # Five bits cost a fifth to two fifths more.
             found = replace(four, seconds=1.3 * four.seconds)
@@ -133,7 +138,7 @@ class WarmStart:
         return any(self._misses_clearly(p) and is_within(rung, c) for p, c in known.pairs())
 
     def _misses_clearly(self, point: Point) -> bool:
-        return self.judge.is_short(point, CLEAR)
+        return self.judge.is_short(point, CLEAR_ERRORS)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import onnx_fhe
-from onnx_fhe.overflow import OFTEN, expected_overflow, in_words, notes
+from onnx_fhe.overflow import TOLD_OVERFLOW_RATE, expected_overflow, in_words, notes
 from onnx_fhe.testing import pipelines
 
 PIPELINE = (
@@ -32,12 +32,12 @@ def test_what_is_expected_comes_about(margin):
     ran = made.run(drawn(4000, 1))
     found = ran.overflows.samples / ran.samples
     if margin == "auto":
-        assert 0 <= expected < OFTEN
-        assert found < 2 * OFTEN
+        assert 0 <= expected < TOLD_OVERFLOW_RATE
+        assert found < 2 * TOLD_OVERFLOW_RATE
         assert not any(n.startswith("overflow") for n in made.notes)
     else:
         assert 0.4 < expected / found < 2.5
-        assert expected > 10 * OFTEN
+        assert expected > 10 * TOLD_OVERFLOW_RATE
         assert any("more calibration" in n.lower() for n in made.notes)
 
 
@@ -65,4 +65,4 @@ def test_few_samples_do_not_tell():
 )
 def test_words(share, words):
     assert words in in_words(share)
-    assert bool(notes(share)) == (share is not None and share > OFTEN)
+    assert bool(notes(share)) == (share is not None and share > TOLD_OVERFLOW_RATE)

@@ -19,7 +19,7 @@ from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
 from onnx_fhe.manifest import from_json
 from onnx_fhe.passes.framework.pipeline import parse_passes
 from onnx_fhe.program import Program
-from onnx_fhe.record import RECORD
+from onnx_fhe.record import RECORD_FORMAT
 from onnx_fhe.report import page, text
 from onnx_fhe.report.advice import advice
 from onnx_fhe.report.layers import layers_of, ranges_of
@@ -173,7 +173,7 @@ def test_an_artifact_without_a_record_loads_and_has_a_report(program, tmp_path):
 
 def test_a_newer_record_is_ignored(program):
     newer = json.loads(program.manifest.to_json())
-    newer["record"] = {"version": RECORD + 1, "something": "else"}
+    newer["record"] = {"version": RECORD_FORMAT + 1, "something": "else"}
     assert from_json(json.dumps(newer).encode()).record is None
 
 
@@ -424,4 +424,4 @@ def test_long_names_are_cut_in_their_middle():
     found = text.name("start" + "x" * 1000 + "end")
     assert found.startswith("start")
     assert found.endswith("end")
-    assert len(found) <= text.MOST_CHARACTERS + 1
+    assert len(found) <= text.MAX_NAME_CHARACTERS + 1

@@ -147,7 +147,7 @@ def test_a_student_serves_all_tolerated_errors_and_other_processes(small, tmp_pa
     from onnx_fhe.tuning import stages
     from onnx_fhe.tuning.trying import Candidate, Tester
 
-    monkeypatch.setattr(stages, "SLOW", 0.0)
+    monkeypatch.setattr(stages, "MIN_SHARED_SECONDS", 0.0)
     task = _tester(small).task
     text = (
         "normalize,remove-layers{count=1},quantize{weights=3 inputs=3},distill{rounding=3 steps=20},"
@@ -174,7 +174,7 @@ def test_what_cannot_be_written_is_made_again(small, tmp_path, monkeypatch):
     from onnx_fhe.tuning import stages
     from onnx_fhe.tuning.trying import Candidate, Tester
 
-    monkeypatch.setattr(stages, "SLOW", 0.0)
+    monkeypatch.setattr(stages, "MIN_SHARED_SECONDS", 0.0)
     task = _tester(small).task
     candidate = Candidate("normalize,quantize{weights=3 inputs=3},lower-to-integer,fuse-tlu", 1e-3)
     nowhere = Tester(task, tmp_path / "not there").try_out(candidate)
@@ -186,7 +186,7 @@ def test_the_end_of_a_budget_is_kept_for_the_finalists(tmp_path):
 
     from onnx_fhe.tuning.clock import Clock
     from onnx_fhe.tuning.compiler import Compiler
-    from onnx_fhe.tuning.run import MEASURING, reserve
+    from onnx_fhe.tuning.run import FINALIST_SECONDS, reserve
 
     def kept(seconds, point, workers=2, retrained=False, longest=0.0):
         clock = Clock(seconds)
@@ -197,9 +197,9 @@ def test_the_end_of_a_budget_is_kept_for_the_finalists(tmp_path):
     assert kept(None, point) == 0
     assert kept(600.0, None) == 0
     # What trials left is used again, but for those of a cluster: two rounds of 20 s on two workers.
-    assert kept(600.0, point) == 3 * MEASURING
-    assert kept(600.0, point, retrained=True) == 2 * 20 + 3 * MEASURING
-    assert kept(600.0, point, longest=5.0) == 2 * 5 + 3 * MEASURING
+    assert kept(600.0, point) == 3 * FINALIST_SECONDS
+    assert kept(600.0, point, retrained=True) == 2 * 20 + 3 * FINALIST_SECONDS
+    assert kept(600.0, point, longest=5.0) == 2 * 5 + 3 * FINALIST_SECONDS
     assert kept(600.0, replace(point, seconds=6.0)) == 3 * 4 * 6
     assert kept(100.0, point, workers=1, retrained=True) == 40
 

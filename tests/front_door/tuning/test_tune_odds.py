@@ -17,7 +17,7 @@ from onnx_fhe.scoring import probabilities
 from onnx_fhe.tuning.agreeing import Agreeing
 from onnx_fhe.tuning.comparing import Comparer, _Asked
 from onnx_fhe.tuning.goal import Goal
-from onnx_fhe.tuning.judge import CAUTIOUS, Judge
+from onnx_fhe.tuning.judge import CAUTIOUS_ODDS, Judge
 from onnx_fhe.tuning.points import Paired, Point
 
 
@@ -115,7 +115,7 @@ def test_the_fastest_at_even_odds_wins_and_the_cautious_one_stands_beside_it():
     points = [even, cautious, missing]
     judge.learn(points)
     assert judge.preferred(points)[0] is even
-    assert 0.5 <= judge.holds(even) < CAUTIOUS <= judge.holds(cautious)
+    assert 0.5 <= judge.holds(even) < CAUTIOUS_ODDS <= judge.holds(cautious)
     assert judge.holds(missing) < 0.5
     assert judge.cautious(points) is cautious
     assert replace(judge, confidence=1.28).preferred(points)[0] is cautious

@@ -21,9 +21,9 @@ from onnx_fhe.tuning.metric import Answers, resolve, standard_error
 from onnx_fhe.tuning.points import Failure, Measured, Point
 from onnx_fhe.tuning.shrinkage import Correction, ScoreShrinkage
 from onnx_fhe.tuning.space import (
-    ASSUMED,
+    ASSUMED_P_ERROR,
     P_ERRORS,
-    STEPS,
+    TRAINING_STEPS,
     Layers,
     Space,
     alike,
@@ -258,7 +258,7 @@ def test_options_of_single_layers_name_layers_that_are_there():
 def test_an_error_is_said_where_it_is_not_the_one_that_passes_are_told():
     for index, p_error in enumerate(P_ERRORS):
         text = SPACE.pipeline(SPACE.complete({"error": index}))
-        assert ("set-p-error" in text) == (p_error != ASSUMED)
+        assert ("set-p-error" in text) == (p_error != ASSUMED_P_ERROR)
     # What was asked for is what passes are told.
     given = Space(SPACE.layers, p_errors=(0.01,), assumed=0.01)
     assert "set-p-error" not in given.pipeline(given.complete({}))
@@ -299,7 +299,7 @@ class Climb:
 
 def test_a_warm_start_is_something_plain_and_a_student():
     first = Climb(Goal(max_accuracy_drop=0.01)).warm_start.first()
-    assert [STEPS[c["distill"]] for c in first] == [0, 1000]
+    assert [TRAINING_STEPS[c["distill"]] for c in first] == [0, 1000]
     assert (first[0]["neurons"], first[1]["layers"]) == (0, 1)
     quick = WarmStart(Space(SPACE.layers, trains=False), Judge(Goal(), 0.9, True), None)
     assert len(quick.first()) == 1
@@ -343,9 +343,9 @@ def test_looking_ends_in_time_and_long_training_is_not_begun():
     climb.try_out(brief)
     climb.try_out(untrained(SPACE, brief))
     climb.points[0] = replace(climb.points[0], trial_seconds=30.0)
-    assert STEPS[climb.warm_start._grade(climb.known())] == 1000
+    assert TRAINING_STEPS[climb.warm_start._grade(climb.known())] == 1000
     climb.points[0] = replace(climb.points[0], trial_seconds=2.0)
-    assert STEPS[climb.warm_start._grade(climb.known())] == 4000
+    assert TRAINING_STEPS[climb.warm_start._grade(climb.known())] == 4000
 
 
 def test_sure_points_go_before_barely_holding_ones():

@@ -201,7 +201,7 @@ def test_stopped_after_some_trials_the_command_leaves_a_circuit_that_loads(small
 
 
 def test_a_student_is_recalled_and_not_trained_again(tester, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "SLOW", 0.0)
+    monkeypatch.setattr(stages, "MIN_SHARED_SECONDS", 0.0)
     tester = trying.Tester(tester.task, tmp_path)
     found = tester.try_out(Candidate(TRAINED, 1e-3)).found
     whole = PassManager.parse(TRAINED)
