@@ -8,13 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from .dialect import DOMAIN
-from .errors import VerificationError
+from .errors import LimitError, VerificationError
 from .graph import LAYOUT, LINEAR, MAXIMA, constant_of, extremes_of, int_of, is_dialect, once
 from .interval_arithmetic import Bounds
 from .intervals import LARGEST_FLOAT32_INTEGER, interval_of
 from .movement import CANDIDATES, Movements, sample_shape
 from .ops import Encrypt, PairLookup, RoundBits, TableLookup
 from .placement import Placement, placements_of
+from .reaches import Reaches
 
 SUMS = frozenset({"Add", "Sub"})
 _CODES = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
@@ -46,16 +47,29 @@ def check(model: ir.Model) -> None:
             "the model has no encrypted part", found=f"no {' and no '.join(sorted(missing))}", allowed="both"
         )
     ranges: dict[ir.Value, Bounds] = {}
-    movements = Movements(model.graph.opset_imports.get("", 21))
+    opset = model.graph.opset_imports.get("", 21)
+    movements, reaches = Movements(opset), Reaches(ranges, opset)
     waiting = _waiting(model, placements)
     for node in model.graph:
         if placements[node.outputs[0]] is not Placement.SERVER or node in waiting:
             continue
         _check_server(node, {v: placements.get(v, Placement.CONSTANT) for v in node.inputs if v is not None})
         _check_movement(node, movements)
-        interval = interval_of(node, ranges)
+        interval = _interval(node, ranges, reaches)
         if interval is not None:
             ranges.update(dict.fromkeys(node.outputs, interval))
+
+
+def _interval(node: ir.Node, ranges: dict[ir.Value, Bounds], reaches: Reaches) -> Bounds | None:
+    """Bounds of what a node makes; where those of whole tensors are too wide, each element is looked at."""
+    try:
+        return interval_of(node, ranges)
+    except LimitError:
+        reach = reaches.of(node.outputs[0])
+        largest = np.inf if reach is None else float(reach.max(initial=0))
+        if largest >= LARGEST_FLOAT32_INTEGER:
+            raise
+        return -largest, largest
 
 
 def _waiting(model: ir.Model, placements: Mapping[ir.Value, Placement]) -> set[ir.Node]:

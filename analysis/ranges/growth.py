@@ -39,7 +39,7 @@ class Growth:
     def pooled(self, node: ir.Node, value: ir.Value) -> None:
         """``node`` adds up elements of ``value``, or takes their mean; or it only moves them."""
         steps, summands = self._of(value)
-        count = _together(node, value)
+        count = together(node, value)
         sums = node.op_type == "ReduceSum"
         self._known[node.outputs[0]] = (steps, summands * count) if sums else (steps * count, summands)
 
@@ -47,7 +47,7 @@ class Growth:
         return self._known.get(value, (1.0, 1.0))
 
 
-def _together(node: ir.Node, value: ir.Value) -> float:
+def together(node: ir.Node, value: ir.Value) -> float:
     """Elements that a pooling takes together."""
     if node.op_type == "AveragePool":
         return float(math.prod(node.attributes.get_ints("kernel_shape", [1])))

@@ -11,10 +11,11 @@ import onnx_ir as ir
 from ...analysis.regions.linear import linear_of
 from ...ir import intervals
 from ...ir.errors import LimitError
-from ...ir.graph import constant_of
+from ...ir.graph import constant_of, variable_inputs
 from ...ir.integer_editing import IntegerEditor
 from ...ir.interval_arithmetic import Bounds
 from ...ir.intervals import interval_of
+from ...ir.reaches import Reaches
 from .coarser import Coarser
 from .views import MAX_DENOMINATOR, MAX_MULTIPLIER_ERROR, RATIO_TOLERANCE, Common, View, common_unit, rank_of
 
@@ -40,11 +41,15 @@ class CommonScales:
     def __init__(self, edit: IntegerEditor) -> None:
         self.coarser = Coarser(edit)
         self._ranges: dict[ir.Value, Bounds] = {}
+        self._declared: dict[ir.Value, float] = {}
+        self._levels: dict[ir.Value, float] = {}
+        self._elements = Reaches(self._ranges, edit.model.graph.opset_imports.get("", 21))
         self._reaches: dict[ir.Value, np.ndarray | None] = {}
 
     def declare(self, integers: ir.Value, low: float, high: float) -> None:
         """Say what an activation's integers reach."""
         self._ranges[integers] = (float(low), float(high))
+        self._declared[integers] = max(abs(float(low)), abs(float(high)))
 
     def of(self, first: View, second: View) -> tuple[View, View, Common]:
         """Both views, coarser where they have to be, and the unit in which they are whole multiples."""
@@ -85,6 +90,19 @@ class CommonScales:
             error=0.0 if crowded else plain.error,
         )
         return left, right, common
+
+    def levels(self, value: ir.Value) -> float:
+        """The largest absolute integer of any activation that an integer tensor is made of."""
+        if value not in self._levels:
+            made, declared = value.producer(), self._declared.get(value)
+            read = [] if made is None or declared is not None else variable_inputs(made)
+            self._levels[value] = max([declared or 1.0, *(self.levels(v) for v in read)])
+        return self._levels[value]
+
+    def largest(self, view: View) -> float:
+        """The largest that an element is in units of the largest scale; 1 where nothing is known."""
+        reach, scale = self._elements.of(view.integers), np.abs(view.scale)
+        return 1.0 if reach is None else max(1.0, float((reach * (scale / scale.max())).max()))
 
     def _reach(self, value: ir.Value) -> np.ndarray | None:
         """The largest absolute value of an integer tensor, of each channel; None where nothing is known."""

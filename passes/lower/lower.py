@@ -19,7 +19,8 @@ from ..framework.base import Context
 from . import combining, pooling
 from .codes import bias_of, weight_of
 from .common_scale import CommonScales
-from .views import View, rank_of, through, whole_multiples
+from .uniform import Uniform
+from .views import View, rank_of, through
 
 
 class Lowering:
@@ -38,6 +39,7 @@ class Lowering:
         self.edit = IntegerEditor(model)
         self.common_scales = CommonScales(self.edit)
         self.sound = SoundRanges(model)
+        self.uniform = Uniform(self.edit, self.common_scales, context)
         self.opset = model.graph.opset_imports.get("", 21)
         self.movements = Movements(self.opset)
         self.elementwise = ElementwiseProbe(self.opset)
@@ -129,7 +131,7 @@ class Lowering:
         """A product of two encrypted tensors."""
         views = {v: self.data_view(node, v) for v in variable_inputs(node)}
         if node.op_type == "MatMul":
-            views = {v: self._uniform(node, view) for v, view in views.items()}
+            views = {v: self.uniform(node, view) for v, view in views.items()}
         self.views[node.outputs[0]] = combining.multiply(node, views, self.edit)
 
     def data_view(self, node: ir.Node, value: ir.Value) -> View:
@@ -153,43 +155,22 @@ class Lowering:
     def _poolable(self, node: ir.Node, data: ir.Value) -> View:
         """The view of what is pooled, with one scale where the pooling would mix several."""
         view = self.data_view(node, data)
-        if carried([node], data, np.abs(view.scale)) is None:
-            view = self._uniform(node, view)
-            if view.scale.size > 1:
-                raise UnsupportedError(
-                    "this average is taken over elements with different scales",
-                    node=node.name or "",
-                    op=node.op_type,
-                    found=f"{view.scale.size} scales",
-                    allowed="one scale for what is averaged",
-                    do="put a quantizer in front of this node",
-                )
-        return view
-
-    def _uniform(self, node: ir.Node, view: View) -> View:
-        """The view with one scale, where whole numbers can make up for what scales differ by."""
-        if view.scale.size == 1:
-            return view
-        found = whole_multiples(view.scale)
-        if found is None:
-            return view
-        factor, unit = found
-        scaled = self.edit.scaled(view.integers, factor, f"{node.name}_common_scale")
-        return View(scaled, np.full([1] * factor.ndim, unit), view.offset)
+        mixed = carried([node], data, np.abs(view.scale)) is None
+        return self.uniform(node, view) if mixed else view
 
     def _linear(self, linear: Linear) -> None:
         node = linear.node
         data, output = node.inputs[0], node.outputs[0]
         assert data is not None
-        view = self._uniform(node, self.data_view(node, data))
-        if not view.uniform:
+        view = self.uniform(node, self.data_view(node, data))
+        if np.any(view.offset):
             raise UnsupportedError(
-                "the input of this linear operator has a scale per channel, or an offset",
+                "the input of this linear operator has an offset",
                 node=node.name or "",
                 op=node.op_type,
-                found=f"{view.scale.size} scales",
-                allowed="one scale for the tensor",
-                do="quantize the float model with the quantize pass, which moves scales into the weights",
+                found=f"a constant of {np.abs(view.offset).max():g} added to integers",
+                allowed="the output of QuantizeLinear and DequantizeLinear",
+                do="quantize the float model with the quantize pass, which moves offsets into the bias",
             )
         codes, scale = weight_of(linear)
         if not any(n in self.server for n in output.consumers()):

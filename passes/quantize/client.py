@@ -46,13 +46,13 @@ class ClientInputs:
             value: What is encrypted.
             beside: Whether it is laid beside tensors whose scales are absorbed, so that its own has to be.
         """
-        options, array, server = self.options, self.values[value], set(self.regions.server)
+        options, array = self.options, self.values[value]
         bits = common_bits(options, self.regions, [value])
         quantizer = fit_quantizer(array, bits, options.calibration, options.percentile, per_channel=False)
-        shape, columns = scales.features_of(value, server), array.reshape(-1, 1)
+        shape, columns = scales.features_of(value, self.regions), array.reshape(-1, 1)
         if shape is not None:
             columns = _columns(array, shape)
-            readers = scales.absorbers(value, server, shape=shape) or []
+            readers = scales.absorbers(value, self.regions, shape=shape) or []
             takes = all(
                 offsets.vanishes(layer, path, value, shape)
                 for reader, path in readers
@@ -84,7 +84,7 @@ class ClientInputs:
         variance = sample.var(axis=0)
         lost = (quantizer.apply(sample) - sample).var(axis=0)
         poor = np.flatnonzero((variance > 0) & (lost > TOLD_LOSS_SHARE * variance))
-        if not poor.size or scales.features_of(value, set(self.regions.server)) is not None:
+        if not poor.size or scales.features_of(value, self.regions) is not None:
             return
         readers = [n for n in value.consumers() if n in set(self.regions.server)]
         node = next((n for n in readers if linear_of(n) is None), readers[0] if readers else None)

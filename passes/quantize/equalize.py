@@ -49,19 +49,18 @@ def equalize(model: ir.Model, regions: Regions) -> int:
     Returns:
         How many layers could be scaled.
     """
-    server = set(regions.server)
-    pairs = [p for v in regions.quantized if (p := _pair(model, v, server)) is not None]
+    pairs = [p for v in regions.quantized if (p := _pair(model, v, regions)) is not None]
     edit = GraphEditor(model)
     for _ in range(MAX_SWEEPS):
-        worst = max((_scale(edit, p, server) for p in pairs), default=0.0)
+        worst = max((_scale(edit, p, regions) for p in pairs), default=0.0)
         if worst < SETTLED_CHANGE:
             break
     return len(pairs)
 
 
-def _pair(model: ir.Model, value: ir.Value, server: set[ir.Node]) -> Pair | None:
+def _pair(model: ir.Model, value: ir.Value, regions: Regions) -> Pair | None:
     """The pair around a tensor; None where a scale does not come through what is between."""
-    path: list[ir.Node] = []
+    server, path = set(regions.server), list[ir.Node]()
     node = value.producer()
     while node is not None and node in server and linear_of(node) is None:
         read = variable_inputs(node)
@@ -84,7 +83,7 @@ def _pair(model: ir.Model, value: ir.Value, server: set[ir.Node]) -> Pair | None
     source = bias.outputs[0] if bias is not None else base
     if not _homogeneous(model, between, source, value, linear.channels):
         return None
-    readers = absorbers(value, server)
+    readers = absorbers(value, regions)
     if readers is None or any(len(list(r.inputs[1].uses())) > 1 for r, _ in readers if r.inputs[1]):
         return None
     return Pair(node, bias, value)
@@ -115,12 +114,12 @@ def _homogeneous(
     return plain.shape == scaled.shape and np.allclose(plain * scale, scaled, rtol=1e-4, atol=1e-6)
 
 
-def _scale(edit: GraphEditor, pair: Pair, server: set[ir.Node]) -> float:
+def _scale(edit: GraphEditor, pair: Pair, regions: Regions) -> float:
     """Equalize one pair; returns the largest relative change."""
     linear = linear_of(pair.layer)
     assert linear is not None
     made = np.abs(linear.matrix()).max(axis=1)
-    read = _largest_read(pair.value, server, linear.channels)
+    read = _largest_read(pair.value, regions, linear.channels)
     usable = (made > 0) & (read > 0)
     scale = np.where(usable, np.sqrt(np.where(usable, made / np.where(read > 0, read, 1), 1.0)), 1.0)
     weight = linear.stored(linear.matrix() / scale[:, None]).astype(np.float32)
@@ -131,15 +130,15 @@ def _scale(edit: GraphEditor, pair: Pair, server: set[ir.Node]) -> float:
             bias = (held.reshape(-1) / scale).astype(np.float32)
             named = edit.constant(f"{pair.layer.name}_equalized_bias", bias)
             (pair.bias or pair.layer).replace_input_with(index, named)
-    absorb(edit, pair.value, server, scale)
+    absorb(edit, pair.value, regions, scale)
     return float(np.abs(scale - 1).max())
 
 
-def _largest_read(value: ir.Value, server: set[ir.Node], channels: int) -> np.ndarray:
+def _largest_read(value: ir.Value, regions: Regions, channels: int) -> np.ndarray:
     """The largest absolute weight that any reader has for each channel of ``value``."""
     found = np.zeros(channels)
     numbers = np.arange(1, channels + 1, dtype=np.float64)
-    for reader, path in absorbers(value, server) or []:
+    for reader, path in absorbers(value, regions) or []:
         linear = linear_of(reader)
         assert linear is not None
         along = numbers.reshape([1, -1] + [1] * (len(value.shape or []) - 2))

@@ -168,7 +168,7 @@ class QuantizationRun:
         if value in self.regions.operands:
             return False
         direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
-        found = scales.absorbers(value, set(self.regions.server), direct) or []
+        found = scales.absorbers(value, self.regions, direct) or []
         layers = [(linear_of(reader), path) for reader, path in found]
         shape = scales.channels_of(value)
         return all(x is not None and offsets.vanishes(x, path, value, shape) for x, path in layers)
@@ -176,7 +176,7 @@ class QuantizationRun:
     def _absorbs(self, value: ir.Value) -> bool:
         """Whether the scale of ``value`` may go into the weights that follow."""
         if self._is_plain_input(value):
-            return scales.features_of(value, set(self.regions.server)) is not None
+            return scales.features_of(value, self.regions) is not None
         if value not in self.regions.tensors:
             return False
         return self.options.per_neuron and self._absorbers(value) is not None
@@ -186,7 +186,7 @@ class QuantizationRun:
         direct = self.regions.tensors[value].kind is Kind.ACCUMULATOR
         if direct and any(n in self.regions.settling for n in value.consumers()):
             return None
-        return scales.absorbers(value, set(self.regions.server), direct)
+        return scales.absorbers(value, self.regions, direct)
 
     def _insert(self, value: ir.Value, env: Environment, units: Units) -> None:
         """Put the quantizer behind ``value`` and let later layers see what it does."""
@@ -201,7 +201,7 @@ class QuantizationRun:
         if quantizer.absorbed:
             direct = tensor is not None and tensor.kind is Kind.ACCUMULATOR
             self._add_offsets(value, quantizer, direct)
-            scales.absorb(self.edit, value, server, quantizer.scale, direct, quantizer.shape)
+            scales.absorb(self.edit, value, self.regions, quantizer.scale, direct, quantizer.shape)
         nodes = insert_quantizer(self.edit, value, quantizer, readers)
         if value in self.regions.results and value.is_graph_output():
             self._leave(value, nodes[-1].outputs[0])
@@ -216,7 +216,7 @@ class QuantizationRun:
         if quantizer.offset is None:
             return
         offset = quantizer.along(quantizer.offset, len(value.shape or []))
-        found = scales.absorbers(value, set(self.regions.server), direct, quantizer.shape) or []
+        found = scales.absorbers(value, self.regions, direct, quantizer.shape) or []
         for reader, path in found:
             linear = linear_of(reader)
             assert linear is not None

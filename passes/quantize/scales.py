@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...analysis.ranges.scaling import carried
 from ...analysis.regions.linear import Linear, linear_of
+from ...analysis.regions.regions import Regions
 from ...ir.editing import GraphEditor
 from ...ir.graph import MAXIMA
 from ...ir.movement import CANDIDATES
@@ -19,23 +20,25 @@ PASSED = CANDIDATES | {"GlobalAveragePool", "AveragePool"} | (MAXIMA - {"Max", "
 
 
 def absorbers(
-    value: ir.Value, server: set[ir.Node], direct: bool = False, shape: Sequence[int] | None = None
+    value: ir.Value, regions: Regions, direct: bool = False, shape: Sequence[int] | None = None
 ) -> list[tuple[ir.Node, list[ir.Node]]] | None:
     """The linear layers that read ``value``, each with the layout operators between.
 
-    None where something else reads it too, so that a scale per channel cannot vanish in weights.
+    None where something else reads it too, so that a scale per channel cannot vanish in weights; so does a
+    quantizer on the way, which is fitted to the values without scales.
 
     Args:
         value: The tensor that is quantized.
-        server: The encrypted nodes.
+        regions: The encrypted nodes, and which tensors are quantized.
         direct: Only linear layers that read ``value`` itself get it quantized (it is an accumulator).
         shape: Of the scales, broadcastable with one sample of ``value``; by default a scale for each channel.
     """
+    server, quantized = set(regions.server), set(regions.quantized)
     found: list[tuple[ir.Node, list[ir.Node]]] = []
     pending: list[tuple[ir.Value, list[ir.Node]]] = [(value, [])]
     while pending:
         current, path = pending.pop()
-        if current.is_graph_output() and not direct:
+        if (current.is_graph_output() and not direct) or (path and current in quantized):
             return None
         for use in {u.node: u for u in current.uses()}.values():
             reader = use.node
@@ -86,7 +89,7 @@ def channels_of(value: ir.Value) -> list[int]:
     return [1, int(dims[1]), *[1] * (len(dims) - 2)]  # type: ignore[arg-type]
 
 
-def features_of(value: ir.Value, server: set[ir.Node]) -> list[int] | None:
+def features_of(value: ir.Value, regions: Regions) -> list[int] | None:
     """The finest scales of ``value`` that the weights behind it take: their shape, None where they take none.
 
     For each element, for each entry of the last axis (behind which a matrix product stands), or for each
@@ -97,7 +100,7 @@ def features_of(value: ir.Value, server: set[ir.Node]) -> list[int] | None:
         return None
     last = [*[1] * (len(dims) - 1), dims[-1]]
     for shape in ([1, *dims[1:]], last, [1, dims[1], *[1] * (len(dims) - 2)]):
-        if all(shape) and absorbers(value, server, shape=shape):
+        if all(shape) and absorbers(value, regions, shape=shape):
             return shape
     return None
 
@@ -105,7 +108,7 @@ def features_of(value: ir.Value, server: set[ir.Node]) -> list[int] | None:
 def absorb(
     edit: GraphEditor,
     value: ir.Value,
-    server: set[ir.Node],
+    regions: Regions,
     scale: np.ndarray,
     direct: bool = False,
     shape: Sequence[int] | None = None,
@@ -115,11 +118,11 @@ def absorb(
     Args:
         edit: The editor of the model.
         value: The tensor that gets several scales.
-        server: The encrypted nodes.
+        regions: Of the model.
         scale: (channels), or as many as ``shape`` has elements.
         direct, shape: As for ``absorbers``.
     """
-    for reader, path in absorbers(value, server, direct, shape) or []:
+    for reader, path in absorbers(value, regions, direct, shape) or []:
         linear = linear_of(reader)
         assert linear is not None
         # A weight that meets nothing but the zeros of a Pad would be large beside those that were scaled.

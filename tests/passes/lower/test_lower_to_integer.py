@@ -137,9 +137,12 @@ def test_one_scale_for_all_weights():
             "per output channel",
         ),
         (
-            DENSE.replace("(q, s, z)", "<axis = 1>(q, s3, z3)").replace("(x, s, z)", "<axis = 1>(x, s3, z3)"),
-            {"s3": np.float32([1, 2, np.pi]), "z3": np.uint8([1, 2, 3])},
-            "a scale per channel",
+            DENSE.replace("y = Gemm", "a = Gemm")
+            + " e = QuantizeLinear(a, s, z) f = DequantizeLinear(e, s, z) o = Add(f, h)"
+            " m = Gather<axis = 1>(o, i) v = DequantizeLinear<axis = 0>(vq, ws)"
+            " y = Gemm<transB = 1>(m, v, b)",
+            {"h": np.float32([0.3, 0]), "i": np.int64([1, 0]), "vq": integers(2, 2)},
+            "the input of this linear operator has an offset",
             "quantize the float model",
         ),
         (
@@ -401,15 +404,25 @@ def test_no_zero_point_is_left_between_encrypt_and_decrypt(zoo):
     assert sum(n.domain == DOMAIN for n in model.graph) == 2
 
 
-def test_an_average_over_different_scales_is_refused():
+def test_an_average_over_different_scales_takes_near_multiples():
     """A quantized model of another tool may ask for it; quantize puts a quantizer in front."""
     body = f"""{Q} v = DequantizeLinear<axis = 0>(vq, vs) a = Gemm<transB = 1>(d, v, b)
         p = ReduceMean(a, axes) q1 = QuantizeLinear(p, s, z) d1 = DequantizeLinear(q1, s, z)
         w = DequantizeLinear<axis = 0>(wq, ws) y = Gemm<transB = 1>(d1, w, b)"""
     given = {"vq": integers(2, 3), "wq": integers(2, 1), "axes": np.int64([1])}
-    model = dense(body, vs=np.float32([0.5, np.pi]), **given)
-    with pytest.raises(UnsupportedError, match="elements with different scales") as refused:
-        LowerToInteger()(model)
-    assert "(ReduceMean)" in str(refused.value)
+    data = {"x": inputs(40, 3)}
     commensurate = dense(body, vs=np.float32([0.5, 1.5]), **given)
-    assert_same(commensurate, lowered(commensurate), {"x": inputs(40, 3)})
+    assert_same(commensurate, lowered(commensurate), data)
+    model = dense(body, vs=np.float32([0.5, np.pi]), **given)
+    # A step more or less of the second quantizer, here and there.
+    wanted, found = run(model, data)["y"], run(lowered(model), data)["y"]
+    steps = np.abs(found - wanted) / (0.1 * np.abs(integers(2, 1)[:, 0] * np.float32([0.5, 0.25])))
+    assert steps.max() < 1.01
+    assert (steps > 0.01).mean() < 0.2
+
+
+def test_features_with_scales_of_their_own_take_near_multiples():
+    given = {"s3": np.float32([0.1, 0.2, 0.1 * np.pi]), "z3": np.uint8([128, 120, 130])}
+    body = DENSE.replace("(q, s, z)", "<axis = 1>(q, s3, z3)").replace("(x, s, z)", "<axis = 1>(x, s3, z3)")
+    model = dense(body, **given)
+    assert_same(model, lowered(model), {"x": inputs(50, 3)}, tolerance=1e-3)
