@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .views import CLOSE, whole_multiples
+from .views import MAX_MULTIPLIER_ERROR, whole_multiples
 
-LARGEST_ERROR_IN_STEPS = 0.125
+MAX_ERROR_IN_STEPS = 0.125
 """Near multiples are off by this part of a step of an activation at most, where it is as large as can be."""
-LARGEST_RELATIVE_ERROR = 1.0 / 64
+MAX_RELATIVE_ERROR = 1.0 / 64
 """Largest relative error of a near multiple where there is no room for more."""
-LARGEST_MULTIPLE_TRIED = 4096
+MAX_MULTIPLE_TRIED = 4096
 """Largest near multiple that is tried."""
 ROOM_SHARE = 0.5
 """Part of the room that near multiples take: what is rounded later grows a little."""
@@ -49,17 +49,21 @@ def multiples(scale: np.ndarray, levels: float, most: float) -> Multiples:
         return Multiples(*exact, 0.0)
     largest = float(np.abs(scale).max())
     ratios = np.unique(np.abs(scale[scale != 0]).astype(np.float64) / largest)
-    tried = np.arange(1, LARGEST_MULTIPLE_TRIED + 1, dtype=np.float64)[:, None]
+    tried = np.arange(1, MAX_MULTIPLE_TRIED + 1, dtype=np.float64)[:, None]
     errors = np.abs(np.rint(tried * ratios) / (tried * ratios) - 1).max(axis=1)
-    fitting = errors[: max(1, min(LARGEST_MULTIPLE_TRIED, int(most * ROOM_SHARE)))]
-    wanted = min(CLOSE, LARGEST_ERROR_IN_STEPS / levels)
+    fitting = errors[: max(1, min(MAX_MULTIPLE_TRIED, int(most * ROOM_SHARE)))]
+    wanted = min(MAX_MULTIPLIER_ERROR, MAX_ERROR_IN_STEPS / levels)
     if fitting.min() <= wanted:
         chosen = int(np.argmax(fitting <= wanted))
-    elif fitting.min() <= LARGEST_RELATIVE_ERROR:
+    elif fitting.min() <= MAX_RELATIVE_ERROR:
         chosen = int(fitting.argmin())
     elif exact is not None:
         return Multiples(*exact, 0.0)  # too large: the verifier says by how much, and where
     else:
-        chosen = int(np.argmax(errors <= CLOSE) if errors.min() <= CLOSE else errors.argmin())
+        chosen = int(
+            np.argmax(errors <= MAX_MULTIPLIER_ERROR)
+            if errors.min() <= MAX_MULTIPLIER_ERROR
+            else errors.argmin()
+        )
     factor = np.rint(scale.astype(np.float64) / largest * (chosen + 1))
     return Multiples(factor, largest / (chosen + 1), float(errors[chosen]))

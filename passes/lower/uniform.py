@@ -16,7 +16,7 @@ from ..framework.base import Context
 from .codes import weight_of
 from .common_scale import CommonScales
 from .multiples import multiples
-from .views import CLOSE, View
+from .views import MAX_MULTIPLIER_ERROR, View
 
 TYPICAL_OPERAND = 16
 """The other operand of a product, as far as anybody knows before it is lowered."""
@@ -43,7 +43,7 @@ class Uniform:
             return View(view.integers, view.scale.reshape(-1)[:1].reshape([1] * view.scale.ndim), view.offset)
         most = self._amplification.room(node) / self._common_scales.largest(view)
         found = multiples(view.scale, self._common_scales.levels(view.integers), most)
-        if found.error > CLOSE:
+        if found.error > MAX_MULTIPLIER_ERROR:
             self._context.notes.append(
                 f"{node.name} ({node.op_type}) reads elements whose scales have no small common multiple;"
                 f" multipliers are within {found.error:.2%}"

@@ -13,12 +13,12 @@ from onnx_fhe.ir.intervals import LARGEST_FLOAT32_INTEGER
 from onnx_fhe.ir.reaches import Reaches
 from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.lower.multiples import (
-    LARGEST_MULTIPLE_TRIED,
-    LARGEST_RELATIVE_ERROR,
+    MAX_MULTIPLE_TRIED,
+    MAX_RELATIVE_ERROR,
     ROOM_SHARE,
     multiples,
 )
-from onnx_fhe.passes.lower.views import CLOSE, whole_multiples
+from onnx_fhe.passes.lower.views import MAX_MULTIPLIER_ERROR, whole_multiples
 from onnx_fhe.testing import pipelines
 
 PIPELINE = "normalize,quantize{{weights={0} activations={0} inputs={0}}}"
@@ -131,10 +131,10 @@ def test_near_multiples_are_as_near_as_there_is_room(scales, levels, most):
     assert off <= found.error + 1.1e-5
     if np.abs(found.factor).max() >= most:
         return  # the verifier says so
-    assert found.error <= LARGEST_RELATIVE_ERROR
+    assert found.error <= MAX_RELATIVE_ERROR
     exact = whole_multiples(scale)
     if most * ROOM_SHARE >= 100 * levels and (exact is None or np.abs(exact[0]).max() >= most):
-        assert found.error <= CLOSE or found.factor.max() <= LARGEST_MULTIPLE_TRIED
+        assert found.error <= MAX_MULTIPLIER_ERROR or found.factor.max() <= MAX_MULTIPLE_TRIED
 
 
 def test_exact_multiples_stay() -> None:
@@ -144,7 +144,7 @@ def test_exact_multiples_stay() -> None:
     assert found.factor.tolist() == [9, 6, 4]
     # Where there is no room for them, near ones do.
     near = multiples(1 / np.float64([1, 25, 49, 64]), 15, 3000)
-    assert 0 < near.error <= LARGEST_RELATIVE_ERROR
+    assert 0 < near.error <= MAX_RELATIVE_ERROR
     assert near.factor.max() < 3000
 
 
