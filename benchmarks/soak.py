@@ -129,7 +129,14 @@ def _checked(given: argparse.Namespace, seed: int, pipeline: str) -> dict[str, A
         with _limit(given.limit):
             network = random_network(seed, longest=given.longest)
             found = plain(
-                check_network(network, pipeline, given.backend, given.encrypted, given.most, given.dearest)
+                check_network(
+                    network,
+                    pipeline,
+                    given.backend,
+                    given.encrypted,
+                    given.max_bootstraps,
+                    given.max_complexity,
+                )
             )
     except TimeoutError as error:
         found = {**case, "category": "defect", "what": str(error), "trace": traceback.format_exc()}
@@ -210,10 +217,13 @@ def _parser() -> argparse.ArgumentParser:
         "--encrypted", type=int, default=0, metavar="N", help="N samples of each network on ciphertexts"
     )
     parser.add_argument(
-        "--most", type=int, metavar="N", help="no ciphertexts for circuits of more than N bootstraps"
+        "--max-bootstraps",
+        type=int,
+        metavar="N",
+        help="no ciphertexts for circuits of more than N bootstraps",
     )
     parser.add_argument(
-        "--dearest",
+        "--max-complexity",
         type=float,
         metavar="X",
         help="nor for circuits of a complexity over X (1e9 is about 0.5 s)",

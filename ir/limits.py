@@ -16,7 +16,7 @@ class TargetLimits:
         output_bits: Most bits of a raw output.
         rounded_table_bits: Most bits that may be left after rounding.
         exact_integer_bits: Integers up to this many bits are exact in the model's float32.
-        comfortable_table_bits: Past this a bootstrap gets dear (presets stay below).
+        comfortable_table_bits: Past this a bootstrap costs several times as much (presets stay below).
     """
 
     name: str = "concrete"

@@ -92,7 +92,7 @@ def mended(
         if cost > MAX_PRICE_RATIO * price:
             continue
         good = found.verdict == "good" and not _strays(found)
-        # Where it strays all the same, what is dearer has to lose as much less.
+        # Where it strays all the same, a circuit that costs more has to lose as much less.
         if good or 1 - _left(found) < min(WORTHWHILE_LOSS_SHARE, price / max(cost, 1)) * (1 - _left(best)):
             chosen, best, words = tried, found, mend.words
         if good:

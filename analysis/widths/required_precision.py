@@ -1,6 +1,6 @@
 """How exact a bootstrap's result has to be: what the operators behind it make of its noise.
 
-A bootstrap of P bits is dearer the less noise its result may have. That goes by the *required precision*
+A bootstrap of P bits costs more the less noise its result may have. That goes by the *required precision*
 ``log2(norm) + bits``: the noise grows with the 2-norm of what is summed up behind it, against the steps that
 the next table, or the decryption, has to tell apart.
 """

@@ -28,10 +28,10 @@ COMPILE_SECONDS = 600.0
 """A setting that takes longer to compile counts as refused."""
 
 SAMPLES = 2
-"""Ciphertexts of a setting, after a first one; of a dear one that first one alone."""
+"""Ciphertexts of a setting, after a first one; of an expensive one that first one alone."""
 
-DEAR = 0.1
-"""Share of the patience from which on a circuit is dear."""
+EXPENSIVE_SHARE = 0.1
+"""Share of the patience that one sample takes, from which on a circuit is expensive."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Sweep:
             if entry.get("simulated", 0.0) >= self._wanted and good is None:
                 good = entry["complexity"]
         last = finalists(known, self._wanted)
-        # Keys and samples of dear circuits take long: where there is a choice, complexity has to do.
-        if all(self._expected(known[s]) <= DEAR * self._limits.patience for s in last):
+        # Keys and samples of expensive circuits take long: where there is a choice, complexity has to do.
+        if all(self._expected(known[s]) <= EXPENSIVE_SHARE * self._limits.patience for s in last):
             for setting in last:
                 self._run(setting, known[setting])
         return best(known, last) if last else None
@@ -177,7 +177,7 @@ class Sweep:
         return median(rates) * float(entry["complexity"]) if rates else 0.0
 
     def _run(self, setting: Setting, entry: dict[str, Any]) -> None:
-        """Some samples on ciphertexts, if that is bearable; of a dear circuit one."""
+        """Some samples on ciphertexts, if that is bearable; of an expensive circuit one."""
         if "encrypted" in entry:
             return
         entry["encrypted"] = None
@@ -190,7 +190,7 @@ class Sweep:
                 self._make(setting)
                 keys = self._ask("keygen")
                 found = [self._ask("evaluate", data=data, index=0)]
-                if found[0]["processor_seconds"] <= self._limits.patience * DEAR:
+                if found[0]["processor_seconds"] <= self._limits.patience * EXPENSIVE_SHARE:
                     found = [self._ask("evaluate", data=data, index=i + 1) for i in range(SAMPLES)]
                 medians = {k: median(f[k] for f in found) for k in ("seconds", "processor_seconds")}
                 entry["encrypted"] = {**keys, **medians, "samples": len(found)}

@@ -143,8 +143,8 @@ class Rules:
         if len(others) > 1 and len({x.table_bits for x in others}) == 1:
             yield self._to_bits(others, others[0].table_bits - 1)
         if others:
-            dearest = max(others, key=lambda x: x.seconds)
-            yield self._to_bits((dearest,), dearest.table_bits - 1)
+            slowest = max(others, key=lambda x: x.seconds)
+            yield self._to_bits((slowest,), slowest.table_bits - 1)
 
     def _to_bits(self, layers: tuple[Layer, ...], bits: int) -> Advice:
         first = layers[0]
@@ -288,7 +288,7 @@ def _worst(layers: Sequence[Layer], manifest: Manifest) -> Iterator[Advice]:
         f"Its outputs diverge by {text.percent(layer.divergence or 0)} of their variance,"
         f" {text.percent(step)} more than those of the layer before. Its weights have"
         f" {text.amount(layer.weight_bits or 0, 'bit')}. Wider ones take no more bootstraps,"
-        " but larger ones make those before them a little dearer.",
+        " but larger ones make those before them cost a little more.",
         _changed(manifest, Quantize(), layers={layer.name: {"weights": bits}}),
         layers=(layer,),
     )

@@ -65,8 +65,8 @@ def check_network(
     pipeline: str = "balanced",
     backend: str = "reference",
     encrypted: int = 0,
-    most: int | None = None,
-    dearest: float | None = None,
+    max_bootstraps: int | None = None,
+    max_complexity: float | None = None,
 ) -> Outcome:
     """Compile a network and compare float, integer model, circuit and, where asked for, ciphertexts.
 
@@ -75,8 +75,9 @@ def check_network(
         pipeline: A preset, or passes as text.
         backend: Whose circuit is compared with the integer model.
         encrypted: Samples on ciphertexts.
-        most: Circuits of more bootstraps than this are spared the ciphertexts.
-        dearest: So are those of a larger complexity (operations of a sample, by the backend's own count).
+        max_bootstraps: Circuits of more bootstraps are not run on ciphertexts.
+        max_complexity: Nor are circuits of a larger complexity (operations of a sample, by the backend's own
+            count).
     """
     began = time.perf_counter()
 
@@ -98,8 +99,8 @@ def check_network(
         lost = known.pop("lost")
         told = warning(program)
         size = program.statistics
-        small = most is None or size.programmable_bootstraps <= most
-        if encrypted and small and (dearest is None or size.complexity <= dearest):
+        small = max_bootstraps is None or size.programmable_bootstraps <= max_bootstraps
+        if encrypted and small and (max_complexity is None or size.complexity <= max_complexity):
             found = compare_encrypted(program, network.test, encrypted)
             known["encrypted"] = found
             if not found.explained:

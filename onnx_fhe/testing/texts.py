@@ -84,7 +84,7 @@ def samples(model: ir.Model, count: int = 200, seed: int = 0) -> dict[str, np.nd
 
 
 def check_exact(model: ir.Model, pipeline: str) -> ir.Model:
-    """Run a pipeline: outputs stay bit for bit, nothing gets dearer, ``modified`` is true only for changes.
+    """Run a pipeline: outputs stay bit for bit, nothing costs more, ``modified`` is true only for changes.
 
     Args:
         model: Integer level; it is left alone.

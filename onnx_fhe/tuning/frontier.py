@@ -55,7 +55,7 @@ class Frontier:
         axes: What is traded on the frontier.
         points: All trials that gave a circuit.
         failures: Those that did not.
-        front: Numbers of the points that no other dominates, from cheap to dear.
+        front: Numbers of the points that no other dominates, from cheap to expensive.
         finalists: Numbers of those that were compiled and measured, in that order.
         best: Number of the chosen one; None where no point holds the constraints.
         nearest: Where none does: the point that misses them least.
@@ -111,7 +111,7 @@ class Frontier:
 
     @property
     def front_points(self) -> tuple[Point, ...]:
-        """The points that no other dominates, from cheap to dear."""
+        """The points that no other dominates, from cheap to expensive."""
         return tuple(self.point(n) for n in self.front)
 
     @property
@@ -180,7 +180,7 @@ def costs(point: Point, axes: Sequence[Axis], higher_is_better: bool) -> tuple[f
 
 
 def non_dominated(points: Iterable[Point], axes: Sequence[Axis], higher_is_better: bool) -> tuple[int, ...]:
-    """Numbers of the points that no other dominates, from cheap to dear; of equal ones the first.
+    """Numbers of the points that no other dominates, from cheap to expensive; of equal ones the first.
 
     A point dominates another that is nowhere better and somewhere worse.
     """

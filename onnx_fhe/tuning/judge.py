@@ -147,7 +147,7 @@ class Judge:
         return [*alike, *(p for p in found if p not in alike)]
 
     def surest(self, points: list[Point]) -> Point | None:
-        """The best of those that surely hold the constraints: nothing dearer is worth trying."""
+        """The best of those that surely hold the constraints: nothing that costs more is worth trying."""
         return next((p for p in self.best(points)[:1] if self.is_sure(p)), None)
 
     def unmet(self, point: Point, metric: str) -> tuple[str, ...]:

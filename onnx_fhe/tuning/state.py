@@ -33,7 +33,7 @@ class State:
         running: Trials that run.
         seconds: Since it began.
         best: The best point that holds the constraints so far.
-        front: The frontier so far, from cheap to dear.
+        front: The frontier so far, from cheap to expensive.
         what: What is being done.
     """
 

@@ -99,7 +99,7 @@ class WarmStart:
         if not found:
             return None
         found.sort(key=lambda f: f[0])
-        # Where only cost is limited the dearest that is allowed is the most exact.
+        # Where only cost is limited, the most expensive that is allowed is the most exact.
         return found[len(found) // 2 if self.judge.goal.names_accuracy else -1][1]
 
     def _grade(self, known: Known) -> int:

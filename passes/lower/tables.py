@@ -17,14 +17,19 @@ from ...ir.interval_arithmetic import Interval
 from ...ir.ops import DequantizeLinear, QuantizeLinear, TableLookup
 from .views import rank_of
 
-MOST_ENTRIES = 2**20
-MOST_CELLS = 2**27
-"""Entries of one table, and of all tables of a tensor, that are computed one by one."""
-COARSE_ENTRIES = 2**16
-COARSE_CELLS = 2**24
-FEWEST_ENTRIES = 2**10
-"""Where there would be more, no backend takes the table before ``insert-rounding`` has cut it to 8 bits and
-fewer. For that it need not know every entry: in a coarse table one entry holds for 2^k accumulators."""
+MAX_ENTRIES = 2**20
+"""Entries of one table that are computed one by one."""
+MAX_TENSOR_ENTRIES = 2**27
+"""Entries of all tables of one tensor that are computed one by one."""
+MAX_COARSE_ENTRIES = 2**16
+"""Entries of one coarse table. Where a table would have more than ``MAX_ENTRIES``, no backend takes it before
+``insert-rounding`` has cut it to 8 bits and fewer. For that it need not know every entry: in a coarse table
+one entry holds for 2^k accumulators."""
+MAX_TENSOR_COARSE_ENTRIES = 2**24
+"""Entries of all coarse tables of one tensor."""
+MIN_ENTRIES = 2**10
+"""A coarse table of fewer entries is refused. A table of no more entries whose size is free gets a power of
+two."""
 
 
 def varying_axes(group: FusionGroup) -> list[int]:
@@ -79,17 +84,17 @@ def build_table(
     if step > 1:
         low, high = np.floor(low / step) * step, np.ceil(high / step) * step
         size = int((high - low).max()) // step + 1
-    if size < FEWEST_ENTRIES < FEWEST_ENTRIES * step:
+    if size < MIN_ENTRIES < MIN_ENTRIES * step:
         node = group.source.producer()
         raise LimitError(
             "the accumulators in front of these tables are too wide",
             node=str(node.name) if node else "",
             op=node.op_type if node else "",
             found=f"{len(low)} different tables of {size * step} values and more",
-            allowed=f"{COARSE_CELLS} values in all",
+            allowed=f"{MAX_TENSOR_COARSE_ENTRIES} values in all",
             do="use fewer bits for weights and activations, or prune",
         )
-    if free and 1 < size <= FEWEST_ENTRIES:
+    if free and 1 < size <= MIN_ENTRIES:
         size = 1 << (size - 1).bit_length()
     # Tables of one tensor have one size: narrower channels get their surplus on both sides.
     first = low - np.floor((size - 1 - (high - low) / step) / 2) * step
@@ -112,9 +117,11 @@ def build_table(
 
 def _step(size: int, channels: int) -> int:
     """Distance of the entries of ``channels`` tables over ranges of ``size`` integers, a power of two."""
-    if size <= MOST_ENTRIES and size * channels <= MOST_CELLS:
+    if size <= MAX_ENTRIES and size * channels <= MAX_TENSOR_ENTRIES:
         return 1
-    return int(2 ** math.ceil(math.log2(size / min(COARSE_ENTRIES, COARSE_CELLS / channels))))
+    return int(
+        2 ** math.ceil(math.log2(size / min(MAX_COARSE_ENTRIES, MAX_TENSOR_COARSE_ENTRIES / channels)))
+    )
 
 
 def _evaluate(

@@ -12,8 +12,8 @@ from .unseen import Unseen
 
 SHRINK = np.linspace(0.15, 1.0, 35)
 """Shares of the observed range that are tried as the clipping point (LOWERING: r)."""
-GROWN = (1.05, 1.1, 1.2, 1.3, 1.45, 1.6)
-"""The same where tails say that new values go further."""
+UNSEEN_GROWTH = (1.05, 1.1, 1.2, 1.3, 1.45, 1.6)
+"""Multiples of the observed range that are tried too where tails say that new values go further."""
 MAX_FITTED_ROWS = 8000
 """Rows of samples that a quantizer is fitted to."""
 EXTRA_STEP_COUNTS = (24, 32, 48, 64, 96, 112)
@@ -240,7 +240,7 @@ def _least_squares(
     for zero in [*_zero_points(low, high, top), *(_outside(low, high, top) if shifts else [])]:
         whole = _scale(low, high, zero, top)
         ones = [np.ones_like(whole)] if counts and 0 < whole.max() <= 1 else []
-        tried = np.stack([*ones, *(whole * s for s in (*SHRINK, *(GROWN if unseen else ())))])
+        tried = np.stack([*ones, *(whole * s for s in (*SHRINK, *(UNSEEN_GROWTH if unseen else ())))])
         errors = squared_errors(sample, tried, zero, top)
         if unseen:
             errors += beyond.loss(-zero * tried, -zero * tried + top * tried)

@@ -33,7 +33,7 @@ class WidthSearch:
         tolerance: Largest mean squared error of the outputs over their variance.
         most: Most bits.
         mixed: Whether single layers may have fewer bits than the rest. That pays where a layer's weight
-            norm is what makes bootstraps dear; elsewhere bits of weights cost nothing.
+            norm is what makes bootstraps expensive; elsewhere bits of weights cost nothing.
         quantized: Quantizes a model in place with given widths.
         context: For progress.
         halving: Halve the widths that are left with each trial, rather than try them in order.

@@ -22,8 +22,8 @@ class DeduplicateLookups(Pass):
 
     A table behind operators that repeat elements (Expand, Tile, Gather, Resize, Concat of one tensor) moves
     in front of them. Neurons with equal weights, constants and tables become one, whose outgoing weights are
-    the sum of theirs; they stay apart where the larger weights would make bootstraps dearer than the lookups
-    that are saved.
+    the sum of theirs; they stay apart where the larger weights would make bootstraps cost more than the
+    lookups that are saved.
     """
 
     name: ClassVar[str] = "deduplicate-lookups"

@@ -12,7 +12,7 @@ from ...ir.level import Level
 from ...ir.ops import TableLookup
 from ..framework.base import Context, Pass
 from ..framework.rewriting import Refusal
-from ..lower.tables import MOST_CELLS
+from ..lower.tables import MAX_TENSOR_ENTRIES
 from .common import chain, moving, pricing
 from .common.shaped_lookup import ShapedLookup, express, look_up, rewrite
 
@@ -24,7 +24,7 @@ class MergeTables(Pass):
 
     The merged table takes the first one's input, and its declared range; its entries are computed by running
     the two in onnxruntime. It stands behind the operators that moved elements. A first table that others read
-    too stays for them; the merge is left undone where that is dearer.
+    too stays for them; the merge is left undone where that costs more.
     """
 
     name: ClassVar[str] = "merge-tables"
@@ -105,7 +105,7 @@ def _compose(
         ]
     )
     kinds, inverse = np.unique(elements, axis=1, return_inverse=True)
-    if kinds.shape[1] * first.size > MOST_CELLS:
+    if kinds.shape[1] * first.size > MAX_TENSOR_ENTRIES:
         return None
     before, slope, offset, after = kinds
     arriving = first.entries[before.astype(int)] * slope[:, None] + offset[:, None]

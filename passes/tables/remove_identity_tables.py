@@ -28,7 +28,7 @@ class RemoveIdentityTables(Pass):
     The factor goes into the next weights and the addend behind them (computed by running the operator, so
     that padding stays right), or both stay as operators, which cost nothing. Two linear operators that meet
     by this become one; where they cannot the table stays, for Concrete counts too little noise there. So it
-    does where wider accumulators or larger weights would make other tables dearer. Behind a RoundBits no
+    does where wider accumulators or larger weights would make other tables cost more. Behind a RoundBits no
     table goes: rounding itself needs the bootstrap.
     """
 

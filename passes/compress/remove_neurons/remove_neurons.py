@@ -76,8 +76,8 @@ class RemoveNeurons(Pass):
     tolerance: float | Literal["auto"] | None = option(
         None,
         help="Remove at most the ratio, and no more than leaves every output an error (mean squared error"
-        " over variance, on calibration samples that nothing was fitted to) below this; dear ones first."
-        " auto: 0.003 for classes, 0.014 for values.",
+        " over variance, on calibration samples that nothing was fitted to) below this; those that cost"
+        " most go first. auto: 0.003 for classes, 0.014 for values.",
         low=0,
     )
     layers: Mapping[str, float] = option({}, help="ratio of single layers, by node name.", low=0, high=1)

@@ -239,8 +239,8 @@ class Search:
             if self.holds(best):
                 break
             finer = self._made(None, *self._balanced(FINE_NORM, f"bits={bits} range-fill=full"), notes)
-            dear = estimate(finer.model).complexity > MAX_FINE_COST_RATIO * estimate(first.model).complexity
-            if finer.found.loss < best.found.loss and not dear:
+            affordable = MAX_FINE_COST_RATIO * estimate(first.model).complexity
+            if finer.found.loss < best.found.loss and estimate(finer.model).complexity <= affordable:
                 best = finer
         return best
 

@@ -32,8 +32,10 @@ MIN_SAMPLES = 32
 """Calibration samples that training needs."""
 MIN_UNASKED_SAMPLES = 200
 """Calibration samples that make training worth while where the user did not ask for it."""
-AUTO, ENOUGH = (4, 5), 0.95
-"""Bits that are tried, and the agreement with the teacher that is enough."""
+AUTO_ROUNDING = (4, 5)
+"""Bits that reach tables with ``rounding=auto``, in the order in which they are tried."""
+ENOUGH_AGREEMENT = 0.95
+"""Agreement with the teacher on held-back samples from which on no wider tables are tried."""
 REMOVAL_STEP_SHARE = 0.4
 """Share of the steps in which neurons are removed."""
 RATE_AFTER_REMOVAL = 0.3
@@ -86,7 +88,7 @@ class _DistillationRun:
     def run(self) -> None:
         """Remove neurons, if asked to; then train for each width until one agrees, else keep the best."""
         settings = self.settings
-        widths: tuple[int, ...] = AUTO if settings.rounding == "auto" else (settings.rounding,)
+        widths: tuple[int, ...] = AUTO_ROUNDING if settings.rounding == "auto" else (settings.rounding,)
         until = None if settings.seconds is None else time.monotonic() + settings.seconds
         steps = settings.steps
         if settings.removal is not None:
@@ -99,7 +101,7 @@ class _DistillationRun:
             best, student = self._train(bits, recipe)
             if chosen is None or best.agreement > chosen[0].agreement:
                 chosen = best, student
-            if best.agreement >= ENOUGH:
+            if best.agreement >= ENOUGH_AGREEMENT:
                 break
         assert chosen is not None
         self._finish(*chosen)

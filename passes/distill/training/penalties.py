@@ -15,7 +15,7 @@ FREE_RANGE_DEVIATIONS = 3.0
 
 
 class Norms(Callback):
-    """How far integer weights behind tables exceed the norm at which bootstraps get dearer."""
+    """How far integer weights behind tables exceed the norm past which bootstraps cost more."""
 
     def __init__(self, student: Student) -> None:
         self.student = student

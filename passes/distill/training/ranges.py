@@ -79,7 +79,7 @@ class Ranges:
 
 
 def _room(table: Table) -> np.ndarray:
-    """How far channels may be multiplied until bootstraps get dearer: fresh inputs bear anything."""
+    """How far channels may be multiplied until bootstraps cost more; fresh inputs bear any factor."""
     weight, linear = table.weight, table.linear
     assert linear is not None
     channels = linear.channels

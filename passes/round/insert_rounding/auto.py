@@ -65,7 +65,7 @@ class RoundingProblem:
 
 
 def choose(problem: RoundingProblem, context: Context) -> list[RoundingSetting]:
-    """First one setting for all tables, then each layer, the dearest first, down while the tolerance allows.
+    """First one setting for all tables, then each layer, the largest first, down while the tolerance allows.
 
     Where that leaves too much, or changes too many classes, single layers go up again as long as the circuit
     stays cheap (``raise_layers``), unless the user gave a limit.
@@ -100,7 +100,7 @@ class _Search:
         data: The calibration inputs that are tried.
         settings_by_price: All settings in order of their price.
         usual: Places on it that all tables together may have.
-        dearest: Tables by index, those with the most elements first.
+        largest_first: Tables by index, those with the most elements first.
     """
 
     def __init__(self, problem: RoundingProblem, context: Context) -> None:
@@ -115,7 +115,7 @@ class _Search:
         ]
         self.usual = [p for p, setting in enumerate(self.settings_by_price) if setting.bits <= most]
         sizes = [_elements(t.outputs[0]) for t in problem.tables]
-        self.dearest = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        self.largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
         count = len(problem.tables)
         self._steps = 4 + min(MAX_TRIED_LAYERS, count) if self.large else len(self.usual) + count
         self._done = 0
@@ -186,13 +186,13 @@ class _Search:
         return place, wanted
 
     def lowered(self, places: list[int], tolerance: float) -> list[int]:
-        """Single layers down, the dearest first, while the tolerance allows."""
-        free = [i for i in self.dearest if self.problem.fixed[self.problem.tables[i]] is None]
+        """Single layers down, the largest first, while the tolerance allows."""
+        free = [i for i in self.largest_first if self.problem.fixed[self.problem.tables[i]] is None]
         if self.loss.network is not None:  # where all that is lost is known, layers go by that alone
             return lower_layers(
                 places, free, self.rounded, lambda m: self.loss.total(m, self.data, self.context)
             )
-        tried_layers = set(self.dearest[:MAX_TRIED_LAYERS] if self.large else self.dearest)
+        tried_layers = set(self.largest_first[:MAX_TRIED_LAYERS] if self.large else self.largest_first)
         for index in [i for i in free if i in tried_layers]:
             while places[index] > 0:
                 tried = [p - 1 if i == index else p for i, p in enumerate(places)]

@@ -44,8 +44,8 @@ def fill_range(
         source: The accumulator in front of the rounding.
         spans: Largest minus smallest value of each channel.
         width: The width without gains.
-        fill: ``full`` fills the range of every channel; ``free`` only as far as no bootstrap gets dearer by
-            that.
+        fill: ``full`` fills the range of every channel; ``free`` only as far as no bootstrap costs
+            more by that.
         room: Largest gain that leaves the integers exact in float32 (``exact_room``).
 
     Returns:

@@ -101,7 +101,7 @@ def raise_layers(
         data: Calibration inputs.
         context: For the noise.
     """
-    best, now = list(places), rounded(places)  # priced first: what is too dear already stays as it is
+    best, now = list(places), rounded(places)  # priced first: what costs too much already stays as it is
     price = estimate(now).complexity
     if price > AFFORDABLE_OPERATIONS:
         return best

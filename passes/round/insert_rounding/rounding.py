@@ -51,7 +51,7 @@ class Rounding:
         return RoundingInserter(model, data, context, settings, self.mode, bits, plain, memo).run()
 
     def _decrypted_bits(self, settings: Mapping[ir.Node, RoundingSetting]) -> int:
-        """The widest raw outputs that do not make bootstraps dearer (measured: 7 bits up to tables of 4 bits,
+        """The widest raw outputs with which bootstraps cost no more (measured: 7 bits up to tables of 4 bits,
         then 6).
 
         Exact rounding would cost a bootstrap for each bit, so in that mode nothing is dropped.

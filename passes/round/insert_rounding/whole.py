@@ -45,7 +45,7 @@ def lower_layers(
 
     Args:
         places: For each table its place among the settings, which stand in order of their price.
-        order: The tables that may change, the dearest first.
+        order: The tables that may change, the largest first.
         rounded: The model at given places.
         lost: ``analysis.divergence.worst_error`` of a model.
     """

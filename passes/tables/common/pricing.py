@@ -84,7 +84,7 @@ class Price:
         return after.complexity < self.complexity * (1 - COST_TOLERANCE)
 
     def allows_each(self, after: Price) -> bool:
-        """Whether going to ``after`` costs nothing at any layer: nothing dear hides behind savings."""
+        """Whether going to ``after`` costs nothing at any layer: no cost hides behind savings."""
         known = self.layers
         return self.allows(after) and all(
             k in known and x <= known[k] * (1 + COST_TOLERANCE) for k, x in after.layers.items()

@@ -111,7 +111,7 @@ def test_bits_and_precisions_never_make_a_bootstrap_cheaper():
     assert times == sorted(times)
 
 
-def test_a_larger_error_never_makes_a_bootstrap_dearer():
+def test_a_larger_error_never_makes_a_bootstrap_cost_more():
     for bits in range(1, 9):
         for precision in (0.0, 6.0, 15.0):
             costs = [

@@ -329,7 +329,7 @@ def test_what_is_smaller_than_something_that_clearly_missed_is_not_trained():
         assert not any(is_within(small, large) for large in trained[:later])
 
 
-def test_where_only_cost_is_limited_the_dearest_that_is_allowed_comes_first():
+def test_where_only_cost_is_limited_the_most_expensive_that_is_allowed_comes_first():
     climb = Climb(Goal(max_latency=17.0))
     tried = climb.run()
     trained = [climb.cost(c) for c in tried if c["distill"]]
@@ -426,7 +426,7 @@ def test_others_of_a_size_cost_the_same():
     assert all(c != student and all(c[n] == student[n] for n in same) for c in found)
 
 
-def test_nothing_dear_is_given_up_for_a_point_that_is_not_sure():
+def test_nothing_expensive_is_given_up_for_a_point_that_is_not_sure():
     climb = Climb(Goal(max_accuracy_drop=0.01))
     climb.judge = replace(climb.judge, confidence=1.0)
     climb.warm_start.judge = climb.judge
@@ -439,7 +439,7 @@ def test_nothing_dear_is_given_up_for_a_point_that_is_not_sure():
     assert climb.warm_start._limit(climb.known()) == 0.1
 
 
-def test_guesses_that_are_too_dear_come_at_the_size_of_the_best():
+def test_guesses_that_are_too_expensive_come_at_the_size_of_the_best():
     climb = Climb(Goal(max_accuracy_drop=0.01))
     small = SPACE.complete({"layers": 1, "neurons": 12, "distill": 2, "weights": 4, "activations": 6})
     large = SPACE.complete({"layers": 1, "neurons": 2, "distill": 1, "weights": 3, "inputs": 5})

@@ -308,8 +308,8 @@ def test_a_table_over_a_very_wide_accumulator_is_coarse():
 
 
 def test_far_too_many_wide_tables_are_refused(monkeypatch):
-    monkeypatch.setattr("onnx_fhe.passes.lower.tables.MOST_CELLS", 2**13)
-    monkeypatch.setattr("onnx_fhe.passes.lower.tables.COARSE_CELLS", 2**10)
+    monkeypatch.setattr("onnx_fhe.passes.lower.tables.MAX_TENSOR_ENTRIES", 2**13)
+    monkeypatch.setattr("onnx_fhe.passes.lower.tables.MAX_TENSOR_COARSE_ENTRIES", 2**10)
     with pytest.raises(LimitError) as refused:
         fused(dense("f = Mul(a, m)", wq=np.full((4, 6), 127, np.int8), m=np.float32([1, 2, 3, 4])))
     assert "'n3' (Gemm)" in str(refused.value)

@@ -207,8 +207,8 @@ def test_auto_raises_single_layers_where_classes_change(integer, monkeypatch):
         TableLookup.of(n).table_bits for n in lookups(more)
     )
     monkeypatch.setattr(raising, "AFFORDABLE_OPERATIONS", 0.0)
-    dear = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
-    assert [TableLookup.of(n).table_bits for n in lookups(dear)] == [
+    expensive = rounded(integer, "bits=auto tolerance=0.15", range_margin=0.2)
+    assert [TableLookup.of(n).table_bits for n in lookups(expensive)] == [
         TableLookup.of(n).table_bits for n in lookups(few)
     ]
 

@@ -1,4 +1,4 @@
-"""The table passes on random integer networks: exact, never dearer, idempotent, truthful."""
+"""The table passes on random integer networks: exact, never at a higher cost, idempotent, truthful."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = ",".join([*PASSES, *PASSES])
 
 
 @pytest.mark.parametrize("name", [*PASSES, ALL])
-def test_random_networks_stay_exact_and_get_no_dearer(name: str) -> None:
+def test_random_networks_stay_exact_and_cost_no_more(name: str) -> None:
     @settings(max_examples=8 if name == ALL else 4)
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:
@@ -32,7 +32,7 @@ def test_random_networks_stay_exact_and_get_no_dearer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["merge-tables", "move-tables", "deduplicate-lookups", ALL])
-def test_tables_among_moved_and_pooled_elements_stay_exact_and_get_no_dearer(name: str) -> None:
+def test_tables_among_moved_and_pooled_elements_stay_exact_and_cost_no_more(name: str) -> None:
     @settings(max_examples=8)
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:

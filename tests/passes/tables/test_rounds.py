@@ -58,7 +58,7 @@ def test_together_is_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch):
     assert bool(rounds) == (texts.structure(alone) != texts.structure(before))
 
 
-def test_what_is_dear_at_one_layer_is_no_round():
+def test_what_costs_more_at_one_layer_is_no_round():
     before = pricing.Price(10, {"a": 6, "b": 4}, 5, 1)
     assert before.allows_each(pricing.Price(9, {"a": 5, "b": 4}, 5, 1))
     assert before.allows(saved := pricing.Price(9, {"a": 4, "b": 5}, 5, 1))
