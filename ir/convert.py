@@ -1,26 +1,21 @@
-"""Bringing a model to the opset and IR version of ``ir.opsets``, and proving that its outputs stay."""
+"""Bringing a model to the opset and IR version of ``ir.opsets``, and checking that its outputs stay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import onnx
 from onnx import inliner, version_converter
 
-from . import classical, dialect, functions, older, walk
+from . import classical, older, walk
+from .conversion_check import check_conversion
 from .errors import ModelError
 from .graph import LAYOUT
 from .guard import FileLimits, check_sizes
 from .opsets import target_ir_version, target_opset
-from .runtime import Session
-from .sampling import random_inputs
 
 _OLDEST_IR = 8
 """Below IR version 4 the converter takes initializers for inputs, and writes new constants as inputs."""
-
-_OLDEST_BODY = 18
-"""Opset that the bodies of the dialect are written in."""
 
 _WIDENED = {
     *LAYOUT,
@@ -37,13 +32,7 @@ _WIDENED = {
 _WIDENED_SINCE = 13
 """Versions of these operators from this opset on only take more types."""
 
-_FREE_SIZES = (8, 1, 32)
-"""Sizes of free axes that are tried, in this order, until the model runs and can be compared."""
-
 _AT_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
-
-_MAX_TIE_SHARE = 0.1
-"""Share of the largest output by which a quantized model may move where a tie rounds to the other side."""
 
 
 def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.ModelProto:
@@ -75,7 +64,7 @@ def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.Mo
         result = _inline(result)
     check_sizes(result, limits or FileLimits())
     result.ir_version = max(result.ir_version, _OLDEST_IR)
-    if before != target_opset() and _is_said_the_same(result, before):
+    if before != target_opset() and _is_written_the_same(result, before):
         for imported in result.opset_import:
             if imported.domain in ("", "ai.onnx"):
                 imported.version = target_opset()
@@ -98,11 +87,11 @@ def convert(proto: onnx.ModelProto, limits: FileLimits | None = None) -> onnx.Mo
         result = converted
     result.ir_version = target_ir_version()
     if changed and not _means_the_same(proto, result, before):
-        _compare(proto, result, before)
+        check_conversion(_runnable(proto), result, before)
     return result
 
 
-def _is_said_the_same(proto: onnx.ModelProto, opset: int) -> bool:
+def _is_written_the_same(proto: onnx.ModelProto, opset: int) -> bool:
     """Whether every node is written in the target opset as it was in ``opset``.
 
     The converter makes its adapters for all operators anew each time, and takes longer than all else here.
@@ -160,6 +149,14 @@ def opset_of(proto: onnx.ModelProto) -> int:
     return int(versions[0]) if versions else target_opset()
 
 
+def _runnable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in an IR version that onnxruntime runs."""
+    copy = _copy(proto)
+    _drop_initializer_inputs(copy)
+    copy.ir_version = min(max(copy.ir_version, _OLDEST_IR), target_ir_version())
+    return copy
+
+
 def _drop_initializer_inputs(proto: onnx.ModelProto) -> None:
     constant = {i.name for i in proto.graph.initializer}
     kept = [i for i in proto.graph.input if i.name not in constant]
@@ -201,101 +198,3 @@ def _restore_metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
 
 def _infos(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
     return [*graph.input, *graph.output, *graph.value_info]
-
-
-def _compare(before: onnx.ModelProto, after: onnx.ModelProto, opset: int) -> None:
-    original, after = _without_custom(before), _without_custom(after)
-    original.ir_version = min(max(original.ir_version, _OLDEST_IR), target_ir_version())
-    _drop_initializer_inputs(original)
-    dialect.attach(original)
-    for function in original.functions:
-        if function.domain == dialect.DOMAIN:
-            function.opset_import[0].version = max(opset, _OLDEST_BODY)
-    first, second = _session(original, opset), _session(dialect.attach(after), target_opset())
-    inputs = list(original.graph.input)
-    error: ModelError | None = None
-    for free in _FREE_SIZES:
-        data = random_inputs(inputs, batch=2, free=free)
-        try:
-            expected = first.run(data)
-        except ModelError as failure:
-            error = error or failure
-            continue
-        _must_be_deterministic(expected, first.run(data))
-        _must_match(expected, second.run(data), opset, _rounds(before))
-        return
-    raise ModelError(
-        "the model could not be run on random inputs, so its conversion could not be checked",
-        found=error.found if error else "",
-        do="export the model with static shapes (only the batch axis may stay free)",
-    )
-
-
-def _without_custom(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with Identity for operators whose bodies plug-ins give: these need not run in an old opset."""
-    copy = _copy(proto)
-    local = {(f.domain, f.name) for f in copy.functions}
-    for node in walk.nodes(copy):
-        key = node.domain, node.op_type
-        if key not in local and functions.body_of(*key) is not None:
-            node.op_type, node.domain = "Identity", ""
-            del node.input[1:], node.attribute[:]
-    return copy
-
-
-def _session(proto: onnx.ModelProto, opset: int) -> Session:
-    try:
-        return Session(proto)
-    except ModelError as error:
-        error.what = f"onnxruntime cannot load this model (opset {opset})"
-        error.do = error.do or "export the model with opset 13 or later and standard operators"
-        raise
-
-
-def _rounds(proto: onnx.ModelProto) -> bool:
-    """Whether the model quantizes what it computes: float error of another kernel may turn a tie there."""
-    return any(n.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for n in walk.nodes(proto))
-
-
-def _must_match(
-    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], opset: int, rounds: bool
-) -> None:
-    for name, array in expected.items():
-        other = found.get(name)
-        close = _near if rounds else _close
-        if other is not None and array.shape == other.shape and close(array, other):
-            continue
-        raise ModelError(
-            f"the model computes something else after conversion from opset {opset} to {target_opset()}",
-            found=f"output {name!r} differs",
-            do="export the model with a newer opset",
-        )
-
-
-def _must_be_deterministic(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
-    for name, array in first.items():
-        if array.shape != second[name].shape or not _close(array, second[name]):
-            raise ModelError(
-                "the model computes something else each time it runs",
-                found=f"output {name!r} differs between two runs on the same input",
-                allowed="models without random operators",
-                do="export the model for inference (eval mode)",
-            )
-
-
-def _near(array: np.ndarray, other: np.ndarray) -> bool:
-    """Whether most values are the same, or all within a few steps of a quantizer."""
-    if _close(array, other):
-        return True
-    a, b = array.astype(np.float64), other.astype(np.float64)
-    scale = float(np.abs(a).max(initial=0.0))
-    apart = np.abs(a - b)
-    return bool(np.mean(apart <= 1e-4 * scale) >= 0.5 or apart.max(initial=0.0) <= _MAX_TIE_SHARE * scale)
-
-
-def _close(array: np.ndarray, other: np.ndarray) -> bool:
-    if array.dtype.kind not in "fc":
-        return bool(np.array_equal(array, other))
-    finite = np.abs(array[np.isfinite(array)])
-    scale = float(finite.max()) if finite.size else 0.0
-    return bool(np.allclose(array, other, rtol=1e-4, atol=1e-5 * scale + 1e-7, equal_nan=True))

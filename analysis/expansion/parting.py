@@ -2,7 +2,8 @@
 
 Values that meet between two tables all have the width of the widest. Where a maximum is compared in 5 bits
 and its result then goes into accumulators of 17, the comparisons have 17 bits too: each is an expensive
-bootstrap, and past 16 bits there is none. A table that changes nothing, behind the narrow values, parts the two.
+bootstrap, and past 16 bits there is none. A table that changes nothing, behind the narrow values, parts the
+two.
 """
 
 from __future__ import annotations

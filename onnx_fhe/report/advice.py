@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..ir.errors import OnnxFheError
 from ..manifest import Manifest
 from ..passes.compress.remove_neurons.remove_neurons import RemoveNeurons
-from ..passes.framework.base import Pass
-from ..passes.framework.pipeline import parse_passes
 from ..passes.quantize.quantize import Quantize
 from ..passes.round.insert_rounding.insert_rounding import InsertRounding
 from . import text
 from .layers import Layer, Range
 from .pricing import Pricing, fewer
+from .suggestion import Advice, changed_pass
 
 MIN_TOLD_SAVING = 0.02
 """Share of the time that a piece of advice has to save to be given."""
@@ -36,31 +34,6 @@ TOLD_VARIANCE_LOSS = 0.003
 
 REMOVED_NEURON_SHARE = 0.25
 """Share of the neurons of a layer for whose removal the saving is computed."""
-
-
-@dataclass(frozen=True)
-class Advice:
-    """Something to try.
-
-    Attributes:
-        title: What, in a few words.
-        why: The numbers behind it.
-        how: What to write, as text of a pipeline or as an option; may be empty.
-        seconds: Saved for one sample, on one core; 0 where it is about accuracy.
-        share: Saved of the circuit's time.
-        bootstraps: Saved.
-        price: What it may cost.
-        layers: Those that it is about.
-    """
-
-    title: str
-    why: str
-    how: str = ""
-    seconds: float = 0.0
-    share: float = 0.0
-    bootstraps: int = 0
-    price: str = ""
-    layers: tuple[Layer, ...] = ()
 
 
 def advice(
@@ -126,7 +99,7 @@ class Rules:
             f"Exact rounding takes a bootstrap for every bit that it removes: {text.count(extra)} of"
             f" {text.count(sum(x.bootstraps for x in self.layers))} bootstraps do nothing else."
             f" Without them the circuit saves {saved}.",
-            _changed(self.manifest, InsertRounding(), mode="approximate"),
+            changed_pass(self.manifest, InsertRounding(), mode="approximate"),
             *saved,
             extra,
             "Values close to the middle between two steps may take the other one.",
@@ -165,7 +138,7 @@ class Rules:
             title,
             f"{subject} {text.amount(first.table_bits, 'bit')}. Rounding to {bits} would cut the circuit from"
             f" {text.seconds(self.pricing.seconds)} to {text.seconds(then)}.{cliff}",
-            _changed(self.manifest, InsertRounding(), **options),
+            changed_pass(self.manifest, InsertRounding(), **options),
             *saved,
             sum(x.bootstraps - x.lookups for x in layers),
             "Activations get coarser steps: compile, and compare the accuracy.",
@@ -190,7 +163,7 @@ class Rules:
             f"Remove {text.amount(gone, what)} of {text.name(layer.name)}",
             f"The layer takes {text.whole_percent(layer.share)} of the time; each of its {channels} {what}s"
             f" takes {text.amount(each, 'bootstrap')}. A quarter of them less saves {saved}.",
-            _changed(self.manifest, RemoveNeurons(), layers={layer.name: round(ratio, 3)}),
+            changed_pass(self.manifest, RemoveNeurons(), layers={layer.name: round(ratio, 3)}),
             *saved,
             gone * each,
             "What reads them is refitted on calibration data; compare the accuracy.",
@@ -289,19 +262,6 @@ def _worst(layers: Sequence[Layer], manifest: Manifest) -> Iterator[Advice]:
         f" {text.percent(step)} more than those of the layer before. Its weights have"
         f" {text.amount(layer.weight_bits or 0, 'bit')}. Wider ones take no more bootstraps,"
         " but larger ones make those before them cost a little more.",
-        _changed(manifest, Quantize(), layers={layer.name: {"weights": bits}}),
+        changed_pass(manifest, Quantize(), layers={layer.name: {"weights": bits}}),
         layers=(layer,),
     )
-
-
-def _changed(manifest: Manifest, fresh: Pass, **options: Any) -> str:
-    """The pass of the pipeline with other options, as text; a fresh one where the pipeline has none."""
-    try:
-        passes = parse_passes(manifest.pipeline)
-    except OnnxFheError:
-        # Of a plug-in that is not here.
-        passes = []
-    known = next((p for p in passes if isinstance(p, type(fresh))), fresh)
-    if "layers" in options:
-        options["layers"] = {**known.layers, **options["layers"]}  # type: ignore[attr-defined]
-    return replace(known, **options).to_text()

@@ -70,7 +70,7 @@ class Steps:
         return like is not None and like.seconds >= MAX_COST_SHARE * best.seconds
 
     def resized(self, chosen: Parameters) -> Parameters:
-        """A guess that costs too much, at the size of the best, or of something cheaper that barely misses."""
+        """A guess that costs too much, at the size of the best, or of a cheaper one that barely misses."""
         best = self._best()[:1]
         limit = MAX_COST_SHARE * best[0].seconds if best else 0.0
         less = [

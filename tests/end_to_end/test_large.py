@@ -158,7 +158,7 @@ def saved(path: Path, op: str, opset: int, **attributes: int) -> Path:
 def test_only_what_may_have_changed_is_compared(op, opset, compared, tmp_path, monkeypatch):
     """Loading a large graph twice to compare its outputs is most of what loading takes."""
     asked = []
-    monkeypatch.setattr(convert, "_compare", lambda *given: asked.append(given))
+    monkeypatch.setattr(convert, "check_conversion", lambda *given: asked.append(given))
     model = load(saved(tmp_path / "model.onnx", op, opset))
     assert model.opset_imports[""] == target_opset()
     assert bool(asked) is compared

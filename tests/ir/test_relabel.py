@@ -27,7 +27,7 @@ def relabelled(zoo) -> dict[str, tuple[onnx.ModelProto, onnx.ModelProto]]:
     return {
         name: (proto, convert.convert(proto))
         for name, proto in models(zoo).items()
-        if convert._is_said_the_same(proto, convert.opset_of(proto))
+        if convert._is_written_the_same(proto, convert.opset_of(proto))
     }
 
 
@@ -60,4 +60,4 @@ def test_where_anything_changed_the_converter_is_asked(text, opset, same):
         <ir_version: 8, opset_import: ["": {opset}, "other": 1]>
         g (float[N, 2] x) => (float[N, 2] y) <float[2] w = {{1, 2}}> {{ {text} }}
     """)
-    assert convert._is_said_the_same(proto, opset) is same
+    assert convert._is_written_the_same(proto, opset) is same
