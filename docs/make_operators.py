@@ -1,8 +1,8 @@
 """Writes docs/operators.md: how each operator of ai.onnx runs encrypted, found out by compiling it.
 
 Every operator of the newest opset stands between two layers of a small network, which goes through the passes
-of the compiler. Nothing here says how an operator is lowered; ``EXAMPLES`` only says how to call those that
-need more than one tensor. An operator of a new opset without an example and without a refusal is an error.
+of the compiler. Nothing here says how an operator is lowered; ``operator_calls`` only says how to call those
+that need more than one tensor. An operator of a new opset without a call and without a refusal is an error.
 
     python docs/make_operators.py [--check]
 """
@@ -20,6 +20,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper, parser
 from onnx.defs import OpSchema
+from operator_calls import CALLS, Cases, normal, one
 
 from onnx_fhe.analysis.regions.elementwise import ElementwiseProbe
 from onnx_fhe.analysis.regions.linear import linear_of
@@ -41,158 +42,8 @@ PAGE = Path(__file__).parent / "operators.md"
 SAMPLES = 6
 PIPELINE = "quantize{weights=3 activations=2 inputs=3},lower-to-integer,fuse-tlu"
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-INTS = np.int64
 FRAME = ("h", "g", "y")
 """Results of the network around the operator."""
-
-
-def normal(*size: int) -> np.ndarray:
-    """Constants for examples."""
-    return np.random.default_rng(sum(size)).normal(size=size).astype(np.float32)
-
-
-def _pair(op: str, **weights: np.ndarray) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    return {
-        "a constant": (f"m = {op}(h, c)", weights or {"c": np.float32(0.5)}),
-        "two encrypted": (f"m = {op}(h, g)", {}),
-    }
-
-
-def _bits(op: str) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    four = {"four": np.float32(4)}
-    one, both = "u = Mul(h, four) i = Cast<to=6>(u) ", "v = Mul(g, four) j = Cast<to=6>(v) "
-    return {
-        "a constant": (f"{one}m = {op}(i, c)", {"c": np.int32(3), **four}),
-        "two encrypted": (f"{one}{both}m = {op}(i, j)", four),
-    }
-
-
-def _logic(op: str) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    return {"two encrypted": (f"p = Greater(h, c) q = Less(g, c) m = {op}(p, q)", {"c": np.float32(0.1)})}
-
-
-def _one(body: str, **weights: np.ndarray) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    return {"": (body, weights)}
-
-
-EXAMPLES: dict[str, dict[str, tuple[str, dict[str, np.ndarray]]]] = {
-    **{op: _pair(op) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Mod")},
-    **{op: _pair(op) for op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")},
-    **{op: _logic(op) for op in ("And", "Or", "Xor")},
-    **{op: _bits(op) for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")},
-    "Mod": {
-        "a constant": ("m = Mod<fmod=1>(h, c)", {"c": np.float32(0.5)}),
-        "two encrypted": ("m = Mod<fmod=1>(h, g)", {}),
-    },
-    "Pow": {
-        "a constant": ("m = Pow(h, c)", {"c": np.float32(2)}),
-        "two encrypted": ("a = Abs(h) m = Pow(a, g)", {}),
-    },
-    "PRelu": {
-        "a constant": ("m = PRelu(h, c)", {"c": normal(2, 1, 1)}),
-        "two encrypted": ("m = PRelu(h, g)", {}),
-    },
-    "Not": _one("p = Greater(h, c) m = Not(p)", c=np.float32(0.1)),
-    "BitwiseNot": _one("i = Cast<to=6>(h) m = BitwiseNot(i)"),
-    "BitShift": _one('i = Cast<to=12>(h) m = BitShift<direction="LEFT">(i, c)', c=np.uint32(1)),
-    "Where": {
-        "a constant condition": ("m = Where(c, h, g)", {"c": np.arange(32).reshape(2, 4, 4) % 3 == 0}),
-        "an encrypted condition": ("p = Greater(h, c) m = Where(p, h, c)", {"c": np.float32(0.1)}),
-        "all encrypted": ("p = Greater(g, c) m = Where(p, h, g)", {"c": np.float32(0.1)}),
-    },
-    "Cast": _one("m = Cast<to=6>(h)"),
-    "CastLike": _one("m = CastLike(h, c)", c=np.int32(1)),
-    "BatchNormalization": _one("m = BatchNormalization(h, s, b, b, s)", s=np.float32([0.5, 2]), b=normal(2)),
-    "InstanceNormalization": _one("m = InstanceNormalization(h, s, b)", s=normal(2), b=normal(2)),
-    "GroupNormalization": _one("m = GroupNormalization<num_groups=1>(h, s, b)", s=normal(2), b=normal(2)),
-    "LayerNormalization": _one("m = LayerNormalization(h, s, b)", s=normal(4), b=normal(4)),
-    "RMSNormalization": _one("m = RMSNormalization(h, s)", s=normal(4)),
-    "MeanVarianceNormalization": _one("m = MeanVarianceNormalization<axes=[1,2,3]>(h)"),
-    "LpNormalization": _one("m = LpNormalization<axis=1>(h)"),
-    "Softmax": _one("m = Softmax<axis=-1>(h)"),
-    "LRN": _one("m = LRN<size=3>(h)"),
-    "Conv": _one("m = Conv<pads=[1,1,1,1]>(h, k)", k=normal(2, 2, 3, 3)),
-    "ConvTranspose": _one("m = ConvTranspose<strides=[2,2]>(h, k)", k=normal(2, 2, 2, 2)),
-    "Gemm": _one("r = Flatten(h) m = Gemm(r, k)", k=normal(32, 8)),
-    "MatMul": {
-        "a constant": ("m = MatMul(h, k)", {"k": normal(4, 5)}),
-        "a constant on the left": ("m = MatMul(k, h)", {"k": normal(5, 4)}),
-        "two encrypted": ("m = MatMul(h, g)", {}),
-    },
-    "Einsum": {
-        "a constant": ('m = Einsum<equation="bcij,jk->bcik">(h, k)', {"k": normal(4, 3)}),
-        "two encrypted": ('m = Einsum<equation="bcij,bcjk->bcik">(h, g)', {}),
-    },
-    "AveragePool": _one("m = AveragePool<kernel_shape=[2,2], strides=[2,2]>(h)"),
-    "MaxPool": _one("m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(h)"),
-    "LpPool": _one("m = LpPool<kernel_shape=[2,2], strides=[2,2]>(h)"),
-    "ReduceMax": _one("m = ReduceMax(h, a)", a=INTS([3])),
-    "ReduceMin": _one("m = ReduceMin(h, a)", a=INTS([3])),
-    **{
-        f"Reduce{k}": _one(f"m = Reduce{k}(h, a)", a=INTS([3]))
-        for k in ("Sum", "Mean", "L1", "L2", "SumSquare")
-    },
-    "ReduceLogSumExp": _one("m = ReduceLogSumExp(h, a)", a=INTS([3])),
-    "ReduceLogSum": _one("e = Exp(h) m = ReduceLogSum(e, a)", a=INTS([3])),
-    "CumSum": _one("m = CumSum(h, a)", a=INTS(3)),
-    "Concat": _one("m = Concat<axis=1>(h, g)"),
-    "Slice": _one("m = Slice(h, s, e, a)", s=INTS([0]), e=INTS([3]), a=INTS([2])),
-    "Split": _one("m, n = Split<axis=1, num_outputs=2>(h)"),
-    "Pad": _one("m = Pad(h, p)", p=INTS([0, 0, 1, 1, 0, 0, 1, 1])),
-    "Gather": {
-        "constant indices": ("m = Gather<axis=1>(h, i)", {"i": INTS([1, 0])}),
-        "encrypted indices": (
-            "b = Clip(h, z, t) i = Cast<to=7>(b) m = Gather(k, i)",
-            {"z": np.float32(0), "t": np.float32(2), "k": normal(3)},
-        ),
-        "encrypted indices of rows": (
-            "b = Clip(h, z, t) i = Cast<to=7>(b) m = Gather(k, i)",
-            {"z": np.float32(0), "t": np.float32(2), "k": normal(3, 2)},
-        ),
-    },
-    "ScatterElements": _one(
-        "m = ScatterElements<axis=3>(h, i, u)",
-        i=np.zeros((1, 1, 1, 1), INTS),
-        u=np.ones((1, 1, 1, 1), np.float32),
-    ),
-    "OneHot": _one(
-        "b = Clip(h, z, t) i = Cast<to=7>(b) m = OneHot(i, d, v)",
-        z=np.float32(0),
-        t=np.float32(2),
-        d=INTS(3),
-        v=np.float32([0, 1]),
-    ),
-    "Reshape": _one("m = Reshape(h, s)", s=INTS([0, 4, 8])),
-    "Transpose": _one("m = Transpose<perm=[0,2,3,1]>(h)"),
-    "Unsqueeze": _one("m = Unsqueeze(h, a)", a=INTS([2])),
-    "Squeeze": _one("u = Slice(h, s, e, a) m = Squeeze(u, a)", s=INTS([0]), e=INTS([1]), a=INTS([1])),
-    "Expand": _one("u = Unsqueeze(h, a) m = Expand(u, s)", a=INTS([2]), s=INTS([1, 2, 2, 4, 4])),
-    "Tile": _one("m = Tile(h, r)", r=INTS([1, 1, 2, 1])),
-    "CenterCropPad": _one("m = CenterCropPad<axes=[2,3]>(h, s)", s=INTS([2, 2])),
-    "DepthToSpace": _one("u = Concat<axis=1>(h, g) m = DepthToSpace<blocksize=2>(u)"),
-    "SpaceToDepth": _one("m = SpaceToDepth<blocksize=2>(h)"),
-    "Resize": {
-        "nearest": ("m = Resize(h, , s)", {"s": np.float32([1, 1, 2, 2])}),
-        "linear": ('m = Resize<mode="linear">(h, , s)', {"s": np.float32([1, 1, 2, 2])}),
-    },
-    "QuantizeLinear": _one(
-        "q = QuantizeLinear(h, s, z) m = DequantizeLinear(q, s, z)", s=np.float32(0.1), z=np.uint8(128)
-    ),
-    "DequantizeLinear": _one(
-        "q = QuantizeLinear(h, s, z) m = DequantizeLinear(q, s, z)", s=np.float32(0.1), z=np.uint8(128)
-    ),
-    "Col2Im": _one(
-        "r = Reshape(h, s) m = Col2Im<strides=[2,2]>(r, i, b)",
-        s=INTS([0, 8, 4]),
-        i=INTS([4, 4]),
-        b=INTS([2, 2]),
-    ),
-    "ArgMax": _one("m = ArgMax<axis=1>(h)"),
-    "ArgMin": _one("m = ArgMin<axis=1>(h)"),
-    "ReduceProd": _one("m = ReduceProd(h, a)", a=INTS([3])),
-    "Attention": _one("m = Attention(h, h, h)"),
-}
-"""Calls by operator and case: from ``h`` (2 x 4 x 4, encrypted) and ``g`` (the same shape) to ``m``."""
 
 TEXT = """# Operators
 
@@ -255,7 +106,7 @@ def rows(operators: tuple[str, ...] | None = None) -> list[Row]:
 
 def _rows(schema: OpSchema) -> list[Row]:
     name = schema.name
-    cases = EXAMPLES.get(name) or _by_schema(schema)
+    cases = CALLS.get(name) or _by_schema(schema)
     refusal = REFUSALS.get(name)
     if not cases and refusal is not None:
         return [Row(name, "", f"refused: {refusal.reason}", "")]
@@ -269,14 +120,14 @@ def _rows(schema: OpSchema) -> list[Row]:
     return [_measure(name, case, *call) for case, call in cases.items()]
 
 
-def _by_schema(schema: OpSchema) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
+def _by_schema(schema: OpSchema) -> Cases:
     """A call with one tensor, where that is enough."""
     single = OpSchema.FormalParameterOption.Single
     needed = [i for i in schema.inputs if i.option == single]
     wants_more = any(a.required for a in schema.attributes.values())
     if wants_more or len(needed) != 1 or schema.inputs[0].option != single:
         return {}
-    return _one(f"m = {schema.name}(h)") if "tensor(float)" in schema.inputs[0].types else {}
+    return one(f"m = {schema.name}(h)") if "tensor(float)" in schema.inputs[0].types else {}
 
 
 def _network(body: str, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -294,7 +145,7 @@ def _network(body: str, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
     sample = Session(build("o")).run(random_inputs(list(build("o").graph.input), 2))["o"]
     size = sample.size // 2
     text += " f = Reshape(o, all) y = Gemm<transB=1>(f, last, zero)"
-    proto = build("y", all=INTS([-1, size]), last=normal(3, size), zero=normal(3))
+    proto = build("y", all=np.int64([-1, size]), last=normal(3, size), zero=normal(3))
     proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3]))
     return proto
 
