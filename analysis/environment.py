@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..ir import runtime, samples
+from ..ir import runtime, sample_axes, samples
 from ..ir.graph import variable_inputs
 from ..ir.movement import sample_shape
 
@@ -92,8 +92,8 @@ class Environment:
         if total < self._total:
             return [None] * len(wanted)
         if len(sizes) == 1 and total > _PROBED_SAMPLES:
-            if all(samples.is_clear(v) for v in wanted):
-                return [samples.axis_of(v) for v in wanted]
+            if all(sample_axes.is_clear(v) for v in wanted):
+                return [sample_axes.axis_of(v) for v in wanted]
             # Their shapes do not tell: a few samples, in two numbers of them, do.
             sizes = [1, 2]
             found = self._run(nodes, read, wanted, [slice(0, 1), slice(0, 2)])

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from ..analysis.cost.parameters import Step
+from ..ir.batch_runner import Arrays
 from ..ir.errors import UserError
 from ..ir.limits import TargetLimits
 from ..ir.p_error import DEFAULT_P_ERROR
-from ..ir.runtime import Arrays
-
-Progress = Callable[[str, int, int], None]
-Ciphertexts = dict[str, Any]
-"""Ciphertexts of one call by name; what they are is the backend's own affair."""
-ParameterStrategy = Literal["auto", "mono", "multi", "multi-norm2"]
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """The default progress: none."""
+from .sides import Ciphertexts, Progress, Sides, quiet
+from .statistics import CircuitStatistics, ParameterStrategy
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,7 @@ class LowerOptions:
             ``multi-norm2`` one for each precision and weight norm (larger keys);
             ``auto`` takes the cheapest, and ``multi-norm2`` only where it saves more than a twentieth.
         compress_keys: Evaluation keys about four times smaller to send, and no slower to use.
+        compress_inputs: Encrypted inputs as seeds and one number each, hundreds of times smaller to send.
         loop_parallelize: Use all cores for one sample.
         seed: Seeds what the backend draws at random in the clear. Keys and encryption never use it.
         progress: Called with (what, done, total).
@@ -49,6 +42,7 @@ class LowerOptions:
     security_level: int = 128
     parameter_strategy: ParameterStrategy = "auto"
     compress_keys: bool = True
+    compress_inputs: bool = True
     loop_parallelize: bool = True
     seed: int = 0
     progress: Progress = quiet
@@ -64,64 +58,6 @@ class LowerOptions:
 
 
 DEFAULTS = LowerOptions()
-
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """What one layer costs.
-
-    Attributes:
-        name: Name of the linear node that feeds the table (of the table itself where there is none).
-        operator: Its op type.
-        accumulator_bits: Bits of the accumulator as the circuit holds it.
-        table_bits: Bits that reach the table, after rounding; 0 for a layer without a table.
-        programmable_bootstraps: Bootstraps of one sample, those of exact rounding included.
-    """
-
-    name: str
-    operator: str
-    accumulator_bits: int
-    table_bits: int
-    programmable_bootstraps: int
-
-
-@dataclass(frozen=True)
-class CircuitStatistics:
-    """What a circuit costs for one sample.
-
-    Attributes:
-        programmable_bootstraps: Number of bootstraps.
-        complexity: The backend's own prediction of the work (operations); 0 where it has none.
-        max_table_bits: Widest table input.
-        max_accumulator_bits: Widest value of the whole circuit.
-        mean_accumulator_bits: Mean over the layers.
-        p_error: Error of one lookup that the parameters were chosen for.
-        global_p_error: Predicted error of the whole circuit; ``None`` where it is not known.
-        layers: One entry for each layer, in order.
-        evaluation_key_bytes: Predicted size of uncompressed bootstrapping and key-switching keys.
-        secret_key_bytes: Predicted size of the secret keys.
-        input_bytes: Ciphertexts of one sample, sent.
-        output_bytes: Ciphertexts of one sample, received.
-        parameter_sets: Number of bootstrapping parameter sets.
-        steps: Bootstraps and key switches with their parameters, in order; empty where they are not known.
-        linear_products: Coefficients of ciphertexts that are multiplied by a constant.
-    """
-
-    programmable_bootstraps: int
-    complexity: float
-    max_table_bits: int
-    max_accumulator_bits: int
-    mean_accumulator_bits: float
-    p_error: float | None
-    global_p_error: float | None
-    layers: tuple[LayerStatistics, ...]
-    evaluation_key_bytes: int = 0
-    secret_key_bytes: int = 0
-    input_bytes: int = 0
-    output_bytes: int = 0
-    parameter_sets: int = 0
-    steps: tuple[Step, ...] = ()
-    linear_products: int = 0
 
 
 class EncryptedSession(ABC):
@@ -190,6 +126,16 @@ class Circuit(ABC):
         """What its files say of it, which a manifest must say too; None where they say nothing."""
         return None
 
+    def current(self) -> Circuit:
+        """This circuit as it runs here.
+
+        One from a file is held against its integer model, and made anew where another version wrote it.
+
+        Raises:
+            ArtifactError: It is the circuit of another model.
+        """
+        return self
+
     @abstractmethod
     def session(self, batch: int = 1) -> EncryptedSession:
         """A client and a server.
@@ -241,3 +187,7 @@ class Backend(ABC):
         Raises:
             ArtifactError: The folder holds no circuit of this backend, or one that does not fit this version.
         """
+
+    def sides(self) -> Sides | None:
+        """How client and server of its circuits are made, each alone; None where there are no two sides."""
+        return None

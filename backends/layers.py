@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import LayerStatistics
+from .statistics import LayerStatistics
 
 
 def merge_layers(layers: list[LayerStatistics]) -> list[LayerStatistics]:

@@ -11,23 +11,17 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.expansion.expand import expanded
+from ..ir.batch_runner import Arrays
 from ..ir.errors import ArtifactError, DataError
 from ..ir.graph import layer_of, title_of
 from ..ir.limits import TargetLimits
 from ..ir.ops import Decrypt, Encrypt, TableLookup, along_axis, decrypts_by_output, encrypts_by_input
 from ..ir.partition import partition
-from ..ir.runtime import Arrays, Session
-from .base import (
-    DEFAULTS,
-    Backend,
-    Ciphertexts,
-    Circuit,
-    CircuitStatistics,
-    EncryptedSession,
-    LayerStatistics,
-    LowerOptions,
-)
+from ..ir.runtime import Session
+from .base import DEFAULTS, Backend, Circuit, EncryptedSession, LowerOptions
 from .layers import merge_layers
+from .sides import Ciphertexts
+from .statistics import CircuitStatistics, LayerStatistics
 
 BATCH_SAMPLES = 256
 """Samples that are run at once."""

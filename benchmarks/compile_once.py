@@ -23,8 +23,9 @@ import numpy as np
 
 import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import OnnxFheError
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes.framework.instruments import Instrument
 from onnx_fhe.passes.framework.manager import PassManager

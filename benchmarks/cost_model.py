@@ -30,11 +30,11 @@ from machine import describe
 import onnx_fhe
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.circuits import find_backend
-from onnx_fhe.clipping import Prologue
 from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.machine import Profile, predict
 from onnx_fhe.program import Program
+from onnx_fhe.prologue import Prologue
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = {

@@ -27,11 +27,13 @@ from measuring import Files, find
 import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.analysis.noise.noise import NoisyModel
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.batch_runner import Arrays
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import DataError, OnnxFheError
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.ir.runtime import Arrays, run
+from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, PassManager, Target
 from onnx_fhe.passes.distill.distill import Distill
 from onnx_fhe.passes.framework.presets import TO_TABLES

@@ -18,10 +18,10 @@ from torch import nn
 from onnx_fhe.analysis.outputs.classes import kind_of, scores
 from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir import runtime
+from onnx_fhe.ir.batch_runner import Arrays
 from onnx_fhe.ir.editing import GraphEditor
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.graph import LINEAR, constant_of, variable_inputs
-from onnx_fhe.ir.runtime import Arrays
 from onnx_fhe.passes.distill.distill import Distill
 from onnx_fhe.passes.distill.training.data import image_sizes, pool, split
 from onnx_fhe.passes.distill.training.losses import Loss, agreement

@@ -23,7 +23,8 @@ from measuring import Files, find
 import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
 from onnx_fhe.analysis.noise.noise import NoisyModel
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.passes import Context, PassManager, Target
 

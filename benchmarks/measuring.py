@@ -14,13 +14,15 @@ from machine import peak_memory_mb
 
 import onnx_fhe
 from onnx_fhe.analysis.regions.server import server_nodes
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.batch_runner import Arrays
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.ir.graph import constant_of, is_dialect
 from onnx_fhe.ir.level import Level
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.range_options import AUTO, DEFAULT_MARGIN, RANGE_MODES, Margin
-from onnx_fhe.ir.runtime import Arrays, Session
+from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.framework.base import Pass
 from onnx_fhe.passes.framework.pipeline import parse_passes

@@ -24,8 +24,9 @@ from onnx_fhe.analysis.noise.noise import NoisyModel
 from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.circuits import find_backend
 from onnx_fhe.ir import runtime
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.level import Level, set_level
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.running import Stopwatch, encrypted

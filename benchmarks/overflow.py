@@ -23,8 +23,9 @@ from measuring import Files, find, margin
 
 import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import OnnxFheError
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.paths import write_bytes
 from onnx_fhe.ir.range_options import DEFAULT_MARGIN
 from onnx_fhe.ir.runtime import Session

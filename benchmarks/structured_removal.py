@@ -25,10 +25,12 @@ from measuring import Files, find
 
 import onnx_fhe
 from onnx_fhe.analysis.outputs.divergence import output_error
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.batch_runner import Arrays
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.errors import DataError, OnnxFheError
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.paths import write_bytes
-from onnx_fhe.ir.runtime import Arrays, run
+from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.compress.remove_neurons.remove_neurons import RemoveNeurons
 from onnx_fhe.passes.normalize.normalize import Normalize

@@ -10,24 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from .errors import UnsupportedError
-
-BATCH = "N"
-"""Name of the samples' axis in models that ``normalize`` has seen."""
-
-
-def depending(model: ir.Model) -> frozenset[str]:
-    """The outputs that are computed of an input; the others are the same for all samples, and have none."""
-    reached = set(model.graph.inputs)
-    for node in model.graph:
-        inner = any(
-            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()
-        )
-        if inner or any(v in reached for v in node.inputs):
-            reached.update(node.outputs)
-    return frozenset(str(o.name) for o in model.graph.outputs if o in reached)
 
 
 def parts(total: int, most: int) -> list[slice]:
@@ -39,22 +23,6 @@ def parts(total: int, most: int) -> list[slice]:
         sizes[-2:] = [most + 1, most - 1] if most > 1 else [2]
     ends = np.cumsum(sizes)
     return [slice(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True) if size]
-
-
-def axis_of(value: ir.Value | None) -> int | None:
-    """The axis that is named for the samples; None where there is none, or no shape is known."""
-    if value is None or value.shape is None:
-        return None
-    named = [i for i, d in enumerate(value.shape) if isinstance(d, ir.SymbolicDim) and d.value == BATCH]
-    return named[0] if len(named) == 1 else None
-
-
-def is_clear(value: ir.Value) -> bool:
-    """Whether the shape of a value says where its samples are: named once, or all sizes are known."""
-    if value.shape is None:
-        return False
-    open_axes = [d for d in value.shape if not isinstance(d, int)]
-    return not open_axes or (len(open_axes) == 1 and axis_of(value) is not None)
 
 
 def following(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int], name: str = "") -> int | None:

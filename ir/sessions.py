@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx
 import onnxruntime
 
 from .errors import ModelError
@@ -16,11 +15,11 @@ one circuit, and to start threads takes longer than they save. Larger ones have 
 sums in another order differ in their last bits."""
 
 
-def make(proto: onnx.ModelProto, elements: int = 0, kept: bool = False) -> onnxruntime.InferenceSession:
+def make(content: bytes, elements: int = 0, kept: bool = False) -> onnxruntime.InferenceSession:
     """Make a session.
 
     Args:
-        proto: The model.
+        content: The model, as the bytes of its file.
         elements: Elements of its weights and of what a run is given.
         kept: Whether it is one of many that wait for their next run, and holds no memory meanwhile.
 
@@ -40,8 +39,6 @@ def make(proto: onnx.ModelProto, elements: int = 0, kept: bool = False) -> onnxr
     # level takes a thousand times longer than running them.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError("onnxruntime cannot load this model", found=str(error).strip()) from error

@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from .passes.framework.registry import register_pass
     from .program import Program
     from .running import Result
+    from .sides.client import Client
+    from .sides.server import Server
+    from .sides.split import split
     from .tuning.frontier import Frontier
     from .tuning.tune import Tuned, tune
 
 __all__ = [
     "Calibration",
+    "Client",
     "Context",
     "FidelityWarning",
     "Frontier",
@@ -45,6 +49,7 @@ __all__ = [
     "PassManager",
     "Program",
     "Result",
+    "Server",
     "Target",
     "Tuned",
     "compile",
@@ -52,6 +57,7 @@ __all__ = [
     "load_data",
     "option",
     "register_pass",
+    "split",
     "tune",
 ]
 
@@ -67,6 +73,9 @@ functions.add_source(_operators_of_plugins)
 
 _HOMES = {
     "Calibration": ("ir.calibration", "Calibration"),
+    "Client": ("sides.client", "Client"),
+    "Server": ("sides.server", "Server"),
+    "split": ("sides.split", "split"),
     "Context": ("passes.framework.base", "Context"),
     "Pass": ("passes.framework.base", "Pass"),
     "PassManager": ("passes.framework.manager", "PassManager"),

@@ -7,11 +7,12 @@ import time
 import numpy as np
 import onnx_ir as ir
 
-from .backends.base import Circuit, Progress
+from .backends.base import Circuit
 from .backends.checking import check_against
-from .clipping import Prologue
+from .backends.sides import Progress
+from .ir.batch_runner import Arrays
 from .ir.partition import partition
-from .ir.runtime import Arrays
+from .prologue import Prologue
 
 MAX_COMPARING_SECONDS = 20.0
 """Comparing circuit and model stops after this long, at whatever sample it is."""

@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from .analysis.cost.advice import advice
-from .backends.base import Circuit, LowerOptions, Progress, quiet
+from .backends.base import Circuit, LowerOptions
 from .backends.registry import limits_of
+from .backends.sides import Progress, quiet
 from .circuits import find_backend
 from .comparing import compare
 from .fidelity.causes import Steps
@@ -23,14 +24,15 @@ from .fidelity.ciphertexts import Wanted, tried
 from .fidelity.figures import Fidelity, FidelityWarning
 from .fidelity.samples import data_warnings, label_warnings
 from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
+from .ir.batch_runner import Arrays
 from .ir.calibration import Calibration
-from .ir.data import calibration_for
 from .ir.guard import FileLimits
 from .ir.load import load
+from .ir.matching import calibration_for
 from .ir.p_error import DEFAULT_P_ERROR, tolerated
 from .ir.p_error import notes as p_error_notes
 from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
-from .ir.runtime import Arrays, to_proto
+from .ir.runtime import to_proto
 from .ir.state import ModelState
 from .machine.profile import Profile
 from .manifest import Manifest, Source, packages, ports, rounding_of

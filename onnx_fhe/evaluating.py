@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .backends.base import Ciphertexts, EncryptedSession, Progress
-from .ir.runtime import Arrays
+from .backends.base import EncryptedSession
+from .backends.sides import Ciphertexts, Progress
+from .ir.batch_runner import Arrays
 from .machine.predict import usable_cores
 from .running import Evaluations, Jobs, Stopwatch, joined
 

@@ -15,8 +15,8 @@ from .analysis.cost.cost import CostEstimate, estimate_float
 from .analysis.regions.linear import linear_of
 from .analysis.regions.regions import PRODUCTS, Regions
 from .analysis.regions.server import server_nodes
-from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
+from .backends.statistics import CircuitStatistics
 from .findings import Finding, finding_of, nothing_encrypted, regions_of
 from .ir.errors import UserError
 from .ir.graph import MAXIMA, variable_inputs

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from pydantic import TypeAdapter, ValidationError
 
 from . import plausible
-from .backends.base import CircuitStatistics
+from .backends.statistics import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
 from .ir.errors import ArtifactError
 from .ir.ops import RoundBits

@@ -13,17 +13,20 @@ from typing_extensions import Self
 
 from . import artifact
 from .artifact_parts import files_of, model_of
-from .backends.base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
+from .backends.base import Circuit, EncryptedSession, LowerOptions
 from .backends.reference import ReferenceCircuit, count_overflows
+from .backends.sides import Progress, quiet
+from .backends.statistics import CircuitStatistics
 from .circuits import FromFiles, read
-from .clipping import Prologue
 from .input_coercion import DataLike, as_data
-from .ir.data import calibration_for
+from .ir.batch_runner import Arrays
 from .ir.errors import UserError
+from .ir.matching import calibration_for
 from .ir.partition import Parts, partition
-from .ir.runtime import Arrays, Session
+from .ir.runtime import Session
 from .ir.save import serialize
 from .manifest import Manifest
+from .prologue import Prologue
 from .running import MODES, Evaluations, Jobs, Mode, Result, Stopwatch, simulate, warnings
 
 if TYPE_CHECKING:
@@ -77,6 +80,11 @@ class Program:
     def circuit(self) -> Circuit:
         """The backend's circuit."""
         return self._make_circuit()
+
+    @property
+    def circuits(self) -> dict[int, Circuit]:
+        """The circuits by the number of samples that they take in one call."""
+        return {1: self.circuit}
 
     @cached_property
     def parts(self) -> Parts:

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from .analysis.regions.linear import linear_of
-from .backends.base import CircuitStatistics
 from .backends.reference import ReferenceBackend
+from .backends.statistics import CircuitStatistics
+from .ir.batch_runner import Arrays
 from .ir.errors import LimitError, ModelError, OnnxFheError
 from .ir.range_options import RangeOptions
-from .ir.runtime import Arrays
 from .passes.framework.base import Context
 from .passes.framework.instruments import Verify
 from .passes.framework.manager import PassFailedError, PassManager

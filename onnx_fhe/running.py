@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .backends.base import Circuit, Progress
-from .backends.reference import OverflowReport
 from .clipping import ClipReport
-from .ir.runtime import Arrays
+from .ir.batch_runner import Arrays
+
+if TYPE_CHECKING:
+    from .backends.base import Circuit
+    from .backends.reference import OverflowReport
+    from .backends.sides import Progress
 
 Mode = Literal["clear", "simulate", "encrypted"]
 MODES: tuple[Mode, ...] = ("clear", "simulate", "encrypted")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
-from .analysis.outputs.classes import scores
-from .ir.runtime import Arrays, Session
+import numpy as np
+
+from .ir.batch_runner import Arrays
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | None:
@@ -30,34 +33,10 @@ def predictions(outputs: Arrays, model: ir.Model | None = None) -> np.ndarray | 
             array.shape[1] == 1
             and array.dtype.kind == "f"
             and model is not None
-            and _is_probability(model, name)
+            and is_probability(model, name)
         ):
             return np.asarray((array[:, 0] >= 0.5).astype(np.int64))
     return None
-
-
-def probabilities(model: ir.Model, data: Arrays) -> np.ndarray | None:
-    """What a classifier takes each class for: its probabilities, or the Softmax of its scores.
-
-    Args:
-        model: Float network.
-        data: Inputs by name, samples on axis 0.
-
-    Returns:
-        (samples, classes), each sample's sum 1, for the classes of ``predictions``; None where the network
-        has no such scores.
-    """
-    asked = [str(v.name) for v in scores(model)]
-    if len(asked) != 1:
-        return None
-    found = Session(model, asked).run_batched(data)[asked[0]]
-    found = found.reshape(len(found), -1).astype(np.float64)
-    if found.shape[1] == 1:
-        return np.hstack([1 - found, found]) if _is_probability(model, asked[0]) else None
-    if np.all(found >= 0) and np.allclose(found.sum(axis=1), 1, atol=1e-3):
-        return found
-    shifted = np.exp(found - found.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def score_output(outputs: Arrays) -> str:
@@ -70,7 +49,8 @@ def score_output(outputs: Arrays) -> str:
     return ""
 
 
-def _is_probability(model: ir.Model, output: str) -> bool:
+def is_probability(model: ir.Model, output: str) -> bool:
+    """Whether an output of a network is the probability of one of two classes: what a Sigmoid computes."""
     value = next((v for v in model.graph.outputs if v.name == output), None)
     node = value.producer() if value is not None else None
     return node is not None and node.domain == "" and node.op_type == "Sigmoid"

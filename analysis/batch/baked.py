@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import shapes
+from ...ir.batch_runner import Arrays
 from ...ir.errors import ModelError, UnsupportedError
 from ...ir.graph import constant_of
-from ...ir.runtime import Arrays, Session, skeleton
+from ...ir.runtime import Session, skeleton
 from ...ir.sampling import random_inputs
 from ..regions.refusals import at_fault
 from .beside import depends

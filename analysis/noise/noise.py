@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
+from ...ir.batch_runner import Arrays
 from ...ir.bits import bits_of
 from ...ir.ops import Decrypt, RoundBits, TableLookup
 from ...ir.p_error import DEFAULT_P_ERROR
@@ -65,7 +66,7 @@ class NoisyModel:
             for v in scales
         }
 
-    def run(self, data: Mapping[str, np.ndarray], seed: int = 0) -> runtime.Arrays:
+    def run(self, data: Mapping[str, np.ndarray], seed: int = 0) -> Arrays:
         """The graph outputs by name, with errors.
 
         Args:

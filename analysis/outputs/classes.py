@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import LAYOUT, variable_inputs
-from ...ir.samples import depending
+from ...ir.sample_axes import depending
 
 Kind = Literal["classes", "values"]
 BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})

@@ -13,14 +13,19 @@ from ...analysis.expansion.expand import expanded
 from ...ir.limits import TargetLimits
 from ...ir.p_error import tolerated
 from ...ir.partition import partition
-from ..base import DEFAULTS, Backend, LowerOptions, ParameterStrategy
-from .circuit import ConcreteCircuit, options_of, specs_of
+from ..base import DEFAULTS, Backend, LowerOptions
+from ..concrete_runtime.client import ConcreteClient
+from ..concrete_runtime.library import specs_of
+from ..concrete_runtime.server import ConcreteServer
+from ..concrete_runtime.store import Ports, Program, Settings, Stored, read
+from ..sides import Sides
+from ..statistics import ParameterStrategy
+from .circuit import ConcreteCircuit, options_of
 from .compiling import Compiled, compile_plan, mlir_of
 from .maker import fingerprint, is_circuit_of
 from .measure import statistics
 from .plan import Plan, make_plan
 from .requirements import check
-from .store import Ports, Program, Settings, Stored, read
 
 
 class ConcreteBackend(Backend):
@@ -51,6 +56,10 @@ class ConcreteBackend(Backend):
             checked=lambda: self._checked(stored, model, options),
         )
 
+    def sides(self) -> Sides:
+        """Client and server of its circuits, each alone."""
+        return Sides(ConcreteClient.read, ConcreteServer.read)
+
     def _checked(self, stored: Stored, model: ir.Model, options: LowerOptions) -> Stored:
         """``stored``, where it is the circuit of ``model``; an older one is made anew.
 
@@ -78,12 +87,13 @@ class ConcreteBackend(Backend):
             options.security_level,
             options.compress_keys,
             options.loop_parallelize,
+            options.compress_inputs,
         )
         return Stored(
             Program(settings, statistics(plan, compiled), fingerprint()),
             compiled.circuit.mlir,
             Ports(plan.inputs, plan.outputs),
-            specs_of(compiled.circuit.server),
+            specs_of(compiled.circuit.server.program_info),
         )
 
     def _plan(self, model: ir.Model, batch: int = 1) -> Plan:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from concrete import fhe
 
+from ...ir.batch_runner import Arrays
 from ...ir.errors import ArtifactError, DataError
-from ...ir.runtime import Arrays
-from ..base import Circuit, CircuitStatistics, EncryptedSession, LowerOptions, Progress, quiet
-from .compiling import Compiled, configuration
-from .plan import Port
-from .scratch import removed_with
-from .session import ConcreteSession, checked, decrypted, listed
+from ..base import Circuit, EncryptedSession, LowerOptions
+from ..concrete_runtime.client import ConcreteClient
+from ..concrete_runtime.library import compile_library
+from ..concrete_runtime.server import ConcreteServer
+from ..concrete_runtime.store import Port, Settings, Stored, write
+from ..concrete_runtime.values import checked, decrypted
+from ..sides import Progress, quiet
+from ..statistics import CircuitStatistics
+from .compiling import Compiled
+from .session import ConcreteSession
 from .simulator import Simulator
-from .store import Settings, Stored, write
 
 
 class ConcreteCircuit(Circuit):
@@ -72,7 +73,7 @@ class ConcreteCircuit(Circuit):
         """
         graph = self._compiled.circuit.graph
         types = [n.output.dtype for n in graph.ordered_outputs()]
-        found = self._each("clear", values, lambda sample: listed(graph(*sample), self.outputs))
+        found = self._each("clear", values, lambda sample: _listed(graph(*sample)))
         return {p.name: _wrapped(found[p.name], dtype) for p, dtype in zip(self.outputs, types, strict=True)}
 
     def simulate(self, values: Mapping[str, np.ndarray]) -> Arrays:
@@ -96,9 +97,8 @@ class ConcreteCircuit(Circuit):
         """A client with its own keys, and this circuit's server; see ``Circuit.session``."""
         if batch > 1:
             return self.of(batch).session()
-        server = self._server
-        specs = fhe.ClientSpecs.deserialize(specs_of(server))
-        return ConcreteSession(specs, server, lambda: self._alone, self.inputs, self.outputs)
+        self._server.prepare()
+        return ConcreteSession(ConcreteClient(self._run.specs, self._run.ports), self._server)
 
     def of(self, batch: int) -> ConcreteCircuit:
         """This circuit for so many samples a call, compiled anew.
@@ -110,6 +110,10 @@ class ConcreteCircuit(Circuit):
         if self._batched is None:
             raise _without_model()
         return self._batched(batch)
+
+    def current(self) -> ConcreteCircuit:
+        """This circuit as it runs here; see ``Circuit.current``."""
+        return ConcreteCircuit(self._run, self._lowered, self._progress, self._batched)
 
     def save(self, folder: Path) -> None:
         """Write ``server/`` and ``client/``."""
@@ -127,25 +131,12 @@ class ConcreteCircuit(Circuit):
         return self._stored if self._checked is None else self._checked()
 
     @cached_property
-    def _server(self) -> Any:
-        server = _make_server(self._run, simulated=False)
-        # Another version of Concrete may choose other parameters, and the client's keys would not fit.
-        if json.loads(specs_of(server)) != _specs(self._run.specs):
-            raise ArtifactError(
-                "this version of Concrete chooses other parameters for the circuit than the one that made it",
-                do="compile the model again",
-            )
-        return server
-
-    @cached_property
-    def _alone(self) -> Any:
-        if not self._run.program.settings.loop_parallelize:
-            return self._server
-        return _make_server(self._run, simulated=False, parallel=False)
+    def _server(self) -> ConcreteServer:
+        return ConcreteServer(self._run)
 
     @cached_property
     def _simulator(self) -> Simulator:
-        return Simulator(_make_server(self._run, simulated=True))
+        return Simulator(compile_library(self._run.mlir, self._run.program.settings, simulated=True))
 
     def _each(
         self, what: str, values: Mapping[str, np.ndarray], run: Callable[[list[np.ndarray]], list[Any]]
@@ -162,13 +153,6 @@ class ConcreteCircuit(Circuit):
                 results[port.name][first : first + batch] = kept
             self._progress(what, min(first + batch, total), total)
         return results
-
-
-def _specs(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise ArtifactError("this file is damaged", file="specs.json", found=str(error)) from error
 
 
 def _without_model() -> ArtifactError:
@@ -189,24 +173,16 @@ def _samples(values: Mapping[str, np.ndarray], ports: tuple[Port, ...]) -> int:
     return counts.pop()
 
 
+def _listed(results: Any) -> list[Any]:
+    """One value for each port: Concrete returns a tuple only where there are several."""
+    return list(results) if isinstance(results, tuple) else [results]
+
+
 def _wrapped(array: np.ndarray, dtype: Any) -> np.ndarray:
     """What decryption makes of ``array``: as many bits as Concrete assigned."""
     size = 1 << dtype.bit_width
     low = -(size // 2) if dtype.is_signed else 0
     return np.asarray((array - low) % size + low)
-
-
-def _make_server(stored: Stored, *, simulated: bool, parallel: bool = True) -> Any:
-    settings = stored.program.settings
-    options = options_of(settings)
-    options = replace(options, loop_parallelize=parallel and options.loop_parallelize)
-    settled = configuration(options, settings.strategy)
-    return removed_with(fhe.Server.create(stored.mlir, settled, is_simulated=simulated))
-
-
-def specs_of(server: Any) -> bytes:
-    """What a client must know of ``server``, without the interface to other libraries that Concrete adds."""
-    return bytes(fhe.ClientSpecs(server.program_info).serialize())
 
 
 def options_of(settings: Settings) -> LowerOptions:
@@ -218,4 +194,5 @@ def options_of(settings: Settings) -> LowerOptions:
         parameter_strategy=settings.strategy,
         compress_keys=settings.compress_keys,
         loop_parallelize=settings.loop_parallelize,
+        compress_inputs=settings.compress_inputs,
     )

@@ -11,12 +11,13 @@ from concrete.fhe.compilation.configuration import SecurityLevel
 
 from ...ir.errors import UserError
 from ..base import LowerOptions
+from ..concrete_runtime.scratch import removed_with
+from ..concrete_runtime.store import Port
 from .bounds import DeclaredRanges, RoundedOutputs
 from .emit import Emitter
 from .linking import unlinked
-from .plan import Plan, Port
+from .plan import Plan
 from .requirements import refused
-from .scratch import removed_with
 
 NORM_STRATEGY_SHARE = 0.95
 """More parameter sets mean larger keys: they must bring the complexity below this share."""
@@ -69,6 +70,7 @@ def configuration(options: LowerOptions, strategy: str) -> fhe.Configuration:
         p_error=options.p_error,
         global_p_error=options.global_p_error,
         compress_evaluation_keys=options.compress_keys,
+        compress_input_ciphertexts=options.compress_inputs,
         loop_parallelize=options.loop_parallelize,
         security_level=levels[options.security_level],
         additional_pre_processors=[DeclaredRanges()],
@@ -130,7 +132,7 @@ def _compile(plan: Plan, options: LowerOptions, strategy: str) -> Compiled:
         # What runs is made of the program's text, by a session or a simulator.
         with unlinked():
             circuit = compiler.compile(_samples(plan.inputs), settings)
-            removed_with(circuit.server)
+            removed_with(circuit.server, circuit.server._library)
     except RuntimeError as error:
         raise refused(plan, str(error), options.p_error) from error
     return Compiled(circuit, emitter, strategy)

@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...ir.errors import ArtifactError
-from .plan import Port
-from .store import Ports
+from ..concrete_runtime.store import Port, Ports
 
 _ROOMS = ("ir", "passes", "backends")
 _PACKAGES = ("concrete-python", "numpy", "onnx", "onnx-ir", "onnxruntime")

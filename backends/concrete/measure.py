@@ -8,8 +8,8 @@ from typing import Any
 from ...analysis.widths.groups import MAX_NARROWED_BITS
 from ...ir.graph import layer_of, title_of
 from ...ir.ops import TableLookup, decrypts_by_output
-from ..base import CircuitStatistics, LayerStatistics
 from ..layers import merge_layers
+from ..statistics import CircuitStatistics, LayerStatistics
 from .compiling import Compiled
 from .parameters import products_of, steps_of
 from .plan import Plan

@@ -13,27 +13,10 @@ from ...ir.graph import LAYOUT
 from ...ir.movement import CANDIDATES, Movement, Movements
 from ...ir.ops import Decrypt, Encrypt, RoundBits, TableLookup, decrypts_by_output, encrypts_by_input
 from ...ir.runtime import Session
+from ..concrete_runtime.store import Port
 
 MOST_BOOTSTRAP_BITS = 8
 """Most bits of a table that one bootstrap computes."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the circuit.
-
-    Attributes:
-        name: Name of the Encrypt or Decrypt output.
-        shape: Shape of the samples of a call; there is one of them unless asked for more.
-        low, high: Declared range (inclusive).
-        unit: What Concrete decrypts is a multiple of this; 1 but behind a rounding.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    low: int
-    high: int
-    unit: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from concrete import fhe
 from ...analysis.cost.parameters import BootstrapParameters, KeyswitchParameters
 from ...ir.errors import LimitError
 from ...ir.p_error import DEFAULT_P_ERROR
-from . import signals
+from ..concrete_runtime import signals
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
 

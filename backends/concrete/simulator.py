@@ -11,28 +11,26 @@ from typing import Any
 import numpy as np
 from concrete import compiler
 
-from . import signals
+from ..concrete_runtime import signals
+from ..concrete_runtime.library import Compiled
 
 
 class Simulator:
     """A circuit that was compiled to be simulated.
 
     Args:
-        server: Concrete's server, with one function.
+        compiled: The program.
     """
 
-    def __init__(self, server: Any) -> None:
-        information = server.program_info
-        (function,) = information.get_circuits()
-        name = function.get_name()
+    def __init__(self, compiled: Compiled) -> None:
         # Kept: what is made of a program does not hold it.
         self._kept = (
-            server,
-            compiler.ClientProgram.create_simulated(information),
-            compiler.ServerProgram(server._library, True),
+            compiled,
+            compiler.ClientProgram.create_simulated(compiled.information),
+            compiler.ServerProgram(compiled.library, True),
         )
-        self._client = self._kept[1].get_client_circuit(name)
-        self._server = self._kept[2].get_server_circuit(name)
+        self._client = self._kept[1].get_client_circuit(compiled.function)
+        self._server = self._kept[2].get_server_circuit(compiled.function)
 
     def __call__(self, sample: list[np.ndarray]) -> list[Any]:
         """What a client would decrypt, for integers (int64) of the shapes that the circuit takes."""

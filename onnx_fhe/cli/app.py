@@ -23,11 +23,14 @@ from .opt import opt
 from .passes import passes
 from .report import report
 from .run import run
+from .sides import decrypt, encrypt, evaluate, keygen, split
 from .tune import tune_
 
 FAULT, DEFECT, INTERRUPTED = 1, 3, 130
 """Exit statuses: the request is at fault; we are; Ctrl-C. 0 is done, 2 is usage."""
 
+SIDES = ("keygen", "encrypt", "evaluate", "decrypt")
+"""Commands of a client or a server alone, where the compiler need not be installed."""
 _DEBUG = "--debug"
 
 _COLLECTED_OBJECTS = 20_000
@@ -49,6 +52,11 @@ app.command("opt")(opt)
 app.command("compile")(compile_)
 app.command("run")(run)
 app.command("report")(report)
+app.command("split")(split)
+app.command("keygen")(keygen)
+app.command("encrypt")(encrypt)
+app.command("evaluate")(evaluate)
+app.command("decrypt")(decrypt)
 app.command("tune")(tune_)
 app.command("calibrate-cost")(calibrate_cost)
 
@@ -102,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         watch.fork()
     try:
         with streams.guarded():
-            if works:
+            if works and given[0] not in SIDES:
                 imports.onnx_ir()
             parser()([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:

@@ -78,10 +78,11 @@ def opt(
         from ..input_coercion import check_ranges, check_seed
         from ..ir.bind import parse_bindings
         from ..ir.calibration import Calibration
-        from ..ir.data import calibration_for, read_npz
+        from ..ir.data import read_npz
         from ..ir.guard import FileLimits
         from ..ir.level import Level, level_of
         from ..ir.load import load
+        from ..ir.matching import calibration_for
         from ..ir.save import save
         from ..passes.framework.base import Context
         from ..passes.framework.differential import DifferentialCheck

@@ -141,6 +141,15 @@ def _bars() -> Iterator[Progress]:
         yield progress
 
 
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    for step, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= step:
+            digits = 1 if unit == "GB" and count < 10 * step else 0
+            return f"{count / step:.{digits}f} {unit}"
+    return f"{count} bytes"
+
+
 def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """Write an .npz in one step. ``numpy.savez`` takes no array of the name ``file``, and adds a suffix.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..backends.base import CircuitStatistics
+from ..backends.statistics import CircuitStatistics
 from ..fidelity.words import with_seconds, worst_output
 from ..machine import Prediction, Profile, predict
 from ..manifest import Manifest
@@ -123,8 +123,8 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
             ),
             (
                 "sizes",
-                f"evaluation keys {_keys(found, profile)}, input {_size(found.input_bytes)}, "
-                f"output {_size(found.output_bytes)} for each sample",
+                f"evaluation keys {_keys(found, profile)}, input {output.size(found.input_bytes)}, "
+                f"output {output.size(found.output_bytes)} for each sample",
             ),
             *(expected(predict(found, profile)) if found.complexity else []),
         ]
@@ -143,12 +143,6 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
 def _keys(found: CircuitStatistics, profile: Profile | None) -> str:
     """The keys as they are sent, and as they are used; Concrete's own figure where no more is known."""
     if not found.steps:
-        return _size(found.evaluation_key_bytes)
+        return output.size(found.evaluation_key_bytes)
     sizes = predict(found, profile)
-    return f"{_size(sizes.key_bytes)} to send ({_size(sizes.expanded_key_bytes)} in use)"
-
-
-def _size(count: int) -> str:
-    if count >= 10**6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB"
+    return f"{output.size(sizes.key_bytes)} to send ({output.size(sizes.expanded_key_bytes)} in use)"

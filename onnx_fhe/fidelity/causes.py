@@ -11,9 +11,10 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
+from ..ir.batch_runner import Arrays
 from ..ir.errors import OnnxFheError
 from ..ir.level import Level, level_of
-from ..ir.runtime import Arrays, Session
+from ..ir.runtime import Session
 from ..passes.framework.instruments import Instrument
 from ..passes.framework.pipeline import pass_name
 from .figures import Step, StepFigures

@@ -11,15 +11,17 @@ import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.expectation import Expectation
-from ..backends.base import Circuit, Progress, quiet
+from ..backends.base import Circuit
 from ..backends.reference import ReferenceCircuit, count_overflows
-from ..clipping import Prologue
+from ..backends.sides import Progress, quiet
+from ..ir.batch_runner import Arrays
 from ..ir.errors import FidelityError, ModelError
 from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import Parts, partition
-from ..ir.runtime import Arrays, Session
-from ..ir.samples import depending
+from ..ir.runtime import Session
+from ..ir.sample_axes import depending
 from ..passes.compress.shrink.judge import Judge
+from ..prologue import Prologue
 from .causes import steps_of
 from .figures import MAX_REMEMBERED_COLUMNS, Fidelity, OutputFigures, Step
 from .measure import Comparison, compare

@@ -13,15 +13,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
-from ..backends.base import Circuit, EncryptedSession, LowerOptions, Progress, quiet
+from ..backends.base import Circuit, EncryptedSession, LowerOptions
 from ..backends.reference import ReferenceBackend, ReferenceCircuit, count_overflows
-from ..clipping import Prologue
+from ..backends.sides import Progress, quiet
+from ..ir.batch_runner import Arrays
 from ..ir.errors import LoweringMismatchError
 from ..ir.ops import decrypts_by_output
 from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
-from ..ir.runtime import Arrays
 from ..machine import Prediction, Profile, predict
+from ..prologue import Prologue
 from .figures import SelfTest
 from .verdict import percent
 

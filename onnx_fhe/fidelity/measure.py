@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..analysis.outputs.classes import kind_of, scores
-from ..ir.runtime import Arrays
+from ..ir.batch_runner import Arrays
 from ..scoring import predictions, score_output
 from .figures import Classes, OutputFigures
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..ir.data import Data, calibration_for
+from ..ir.batch_runner import Arrays
+from ..ir.data import Data
 from ..ir.errors import UserError
 from ..ir.load import load
-from ..ir.runtime import Arrays, Session
+from ..ir.matching import calibration_for
+from ..ir.runtime import Session
 from ..manifest import Manifest
 from ..program import Program
 from ..running import Result

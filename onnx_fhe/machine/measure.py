@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..analysis.cost.timing import Measured
-from ..backends.base import Progress, quiet
+from ..backends.sides import Progress, quiet
 from ..manifest import packages
 from .predict import usable_cores
 from .profile import Profile, shipped

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..analysis.cost.cost import CostEstimate, estimate, estimate_float
 from ..analysis.cost.parameters import Step, key_bytes
-from ..backends.base import CircuitStatistics
+from ..backends.statistics import CircuitStatistics
 from ..ir.level import Level, level_of
 from ..ir.p_error import DEFAULT_P_ERROR
 from .profile import Profile

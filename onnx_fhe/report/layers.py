@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..analysis.ranges.ranges import SoundRanges
 from ..analysis.regions.linear import linear_of
-from ..backends.base import LayerStatistics
+from ..backends.statistics import LayerStatistics
 from ..ir.errors import OnnxFheError
 from ..ir.graph import MAXIMA, constant_of, title_of
 from ..ir.ops import TableLookup

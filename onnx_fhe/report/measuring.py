@@ -13,12 +13,12 @@ from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.divergence import output_error
 from ..analysis.ranges.ranges import observed
 from ..ir import runtime
+from ..ir.batch_runner import Arrays
 from ..ir.errors import OnnxFheError, printable
 from ..ir.graph import LINEAR
 from ..ir.interval_arithmetic import Interval
 from ..ir.ops import TableLookup
 from ..ir.p_error import recorded
-from ..ir.runtime import Arrays
 from ..record import Headroom, InputRange, LayerFidelity, Measurements, Stage
 from ..scoring import accuracy, agreement
 

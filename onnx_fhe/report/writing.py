@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ..input_coercion import DataLike, as_data
-from ..ir.data import Data, calibration_for
+from ..ir.data import Data
 from ..ir.errors import UserError
 from ..ir.load import load
+from ..ir.matching import calibration_for
 from ..ir.paths import write_bytes
 from ..machine import Profile
 from ..manifest import Manifest

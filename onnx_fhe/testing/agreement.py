@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..fidelity.measure import MINOR_SPREAD_SHARE
-from ..ir.runtime import Arrays
+from ..ir.batch_runner import Arrays
 
 CONSTANT_ERROR_SHARE = 0.1
 """A constant may be off by this share of what the output's most variable element varies by."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..analysis.noise.noise import NoisyModel
-from ..backends.base import quiet
 from ..backends.reference import count_overflows
-from ..clipping import Prologue
+from ..backends.sides import quiet
 from ..evaluating import encrypted
+from ..ir.batch_runner import Arrays
 from ..ir.p_error import DEFAULT_P_ERROR
-from ..ir.runtime import Arrays, Session
+from ..ir.runtime import Session
 from ..program import Program
+from ..prologue import Prologue
 from ..running import Stopwatch
 
 NOISE_DRAWS = 40

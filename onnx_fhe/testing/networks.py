@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ..ir.batch_runner import Arrays
 from ..ir.errors import ModelError
-from ..ir.runtime import Arrays
 from .choices import Choices, Seeded
 from .features import features, with_stray_cell
 from .forms import layout, max_pool, pool, reduce

@@ -11,13 +11,15 @@ import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.classes import foreseen_loss
-from ..ir.runtime import Arrays, Session
+from ..ir.batch_runner import Arrays
+from ..ir.runtime import Session
 from ..passes.compress.shrink.shrink import Shrink
 from ..passes.distill.distill import Distill
 from ..passes.distill.training.data import split
 from ..passes.framework.manager import PassManager
 from ..passes.framework.pipeline import pass_name
-from ..scoring import predictions, probabilities
+from ..probabilities import probabilities
+from ..scoring import predictions
 from .metric import Answers
 from .points import Paired
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..ir.batch_runner import Arrays
 from ..ir.errors import OnnxFheError
-from ..ir.runtime import Arrays
 from ..machine import predict
 from ..program import Program
 from ..scoring import agreement

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..fidelity.samples import label_warnings
+from ..ir.batch_runner import Arrays
 from ..ir.errors import DataError, UserError
-from ..ir.runtime import Arrays
 from ..ir.suggest import nearest
 from ..scoring import predictions
 

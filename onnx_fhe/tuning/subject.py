@@ -11,11 +11,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ..input_coercion import DataLike, as_data
-from ..ir.data import Data, calibration_for
+from ..ir.batch_runner import Arrays
+from ..ir.data import Data
 from ..ir.errors import DataError
 from ..ir.guard import FileLimits
 from ..ir.load import load
-from ..ir.runtime import Arrays, Session
+from ..ir.matching import calibration_for
+from ..ir.runtime import Session
 from ..program import Program
 from .frontier import TestReport
 from .metric import Answers, Metric, standard_error

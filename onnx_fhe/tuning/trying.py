@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from ..analysis.noise.noise import NoisyModel
 from ..backends.reference import count_overflows
-from ..clipping import Prologue
+from ..ir.batch_runner import Arrays
 from ..ir.calibration import Calibration
 from ..ir.errors import OnnxFheError, UserError
 from ..ir.level import Level, level_of
@@ -27,11 +27,12 @@ from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
 from ..ir.plugins.loading import load_plugin
 from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
-from ..ir.runtime import Arrays, Session
+from ..ir.runtime import Session
 from ..ir.save import serialize
 from ..ir.verify import verify
 from ..passes.framework.base import Context, Target
 from ..passes.framework.manager import PassManager
+from ..prologue import Prologue
 from .comparing import Comparer
 from .metric import Answers, Metric, standard_error
 from .pricing import Machine, price

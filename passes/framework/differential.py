@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes import PassBase
 from typing_extensions import override
 
+from ...ir.batch_runner import Arrays
 from ...ir.errors import DataError, VerificationError
-from ...ir.runtime import Arrays, Session
+from ...ir.runtime import Session
 from .instruments import Instrument
 
 FLOAT_TOLERANCE = 1e-4

@@ -13,10 +13,11 @@ from ...analysis.batch import baked
 from ...analysis.batch.beside import depends
 from ...analysis.regions.refusals import at_fault
 from ...ir import shapes
+from ...ir.batch_runner import Arrays
 from ...ir.editing import GraphEditor
 from ...ir.errors import ModelError, UnsupportedError
 from ...ir.graph import constant_of
-from ...ir.runtime import Arrays, Session, skeleton
+from ...ir.runtime import Session, skeleton
 from ...ir.sampling import random_inputs
 
 _TRIED_BATCHES = 2

@@ -13,8 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_fhe
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
 from onnx_fhe.ir.graph import LINEAR, constant_of
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.distill.distill import Distill

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_fhe
 from onnx_fhe.backends.reference import ReferenceBackend, ReferenceCircuit
-from onnx_fhe.clipping import Prologue
 from onnx_fhe.inspection import inspect_model
 from onnx_fhe.ir.errors import (
     DataError,
@@ -28,6 +27,7 @@ from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.ir.save import save
 from onnx_fhe.passes.framework.instruments import Time
+from onnx_fhe.prologue import Prologue
 from onnx_fhe.scoring import accuracy, agreement, predictions
 
 TO_INTEGER = "quantize{weights=3 activations=3 inputs=3},lower-to-integer,fuse-tlu"

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import onnx_fhe
-from onnx_fhe import artifact, manifest
+from onnx_fhe import archive, artifact, manifest
 from onnx_fhe.ir.errors import ArtifactError, OutputError, UserError
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
@@ -202,14 +202,14 @@ def test_parts_that_changed_places_are_refused(content, written):
 
 
 def test_a_zip_bomb_is_refused_unopened(content, written, monkeypatch):
-    monkeypatch.setattr(artifact, "FREE_BYTES", 10**5)
+    monkeypatch.setattr(archive, "FREE_BYTES", 10**5)
     path = written({**content, "server/bomb": bytes(10**7)})
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, entry: pytest.fail("it was unpacked"))
     assert "unpacks to more" in refused(path).what
 
 
 def test_what_we_write_is_never_taken_for_a_bomb(program, tmp_path, monkeypatch):
-    monkeypatch.setattr(artifact, "FREE_BYTES", 1000)
+    monkeypatch.setattr(archive, "FREE_BYTES", 1000)
     files = {artifact.INTEGER: bytes(10**6), artifact.PROLOGUE: b"", artifact.EPILOGUE: b""}
     path = tmp_path / "zeros.fhe"
     artifact.write(path, program.manifest, files)
@@ -219,7 +219,7 @@ def test_what_we_write_is_never_taken_for_a_bomb(program, tmp_path, monkeypatch)
 def test_an_artifact_whose_model_is_no_model_is_refused(content, written):
     changed = {**content, artifact.INTEGER: b"no model"}
     plain = json.loads(content[artifact.MANIFEST])
-    plain["parts"] = {k: artifact._sha256(v) for k, v in changed.items() if k != artifact.MANIFEST}
+    plain["parts"] = archive.hashes({k: v for k, v in changed.items() if k != artifact.MANIFEST})
     changed[artifact.MANIFEST] = json.dumps(plain).encode()
     assert "integer model" in refused(written(changed)).what
 
@@ -262,7 +262,7 @@ def rehashed(content, **changes):
         for part in path:
             inner = inner[int(part) if part.isdecimal() else part]
         inner[last] = value
-    plain["parts"] = {k: artifact._sha256(v) for k, v in files.items() if k != artifact.MANIFEST}
+    plain["parts"] = archive.hashes({k: v for k, v in files.items() if k != artifact.MANIFEST})
     return {**files, artifact.MANIFEST: json.dumps(plain).encode()}
 
 

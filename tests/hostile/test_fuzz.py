@@ -120,7 +120,7 @@ def test_data_that_declares_more_than_it_holds(tmp_path):
 
 
 def test_a_bomb_of_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("onnx_fhe.ir.guard.archive.MAX_DATA_BYTES", 1000)
+    monkeypatch.setattr("onnx_fhe.ir.array_archive.MAX_DATA_BYTES", 1000)
     path = tmp_path / "data.npz"
     np.savez_compressed(path, x=np.zeros((100_000, 4), np.float32))
     with pytest.raises(UserError, match="unpacks to more"):

@@ -11,8 +11,9 @@ import onnx_ir as ir
 import pytest
 from onnx import parser
 
-from onnx_fhe.ir.data import Data, calibration_for, read_npz
+from onnx_fhe.ir.data import Data, read_npz
 from onnx_fhe.ir.errors import DataError
+from onnx_fhe.ir.matching import calibration_for
 
 
 def model(inputs: str) -> ir.Model:

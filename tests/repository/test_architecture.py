@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("ir", "analysis", "passes", "backends", "onnx_fhe")
 HEAVY = {"concrete", "torch"}
 # Rooms that are made of a slow package, and imported when they are used.
-SLOW = ("onnx_fhe.backends.concrete", "onnx_fhe.passes.distill.training")
+SLOW = (
+    "onnx_fhe.backends.concrete",
+    "onnx_fhe.backends.concrete_runtime",
+    "onnx_fhe.passes.distill.training",
+)
 # Files past 300 lines, each with the reason why it is still one thing.
 LONG: dict[str, str] = {}
 

@@ -15,10 +15,11 @@ from serving import Worker, serve
 
 import onnx_fhe
 from onnx_fhe.backends.concrete.probe import Probe, Running
-from onnx_fhe.clipping import Prologue
-from onnx_fhe.ir.data import calibration_for, read_npz
+from onnx_fhe.ir.data import read_npz
+from onnx_fhe.ir.matching import calibration_for
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.machine import Profile, predict
+from onnx_fhe.prologue import Prologue
 
 PACKAGES = ("onnx-fhe", "concrete-python", "torch", "onnx", "onnxruntime", "numpy")
 CHEAPEST = Probe(bits=2, precision=1.0, p_error=1e-2, count=64)

@@ -18,12 +18,13 @@ import onnx_ir as ir
 import pytest
 
 import onnx_fhe
-from onnx_fhe.backends.base import Ciphertexts, EncryptedSession, LowerOptions
+from onnx_fhe.backends.base import EncryptedSession, LowerOptions
 from onnx_fhe.backends.reference import ReferenceCircuit
 from onnx_fhe.backends.registry import get_backend
+from onnx_fhe.backends.sides import Ciphertexts
 from onnx_fhe.fidelity.ciphertexts import how_many, self_test
+from onnx_fhe.ir.batch_runner import Arrays
 from onnx_fhe.ir.errors import LoweringMismatchError
-from onnx_fhe.ir.runtime import Arrays
 from onnx_fhe.machine import predict
 from onnx_fhe.testing.integers import IntegerBuilder
 

@@ -12,7 +12,7 @@ from onnx_fhe.analysis.cost.cost import CostEstimate
 from onnx_fhe.analysis.cost.lookup_cost import LayerCost
 from onnx_fhe.analysis.cost.parameters import BootstrapParameters, KeyswitchParameters, Step, key_bytes
 from onnx_fhe.analysis.cost.timing import Measured, Timings, default_timings
-from onnx_fhe.backends.base import CircuitStatistics
+from onnx_fhe.backends.statistics import CircuitStatistics
 from onnx_fhe.cli.app import main
 from onnx_fhe.ir.errors import DataError
 from onnx_fhe.machine import Profile, cache_file, predict, this_machine

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from onnx_fhe.ir.load import load
 from onnx_fhe.passes.distill.training.data import split
-from onnx_fhe.scoring import probabilities
+from onnx_fhe.probabilities import probabilities
 from onnx_fhe.tuning.agreeing import Agreeing
 from onnx_fhe.tuning.comparing import Comparer, _Asked
 from onnx_fhe.tuning.goal import Goal

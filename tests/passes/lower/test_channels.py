@@ -7,11 +7,12 @@ import onnx_ir
 import pytest
 
 from onnx_fhe.analysis.ranges import outliers
-from onnx_fhe.clipping import ClipReport, Prologue
+from onnx_fhe.clipping import ClipReport
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.passes import Context, PassManager
 from onnx_fhe.passes.framework.base import Findings
+from onnx_fhe.prologue import Prologue
 from onnx_fhe.testing import pipelines
 
 TO_TABLES = "lower-to-integer,fuse-tlu,insert-rounding{bits=5}"

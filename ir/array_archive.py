@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from .errors import DataError
 
 MAX_DATA_BYTES = 8 * 1024**3
 """What any data file may unpack to."""

@@ -15,8 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...ir.errors import ArtifactError, OutputError
 from ...ir.paths import write_bytes
-from ..base import CircuitStatistics, ParameterStrategy
-from .plan import Port
+from ..statistics import CircuitStatistics, ParameterStrategy
 
 FORMAT = 1
 SECURITY_LEVELS = (128, 132)
@@ -28,11 +27,30 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True)
+class Port:
+    """An input or output of the circuit.
+
+    Attributes:
+        name: Name of the Encrypt or Decrypt output.
+        shape: Shape of the samples of a call; there is one of them unless asked for more.
+        low, high: Declared range (inclusive).
+        unit: What Concrete decrypts is a multiple of this; 1 but behind a rounding.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    low: int
+    high: int
+    unit: int = 1
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a program was compiled, and must be again.
 
     Attributes:
         strategy: The parameter strategy that was taken.
+        compress_inputs: Whether inputs are sent as seeds; circuits from before that was possible say nothing.
         others: As in ``LowerOptions``.
     """
 
@@ -42,6 +60,7 @@ class Settings:
     security_level: int
     compress_keys: bool
     loop_parallelize: bool
+    compress_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,11 +125,21 @@ def read(folder: Path) -> Stored:
         ArtifactError: A file is missing or damaged, or of another format.
     """
     program = _parse(Program, folder / "server" / "circuit.json")
-    ports = _parse(Ports, folder / "client" / "ports.json")
     _check_settings(program.settings)
-    _check_ports(ports)
+    specs, ports = read_client(folder)
     mlir = _read(folder / "server" / "circuit.mlir").decode(errors="replace")
-    return Stored(program, mlir, ports, _read(folder / "client" / "specs.json"))
+    return Stored(program, mlir, ports, specs)
+
+
+def read_client(folder: Path) -> tuple[bytes, Ports]:
+    """What a client needs: Concrete's description of the program, and the ports.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or of another format.
+    """
+    ports = _parse(Ports, folder / "client" / "ports.json")
+    _check_ports(ports)
+    return _read(folder / "client" / "specs.json"), ports
 
 
 def _check_settings(settings: Settings) -> None:

@@ -1,0 +1,135 @@
+"""The server: it computes on ciphertexts, with the evaluation keys of whoever asks."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from ..backends.sides import Progress, ServerSide, quiet
+from ..backends.sides_registry import sides_of
+from ..ir.errors import DataError
+from .bundle import Bundle, load, side_of
+from .ciphertexts import Call, Ciphertexts, EncryptedResults
+from .headers import CiphertextsHeader, CircuitEntry, ServerHeader
+from .keys import EvaluationKeys
+
+
+class Server:
+    """The server's half of a circuit.
+
+    Args:
+        bundle: Its content.
+
+    Attributes:
+        header: What it says of itself: the circuits, their tolerated errors, the level of security.
+    """
+
+    def __init__(self, bundle: Bundle[ServerHeader]) -> None:
+        self._bundle = bundle
+        self.header = bundle.header
+        self._sides: dict[int, ServerSide] = {}
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> Server:
+        """Read ``model.server``; it is compiled when it first computes.
+
+        Args:
+            source: Its path, or its content.
+
+        Raises:
+            ArtifactError: There is no such file, or it is another one, damaged, or of a newer format.
+        """
+        return cls(load(source, ServerHeader))
+
+    def prepare(self) -> None:
+        """Compile all circuits now."""
+        for entry in self.header.circuits:
+            self.side(entry.batch).prepare()
+
+    def evaluate(
+        self, ciphertexts: Ciphertexts, keys: EvaluationKeys, jobs: int = 1, progress: Progress = quiet
+    ) -> EncryptedResults:
+        """Compute on ciphertexts.
+
+        Args:
+            ciphertexts: What a client encrypted for this circuit.
+            keys: That client's evaluation keys.
+            jobs: Calls that are evaluated at the same time, each on one core; with 1 they come one after the
+                other, each on all cores.
+            progress: Called with (what, done, total).
+
+        Raises:
+            DataError: The ciphertexts or the keys are of another circuit, or damaged.
+        """
+        header = ciphertexts.header
+        self.check(header, keys)
+        side = self.side(header.batch)
+        ready = side.parse_keys(keys.content)
+        done: list[Call] = []
+
+        def receive(result: Call) -> None:
+            done.append(result)
+            progress("evaluate", min(len(done) * header.batch, header.samples), header.samples)
+
+        progress("evaluate", 0, header.samples)
+        # The first alone: it makes the keys ready, which no two threads may do at once.
+        receive(compute(side, ready, ciphertexts.calls[0], alone=jobs > 1))
+        if jobs == 1:
+            for call in ciphertexts.calls[1:]:
+                receive(compute(side, ready, call, alone=False))
+        else:
+            with ThreadPoolExecutor(jobs) as threads:
+                waiting: deque[Future[Call]] = deque(
+                    threads.submit(compute, side, ready, call, alone=True) for call in ciphertexts.calls[1:]
+                )
+                while waiting:
+                    receive(waiting.popleft().result())
+        return EncryptedResults.of(header, done)
+
+    def side(self, batch: int) -> ServerSide:
+        """What computes so many samples a call.
+
+        Raises:
+            ArtifactError: There is no circuit for so many.
+        """
+        if batch not in self._sides:
+            self.header.circuit(batch)
+            self._sides[batch] = side_of(self._bundle.parts, batch, sides_of(self.header.backend).server)
+        return self._sides[batch]
+
+    def check(self, header: CiphertextsHeader, keys: EvaluationKeys) -> CircuitEntry:
+        """The circuit that ciphertexts are for.
+
+        Raises:
+            DataError: They are for another one, or the keys are another client's, or serve another circuit.
+        """
+        entry = next((c for c in self.header.circuits if c.id == header.circuit), None)
+        if entry is None or entry.batch != header.batch:
+            raise DataError(
+                "the inputs were encrypted for another circuit",
+                found=f"{header.circuit[:16]}, {header.batch} samples a call",
+                allowed=", ".join(f"{c.id[:16]} ({c.batch} a call)" for c in self.header.circuits),
+                do="encrypt them with the client half that belongs to this server half",
+            )
+        if header.keys != keys.id:
+            raise DataError(
+                "the inputs were encrypted with other keys",
+                found=header.keys[:16],
+                allowed=keys.id[:16],
+                do="give the evaluation keys of whoever encrypted them",
+            )
+        if keys.parameters != entry.parameters:
+            raise DataError(
+                "the evaluation keys serve another circuit",
+                found=keys.parameters[:16],
+                allowed=entry.parameters[:16],
+                do="make keys with the client half of this circuit",
+            )
+        return entry
+
+
+def compute(side: ServerSide, keys: Any, call: Call, *, alone: bool) -> Call:
+    """One call, from bytes to bytes."""
+    return side.dump(side.evaluate(keys, side.parse(call), alone=alone))
