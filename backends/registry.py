@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from ..ir.errors import PluginError, UserError
 from ..ir.limits import TargetLimits
-from ..ir.plugins.loading import broken_plugins, load_installed
+from ..ir.plugins.loading import broken_plugins, load_installed, of_plugins
 from ..ir.plugins.store import NameStore, NameTakenError, current_owner
 from ..ir.suggest import nearest
 from .base import Backend
@@ -79,15 +79,10 @@ def limits_of(name: str) -> TargetLimits:
 
 def _of_plugins(name: str) -> tuple[Factory, str]:
     known = backends()
-    broken = broken_plugins()
-    for plugin in broken:
-        taken = plugin.error
-        if isinstance(taken, NameTakenError) and (taken.kind, taken.name) == (registered.kind, name):
-            raise taken
-    if owned := registered.entries.get(name):
+    if owned := of_plugins(registered, name):
         return owned.value, owned.owner
     advice = nearest(name, known)
-    if names := ", ".join(p.name for p in broken):
+    if names := ", ".join(p.name for p in broken_plugins()):
         advice += f"{' ' if advice else ''}(or mend the plug-in that brings it; broken: {names})"
     raise UserError(f"there is no backend {name!r}", found=name, allowed=", ".join(known), do=advice)
 

@@ -235,6 +235,13 @@ class GraphEditor:
         if is_output:
             value.name = name
 
+    def replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Remove ``node`` (one output), for which ``value``, made by an operator, stands by its name."""
+        (old,), name = node.outputs, node.outputs[0].name
+        old.replace_all_uses_with(value, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+        value.name = name
+
     def remove(self, node: ir.Node) -> None:
         """Remove a node whose outputs nobody reads."""
         self.graph.remove(node, safe=True)

@@ -9,20 +9,9 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 
 from . import runtime, shapes
 from .editing import GraphEditor
-from .graph import constant_of, variable_inputs
+from .graph import RANDOM, constant_of, variable_inputs
 
-_RANDOM = frozenset(
-    {
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-        "Dropout",
-    }
-)
-_LEFT = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity"})
+_LEFT = RANDOM | {"Dropout", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity"}
 _MAX_FOLDED_ELEMENTS = 2**24
 """Elements of the largest constant that is computed while a file is read (64 MB of float32)."""
 
@@ -95,7 +84,7 @@ def fold_constants(model: ir.Model) -> bool:
 
 
 def _foldable(node: ir.Node) -> bool:
-    if node.domain or node.op_type in _RANDOM | _LEFT or not node.inputs:
+    if node.domain or node.op_type in _LEFT or not node.inputs:
         return False
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return False

@@ -21,6 +21,11 @@ LAYOUT = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "
 MAXIMA = frozenset({"Max", "Min", "MaxPool", "ReduceMax", "ReduceMin"})
 """Operators that choose one of several elements; ``lower-to-lookups`` makes comparisons of them."""
 
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that draw random numbers whenever they run; a Dropout does so in training alone."""
+
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
     """The array of an initializer that nobody can override, else None."""
@@ -95,6 +100,16 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads ``value`` once, when nothing else sees it."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def constant_added_to(value: ir.Value) -> tuple[ir.Node, int, np.ndarray] | None:
+    """The Add of a constant that alone sees ``value``, the index of the constant there, and the constant."""
+    node = only_consumer(value)
+    if node is None or node.op_type != "Add":
+        return None
+    index = 1 - next(iter(value.uses())).idx
+    constant = constant_of(node.inputs[index])
+    return None if constant is None else (node, index, constant)
 
 
 def is_dialect(node: ir.Node, *op_types: str) -> bool:

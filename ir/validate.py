@@ -8,23 +8,13 @@ from onnx import defs, numpy_helper
 
 from . import contrib, functions, walk
 from .errors import ModelError
+from .graph import RANDOM
 
 _TAKES_INFINITY = frozenset({"Clip", "Max", "Min", "Pad", "Where", "Constant", "Greater", "Less", "Equal"})
 """Operators for which a single infinite constant is a way to say "no bound" or "never"."""
 
 _COMPARES = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 """Operators for which any constant may be infinite: the thresholds of trees that are written as a network."""
-
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 
 
 def check_content(proto: onnx.ModelProto) -> None:
@@ -56,7 +46,7 @@ def check_content(proto: onnx.ModelProto) -> None:
             do="export the weights as dense tensors (zeros cost nothing in the circuit)",
         )
     for node in walk.nodes(proto):
-        if node.op_type in _RANDOM and not node.domain:
+        if node.op_type in RANDOM and not node.domain:
             raise ModelError(
                 "the model draws random numbers",
                 node=_name(node),

@@ -11,12 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import onnx_ir as ir
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from . import plausible
+from . import plausible, versioned_json
 from .backends.statistics import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
-from .ir.errors import ArtifactError
 from .ir.ops import RoundBits
 from .ir.range_options import Margin, RangeMode
 from .record import RECORD_FORMAT, Record
@@ -114,20 +113,13 @@ def from_json(content: bytes) -> Manifest:
         ArtifactError: It is damaged, of a newer format, or holds what cannot be true.
     """
     damaged = "the manifest is damaged"
-    try:
-        plain = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(damaged, found=str(error)) from error
-    written = plain.get("format") if isinstance(plain, dict) else None
-    if not isinstance(written, int) or written < 1:
-        raise ArtifactError(damaged, found="no format version")
-    if written > FORMAT:
-        raise ArtifactError(
-            "this artifact was written by a newer onnx-fhe",
-            found=f"format {written}",
-            allowed=f"up to {FORMAT}",
-            do="update onnx-fhe, or compile the model again with this version",
-        )
+    plain = versioned_json.parse(
+        content,
+        FORMAT,
+        damaged=damaged,
+        newer="this artifact was written by a newer onnx-fhe",
+        do="update onnx-fhe, or compile the model again with this version",
+    )
     record = plain.get("record")
     if (
         isinstance(record, dict)
@@ -136,12 +128,7 @@ def from_json(content: bytes) -> Manifest:
     ):
         # The circuit runs without it.
         content = json.dumps({**plain, "record": None}).encode()
-    try:
-        found = _adapter().validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ArtifactError(damaged, found=f"{place}: {first['msg']}") from error
+    found = versioned_json.validate(content, _adapter(), damaged=damaged)
     plausible.check(found)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
-from ...ir.graph import variable_inputs
+from ...ir.graph import RANDOM, variable_inputs
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,7 @@ REFUSALS: dict[str, Refusal] = {
         _NORM,
     ),
     **dict.fromkeys(("Compress", "NonZero"), _SHAPE),
-    **dict.fromkeys(
-        (
-            "Bernoulli",
-            "Multinomial",
-            "RandomNormal",
-            "RandomNormalLike",
-            "RandomUniform",
-            "RandomUniformLike",
-        ),
-        _RANDOM,
-    ),
+    **dict.fromkeys(sorted(RANDOM), _RANDOM),
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"), _LOOKED_UP),
     **dict.fromkeys(
         ("Det", "DFT", "Einsum", "GridSample", "RoiAlign", "STFT"),

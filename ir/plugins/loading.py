@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from importlib import util
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import PluginError
 from ..suggest import nearest
-from .store import NameTakenError, owned_by
+from .store import NameStore, NameTakenError, Owned, owned_by
+
+T = TypeVar("T")
 
 GROUP = "onnx_fhe.plugins"
 
@@ -86,6 +89,22 @@ def plugins() -> tuple[Plugin, ...]:
 def broken_plugins() -> tuple[Plugin, ...]:
     """The plug-ins that could not be loaded, each with its error."""
     return tuple(p for p in _plugins.values() if p.error is not None)
+
+
+def of_plugins(store: NameStore[T], name: str) -> Owned[T] | None:
+    """What an installed plug-in registered under ``name``; None where none did.
+
+    Another plug-in may want the name too, so all are loaded before one is believed.
+
+    Raises:
+        NameTakenError: Two plug-ins want it.
+    """
+    load_installed()
+    for plugin in broken_plugins():
+        taken = plugin.error
+        if isinstance(taken, NameTakenError) and (taken.kind, taken.name) == (store.kind, name):
+            raise taken
+    return store.entries.get(name)
 
 
 def _load(plugin: Plugin, run: Callable[[], None]) -> Plugin:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from ..ir.errors import ArtifactError
+from .. import versioned_json
 from .goal import Goal
 from .points import Failure, Point
 
@@ -140,27 +140,9 @@ class Frontier:
             ArtifactError: It is damaged, or of a newer format.
         """
         damaged = "this is no result of onnx-fhe tune, or it is damaged"
-        try:
-            plain = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(damaged, found=str(error)) from error
-        written = plain.get("format") if isinstance(plain, dict) else None
-        if not isinstance(written, int) or written < 1:
-            raise ArtifactError(damaged, found="no format version")
-        if written > FORMAT:
-            raise ArtifactError(
-                "this result was written by a newer onnx-fhe",
-                found=f"format {written}",
-                allowed=f"up to {FORMAT}",
-                do="update onnx-fhe",
-            )
-        try:
-            return TypeAdapter(cls).validate_json(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ArtifactError(
-                damaged, found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
+        newer = "this result was written by a newer onnx-fhe"
+        versioned_json.parse(content, FORMAT, damaged=damaged, newer=newer, do="update onnx-fhe")
+        return versioned_json.validate(content, TypeAdapter(cls), damaged=damaged)
 
 
 def axes_of(goal: Goal) -> tuple[Axis, ...]:

@@ -128,18 +128,11 @@ def find_pass(name: str) -> PassEntry:
         return PassEntry(name, cls, OURS, "built-in", options_of(cls))
     if name.startswith(PREFIX) and (known := onnx_ir_passes().get(name)):
         return PassEntry(name, known, OWNER, "onnx-ir", onnx_ir_options(known))
-    # Another plug-in may want the name too, so all are loaded before this one is believed.
-    from ...ir.plugins.loading import broken_plugins, load_installed
+    from ...ir.plugins.loading import broken_plugins, of_plugins
 
-    load_installed()
-    broken = broken_plugins()
-    for plugin in broken:
-        taken = plugin.error
-        if isinstance(taken, NameTakenError) and (taken.kind, taken.name) == (registered.kind, name):
-            raise taken
-    if owned := registered.entries.get(name):
+    if owned := of_plugins(registered, name):
         return PassEntry(name, owned.value, owned.owner, "plug-in", options_of(owned.value))
-    raise _unknown(name, [p.name for p in broken])
+    raise _unknown(name, [p.name for p in broken_plugins()])
 
 
 def pass_names() -> list[str]:

@@ -73,12 +73,7 @@ def _qonnx(node: ir.Node, edit: IntegerEditor, needed: bool) -> int:
         if needed and not _wide_between(node):
             raise
         return 0  # the client's, or part of a table: onnxruntime runs its body
-    old, graph = node.outputs[0], node.graph
-    assert isinstance(graph, ir.Graph)
-    name = old.name
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    new.name = name
+    edit.replace(node, new)
     return 1
 
 
@@ -186,9 +181,4 @@ def _before_moves(node: ir.Node, edit: IntegerEditor) -> None:
             attributes,
             like=mover.outputs[0],
         )
-    old, graph = node.outputs[0], node.graph
-    assert isinstance(graph, ir.Graph)
-    text = old.name
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    value.name = text
+    edit.replace(node, value)

@@ -31,22 +31,15 @@ def expand(model: ir.Model) -> bool:
         if rule is None or standard != (node.domain != CONTRIB):
             continue
         edit.at(node)
-        _replace(node, rule(_Operator(node, edit)))
+        shape, new = node.outputs[0].shape, rule(_Operator(node, edit))
+        edit.replace(node, new)
+        new.shape = shape
         modified = True
     if modified:
         used = {n.domain for n in model.graph}
         for domain in {CONTRIB} - used:
             model.opset_imports.pop(domain, None)
     return modified
-
-
-def _replace(node: ir.Node, new: ir.Value) -> None:
-    old, graph = node.outputs[0], node.graph
-    assert isinstance(graph, ir.Graph)
-    name, shape = old.name, old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    new.name, new.shape = name, shape
 
 
 class _Operator:

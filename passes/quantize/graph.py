@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ...analysis.regions.linear import Linear
 from ...ir.editing import GraphEditor
-from ...ir.graph import constant_of
+from ...ir.graph import constant_added_to
 from ...ir.ops import ActivationQuantizer, DequantizeLinear
 from .activations import Quantizer
 
@@ -78,14 +78,10 @@ def set_bias(edit: GraphEditor, linear: Linear, offset: np.ndarray) -> list[ir.N
         target.replace_input_with(2, bias)
         return []
     output = target.outputs[0]
-    readers = list(output.uses())
-    if len(readers) == 1 and not output.is_graph_output() and readers[0].node.op_type == "Add":
-        add = readers[0].node
-        old = constant_of(add.inputs[1 - readers[0].idx])
-        if old is not None:
-            moved = edit.constant(f"{target.name}_bias", (old + offset).astype(np.float32))
-            add.replace_input_with(1 - readers[0].idx, moved)
-            return []
+    if (addition := constant_added_to(output)) is not None:
+        add, index, old = addition
+        add.replace_input_with(index, edit.constant(f"{target.name}_bias", (old + offset).astype(np.float32)))
+        return []
     constant = edit.constant(f"{target.name}_bias", offset.astype(np.float32))
     edit.behind(output)
     biased = _add(edit, "Add", [output, constant], output, f"{target.name}_refit")

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fhe.ir.editing import GraphEditor, has_attributes, set_attributes
+from onnx_fhe.ir.graph import constant_added_to
 from onnx_fhe.ir.integer_editing import IntegerEditor
 from onnx_fhe.ir.ops import RoundBits
 
@@ -80,6 +81,28 @@ def test_a_substitute_keeps_the_names_of_node_and_output(edit):
     made = edit.substitute(third, "Abs", third.inputs)
     assert (made.name, made.outputs[0].name, edit.graph.outputs[0]) == ("third", "y", made.outputs[0])
     assert names(edit) == ["first", "second", "third"]
+
+
+def test_what_replaces_a_node_has_the_name_of_its_output(edit):
+    old = node(edit, "third")
+    new = edit.at(old).add("Abs", [old.inputs[0]], "better")
+    edit.replace(old, new)
+    assert names(edit) == ["first", "second", "better"]
+    assert edit.graph.outputs == [new]
+    assert new.name == "y"
+
+
+def test_a_constant_that_is_added_and_seen_by_nobody_else():
+    text = TEXT.replace("Mul(a, c)", "Add(c, a)")
+    model = ir.from_onnx_text(text)
+    first, second, third = model.graph
+    add, index, constant = constant_added_to(first.outputs[0])
+    assert (add, index, float(constant)) == (second, 0, 2.0)
+    assert constant_added_to(second.outputs[0]) is None  # what reads it is no Add
+    third.replace_input_with(0, first.outputs[0])
+    assert constant_added_to(first.outputs[0]) is None  # another one sees it
+    doubled = ir.from_onnx_text(text.replace("Add(c, a)", "Add(a, a)"))
+    assert constant_added_to(doubled.graph[0].outputs[0]) is None
 
 
 def test_a_node_that_returns_an_input_is_not_bypassed(edit):

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ....ir import runtime
 from ....ir.graph import constant_of, int_of
+from .dependence import random_values
 
 _PER_CHANNEL = frozenset({"BatchNormalization", "InstanceNormalization"})
 """Operators whose one-dimensional constants belong to axis 1; all others broadcast theirs."""
@@ -214,13 +215,7 @@ def adapts(node: ir.Node, keep: Mapping[ir.Value, Keep], opset: int) -> bool:
 
 def _stand_in(value: ir.Value, random: np.random.Generator) -> np.ndarray:
     assert value.shape is not None
-    shape = [d if isinstance(d, int) else 2 for d in value.shape]
-    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-    if dtype.kind == "b":
-        return random.integers(0, 2, shape).astype(bool)
-    if np.issubdtype(dtype, np.integer):
-        return random.integers(1, 9, shape).astype(dtype)
-    return random.uniform(0.1, 2.0, shape).astype(dtype)
+    return random_values(value, [d if isinstance(d, int) else 2 for d in value.shape], random, least=0.1)
 
 
 def _changed_node(

@@ -45,7 +45,7 @@ def dependence(node: ir.Node, units: Mapping[ir.Value, np.ndarray], opset: int) 
         NotSampleWiseError: It cannot be run on stand-ins, or its outputs have another batch.
     """
     random = np.random.default_rng(0)
-    base = {v: _sample(v, u.shape, random) for v, u in units.items()}
+    base = {v: random_values(v, u.shape, random) for v, u in units.items()}
     plans = [_plan(value, units[value], base, random) for value in units]
     feeds = {v: np.concatenate([p[v] for p in plans]) for v in units}
     total = len(next(iter(feeds.values())))
@@ -109,13 +109,16 @@ def _differs(found: np.ndarray, before: np.ndarray) -> np.ndarray:
     return np.asarray(~(close | (found == before) | (np.isnan(found) & np.isnan(before))))
 
 
-def _sample(value: ir.Value, shape: Sequence[int], random: np.random.Generator) -> np.ndarray:
+def random_values(
+    value: ir.Value, shape: Sequence[int], random: np.random.Generator, *, least: float = 0.5
+) -> np.ndarray:
+    """An array that ``value`` may be: of its type, floats from ``least`` to 2, integers from 1 to 8."""
     dtype = (value.dtype or ir.DataType.FLOAT).numpy()
     if dtype.kind == "b":
         return random.integers(0, 2, shape).astype(bool)
     if np.issubdtype(dtype, np.integer):
         return random.integers(1, 9, shape).astype(dtype)
-    return random.uniform(0.5, 2.0, shape).astype(dtype)
+    return random.uniform(least, 2.0, shape).astype(dtype)
 
 
 def _changed(array: np.ndarray, sign: int, random: np.random.Generator) -> np.ndarray:

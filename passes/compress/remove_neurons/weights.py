@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ....ir.editing import GraphEditor
-from ....ir.graph import constant_of
+from ....ir.graph import constant_added_to, constant_of
 from .coupling import weight_of
 from .structure import Structure, Unit
 
@@ -83,15 +83,11 @@ class Weights:
             bias = (self.bias(node) + offset).astype(dtype)
             GraphEditor(self.model).set_constant(node, 2, bias, f"{node.name}_bias")
             return
-        output = node.outputs[0]
-        uses = list(output.uses())
-        if len(uses) == 1 and not output.is_graph_output() and uses[0].node.op_type == "Add":
-            add, index = uses[0].node, 1 - uses[0].idx
-            old = constant_of(add.inputs[index])
-            if old is not None and old.ndim <= 1:
-                new = (old.astype(np.float64) + offset).astype(dtype)
-                GraphEditor(self.model).set_constant(add, index, new, f"{node.name}_bias")
-                return
+        if (addition := constant_added_to(node.outputs[0])) is not None and addition[2].ndim <= 1:
+            add, index, old = addition
+            new = (old.astype(np.float64) + offset).astype(dtype)
+            GraphEditor(self.model).set_constant(add, index, new, f"{node.name}_bias")
+            return
         self._insert_add(node, offset.astype(dtype))
 
     def _insert_add(self, node: ir.Node, offset: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ....analysis.regions.linear import Linear, linear_of
 from ....ir import runtime
-from ....ir.graph import constant_of, variable_inputs
+from ....ir.graph import constant_added_to, variable_inputs
 from ....ir.integer_editing import IntegerEditor
 from .moves import Moves, sample_shape
 
@@ -26,14 +26,13 @@ def add_behind(node: ir.Node, addend: np.ndarray, edit: IntegerEditor) -> None:
     if not np.any(addend):
         return
     output = node.outputs[0]
-    uses = list(output.uses())
-    if len(uses) == 1 and not output.is_graph_output() and uses[0].node.op_type == "Add":
-        add, index = uses[0].node, 1 - uses[0].idx
-        old = constant_of(add.inputs[index])
-        if old is not None and sample_shape(add.outputs[0]) == addend.shape and old.ndim <= addend.ndim + 1:
+    if (addition := constant_added_to(output)) is not None:
+        add, index, old = addition
+        if sample_shape(add.outputs[0]) == addend.shape and old.ndim <= addend.ndim + 1:
             whole = np.broadcast_to(old, (1, *addend.shape))[0] + addend
             add.replace_input_with(index, edit.constant(f"{add.name}_offset", minimal(whole)))
             return
+    uses = list(output.uses())
     following = [u.node for u in uses]
     edit.at(min(following, key=list(edit.model.graph).index))
     name = f"{node.name}_offset"
