@@ -21,7 +21,7 @@ from .statistics import CircuitStatistics, ParameterStrategy
 
 @dataclass(frozen=True)
 class LowerOptions:
-    """How a circuit is made.
+    """How a circuit is made; a backend heeds what means something to it.
 
     Attributes:
         p_error: Tolerated error of one table lookup; ``None`` to give only ``global_p_error``.

@@ -17,13 +17,14 @@ from ..base import DEFAULTS, Backend, LowerOptions
 from ..concrete_runtime.client import ConcreteClient
 from ..concrete_runtime.library import specs_of
 from ..concrete_runtime.server import ConcreteServer
-from ..concrete_runtime.store import Ports, Program, Settings, Stored, read
+from ..concrete_runtime.store import Ports, Program, Stored, read
 from ..sides import Sides
 from ..statistics import ParameterStrategy
-from .circuit import ConcreteCircuit, options_of
+from .circuit import ConcreteCircuit
 from .compiling import Compiled, compile_plan, mlir_of
 from .maker import fingerprint, is_circuit_of
 from .measure import statistics
+from .options import options_of, settings_of
 from .plan import Plan, make_plan
 from .requirements import check
 
@@ -80,15 +81,7 @@ class ConcreteBackend(Backend):
         return ConcreteCircuit(stored, lambda: compiled, options.progress, batched)
 
     def _stored(self, plan: Plan, compiled: Compiled, options: LowerOptions) -> Stored:
-        settings = Settings(
-            cast("ParameterStrategy", compiled.strategy),
-            options.p_error,
-            options.global_p_error,
-            options.security_level,
-            options.compress_keys,
-            options.loop_parallelize,
-            options.compress_inputs,
-        )
+        settings = settings_of(options, cast("ParameterStrategy", compiled.strategy))
         return Stored(
             Program(settings, statistics(plan, compiled), fingerprint()),
             compiled.circuit.mlir,

@@ -15,11 +15,12 @@ from ..base import Circuit, EncryptedSession, LowerOptions
 from ..concrete_runtime.client import ConcreteClient
 from ..concrete_runtime.library import compile_library
 from ..concrete_runtime.server import ConcreteServer
-from ..concrete_runtime.store import Port, Settings, Stored, write
+from ..concrete_runtime.store import Port, Stored, write
 from ..concrete_runtime.values import checked, decrypted
 from ..sides import Progress, quiet
 from ..statistics import CircuitStatistics
 from .compiling import Compiled
+from .options import options_of
 from .session import ConcreteSession
 from .simulator import Simulator
 
@@ -183,16 +184,3 @@ def _wrapped(array: np.ndarray, dtype: Any) -> np.ndarray:
     size = 1 << dtype.bit_width
     low = -(size // 2) if dtype.is_signed else 0
     return np.asarray((array - low) % size + low)
-
-
-def options_of(settings: Settings) -> LowerOptions:
-    """The options that ``settings`` came from."""
-    return LowerOptions(
-        p_error=settings.p_error,
-        global_p_error=settings.global_p_error,
-        security_level=settings.security_level,
-        parameter_strategy=settings.strategy,
-        compress_keys=settings.compress_keys,
-        loop_parallelize=settings.loop_parallelize,
-        compress_inputs=settings.compress_inputs,
-    )

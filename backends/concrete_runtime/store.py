@@ -48,10 +48,12 @@ class Port:
 class Settings:
     """How a program was compiled, and must be again.
 
+    A field that was added later has a default, the way of programs from before.
+
     Attributes:
         strategy: The parameter strategy that was taken.
         compress_inputs: Whether inputs are sent as seeds; circuits from before that was possible say nothing.
-        others: As in ``LowerOptions``.
+        others: As those of ``LowerOptions`` of the same name.
     """
 
     strategy: ParameterStrategy

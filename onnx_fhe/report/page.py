@@ -22,6 +22,7 @@ from .advice import advice
 from .flow import after, before
 from .layers import Layer, Range, layers_of, ranges_of
 from .pricing import Pricing
+from .sections import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,41 +74,42 @@ def render(
     ranges = ranges_of(model, manifest, layers)
     known = manifest.record.measured if manifest.record is not None else None
     stages = () if known is None else known.stages
-    template = _environment().get_template("page.html")
-    return template.render(
-        manifest=manifest,
-        title=manifest.source.file or "a network in memory",
-        found=manifest.statistics,
-        price=pricing.prediction,
-        encrypts=manifest.backend != ReferenceBackend.name,
-        layers=layers,
-        costly=[x for x in layers if x.bootstraps],
-        before=before(manifest.record, layers),
-        after=after(model, layers),
-        record=manifest.record,
-        measured=known,
-        stages=stages,
-        stage_names=STAGES,
-        final=final_stage(stages, manifest),
-        advice=advice(layers, ranges, manifest, pricing),
-        bounds=[bound(r, layers) for r in ranges],
-        safe=sum(r.is_safe for r in ranges),
-        unknown=sum(r.sound is None for r in ranges),
-        exceeded=[
+    values: dict[str, Any] = {
+        "manifest": manifest,
+        "title": manifest.source.file or "a network in memory",
+        "found": manifest.statistics,
+        "price": pricing.prediction,
+        "encrypts": manifest.backend != ReferenceBackend.name,
+        "layers": layers,
+        "costly": [x for x in layers if x.bootstraps],
+        "before": before(manifest.record, layers),
+        "after": after(model, layers),
+        "record": manifest.record,
+        "measured": known,
+        "problem": "" if known is None else known.problem,
+        "stages": stages,
+        "stage_names": STAGES,
+        "final": final_stage(stages, manifest),
+        "advice": advice(layers, ranges, manifest, pricing),
+        "bounds": [bound(r, layers) for r in ranges],
+        "safe": sum(r.is_safe for r in ranges),
+        "unknown": sum(r.sound is None for r in ranges),
+        "exceeded": [
             r
             for r in ranges
             if r.observed is not None and not -1e-9 <= min(r.observed) <= max(r.observed) <= 1 + 1e-9
         ],
-        frontier=frontier,
-        plots=() if frontier is None else scatter.plots(frontier),
-        share_metric=frontier is not None and scatter.is_share(frontier),
-        seconds_of=scatter.seconds_of,
-        score_of=scatter.score_of,
-        passes=passes_of(manifest),
-        command=again,
-        limit=MAX_SHOWN_STEPS,
-        style=_style(),
-    )
+        "frontier": frontier,
+        "plots": () if frontier is None else scatter.plots(frontier),
+        "share_metric": frontier is not None and scatter.is_share(frontier),
+        "seconds_of": scatter.seconds_of,
+        "score_of": scatter.score_of,
+        "passes": passes_of(manifest),
+        "command": again,
+        "limit": MAX_SHOWN_STEPS,
+        "style": _style(),
+    }
+    return _environment().get_template("page.html").render(values, sections=shown(values))
 
 
 def _with(manifest: Manifest, measured: Measurements) -> Manifest:

@@ -14,7 +14,7 @@ import pytest
 
 import onnx_fhe
 from onnx_fhe.cli import main
-from onnx_fhe.report import page, scatter
+from onnx_fhe.report import page, scatter, sections
 from onnx_fhe.tuning.frontier import Frontier, axes_of, non_dominated
 from onnx_fhe.tuning.goal import Goal
 from onnx_fhe.tuning.points import Measured, Point
@@ -128,6 +128,34 @@ def test_the_page_shows_the_chosen_point_and_no_dominated_one(program):
     assert [int(n) for n in re.findall(r'<th scope="row">(\d+)', table)] == list(found.front)
     assert f"<strong>Chosen: trial {found.best}</strong>" in html
     assert "measured" in html
+
+
+def test_sections_are_files_of_their_own_and_all_of_them_are_shown():
+    folder = Path(sections.__file__).parent / "templates" / "sections"
+    assert {f.stem for f in folder.iterdir()} == {s.name for s in sections.SECTIONS}
+    for section in sections.SECTIONS:
+        assert f'<h2 id="{section.name}">' in (folder / f"{section.name}.html").read_text()
+
+
+def test_a_section_is_a_file_and_a_line(program, monkeypatch):
+    mine = sections.Section("mine", "Notes in short", needs="manifest")
+    absent = sections.Section("absent", "Nothing", needs="frontier")
+    monkeypatch.setattr(sections, "SECTIONS", (*sections.SECTIONS, mine, absent))
+    read = page._template
+
+    def template(name: str) -> str:
+        own = '<h2 id="mine">Notes in short</h2><p>{{ manifest.notes|length }} notes</p>'
+        return own if name == "sections/mine.html" else read(name)
+
+    monkeypatch.setattr(page, "_template", template)
+    page._environment.cache_clear()
+    try:
+        html = page.render(program.integer_model, program.manifest)
+    finally:
+        page._environment.cache_clear()
+    assert '<li><a href="#mine">Notes in short</a></li>' in html
+    assert f"<p>{len(program.manifest.notes)} notes</p>" in html
+    assert "absent" not in html
 
 
 def test_constraints_that_nothing_holds_are_said(program):
