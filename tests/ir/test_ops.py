@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnx_fhe.ir import ops
 from onnx_fhe.ir.bits import bits_of
+from onnx_fhe.ir.dialect import DOMAIN, function_protos
 from onnx_fhe.ir.editing import GraphEditor
 from onnx_fhe.ir.errors import VerificationError
 from onnx_fhe.ir.ops import (
@@ -24,6 +27,7 @@ from onnx_fhe.ir.ops import (
     TableLookup,
     along_axis,
 )
+from onnx_fhe.ir.ops.view import View
 from onnx_fhe.ir.runtime import Session, run_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +62,13 @@ def test_views_find_their_nodes_and_no_others():
     assert RoundBits.match(ir.node("RoundBits", [], domain="elsewhere")) is None
     with pytest.raises(TypeError, match="Encrypt 'start' is no Decrypt"):
         Decrypt.of(nodes[0])
+
+
+def test_every_operator_of_the_dialect_has_a_schema_a_body_and_a_view():
+    schemas = {s.name for s in onnx.defs.get_all_schemas() if s.domain == DOMAIN}
+    views = [v for v in vars(ops).values() if isinstance(v, type) and issubclass(v, View)]
+    assert schemas == {p.name for p in function_protos()}
+    assert schemas == {v.op_type for v in views if v.domain == DOMAIN}
 
 
 def test_attributes_that_a_node_leaves_out_are_those_of_the_schemas():
