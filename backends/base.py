@@ -1,4 +1,4 @@
-"""What a backend is asked: to lower an integer-level model, and what the circuit must answer."""
+"""The interface of a backend, which lowers an integer-level model, and of the circuit that it returns."""
 
 from __future__ import annotations
 

@@ -149,8 +149,8 @@ def _row(neurons: int, kept: int | None, given: argparse.Namespace) -> dict[str,
         runs.append(run_)
         last = list(run_["pipelines"].values())[-1]
         found = f"{100 * last['accuracy']:.1f} %, {last['bits']} bits"
-        said = f"{label(neurons, kept)}, seed {run_['seed']}: {found}, {run_['seconds']:.1f} s"
-        print(said, file=sys.stderr, flush=True)
+        line = f"{label(neurons, kept)}, seed {run_['seed']}: {found}, {run_['seconds']:.1f} s"
+        print(line, file=sys.stderr, flush=True)
     names = list(runs[0]["pipelines"])
     return {
         "neurons": neurons,

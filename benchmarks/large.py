@@ -214,8 +214,8 @@ def stages(path: Path, calibration: dict[str, np.ndarray], pipeline: str) -> dic
     model = timed("load", lambda: load(path))
     context = Context(calibration=calibration, progress=_progress)
     result = PassManager.parse(pipeline, [Meters(spent)]).run(model, context)
-    for said in result.context.notes:
-        print(f"  note: {said}")
+    for note in result.context.notes:
+        print(f"  note: {note}")
     print(f"  all passes: {sum(s.seconds for n, s in spent.items() if n not in ('inspect', 'load')):.0f} s")
     return spent
 

@@ -1,4 +1,4 @@
-"""Numbers that are none: constants and computed values that became NaN or infinite."""
+"""NaN and infinity: constants that hold them, and computed values that became so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINEAR = frozenset({"Conv", "ConvTranspose", "DequantizeLinear", "Gemm", "MatMu
 
 
 def constants(model: ir.Model) -> dict[str, np.ndarray]:
-    """By name, the constants that no operator can compute with: with NaN, or infinite where none may be.
+    """The constants, by name, that hold NaN, or infinity where no operator may have it.
 
     An infinite bound of Clip, or a mask in front of Softmax, means something.
     """
@@ -74,7 +74,7 @@ def cell(array: np.ndarray) -> str:
 
 
 class Watch:
-    """Whether outputs stay finite, on a few samples, where those of the model that it began with are.
+    """Checks on a few samples that outputs stay finite where those of the first model are.
 
     Args:
         model: What it begins with.
@@ -146,7 +146,7 @@ def check_network(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
 def first(
     model: ir.Model, data: Mapping[str, np.ndarray], *, always: bool = False
 ) -> tuple[ir.Node, str, np.ndarray] | None:
-    """The first node that gives what is not finite: for one of the samples, or ``always`` for all."""
+    """The first node whose result is not finite, for one of the samples or (``always``) for all."""
     values = [o for n in model.graph for o in n.outputs if o.name]
     found = _floats(Session(model, [str(v.name) for v in values]).run_batched(data))
     for node in model.graph:

@@ -1,4 +1,4 @@
-"""What can be computed now is computed now, by onnxruntime; what does nothing goes."""
+"""Constant folding: onnxruntime computes what depends on no input, and operators that do nothing go."""
 
 from __future__ import annotations
 

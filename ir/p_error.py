@@ -1,4 +1,4 @@
-"""The tolerated error of table lookups, where a model says it: an attribute of each TableLookup.
+"""The tolerated error of table lookups that a model records: an attribute of each TableLookup.
 
 An attribute of 0, or none, leaves it to who makes the circuit.
 """
@@ -15,7 +15,7 @@ DEFAULT_P_ERROR = 1e-5
 
 
 def recorded(model: ir.Model) -> dict[str, float]:
-    """What the lookups of an integer-level model say, by the name of the TableLookup."""
+    """The p_error that lookups of an integer-level model record, by the name of the TableLookup."""
     return {t.name: t.p_error for t in TableLookup.all_in(model) if t.p_error is not None}
 
 
@@ -46,17 +46,17 @@ def tolerated(
     whole = ModelState.of(model).global_p_error or global_p_error
     if p_error is None and whole is None:
         p_error = default
-    said = [t.p_error or p_error for t in TableLookup.all_in(model)] or [p_error]
-    return min((p for p in said if p is not None), default=None), whole
+    errors = [t.p_error or p_error for t in TableLookup.all_in(model)] or [p_error]
+    return min((p for p in errors if p is not None), default=None), whole
 
 
 def notes(model: ir.Model) -> list[str]:
     """What to say about a model whose lookups ask for different errors."""
-    said = [t.p_error for t in TableLookup.all_in(model)]
-    known = sorted({p for p in said if p is not None})
-    if not known or (len(known) == 1 and None not in said):
+    errors = [t.p_error for t in TableLookup.all_in(model)]
+    known = sorted({p for p in errors if p is not None})
+    if not known or (len(known) == 1 and None not in errors):
         return []
-    others = " and the usual one" if None in said else ""
+    others = " and the usual one" if None in errors else ""
     listed = ", ".join(f"{p:g}" for p in known)
     return [
         f"lookups tolerate different errors ({listed}{others}); Concrete takes one for the whole circuit,"

@@ -21,7 +21,7 @@ class Placement(Enum):
 
 
 def placements_of(model: ir.Model) -> dict[ir.Value, Placement]:
-    """The side of every value but the initializers (which are constant).
+    """The placement of every value but the initializers (which are constant).
 
     Raises:
         VerificationError: A value enters the encrypted part but through Encrypt, or leaves it but through
@@ -45,7 +45,7 @@ def placements_of(model: ir.Model) -> dict[ir.Value, Placement]:
 
 
 def _placement(node: ir.Node, given: Mapping[ir.Value, Placement]) -> Placement:
-    """The side of the outputs of ``node``."""
+    """The placement of the outputs of ``node``."""
     met = set(given.values())
     if is_dialect(node, "Encrypt"):
         return _encrypt(node, met)

@@ -21,7 +21,7 @@ _TYPES = frozenset({"to", "dtype", "stash_type", "softmax_precision", "precision
 
 
 def to_single(proto: onnx.ModelProto) -> None:
-    """Compute in float32, in place; what an input or output of the graph was declared as, it stays.
+    """Make a model compute in float32, in place; its inputs and outputs keep their declared types.
 
     Raises:
         ModelError: A weight is too large for float32.

@@ -38,7 +38,7 @@ def repair(proto: onnx.ModelProto) -> None:
 
 
 def _lower_opset(proto: onnx.ModelProto) -> None:
-    """Call an opset too new for the installed onnxruntime by the newest that it loads, where all is as there.
+    """Lower an opset that is too new for the installed onnxruntime, where all operators are the same before.
 
     onnx writes the newest opset that it knows where its user names none.
     """

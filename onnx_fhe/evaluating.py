@@ -63,7 +63,7 @@ def encrypted(
 
 
 def _choose(line: _Line, rest: range) -> tuple[int, dict[int, float], range]:
-    """Measure both ways on the next calls: what is faster, samples a second, and the calls that are left."""
+    """Measure both ways on the next calls; returns the faster, the rates of both, and the calls left."""
     cores = usable_cores()
     # One call loads the circuit for single threads.
     needed = TRIAL_CALLS + 1 + TRIAL_CALLS_PER_THREAD * cores

@@ -60,7 +60,7 @@ def regions_of(model: ir.Model) -> tuple[Regions | None, list[Finding]]:
             found.append(finding_of(error))
             _cut(probe, node)
         else:
-            # Of a model that was cut nothing more can be said.
+            # A model that was cut tells nothing more.
             return (None, found) if found else (regions, found)
     return None, found
 

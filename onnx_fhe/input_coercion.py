@@ -47,7 +47,7 @@ def check_error(name: str, value: float | None) -> None:
 
 
 def check_ranges(mode: str, margin: float | str) -> None:
-    """Refuse a range mode or margin that there is not.
+    """Refuse a range mode that does not exist, and a margin out of bounds.
 
     Raises:
         UserError: It is none of ``RANGE_MODES``; or the margin is negative, not finite or another word than

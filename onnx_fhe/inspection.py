@@ -115,7 +115,7 @@ def inspect_model(
     proto = read_model(Path(path), limits or FileLimits())
     level = level_of(given)
     model, findings, where, lookups = given, list[Finding](), dict[str, str](), list[LookupInfo]()
-    # What is said of the file as it is; its model is then normalized in place.
+    # What is printed about the file as it is; its model is then normalized in place.
     inputs, outputs = ports(list(given.graph.inputs)), ports(list(given.graph.outputs))
     tensors = [v.const_value for v in given.graph.initializers.values()]
     estimate: CostEstimate | None = None

@@ -1,4 +1,4 @@
-"""An integer model of made-up data, made coarsely and quickly: whether it goes, and what tables it takes."""
+"""A quick trial of the passes on made-up data: whether they work, and which tables the circuit will have."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def is_quick(model: ir.Model) -> bool:
 
 
 def rehearse(model: ir.Model) -> CircuitStatistics | None:
-    """Statistics of the integer model that comes of a normalized (or imported) model; None: not known.
+    """Statistics of the integer model that a normalized (or imported) model becomes; None where not known.
 
     Raises:
         OnnxFheError: It cannot be made whatever the data are.

@@ -32,7 +32,7 @@ Jobs = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What calls of the circuit took on ciphertexts, each with one sample unless said otherwise.
+    """What calls of the circuit took on ciphertexts.
 
     Attributes:
         seconds: Of evaluating each call. The first includes what makes the keys ready, once a session.

@@ -69,7 +69,7 @@ class NotLiftedError(Exception):
 
 
 class Lifting:
-    """The new value for each old one: the same with samples in front.
+    """Maps each value of the old graph to one that has an axis of samples in front.
 
     Attributes:
         new: With samples on a new axis in front of all others.

@@ -42,7 +42,7 @@ def settle(model: ir.Model) -> int:
 
 
 def runs(model: ir.Model, size: int) -> Arrays:
-    """What a model with a free batch gives for random samples; nothing where it does not take so many."""
+    """Run a model with a free batch on random samples; returns nothing where it does not take so many."""
     try:
         infos = [ir.serde.serialize_value(i) for i in model.graph.inputs]
         return Session(skeleton(model)).run(random_inputs(infos, size))

@@ -1,4 +1,4 @@
-"""Whether several samples side by side give what each gives alone, node by node."""
+"""Finds out, node by node, whether several samples at once are computed as each is alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...ir.probing import NodeProber
 
 
 class SampleBySampleProbe(NodeProber[bool]):
-    """Answers whether several samples side by side give what each gives alone."""
+    """Answers whether a node computes several samples at once as it computes each alone."""
 
     def __call__(self, node: ir.Node) -> bool:
         """Whether a node that reads and gives one entry along first axes takes several samples there as well.
@@ -57,7 +57,7 @@ def _random(random: np.random.Generator, shape: list[int], value: ir.Value) -> n
 
 
 def depends(value: ir.Value | None) -> bool:
-    """Whether a value is computed of an input."""
+    """Whether a value is computed from an input."""
     if value is None or constant_of(value) is not None:
         return False
     node = value.producer()

@@ -188,6 +188,6 @@ def elements(value: ir.Value) -> int:
 
 
 def _stretch(layer: LayerCost) -> float:
-    """Bootstraps of a table past what the optimizer was asked about, in bootstraps of the widest."""
+    """What a bootstrap of a very wide table costs, in bootstraps of the widest that was measured."""
     wider = max(0, layer.table_bits - MAX_MEASURED_TABLE_BITS)
     return min(MAX_COST_GROWTH, COST_GROWTH_PER_BIT**wider)

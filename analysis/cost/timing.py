@@ -122,7 +122,7 @@ class Timings:
 
 
 def _rising(values: np.ndarray) -> np.ndarray:
-    """The values without falls: neighbours out of order take their mean (complexity misranks some sets)."""
+    """The values made non-decreasing: neighbours out of order take their mean (complexity can misrank)."""
     blocks: list[tuple[float, int]] = []
     for value in values:
         mean, count = float(value), 1

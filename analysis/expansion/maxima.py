@@ -1,4 +1,4 @@
-"""Maxima and minima as lookups: the larger of two is one of them plus what the difference lacks to it."""
+"""Maxima and minima as lookups: ``max(x, y) = y + max(x - y, 0)``, a table of the difference."""
 
 from __future__ import annotations
 

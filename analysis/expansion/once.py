@@ -1,4 +1,4 @@
-"""What was computed of a model as it is, kept until the model is another.
+"""Results about a model, kept until the model changes.
 
 Cost, the backends and reports all ask for the same expansion of a finished model: it is made once.
 """
@@ -14,7 +14,7 @@ _Content = tuple[object, ...]
 
 
 class Once:
-    """A function from models to models that is called once for each model, as long as nobody edits that.
+    """A function from models to models whose result is kept until somebody edits the model.
 
     What is kept of a model goes with it. Whoever asks again gets the same object, and must not edit it.
 

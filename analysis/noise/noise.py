@@ -156,7 +156,7 @@ def with_noise(model: ir.Model) -> tuple[ir.Model, dict[ir.Value, Noise]]:
 
 
 def _p_error(node: ir.Node) -> float | None:
-    """What the lookup, or those that read a rounding, say."""
+    """The p_error of a lookup, or of the lookups that read a rounding."""
     return min((t.p_error for t in _lookups(node) if t.p_error is not None), default=None)
 
 

@@ -21,7 +21,7 @@ CONFIDENT_PROBABILITY = 0.6
 
 
 def computed(model: ir.Model) -> list[ir.Value]:
-    """The outputs that are computed of an input: a constant beside them has no samples."""
+    """The outputs that are computed from an input: a constant beside them has no samples."""
     names = depending(model)
     return [o for o in model.graph.outputs if str(o.name) in names]
 
@@ -71,7 +71,7 @@ def others(classes: np.ndarray) -> int:
 
 
 def foreseen_loss(likely: np.ndarray, wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """What a network itself takes to be lost by other classes than its own.
+    """The accuracy that other classes than the network's own lose, by its own probabilities.
 
     Args:
         likely: (samples, classes) its probabilities.

@@ -1,4 +1,4 @@
-"""What a circuit is expected to do on new inputs: plain data, and how it is said."""
+"""What a circuit is expected to do on new inputs: plain data, and a sentence about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much wider a sum of activations is than they are: too wide, perhaps, for tables of several elements."""
+"""How many bits a sum of activations needs more than they do: tables of several elements have few."""
 
 from __future__ import annotations
 

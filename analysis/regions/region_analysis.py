@@ -23,7 +23,7 @@ def find_regions(model: ir.Model, *, cut: bool = False) -> Regions:
 
     Args:
         model: The model.
-        cut: Operators were taken out of it, so that nothing can be said of its batch.
+        cut: Operators were taken out of it, so that its batch cannot be judged.
 
     Raises:
         UnsupportedError: A node between two linear operators is neither linear, nor moves, chooses, averages,

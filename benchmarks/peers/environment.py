@@ -136,5 +136,7 @@ def _has(python: Path) -> bool:
 def _run(command: Sequence[str | Path], what: str) -> None:
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
-        said = "\n".join(line for line in done.stderr.splitlines() if line.startswith("ERROR")) or done.stderr
-        raise UserError(what, found=said.strip()[-600:], do="see --pip-flags and --peer-python")
+        message = (
+            "\n".join(line for line in done.stderr.splitlines() if line.startswith("ERROR")) or done.stderr
+        )
+        raise UserError(what, found=message.strip()[-600:], do="see --pip-flags and --peer-python")

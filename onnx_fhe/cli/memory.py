@@ -1,4 +1,4 @@
-"""Too little memory, in whatever words it is told."""
+"""Recognizing that memory ran out, whichever library reports it, and what to tell the user."""
 
 from __future__ import annotations
 

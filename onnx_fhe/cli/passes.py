@@ -83,7 +83,7 @@ def _show_one(described: PassDescription) -> None:
         [
             ("from", f"{described.owner} ({described.origin})"),
             ("level", _levels(described)),
-            ("values", described.preserves or "not said"),
+            ("values", described.preserves or "not declared"),
         ]
     )
     if described.options:

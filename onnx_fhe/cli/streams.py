@@ -83,7 +83,7 @@ def guarded() -> Iterator[None]:
 
 
 def _settle(guard: _Guarded) -> None:
-    """Write what is left; where that fails, Python shall not try again when it ends."""
+    """Write what is left; where that fails, keep Python from trying again when it ends."""
     with contextlib.suppress(Exception):
         guard.flush()
     if guard.failure is not None:

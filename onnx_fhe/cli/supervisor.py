@@ -67,7 +67,7 @@ def contact(model: Path, others: Sequence[Path | None] = ()) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(model: Path) -> Iterator[None]:
-    """Errors that passes raise do not know which file the model came from."""
+    """While inside, errors are given the name of the model's file, which passes do not know."""
     from ..ir.errors import ModelError, UnsupportedError
 
     try:
@@ -112,7 +112,7 @@ def _without_imports(page: mmap.mmap) -> Iterator[None]:
 
 
 def end() -> None:
-    """The file is known: from here on it may take as long as it needs."""
+    """End the limits: the file has been read, and the command may take as long as it needs."""
     if _page is not None:
         _page[: _LAYOUT.size] = bytes(_LAYOUT.size)
 

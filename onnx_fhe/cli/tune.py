@@ -273,5 +273,5 @@ def _watching() -> Iterator[Watch | None]:
 
 
 def _until_begun(state: State) -> None:  # noqa: ARG001
-    """The model has run: from here on it may take as long as it needs."""
+    """End the limits of reading: the model has run, and the search may take as long as it needs."""
     watch.end()

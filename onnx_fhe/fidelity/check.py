@@ -70,7 +70,7 @@ def measured_fidelity(
 
 
 def with_expectation(found: Fidelity, expected: Expectation) -> Fidelity:
-    """What is expected on new inputs comes first: samples that trained a circuit say little about those."""
+    """Put what is expected on new inputs first: samples that trained a circuit tell little about those."""
     headline = f"{expected}; {found.headline} (weights were fitted to most of them)"
     return replace(found, expected=expected, headline=headline)
 

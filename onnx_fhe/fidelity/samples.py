@@ -27,7 +27,7 @@ _DO = "give a few hundred samples that are typical of what comes at run time"
 
 
 def data_warnings(data: Mapping[str, np.ndarray]) -> list[str]:
-    """What is to be said about calibration data.
+    """Warnings about calibration data.
 
     Args:
         data: Arrays by input name, samples on axis 0.
@@ -81,7 +81,7 @@ def data_warnings(data: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def label_warnings(model: ir.Model, labels: np.ndarray | None) -> list[str]:
-    """What is to be said about labels of a network that tells classes apart; then they are of no use.
+    """Warnings about labels of a network that tells classes apart; labels that get one are of no use.
 
     Args:
         model: The network.

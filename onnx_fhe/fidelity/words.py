@@ -1,4 +1,4 @@
-"""What was measured, as somebody would say it."""
+"""What was measured, in sentences for people."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def advice(cause: Step) -> str:
 
 
 def with_seconds(found: Fidelity, seconds: float) -> str:
-    """The first thing that is said of a circuit."""
+    """The headline of a circuit, with the time of a sample."""
     if not seconds:
         return found.headline
     shown = f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"

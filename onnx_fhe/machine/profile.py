@@ -201,7 +201,7 @@ def _parse(content: bytes, file: str) -> Profile:
 
 
 def _senseless(profile: Profile) -> str:
-    """The first number that cannot be, by its name."""
+    """The name of the first number that cannot be true."""
     if not profile.measured:
         return "measured"
     for i, known in enumerate(profile.measured):

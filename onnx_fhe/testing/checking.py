@@ -34,8 +34,8 @@ class Outcome:
         seed: Of the network.
         pipeline, backend: What compiled it.
         steps: What it consists of.
-        category: ``good``; ``warned``: the compiler said that it loses; ``refused``: a ``UserError``;
-            ``wrong``: an output is lost on held-out data and nothing was said; ``defect``: anything else, and
+        category: ``good``; ``warned``: the compiler warned that it loses; ``refused``: a ``UserError``;
+            ``wrong``: an output is lost on held-out data without a warning; ``defect``: anything else, and
             ciphertexts that are further off than noise explains.
         what: The compiler's message, or the output that is wrong.
         worst: Least R^2 of an output on held-out data; None where there is no circuit.
@@ -115,7 +115,7 @@ def check_network(
 
 
 def warning(program: Program) -> str:
-    """What the compiler said about the circuit's fidelity; empty where it found it good."""
+    """The compiler's words about the circuit's fidelity; empty where it found it good."""
     fidelity = program.manifest.fidelity
     if fidelity is None or fidelity.verdict == "good":
         return ""

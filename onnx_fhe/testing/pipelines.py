@@ -1,4 +1,4 @@
-"""Taking a network through the straight road, and looking at what comes out at each stage."""
+"""Running the usual passes on a network, normalize to fuse-tlu, and looking at every stage."""
 
 from __future__ import annotations
 

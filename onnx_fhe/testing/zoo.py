@@ -1,4 +1,4 @@
-"""Small networks that between them hold every structure that the straight road takes.
+"""Small networks that together hold every structure that the usual passes take.
 
 Each function returns an ``onnx.ModelProto`` with fixed random weights, built node by node as exporters write
 it, in opsets 11 to 17. ``NETWORKS`` has them by name and ``samples`` makes inputs. To look at them as files:

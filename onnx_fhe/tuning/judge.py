@@ -52,7 +52,7 @@ class Judge:
         score, error = self.float_score - loss.value, loss.error
         measured = point.measured
         if measured is not None and measured.behind > (point.score_error or 0.0):
-            # The circuit does worse than the model of its errors said.
+            # The circuit does worse than the model of its errors predicted.
             score -= measured.behind
         return replace(point, score=score, score_error=error)
 

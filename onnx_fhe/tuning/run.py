@@ -129,7 +129,7 @@ class Run:
 def reserve(
     compiler: Compiler, finalists: int, encrypted: int, workers: int, retrained: bool
 ) -> Callable[[list[Point]], float]:
-    """Of the budget: what making and measuring finalists will take, by what was seen so far.
+    """Seconds of the budget that making and measuring finalists will take, by what was seen so far.
 
     Args:
         compiler: Knows how long making a circuit took.

@@ -259,7 +259,7 @@ class Search:
         )
 
     def _is_settled(self) -> bool:
-        """Presets know no limits: they are for where nothing else holds them."""
+        """Whether a point holds the limits: presets, which know no limits, are tried only where none does."""
         return self.judge.goal.names_accuracy and bool(self.judge.best(self.points))
 
     def _steps(self) -> Steps:

@@ -35,7 +35,7 @@ MAX_OWN_LAYERS = 8
 
 
 class Trial(Protocol):
-    """What is used of Optuna's."""
+    """What the search uses of a trial of Optuna."""
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         """A whole number."""

@@ -1,4 +1,4 @@
-"""Models half way through a pipeline, for trials that begin like theirs: trained students above all."""
+"""Models half way through a pipeline, kept for trials that begin the same: trained students above all."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Study:
             self._lock = None
 
     def _adopt(self, other: optuna.Study) -> None:
-        """What was found under other constraints is found: ``known`` to whoever is asked for it again."""
+        """Take over what was found under other constraints, in ``known``, so that nothing is tried twice."""
         for trial in other.get_trials(deepcopy=False):
             outcome = _outcome(trial)
             if outcome is None or outcome.found is None:

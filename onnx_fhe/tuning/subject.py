@@ -64,7 +64,7 @@ class Subject:
         self.floats = self.answers(self.data, self.labels)
 
     def answers(self, data: Arrays, labels: np.ndarray | None) -> Answers:
-        """The float model's."""
+        """Outputs of the float model on some data, with the labels."""
         expected = Session(self.model).run_batched(data)
         return Answers(expected, labels, expected, self.model)
 

@@ -53,7 +53,7 @@ class Candidate:
     p_error: float
 
     def failed(self, reason: str, is_defect: bool = False, failed_pass: str = "") -> Outcome:
-        """There is no circuit."""
+        """The outcome of a candidate that gave no circuit."""
         return Outcome(
             self.pipeline, self.p_error, reason=reason, is_defect=is_defect, failed_pass=failed_pass
         )
@@ -119,7 +119,7 @@ class Task:
         )
 
     def fingerprint(self, *more: object) -> str:
-        """Of all that the result of a trial depends on, and of ``more``."""
+        """A hash of all that the result of a trial depends on, and of ``more``."""
         digest = hashlib.sha256(self.model)
         for arrays in (self.calibration, self.data):
             for name, array in sorted(arrays.items()):

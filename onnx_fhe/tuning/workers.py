@@ -77,7 +77,7 @@ class Inline(Workers):
         self._waiting.append((number, candidate))
 
     def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
-        """Run the next."""
+        """Run the next trial, and return its number and what came of it."""
         number, candidate = self._waiting.popleft()
         try:
             with bounded(seconds):
@@ -129,7 +129,7 @@ class Processes(Workers):
         self._running[self._pool.submit(_try_here, candidate)] = number
 
     def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
-        """Wait for any."""
+        """Wait for any trial to end; see ``Workers.finished``."""
         done = wait_for(list(self._running), seconds, FIRST_COMPLETED)
         if not done:
             return None
@@ -216,7 +216,7 @@ class Dask(Workers):
         future.add_done_callback(self._done.put)
 
     def finished(self, seconds: float = float("inf")) -> tuple[int, Outcome] | None:
-        """Wait for any."""
+        """Wait for any trial to end; see ``Workers.finished``."""
         future: Any = None
         # What was stopped comes here too.
         while future not in self._running:

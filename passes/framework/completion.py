@@ -1,4 +1,4 @@
-"""What a pipeline lacks to make a circuit of a model: put in front where it is clear, else refused."""
+"""Completing a pipeline: passes that a model needs are put in front, and what is still missing is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TO_INTEGER = {
 
 
 def completed(passes: Sequence[PassBase], model: ir.Model) -> list[PassBase]:
-    """The passes with ``normalize`` and ``import-qat`` in front, where the model would go without."""
+    """The passes, with ``normalize`` and ``import-qat`` in front where the model needs them."""
     names, foreign = [pass_name(p) for p in passes], is_foreign(model)
     found = list(passes)
     if foreign and "import-qat" not in names:

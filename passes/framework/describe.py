@@ -1,4 +1,4 @@
-"""What there is, as data for ``onnx-fhe passes``."""
+"""Passes, options and presets as data, for ``onnx-fhe passes``."""
 
 from __future__ import annotations
 

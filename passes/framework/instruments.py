@@ -197,5 +197,5 @@ class Print(Instrument):
         from .pipeline import pass_text
 
         if modified or not self.only_changes:
-            said = "" if modified else " (changed nothing)"
-            print(f"// after {pass_text(pass_)}{said}\n{to_text(model)}\n", file=self.stream or sys.stderr)
+            remark = "" if modified else " (changed nothing)"
+            print(f"// after {pass_text(pass_)}{remark}\n{to_text(model)}\n", file=self.stream or sys.stderr)

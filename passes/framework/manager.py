@@ -85,7 +85,7 @@ class PassManager(FunctionalPass):
         return cls(parse_passes(text), instruments, stop_after=stop_after)
 
     def completed_for(self, model: ir.Model) -> PassManager:
-        """This pipeline, with ``normalize`` and ``import-qat`` in front where ``model`` would go without."""
+        """This pipeline, with ``normalize`` and ``import-qat`` in front where ``model`` needs them."""
         return PassManager(completed(self.passes, model), self.instruments)
 
     def to_text(self) -> str:

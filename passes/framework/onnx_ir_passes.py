@@ -34,8 +34,8 @@ def onnx_ir_options(cls: type[PassBase]) -> tuple[OptionSpec, ...]:
         hint = _WRITABLE.get(str(getattr(parameter.annotation, "__name__", parameter.annotation)))
         if hint is not None and parameter.default is not parameter.empty:
             # One line of a Google docstring's Args or Attributes.
-            said = re.search(rf"^\s+{parameter.name}: (.+?)$", text, re.MULTILINE)
-            help_text = said.group(1).strip() if said else ""
+            described = re.search(rf"^\s+{parameter.name}: (.+?)$", text, re.MULTILINE)
+            help_text = described.group(1).strip() if described else ""
             specs.append(OptionSpec(parameter.name, hint, parameter.default, help_text))
     return tuple(specs)
 

@@ -108,7 +108,7 @@ def _require_registrable(cls: Any) -> None:
 
 
 def _taken_by(name: str) -> str | None:
-    """Who of us has this name: plug-ins cannot take it."""
+    """What of onnx-fhe itself has this name, which plug-ins cannot take then."""
     if name in _built_in_modules():
         return OURS
     if name in PRESETS:

@@ -1,4 +1,4 @@
-"""Integer tensors with coarser steps: the linear operators that make them, again, with smaller weights."""
+"""Integer tensors with coarser steps: the linear operators that make them are copied with smaller weights."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Uniform:
 
 
 class Amplification:
-    """How many times its operand the sums may be that an operator leads to, up to the next tables."""
+    """How many times larger than an operator's operand the sums behind it can be, up to the next tables."""
 
     def __init__(self) -> None:
         self._known: dict[ir.Node, float] = {}

@@ -67,7 +67,7 @@ class ClientInputs:
         return quantizer
 
     def tell(self, value: ir.Value, quantizer: Quantizer) -> None:
-        """Name features of an input that its quantizer takes for constant, or tells little of."""
+        """Name the features of an input that its quantizer makes constant, or of which it keeps little."""
         array, name = self.values[value], value.name
         if quantizer.offset is not None:
             known = np.flatnonzero(quantizer.scale == 0)

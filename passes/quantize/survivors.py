@@ -1,4 +1,4 @@
-"""What of a tensor is ever seen where only maxima and minima read it: a quantizer is fitted to that alone.
+"""The elements that come through the maxima behind a tensor: its quantizer is fitted to those alone.
 
 The largest of quantized elements is the quantized largest, for rounding keeps their order. So what loses
 never matters, and 15 steps need not reach down to it.

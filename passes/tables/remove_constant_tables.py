@@ -1,4 +1,4 @@
-"""``remove-constant-tables``: neurons that always give the same, or that nobody hears, leave the network."""
+"""``remove-constant-tables``: neurons that are constant, or that no weight reads, leave the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``set-p-error``: how often a table lookup may go wrong, said in the model."""
+"""``set-p-error``: records in the model how often a table lookup may go wrong."""
 
 from __future__ import annotations
 

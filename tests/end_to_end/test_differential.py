@@ -1,4 +1,4 @@
-"""Stage against stage: the straight road on every network of the zoo and on random ones, file by file."""
+"""Stage against stage: the usual passes on every network of the zoo and on random ones, file by file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units that go without a trace: nobody listens to them, they are constant, or they exist twice."""
+"""Units that can go without any loss: no weight reads them, they are constant, or they exist twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLOAT_TOLERANCE = 1e-5
 
 
 def remove_exactly(model: ir.Model, structure: Structure, weights: Weights) -> list[Unit]:
-    """Mark the units that can go for nothing; biases and weights of their readers take over what they did.
+    """Mark the units that can go without loss; biases and weights of their readers take over what they did.
 
     A unit is *dead* where all weights that multiply it are zero; it is *constant* where all weights that
     produce it are zero and then goes into the biases of its readers (unless the padding of a convolution
@@ -47,7 +47,7 @@ class _Search:
         self._values: dict[ir.Value, np.ndarray] = {}
 
     def sweep(self) -> bool:
-        """One look at all units; whether any went."""
+        """Look at all units once; returns whether any went."""
         before = len(self.removed)
         for unit in list(self.pending):
             if self.room.allows(unit) and (self._is_dead(unit) or self._fold(unit)):

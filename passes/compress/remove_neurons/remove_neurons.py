@@ -126,7 +126,7 @@ class RemoveNeurons(Pass):
         return free + chosen > 0
 
     def _wishes_more(self, context: Context) -> bool:
-        """Whether units are to go that cost something, and there is data to tell what by."""
+        """Whether units that cost something are to go, and there is calibration data to choose them by."""
         if (
             self.tolerance is not None
             and len(next(iter(context.require_calibration(self.name).values()))) < MIN_TOLERANCE_SAMPLES

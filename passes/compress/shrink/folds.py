@@ -1,4 +1,4 @@
-"""Parting calibration samples: a network is fitted to some, and judged by those that it never saw."""
+"""Splitting calibration samples: a network is fitted to some, and judged by those that it never saw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ search)."""
 
 @dataclass(frozen=True)
 class Fold:
-    """One parting.
+    """One split of the calibration samples.
 
     Attributes:
         context: With all calibration samples, and the network as imported.
@@ -50,7 +50,7 @@ class Fold:
 
 
 def crossed(context: Context, total: int) -> list[Fold]:
-    """``FOLDS`` partings of ``total`` samples: each sample is held back in one of them."""
+    """``FOLDS`` splits of ``total`` samples: each sample is held back in one of them."""
     order = np.random.default_rng(context.seed).permutation(total)
     parts = [np.sort(part) for part in np.array_split(order, FOLDS)]
     kind = Fold(context, order, order).judge.kind

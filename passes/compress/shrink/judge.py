@@ -28,7 +28,7 @@ BOOTSTRAP_DRAWS = 400
 
 @dataclass(frozen=True)
 class Answers:
-    """What circuits said of inputs that were held back from them, beside what the network says.
+    """Outputs of circuits on inputs that were held back from their fitting, beside the network's.
 
     Attributes:
         kind: Of the outputs.

@@ -251,7 +251,7 @@ class Search:
             size: What is removed before; None for nothing.
             first: Passes that fit weights: they do not see what is held back.
             second: Passes that hold it back themselves, or fit none.
-            notes: What is to be said before their own.
+            notes: Notes that stand before their own.
         """
         model, told = self._fitted(size, first, second, self.fitting, self.context)
         asked = [model]

@@ -49,7 +49,7 @@ def keep_zeros(student: Student, zeros: Mapping[str, np.ndarray]) -> None:
 
 
 def limit_accumulators(student: Student, bits: Callable[[str], int | None]) -> None:
-    """Let no weights arise with which an accumulator could need more bits, whatever the input.
+    """Keep the weights such that no accumulator needs more bits, whatever the input.
 
     An accumulator of inputs that span w steps spans ``sum |q| * w``: that stays within ``2^bits - 1``, so
     that with an offset so many unsigned bits hold it.

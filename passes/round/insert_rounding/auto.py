@@ -37,7 +37,7 @@ MAX_TRIED_TABLES = 32
 
 @dataclass(frozen=True)
 class RoundingProblem:
-    """What a setting is looked for, and what it may cost.
+    """The tables that settings are looked for, and what the settings may cost.
 
     Attributes:
         model: Integer level; not changed.

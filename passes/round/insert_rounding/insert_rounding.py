@@ -55,7 +55,7 @@ class InsertRounding(Pass):
     )
     max_bits: int | Literal["auto"] = option(
         "auto",
-        help="For auto: most bits that it takes; 6 unless said otherwise, and up to 8 for single layers where"
+        help="For auto: most bits that it takes; 6 by default, and up to 8 for single layers where"
         " there are few bootstraps and classes would change.",
         low=2,
         high=8,
