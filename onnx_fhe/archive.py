@@ -20,6 +20,7 @@ from .ir.errors import ArtifactError
 from .ir.paths import atomic_path
 
 MAX_UNPACKED_BYTES = 2 * 1024**3
+"""What a file may unpack to, where its kind sets nothing else."""
 MAX_COMPRESSION_RATIO = 100
 """Most bytes that one byte of a file unpacks to; deflate can do a thousand."""
 FREE_BYTES = 64 * 1024**2

@@ -15,7 +15,7 @@ from ...ir.ops import Decrypt, Encrypt, RoundBits, TableLookup, decrypts_by_outp
 from ...ir.runtime import Session
 from ..concrete_runtime.store import Port
 
-MOST_BOOTSTRAP_BITS = 8
+MAX_BOOTSTRAP_BITS = 8
 """Most bits of a table that one bootstrap computes."""
 
 
@@ -43,7 +43,7 @@ class Plan:
     @property
     def wide(self) -> bool:
         """Whether a table takes more bits than one bootstrap does, so that integers are held in parts."""
-        return any(x.table_bits > MOST_BOOTSTRAP_BITS for x in self.lookups.values())
+        return any(x.table_bits > MAX_BOOTSTRAP_BITS for x in self.lookups.values())
 
     def tag(self, node: ir.Node) -> str:
         """A tag for Concrete: names of nodes hold dots and slashes, which it takes for structure."""

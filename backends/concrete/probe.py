@@ -18,8 +18,8 @@ from ..concrete_runtime import signals
 from .bounds import DeclaredRanges, declare
 from .parameters import products_of, steps_of
 
-FEWER = 6
-"""The same lookups are timed with so many times fewer, too."""
+FEWER_LOOKUPS_DIVISOR = 6
+"""The same lookups are timed again with so many times fewer, which tells what a call takes by itself."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Running:
         """Processor times; the least of ``repeats`` calls."""
         bootstrap, keyswitch = chosen(self._circuit)
         # A call takes time of its own: what more lookups take more is theirs.
-        count, few = self._probe.count, max(1, self._probe.count // FEWER)
+        count, few = self._probe.count, max(1, self._probe.count // FEWER_LOOKUPS_DIVISOR)
         small = compile_probe(replace(self._probe, count=few))
         small.keys = self._circuit.keys
         sent = small.encrypt(np.arange(few, dtype=np.int64) % (1 << self._probe.bits))

@@ -16,8 +16,8 @@ from .emit import emission_of
 from .plan import Plan
 
 LESS = "use fewer weight or activation bits, or prune"
-MOST_WORDS = 200
-"""Of Concrete's own words that are passed on."""
+MAX_QUOTED_CHARACTERS = 200
+"""Characters of Concrete's own message that are passed on."""
 
 
 def check(plan: Plan, limits: TargetLimits) -> None:
@@ -132,7 +132,7 @@ def refused(plan: Plan, message: str, p_error: float | None) -> OnnxFheError:
     first = next((x.strip() for x in message.splitlines() if x.strip()), "no reason given")
     return OnnxFheError(
         "Concrete fails on this circuit",
-        found=f"{first[:MOST_WORDS]} ({found})",
+        found=f"{first[:MAX_QUOTED_CHARACTERS]} ({found})",
         do=f"give insert-rounding fewer bits, or {LESS}; if that does not help, report this",
         node=name,
         op=op,

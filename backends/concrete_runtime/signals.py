@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 SIGNALS = range(1, 32)
 """All but those of real-time programs."""
-SIZE = 1024
-"""Bytes, more than any system's ``struct sigaction`` has."""
+HANDLER_BYTES = 1024
+"""Bytes that a signal's handler is saved in: more than any system's ``struct sigaction`` has."""
 
 _started = threading.Event()
 
@@ -28,7 +28,7 @@ def kept() -> Iterator[None]:
         yield
         return
     library = ctypes.CDLL(None)
-    before = {n: ctypes.create_string_buffer(SIZE) for n in SIGNALS}
+    before = {n: ctypes.create_string_buffer(HANDLER_BYTES) for n in SIGNALS}
     known = {n: b for n, b in before.items() if library.sigaction(n, None, b) == 0}
     try:
         yield

@@ -18,6 +18,7 @@ from ...ir.paths import write_bytes
 from ..statistics import CircuitStatistics, ParameterStrategy
 
 FORMAT = 1
+"""Version of a circuit's files; another one is refused."""
 SECURITY_LEVELS = (128, 132)
 """Bits of security that Concrete has parameters for."""
 

@@ -17,6 +17,7 @@ HEADER = "header.json"
 MAX_BYTES = 16 * 1024**3
 """Bytes of a file: a thousand samples of a large circuit, or the keys of the largest."""
 MAX_PARTS = 1_000_000
+"""Parts of a file, far more than the ciphertexts of a call."""
 MAX_DEPTH = 4
 """Folders on the way to a part."""
 
