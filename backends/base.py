@@ -58,6 +58,7 @@ class LowerOptions:
 
 
 DEFAULTS = LowerOptions()
+"""How a circuit is made where the caller asks for nothing else."""
 
 
 class EncryptedSession(ABC):

@@ -14,6 +14,7 @@ from .base import Backend
 
 Factory = Callable[[], Backend]
 OURS = "onnx-fhe"
+"""Owner of the backends that come with onnx-fhe."""
 
 registered: NameStore[Factory] = NameStore("backend")
 """The backends of plug-ins."""

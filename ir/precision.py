@@ -16,6 +16,7 @@ from .errors import ModelError
 from .names import fresh
 
 OTHER = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+"""Floating-point types that become float32."""
 _TYPES = frozenset({"to", "dtype", "stash_type", "softmax_precision", "precision"})
 """Attributes that name the type of a result, or that something is computed in."""
 

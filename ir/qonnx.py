@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     import onnx
 
 DOMAINS = ("onnx.brevitas", "qonnx.custom_op.general", "finn.custom_op.general")
+"""Domains that files of QONNX use."""
 OPERATORS = ("Quant", "BipolarQuant", "Trunc", "TruncTo")
+"""Operators that have a body here."""
 ROUNDING = ("ROUND", "HALF_EVEN", "CEIL", "FLOOR", "UP", "DOWN", "ROUND_TO_ZERO", "HALF_UP", "HALF_DOWN")
+"""Rounding modes that QONNX names."""
 _ALIASES = {"IntQuant": "Quant"}
 
 

@@ -20,6 +20,7 @@ from .reaches import Reaches
 SUMS = frozenset({"Add", "Sub"})
 _CODES = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
 ALLOWED = CANDIDATES | LINEAR | SUMS | MAXIMA | {"Mul", "Neg", "ReduceSum"}
+"""Operators of ONNX that may stand between Encrypt and Decrypt."""
 PRODUCTS = frozenset({"Mul", "MatMul"})
 """Operators that may multiply two encrypted tensors."""
 SIZES = frozenset({"Resize", "Upsample"})

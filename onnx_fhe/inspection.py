@@ -34,6 +34,7 @@ from .passes.import_qat.detect import is_foreign
 from .rehearsal import is_quick, made_up, rehearse
 
 BEFORE, ENCRYPTED, AFTER, CONSTANT = "client, before", "encrypted", "client, after", "constant"
+"""Where a node runs, as ``inspect`` prints it."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ FORMAT = 1
 """Version of the artifact; a newer one is refused."""
 
 PACKAGES = ("onnx-fhe", "concrete-python", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
+"""Packages whose versions a manifest holds."""
 
 Rounding = Literal["none", "exact", "approximate", "mixed"]
 

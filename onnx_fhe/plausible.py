@@ -12,7 +12,9 @@ SECURITY_BITS = (128, 256)
 """Bits of security that a circuit may have."""
 
 _SIGNED = frozenset({"low", "high", "r2", "robust_r2", "worst_r2", "kappa", "lost"})
+"""Fields that may be negative."""
 _SHARES = frozenset({"agreement", "accuracy", "network_accuracy", "same"})
+"""Fields that lie between 0 and 1."""
 _COUNTS_FROM_ONE = frozenset(
     {"polynomial_size", "glwe_dimension", "input_lwe_dimension", "level", "base_log"}
     | {"input_dimension", "output_dimension"}

@@ -12,6 +12,7 @@ from ...ir.sample_axes import depending
 
 Kind = Literal["classes", "values"]
 BEHIND_SCORES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "ArgMin", "Cast", "Hardmax", "ZipMap"})
+"""Operators that may stand behind the scores of classes at the end of a network."""
 MIN_OTHER_CLASS_SAMPLES = 10
 """Samples of other classes than the most common one that predictions can be judged by."""
 MIN_JUDGED_SAMPLES = 20

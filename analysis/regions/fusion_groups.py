@@ -14,6 +14,7 @@ from ...ir.movement import may_move
 from .elementwise import ElementwiseProbe
 
 AFFINE = frozenset({"Mul", "Add", "Sub"})
+"""Operators that a table takes in where their other operand is a constant."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from enum import Enum
 import onnx_ir as ir
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
+"""Operators that average or add up elements of one tensor."""
 JOINS = frozenset({"Add", "Sub"})
+"""Operators that add two encrypted tensors."""
 PRODUCTS = frozenset({"MatMul", "Mul"})
 """Operators that may multiply two encrypted tensors."""
 

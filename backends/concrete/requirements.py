@@ -15,7 +15,8 @@ from ...ir.ops import Encrypt, TableLookup, decrypts_by_output
 from .emit import emission_of
 from .plan import Plan
 
-LESS = "use fewer weight or activation bits, or prune"
+WIDTH_ADVICE = "use fewer weight or activation bits, or prune"
+"""What to do about tables or accumulators that are too wide."""
 MAX_QUOTED_CHARACTERS = 200
 """Characters of Concrete's own message that are passed on."""
 
@@ -58,7 +59,7 @@ def _check_group(plan: Plan, group: Group, limits: TargetLimits) -> None:
                 found=f"{group.bits} bits instead of {lookup.accumulator_bits}, the width of"
                 f" {_asks(group.widest)}: values that meet between two tables are all as wide as the widest",
                 allowed=f"{limits.table_bits} bits",
-                do=LESS,
+                do=WIDTH_ADVICE,
                 node=name,
                 op=op,
             )
@@ -118,7 +119,7 @@ def refused(plan: Plan, message: str, p_error: float | None) -> OnnxFheError:
         return LimitError(
             "Concrete finds no parameters for this circuit",
             found=f"{found}, with p_error {p_error}",
-            do=f"give insert-rounding fewer bits, {LESS}, or allow a larger p_error",
+            do=f"give insert-rounding fewer bits, {WIDTH_ADVICE}, or allow a larger p_error",
             node=name,
             op=op,
         )
@@ -126,14 +127,18 @@ def refused(plan: Plan, message: str, p_error: float | None) -> OnnxFheError:
     if notes:
         name, op = _named(plan, message) or _widest(plan)[:2]
         return LimitError(
-            "Concrete does not compute this node", found="; ".join(notes), do=LESS, node=name, op=op
+            "Concrete does not compute this node",
+            found="; ".join(notes),
+            do=WIDTH_ADVICE,
+            node=name,
+            op=op,
         )
     name, op, found = _widest(plan)
     first = next((x.strip() for x in message.splitlines() if x.strip()), "no reason given")
     return OnnxFheError(
         "Concrete fails on this circuit",
         found=f"{first[:MAX_QUOTED_CHARACTERS]} ({found})",
-        do=f"give insert-rounding fewer bits, or {LESS}; if that does not help, report this",
+        do=f"give insert-rounding fewer bits, or {WIDTH_ADVICE}; if that does not help, report this",
         node=name,
         op=op,
     )

@@ -21,6 +21,7 @@ from ..ir.suggest import nearest
 from ..scoring import predictions
 
 NAMES = ("accuracy", "agreement", "r2", "mean-error")
+"""Metrics that have a name."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Parameters = dict[str, Any]
 """By name: small whole numbers, and words."""
 
 P_ERRORS = (DEFAULT_P_ERROR, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
+"""Tolerated errors of one lookup that the search chooses from."""
 ASSUMED_P_ERROR = 1e-3
 """The error that students are trained for and tables are averaged over, whatever is tolerated in the end: so
 that one student serves all errors."""
@@ -25,11 +26,13 @@ MAX_OUTPUT_NORM = 15.0
 TRAINING_STEPS = (0, 1000, 4000)
 """Batches that ``distill`` trains on: not at all, to see what a choice is worth, and in earnest."""
 CALIBRATIONS = ("mse", "percentile", "min-max")
+"""Ways to fit quantizers that the search chooses from (``quantize{calibration=...}``)."""
 MAX_NEURON_SIXTEENTHS = 15
 """Most neurons that are removed, of sixteen."""
 MAX_WEIGHT_FIFTHS = 3
 """Most weights that are removed, of five."""
 WIDTHS_OF = {"weights": (2, 6), "inputs": (2, 8), "activations": (2, 8), "rounding": (2, 6)}
+"""Fewest and most bits that the search chooses from, by what has them."""
 MAX_OWN_LAYERS = 8
 """Layers that get widths of their own: the first so many."""
 
@@ -185,6 +188,7 @@ _PLAIN: Parameters = {"weights": 6, "inputs": 8, "activations": 8, "rounding": 4
 """Good to any network, and made in seconds. Weights up to ``MAX_OUTPUT_NORM``, inputs and activations cost
 nothing."""
 _STUDENT: Parameters = {"weights": 4, "activations": 6}
+"""Bits of a network that is trained."""
 TRAINED_CHOICE = 2
 """Place in ``TRAINING_STEPS`` of training in earnest."""
 
@@ -208,6 +212,7 @@ _PRESETS: dict[str, Parameters] = {
     "fast": {"neurons": 8},
     "accurate": {"rounding": 6},
 }
+"""The choice that is nearest to each preset."""
 
 
 def untrained(space: Space, chosen: Mapping[str, Any]) -> Parameters:

@@ -80,3 +80,4 @@ PRESETS = {
 """Presets by name."""
 
 DEFAULT = "balanced"
+"""Name of the preset that is taken where the user names no pipeline."""

@@ -24,6 +24,7 @@ from .values import OptionError, OptionSpec
 P = TypeVar("P", bound=type[Pass])
 
 OURS = "onnx-fhe"
+"""Owner of the passes that come with onnx-fhe."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([.-][a-z0-9]+)*")
 _CLASS = re.compile(r"^class (\w+)\(Pass\)", re.MULTILINE)
 _PASSES = __package__.rpartition(".")[0]

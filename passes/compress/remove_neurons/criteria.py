@@ -16,6 +16,7 @@ from .structure import Structure, Unit
 from .weights import Weights
 
 NORMS = {"l1": 1, "l2": 2}
+"""Orders of the norms that rank units, by the name of the criterion."""
 
 
 class Criterion(Protocol):

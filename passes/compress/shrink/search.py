@@ -21,7 +21,8 @@ from .judge import Answers
 from .pace import Pace
 from .settings import ShrinkSettings
 
-ROUNDS = "remove-constant-tables,analyze-bit-widths"
+AFTER_ROUNDING = "remove-constant-tables,analyze-bit-widths"
+"""Passes behind ``insert-rounding``, whatever the network."""
 MIN_JUDGING_SAMPLES = 60
 """Calibration samples from which on what is removed can be judged."""
 MIN_TRAINING_SAMPLES = 200
@@ -223,7 +224,7 @@ class Search:
             f"distill{{rounding={bits} steps={pace.steps} batch={pace.batch}"
             f" validation-share={self.hold:g}}},"
             f"{TO_TABLES},"
-            f"insert-rounding{{bits={bits}}},{ROUNDS}"
+            f"insert-rounding{{bits={bits}}},{AFTER_ROUNDING}"
         )
         return self._made(size, first, second)
 
@@ -278,5 +279,5 @@ class Search:
         rounding = rounding or f"bits=auto{tolerance}"
         return (
             f"quantize{{weights=6 activations=8 max-weight-norm={norm}}}",
-            f"{TO_TABLES},insert-rounding{{{rounding}}},{ROUNDS}",
+            f"{TO_TABLES},insert-rounding{{{rounding}}},{AFTER_ROUNDING}",
         )
