@@ -14,7 +14,7 @@ _INNER = "a value"
 
 
 def check_declared(proto: onnx.ModelProto) -> None:
-    """Refuse values that are declared otherwise than they are, and outputs that are declared twice.
+    """Refuse values whose declared type or shape is not what operators make, and outputs declared twice.
 
     Names of axes are not compared, nor what nothing is known of, nor axis 0 of inner values: people free the
     batch of a file, and leave what it says of them.

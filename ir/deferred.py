@@ -15,7 +15,7 @@ from typing import Any
 
 @contextmanager
 def without(name: str) -> Iterator[None]:
-    """While inside, who imports the package ``name`` gets what imports it when it is first used.
+    """While inside, an import of the package ``name`` gives a stand-in that imports it when it is first used.
 
     Afterwards the name is free: whoever imports it from then on gets the package itself. Nothing happens
     where it has been imported before.

@@ -99,7 +99,7 @@ class Lifting:
             (self.own if in_place else self.new)[output] = result
 
     def end(self, output: ir.Value, last: ir.Node) -> ir.Value:
-        """The output as one sample gives it: its own axis of one, if it has one, is the samples' again."""
+        """The output of the new graph: an axis 0 of size 1 that one sample had holds the samples now."""
         if not depends(output):
             return output
         static = shapes.static_of(output)
@@ -281,7 +281,7 @@ class Lifting:
         return self._again(inputs)
 
     def _alone(self, node: ir.Node) -> list[ir.Value]:
-        """What works on images takes its own samples on axis 0: one."""
+        """Give an operator on images, which works sample by sample on axis 0, the samples there."""
         x = node.inputs[0]
         if (
             node.op_type not in _IMAGES

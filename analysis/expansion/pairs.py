@@ -84,7 +84,7 @@ def combination(table: np.ndarray) -> tuple[int, int]:
 
 
 def _factors(n: int, m: int) -> Iterator[tuple[int, int]]:
-    """Pairs of factors, small sums first; many values leave no time to try more than the simplest."""
+    """Pairs of factors, those of the smallest sums first; only the simplest where there are many values."""
     most = max(2, min(n, m, 1 << 14 // max(1, int(math.log2(n * m)))))
     pairs = [(a, b * s) for a in range(most + 1) for b in range(most + 1) for s in (1, -1) if a or b]
     if n * m > 1 << 12:

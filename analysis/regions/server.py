@@ -31,9 +31,9 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
 
 
 def _prepared(model: ir.Model) -> set[ir.Node]:
-    """What is done to inputs of other types before they are floats: quantizers take nothing else.
+    """The nodes that prepare inputs of other types until they are floats, which quantizers need.
 
-    And what returns an input as it is.
+    Nodes that return an input as it is are among them.
     """
     found: set[ir.Node] = set()
     for node in model.graph:
@@ -50,7 +50,7 @@ def _prepared(model: ir.Model) -> set[ir.Node]:
 
 
 def _returned(model: ir.Model) -> set[ir.Node]:
-    """What makes a condition or a whole number of a float that is returned: that is decrypted as it is."""
+    """The nodes that make a condition or a whole number of a float at the end: the float is decrypted."""
     found: set[ir.Node] = set()
     for output in model.graph.outputs:
         node = output.producer()

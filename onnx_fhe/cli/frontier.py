@@ -104,7 +104,7 @@ def show(frontier: Frontier, out: Path, listing: Path) -> None:
 
 
 def _odds(frontier: Frontier, best: Point) -> list[tuple[str, str]]:
-    """How sure the best circuit is to hold the limit on accuracy, and what more caution costs."""
+    """The odds that the best circuit holds the limit on accuracy, and what more caution costs."""
     from ..tuning.judge import CAUTIOUS_ODDS
 
     if best.holds is None:

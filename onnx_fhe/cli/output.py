@@ -22,7 +22,7 @@ def print_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` in what JSON has: dataclasses as objects, numpy as numbers and lists, no number as null."""
+    """``value`` as JSON has it: dataclasses as objects, arrays as lists, NaN and infinities as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -11,13 +11,13 @@ from . import output
 
 
 def say(journal: Path) -> None:
-    """Who stops a search shall know that nothing is lost."""
+    """Tell the user who stopped a search that nothing is lost."""
     output.say(f"stopped; the same command goes on where it was ({journal})", err=True)
 
 
 @contextlib.contextmanager
 def keeping(journal: Path) -> Iterator[None]:
-    """Who stops a search shall know that nothing is lost."""
+    """While inside, tell the user who stops the search that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt:
@@ -27,7 +27,7 @@ def keeping(journal: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """What asks the process to end ends the search as Ctrl-C does: the best so far is written first."""
+    """While inside, a request to end the process acts as Ctrl-C: the best circuit so far is written first."""
 
     def asked(number: int, frame: object) -> None:  # noqa: ARG001
         raise KeyboardInterrupt

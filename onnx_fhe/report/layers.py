@@ -29,7 +29,7 @@ MAX_SOUND_WEIGHTS = 5_000_000
 
 @dataclass(frozen=True)
 class Range:
-    """What a table declares, with what was seen and what is possible; 0 and 1 are the ends of the former.
+    """The range that a table declares, from 0 to 1, and in these units what was seen and what is possible.
 
     Attributes:
         table: Name of the table.

@@ -133,7 +133,7 @@ class Finals:
                 self._say(f"trial {point.number} is not measured: the time was over")
 
     def _leave_one(self, candidates: list[Point]) -> None:
-        """Late is better than nothing: make one circuit without a bound; Ctrl-C still ends it."""
+        """Make one circuit, however long it takes: a late one is better than none. Ctrl-C still ends it."""
         self.notes.clear()
         for point in candidates:
             try:

@@ -91,7 +91,7 @@ class Judge:
         return self.shrinkage.correction(self._estimated(point)).error
 
     def _bound(self, point: Point, errors: float) -> float:
-        """What a score will hardly fall behind: so many standard errors from what is expected."""
+        """The score that is so many standard errors worse than the expected one."""
         sign = 1.0 if self.higher_is_better else -1.0
         return self.expected(point) - sign * errors * (self.error(point) or 0.0)
 

@@ -94,7 +94,7 @@ class Space:
         return found
 
     def complete(self, given: Mapping[str, Any]) -> Parameters:
-        """``given`` with all else as in the plain recipe, without what does not exist here, and in bounds."""
+        """A whole choice: ``given``, within bounds, and the plain recipe for all that it leaves open."""
         bounds = {**{n: (0, h) for n, h in self._counts().items()}, **self._widths(), "mixed": (0, 1)}
         found: Parameters = {}
         for name, (low, high) in bounds.items():

@@ -62,7 +62,7 @@ class Steps:
             yield from alike(self.space, self._choice(best[0]))
 
     def is_useless(self, chosen: Parameters) -> bool:
-        """Whether a student would cost more than the best, by what it comes from, which costs the same."""
+        """Whether a student would cost more than the best, as the same choice untrained does."""
         best = self._surest()
         if best is None or not chosen.get("distill") or self.student(chosen) is not None:
             return False
@@ -84,7 +84,7 @@ class Steps:
         return self.space.complete({**chosen, **{k: size[k] for k in _SIZE if k in size}})
 
     def looked_at(self, chosen: Parameters) -> Parameters:
-        """What says in seconds what training a choice would give: itself untrained, if that is news."""
+        """The choice to try first: the same untrained, which takes seconds, if that is new."""
         plain = untrained(self.space, chosen)
         if self.student(chosen) is not None or self.known.was_tried(plain):
             return chosen

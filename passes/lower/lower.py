@@ -231,7 +231,7 @@ class Lowering:
         return self._decrypted[integers]
 
     def _on_client(self, value: ir.Value) -> ir.Value:
-        """A value of the encrypted part as the client gets it: decrypted, with what is computed from that."""
+        """A value of the encrypted part on the client: decrypted, or computed from decrypted values."""
         if value in self.views:
             return self._float(value, client=True)
         if value in self._clones:

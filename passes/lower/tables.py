@@ -149,7 +149,7 @@ def _evaluate(
 
 
 def without_spread(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Drop what constants that are the same everywhere, but have an axis, have spread a result over."""
+    """Drop the axes over which constants that are the same everywhere have repeated a result."""
     return array[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[-array.ndim :])]
 
 

@@ -23,7 +23,7 @@ TYPICAL_OPERAND = 16
 
 
 class Uniform:
-    """Gives views one scale: whole numbers make up for what scales differ by, exactly or nearly.
+    """Gives views one scale: elements are multiplied by whole numbers, by which their scales differ (nearly).
 
     Args:
         edit: Makes the products.

@@ -23,7 +23,7 @@ _ARITHMETIC = frozenset(
 
 
 class ReadAsNumbers(Rule[Places]):
-    """A condition or whole number that meets another tensor, or is the client's, is a float on its way.
+    """A condition or whole number that meets another tensor, or is an input, becomes a float and back.
 
     So it can be quantized, and be rounded to a whole number again behind that.
     """
@@ -72,7 +72,7 @@ def _read_whole(node: ir.Node, wanted: Callable[[ir.Value], bool]) -> Places | N
 
 
 class ReturnedAsNumber(Rule[ir.Node]):
-    """A condition or whole number that is returned is one again on the client: a float is decrypted."""
+    """A condition or whole number that is returned is decrypted as a float, and converted by the client."""
 
     name: ClassVar[str] = "returned-as-number"
 
@@ -152,7 +152,7 @@ def _number_and_back(edit: GraphEditor, node: ir.Node, value: ir.Value, name: st
 
 
 def _same_again(value: ir.Value) -> ir.Value | None:
-    """The value that was made of a number made of this before, so that it is quantized once."""
+    """The same value, made of a float before: it is taken again, so that the float is quantized once."""
     pending = [o for n in value.consumers() if n.op_type == "Cast" for o in n.outputs]
     while pending:
         number = pending.pop()

@@ -52,7 +52,7 @@ class WidthSearch:
     _tried: int = 0
 
     def run(self) -> tuple[Widths, float]:
-        """One width for all layers, then single layers down in the order of how little it hurts.
+        """Find one width for all layers, then lower single layers, first those where that loses least.
 
         Returns:
             The widths, and the output error that they leave.

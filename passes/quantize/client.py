@@ -40,7 +40,7 @@ class ClientInputs:
     notes: list[str]
 
     def fit(self, value: ir.Value, beside: bool) -> Quantizer:
-        """The quantizer of an input: of each feature, where the weights that follow take its scale.
+        """The quantizer of an input, with a scale for each feature where the weights that follow absorb it.
 
         Args:
             value: What is encrypted.

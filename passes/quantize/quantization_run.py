@@ -224,7 +224,7 @@ class QuantizationRun:
             self.added[reader] = self.added.get(reader, 0.0) + bias
 
     def _leave(self, value: ir.Value, quantized: ir.Value) -> None:
-        """Let the quantized form of an output be the output."""
+        """Make the quantized form of an output the output of the model."""
         name, value.name = value.name, f"{value.name}_function"
         quantized.name = name
         outputs = self.model.graph.outputs
@@ -290,7 +290,7 @@ class QuantizationRun:
         return result
 
     def _follow(self, product: ir.Value, result: ir.Value) -> None:
-        """A bias behind a product is part of the layer: what was to be done to the product is done behind."""
+        """Quantize behind a product's bias, which is part of the layer, what was to be quantized before it."""
         if product in self.quantizers:
             self.quantizers[result] = self.quantizers.pop(product)
         if product in self.regions.tensors:

@@ -61,7 +61,7 @@ def _kernels(matrix: np.ndarray, second: Linear, form: Form) -> np.ndarray:
 
 
 def _units(first: Linear, form: Form) -> np.ndarray:
-    """(inputs of the merged operator, one sample of what it sees): ones, each at a place of its own."""
+    """Unit vectors: (inputs of the merged operator, one sample of what it sees), each with a single 1."""
     if form.window is not None:
         return _impulses(first.weight.shape[1] * first.groups, form.window)
     shape = [int(str(d)) for d in list(form.x.shape or [])[1:]]

@@ -98,7 +98,7 @@ class Placed:
 def centred(
     base: np.ndarray, low: np.ndarray, high: np.ndarray, seen: tuple[np.ndarray, np.ndarray], width: Width
 ) -> np.ndarray:
-    """Offsets of raw outputs with which a channel that never varied lies on a step, far from the others.
+    """Offsets of raw outputs that put a channel that never varied on a point of the lattice.
 
     Args:
         base: Offsets that put every channel in the range.

@@ -166,7 +166,7 @@ def _grains(channel: Channel, centre: np.ndarray, gain: int, grain: int) -> np.n
 
 @dataclass(frozen=True)
 class _Above:
-    """Sums of all that is read from a grain on.
+    """Sums over all cells that are read at a grain or behind it.
 
     Attributes:
         sums: (3, rows, grains).

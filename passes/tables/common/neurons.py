@@ -129,7 +129,7 @@ def _readers(way: chain.Chain, value: ir.Value, moves: Moves) -> list[Reader] | 
 
 
 def _simple(node: ir.Node) -> bool:
-    """Whether a smaller input needs nothing but smaller constants and shapes."""
+    """Whether a node follows a smaller input by smaller constants and shapes alone."""
     if node.op_type == "Squeeze" and len(node.inputs) < 2:
         return False
     return node.op_type in LAYOUT | {"Add", "Sub", "Mul", "Neg"}
