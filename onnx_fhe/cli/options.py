@@ -78,6 +78,9 @@ AcceptLoss = Annotated[
         help="Write the result also where it computes something else than the network.",
     ),
 ]
+SampleLimit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Take the first so many samples only.")
+]
 OriginalModel = Annotated[
     Path | None,
     typer.Option(
@@ -139,6 +142,15 @@ def data_option(summary: str) -> Any:
         summary: What the samples are for.
     """
     return typer.Option("--data", metavar="NPZ", help=summary, show_default=False)
+
+
+def batch_option(summary: str) -> Any:
+    """``--batch``: samples in one call of a circuit.
+
+    Args:
+        summary: What a larger number does.
+    """
+    return typer.Option("--batch", metavar="N", min=1, help=summary)
 
 
 def page_option(subject: str) -> Any:

@@ -15,7 +15,9 @@ from .options import (
     Mode,
     OriginalModel,
     Plugins,
+    SampleLimit,
     auto_or_number_option,
+    batch_option,
     data_option,
     load_plugins,
     output_option,
@@ -42,9 +44,7 @@ def run(
             "--mode", help="In the clear, with the errors of encryption simulated, or on ciphertexts."
         ),
     ] = Mode.CLEAR,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Run the first so many samples only.")
-    ] = None,
+    limit: SampleLimit = None,
     jobs: Annotated[
         Any,
         auto_or_number_option(
@@ -57,12 +57,9 @@ def run(
     ] = 1,
     batch: Annotated[
         int,
-        typer.Option(
-            "--batch",
-            metavar="N",
-            min=1,
-            help="Encrypted: samples in one call of the circuit, which is compiled again for so many. They"
-            " are all done at the end of it; small circuits do more samples a second so.",
+        batch_option(
+            "Encrypted: samples in one call of the circuit, which is compiled again for so many. They are all"
+            " done at the end of it; small circuits do more samples a second so."
         ),
     ] = 1,
     out: Annotated[Path | None, output_option("OUT.npz", "Write the outputs.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import output
-from .options import Circuit, Json, data_option, output_option, require_writable
+from .options import Circuit, Json, SampleLimit, batch_option, data_option, output_option, require_writable
 
 if TYPE_CHECKING:
     from ..sides.client import Client
@@ -28,9 +28,7 @@ SecretFolder = Annotated[
         show_default=False,
     ),
 ]
-Batch = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, help="Samples of one call, of a circuit for so many.")
-]
+Batch = Annotated[int, batch_option("Samples of one call, of a circuit for so many.")]
 
 
 def split(
@@ -112,10 +110,7 @@ def encrypt(
     data: Annotated[Path, data_option("An .npz with one array for each model input, samples on axis 0.")],
     out: Annotated[Path, output_option("INPUTS.enc", "Where the encrypted inputs go.")],
     batch: Batch = 1,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Encrypt the first so many only."),
-    ] = None,
+    limit: SampleLimit = None,
     json: Json = False,
 ) -> None:
     """Quantize and encrypt samples."""

@@ -290,7 +290,7 @@ class QuantizationRun:
         return result
 
     def _follow(self, product: ir.Value, result: ir.Value) -> None:
-        """Quantize behind a product's bias, which is part of the layer, what was to be quantized before it."""
+        """Quantize behind the bias of a product what was to be quantized before it: both are one layer."""
         if product in self.quantizers:
             self.quantizers[result] = self.quantizers.pop(product)
         if product in self.regions.tensors:

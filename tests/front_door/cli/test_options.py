@@ -10,7 +10,7 @@ from onnx_fhe.ir.p_error import DEFAULT_P_ERROR
 
 # Options of one name that mean different things.
 DIFFERENT = {
-    "--jobs",  # `run`: samples at a time, or auto; `tune`: trials at a time
+    "--jobs",  # `run`: samples at a time, or auto; `evaluate`: calls; `tune`: trials
 }
 
 
