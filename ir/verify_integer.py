@@ -118,7 +118,24 @@ def _broken(node: ir.Node, rule: str, found: str, allowed: str = "") -> Verifica
 
 
 def _check_server(node: ir.Node, given: dict[ir.Value, Placement]) -> None:
-    constants = [v for v, side in given.items() if side is Placement.CONSTANT]
+    """Check a node of the encrypted part, all of whose inputs have a place."""
+    _check_constants(node, [v for v, side in given.items() if side is Placement.CONSTANT])
+    for value in (*given, *node.outputs):
+        if given.get(value) is not Placement.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
+            raise _broken(
+                node, "an encrypted value is not float32", f"{value.name!r}: {value.dtype}", "float32"
+            )
+    if node.domain == DOMAIN:
+        if node.op_type in _DIALECT:
+            _DIALECT[node.op_type](node)
+        return
+    if node.domain or node.op_type not in ALLOWED:
+        raise _broken(node, "an operator that no circuit computes", node.op_type, ", ".join(sorted(ALLOWED)))
+    if node.op_type in LINEAR:
+        _check_linear(node, given)
+
+
+def _check_constants(node: ir.Node, constants: list[ir.Value]) -> None:
     for value in constants:
         array = constant_of(value)
         if array is None:
@@ -131,26 +148,18 @@ def _check_server(node: ir.Node, given: dict[ir.Value, Placement]) -> None:
         # Whole numbers are places and sizes: an end at 2^63 - 1 means all the rest.
         if array.dtype.kind == "f" and max(map(abs, extremes_of(value) or (0.0,))) >= LARGEST_FLOAT32_INTEGER:
             raise _broken(node, "a constant is too large to be exact", repr(value.name), "below 2^24")
-    for value in (*given, *node.outputs):
-        if given.get(value) is not Placement.CONSTANT and value.dtype not in (None, ir.DataType.FLOAT):
-            raise _broken(
-                node, "an encrypted value is not float32", f"{value.name!r}: {value.dtype}", "float32"
-            )
-    if node.domain == DOMAIN:
-        if node.op_type in _DIALECT:
-            _DIALECT[node.op_type](node)
-        return
-    if node.domain or node.op_type not in ALLOWED:
-        raise _broken(node, "an operator that no circuit computes", node.op_type, ", ".join(sorted(ALLOWED)))
+
+
+def _check_linear(node: ir.Node, given: Mapping[ir.Value, Placement]) -> None:
     encrypted = sum(given.get(v) is Placement.SERVER for v in node.inputs if v is not None)
-    if node.op_type in LINEAR - PRODUCTS and encrypted != 1:
+    if node.op_type not in PRODUCTS and encrypted != 1:
         raise _broken(
             node,
             "a linear operator of two encrypted values",
             f"{encrypted} encrypted inputs",
             "constant weights",
         )
-    if node.op_type in LINEAR and len([v for v in node.inputs if v is not None]) > 2:
+    if len([v for v in node.inputs if v is not None]) > 2:
         raise _broken(node, "a linear operator has a bias", "3 inputs", "an Add behind it")
     if node.op_type in ("Gemm", "Conv") and given.get(node.inputs[0]) is not Placement.SERVER:  # type: ignore[arg-type]
         raise _broken(node, "weights stand first", "a constant first input", "weights as second input")

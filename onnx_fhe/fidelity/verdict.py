@@ -55,7 +55,8 @@ def judge(found: Comparison, samples: int) -> list[Finding]:
         samples: On how many.
     """
     safe = _safe_scores(found, samples)
-    findings = [f for o in found.outputs for f in _of_output(o, samples, safe == o.name)]
+    of_outputs = [_of_output(o, samples, safe == o.name) for o in found.outputs]
+    findings = [f for f in of_outputs if f is not None]
     if found.far_count and found.far_count <= FEW_FAR_OFF_SHARE * samples and findings:
         findings.append(Finding("warning", _far(found), -1.0))
     if found.classes is not None:
@@ -116,39 +117,47 @@ def _off(output: OutputFigures, samples: int, sentence: str) -> Finding:
     return Finding("collapse" if collapsed else "warning", sentence, weight)
 
 
-def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Finding]:
-    name = title(output)
+def _of_output(output: OutputFigures, samples: int, safe: bool) -> Finding | None:
+    """What is wrong with an output, by the kind of its values; None where it is as it should be."""
     if output.same is not None:
-        if output.varies and output.constant and samples >= MIN_COLLAPSE_SAMPLES:
-            yield Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
-        elif output.kappa is not None and output.same < MIN_AGREEMENT:
-            collapsed = output.kappa < CHANCE_KAPPA and samples >= MIN_OTHER_CLASS_SAMPLES
-            yield Finding(
-                "collapse" if collapsed else "warning",
-                f"{percent(1 - output.same)} of the values of output {name} are others than the network's"
-                + (", which is little better than guessing" if collapsed else ""),
-                1 - output.same,
-            )
-        return
+        return _of_whole_numbers(output, samples, output.same)
     if not output.varies:
-        if output.median_error > OFF_SPREADS * output.scale:
-            yield _off(
-                output,
-                samples,
-                f"output {name} is the same for every sample in the network, and {output.median_error:.3g}"
-                f" off in the circuit (the outputs spread over {output.scale:.3g})",
-            )
-        return
+        if output.median_error <= OFF_SPREADS * output.scale:
+            return None
+        return _off(
+            output,
+            samples,
+            f"output {title(output)} is the same for every sample in the network, and"
+            f" {output.median_error:.3g} off in the circuit (the outputs spread over {output.scale:.3g})",
+        )
     if output.minor:
-        if left_of(output) < COLLAPSED_R2 or output.median_error > OFF_SPREADS * output.scale:
-            yield _off(
-                output,
-                samples,
-                f"output {name} varies little beside the others, and the circuit does not follow it"
-                f" ({_r2(output)})",
-            )
-        return
-    measured = left_of(output)
+        if left_of(output) >= COLLAPSED_R2 and output.median_error <= OFF_SPREADS * output.scale:
+            return None
+        return _off(
+            output,
+            samples,
+            f"output {title(output)} varies little beside the others, and the circuit does not follow it"
+            f" ({_r2(output)})",
+        )
+    return _of_numbers(output, samples, safe)
+
+
+def _of_whole_numbers(output: OutputFigures, samples: int, same: float) -> Finding | None:
+    """Of an output whose values are the network's or others, such as classes."""
+    name = title(output)
+    if output.varies and output.constant and samples >= MIN_COLLAPSE_SAMPLES:
+        return Finding("warning", f"output {name} is the same for every sample in the circuit", 1.0)
+    if output.kappa is None or same >= MIN_AGREEMENT:
+        return None
+    collapsed = output.kappa < CHANCE_KAPPA and samples >= MIN_OTHER_CLASS_SAMPLES
+    told = f"{percent(1 - same)} of the values of output {name} are others than the network's"
+    told += ", which is little better than guessing" if collapsed else ""
+    return Finding("collapse" if collapsed else "warning", told, 1 - same)
+
+
+def _of_numbers(output: OutputFigures, samples: int, safe: bool) -> Finding | None:
+    """Of an output that varies as much as others do: how closely the circuit follows it."""
+    name, measured = title(output), left_of(output)
     certain = output.robust_r2 is not None and samples >= MIN_COLLAPSE_SAMPLES
     if measured < COLLAPSED_R2:
         what = "is the same for every sample" if output.constant else "does not follow the network"
@@ -157,16 +166,18 @@ def _of_output(output: OutputFigures, samples: int, safe: bool) -> Iterator[Find
             told += "; there are too few samples that differ to be certain"
         elif safe and not output.constant:
             certain, told = False, f"{told}, but the predictions made of it are the network's"
-        yield Finding("collapse" if certain else "warning", told, 1 - measured)
-    elif measured < MIN_R2:
-        yield Finding("warning", f"output {name} follows the network loosely ({_r2(output)})", 1 - measured)
-    elif output.r2 is not None and output.r2 < COLLAPSED_R2:
-        yield Finding(
+        return Finding("collapse" if certain else "warning", told, 1 - measured)
+    if measured < MIN_R2:
+        told = f"output {name} follows the network loosely ({_r2(output)})"
+        return Finding("warning", told, 1 - measured)
+    if output.r2 is not None and output.r2 < COLLAPSED_R2:
+        return Finding(
             "warning",
             f"output {name} follows the network on most samples, and on a few it is far off ({_r2(output)};"
             f" without the worst twentieth {output.robust_r2:.3f})",
             0.5,
         )
+    return None
 
 
 def _r2(output: OutputFigures) -> str:

@@ -81,45 +81,61 @@ def convert_value(value: Any, hint: Any, spec: OptionSpec, path: OptionPath) -> 
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
     if origin in (Union, types.UnionType):
         return _convert_to_one(value, hint, parts, spec, path)
     if origin is Literal:
         value = _as_word(value, parts)
-        for choice in parts:
-            if value == choice and type(value) is type(choice):
-                return choice
-    elif origin is tuple and isinstance(value, (list, tuple)):
+        found: Any = next((c for c in parts if value == c and type(value) is type(c)), _NO_VALUE)
+    elif origin in (tuple, MAPPING):
+        found = _several(value, hint, spec, path)
+    else:
+        found = _single(value, hint, spec, path)
+    if found is _NO_VALUE:
+        raise _mismatch(value, hint, spec, path)
+    return found
+
+
+_NO_VALUE = object()
+"""What is found where a value is of another kind: None may be a value."""
+
+
+def _several(value: Any, hint: Any, spec: OptionSpec, path: OptionPath) -> Any:
+    """``value`` as a tuple or mapping, each of its parts converted."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
         kinds = parts[:1] * len(value) if parts[1:] == (...,) else parts
         if len(kinds) == len(value):
-            return tuple(
-                convert_value(v, k, spec, (*path, i))
-                for i, (v, k) in enumerate(zip(value, kinds, strict=True))
-            )
+            pairs = zip(value, kinds, strict=True)
+            return tuple(convert_value(v, k, spec, (*path, i)) for i, (v, k) in enumerate(pairs))
     elif origin is MAPPING and isinstance(value, Mapping):
+        keys = dataclasses.replace(spec, choices=None)
         return {
-            convert_value(k, parts[0], dataclasses.replace(spec, choices=None), path): convert_value(
-                v, parts[1], spec, (*path, k)
-            )
+            convert_value(k, parts[0], keys, path): convert_value(v, parts[1], spec, (*path, k))
             for k, v in value.items()
         }
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = _as_float(value)
-        if not math.isnan(number):
-            return _bounded(number, spec, path)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
+    return _NO_VALUE
+
+
+def _single(value: Any, hint: Any, spec: OptionSpec, path: OptionPath) -> Any:
+    """``value`` as a number, a truth value, a word or none."""
+    if hint is Any:
+        return value
+    if hint in (int, float):
+        return _number(value, hint, spec, path)
+    if hint is str and spec.choices is not None:
+        word = _as_word(value, spec.choices)
+        return word if word in spec.choices else _NO_VALUE
+    return value if hint in (str, bool, type(None)) and isinstance(value, hint) else _NO_VALUE
+
+
+def _number(value: Any, kind: type, spec: OptionSpec, path: OptionPath) -> Any:
+    """``value`` as an int or a float within the bounds."""
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
+        return _NO_VALUE
+    if kind is int:
         return _bounded(value, spec, path)
-    elif hint is bool and isinstance(value, bool):
-        return value
-    elif hint is type(None) and value is None:
-        return None
-    elif hint is str and spec.choices is not None:
-        if (word := _as_word(value, spec.choices)) in spec.choices:
-            return word
-    elif hint is str and isinstance(value, str):
-        return value
-    raise _mismatch(value, hint, spec, path)
+    number = _as_float(value)
+    return _NO_VALUE if math.isnan(number) else _bounded(number, spec, path)
 
 
 def _as_word(value: Any, choices: tuple[Any, ...]) -> Any:

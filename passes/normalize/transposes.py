@@ -9,12 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...analysis.regions.elementwise import ElementwiseProbe
-from ...ir.graph import constant_of, ints_of, only_consumer, rank_of, variable_inputs
+from ...ir.graph import LINEAR, constant_of, ints_of, only_consumer, rank_of, variable_inputs
 from ...ir.movement import CANDIDATES
 from ..framework.rewriting import Refusal
 from .rule import Rule, is_onnx
 
 _PAIRS = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
+_BY_CHANNEL = LINEAR | {"ConvTranspose", "BatchNormalization", "InstanceNormalization"}
+"""Operators whose constants lie along axis 1, and are never stretched over the tensor."""
 
 
 class MergeTransposes(Rule[tuple[ir.Node, ir.Node, list[int]]]):
@@ -66,7 +68,8 @@ class SinkTransposes(Rule[Sinking]):
         movers = [m for v in variable if (m := _transpose_of(v)) is not None]
         if node.domain or not movers:
             return None
-        if node.op_type in CANDIDATES - {"Where"} or len(node.outputs) != 1 or "axis" in node.attributes:
+        along_axis = "axis" in node.attributes or node.op_type in _BY_CHANNEL
+        if node.op_type in CANDIDATES - {"Where"} or len(node.outputs) != 1 or along_axis:
             return Refusal("it moves elements, or works along an axis")
         orders = {tuple(_order(m) or ()) for m in movers}
         if len(movers) < len(variable) or len(orders) > 1 or not (order := list(next(iter(orders)))):

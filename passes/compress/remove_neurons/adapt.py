@@ -107,33 +107,52 @@ def _split(node: ir.Node, keep: Mapping[ir.Value, Keep], change: Change) -> None
     change.drop = frozenset({"num_outputs"})
 
 
+@dataclass(frozen=True)
+class _Selection:
+    """What a Slice or a Gather takes.
+
+    Attributes:
+        axes: Along which it selects.
+        indices: What it takes along the axis that shrinks, counted from 0; None where that stays whole.
+    """
+
+    axes: list[int]
+    indices: np.ndarray | None
+
+
+def _selection_of(node: ir.Node, axis: int, size: int, rank: int) -> _Selection | None:
+    """What a node takes of ``size`` places along ``axis``; None where it is computed, or of several axes."""
+    if node.op_type == "Gather":
+        axes = [int_of(node, "axis", 0) % rank]
+        indices = constant_of(node.inputs[1])
+        if indices is None or (axes == [axis] and indices.ndim != 1):
+            return None
+        return _Selection(axes, indices % size if axes == [axis] else None)
+    parts = [constant_of(v) for v in node.inputs[1:]]
+    if any(p is None for p, v in zip(parts, node.inputs[1:], strict=True) if v is not None):
+        return None
+    starts, ends = parts[0], parts[1]
+    assert starts is not None
+    assert ends is not None
+    axes = list(range(len(starts)))
+    if len(parts) > 2 and parts[2] is not None:
+        axes = [int(a) % rank for a in parts[2]]
+    if axis not in axes:
+        return _Selection(axes, None)
+    steps = parts[3] if len(parts) > 3 and parts[3] is not None else np.ones(len(starts), np.int64)
+    i = axes.index(axis)
+    return _Selection(axes, np.arange(size)[slice_of(starts[i], ends[i], steps[i], size)])
+
+
 def _select(node: ir.Node, given: Keep, kept: Keep | None, change: Change) -> bool:
     """A Slice or Gather along the axis that shrinks takes what is left of its selection, as a Gather."""
     x = node.inputs[0]
     assert x is not None
     assert x.shape is not None
-    rank = len(x.shape)
-    if node.op_type == "Gather":
-        axes = [int_of(node, "axis", 0) % rank]
-        indices = constant_of(node.inputs[1])
-        if indices is None or (axes == [given.axis] and indices.ndim != 1):
-            return False
-        selected = indices % given.size if axes == [given.axis] else None
-    else:
-        parts = [constant_of(v) for v in node.inputs[1:]]
-        if any(p is None for p, v in zip(parts, node.inputs[1:], strict=True) if v is not None):
-            return False
-        starts, ends = parts[0], parts[1]
-        assert starts is not None
-        assert ends is not None
-        axes = list(range(len(starts)))
-        if len(parts) > 2 and parts[2] is not None:
-            axes = [int(a) % rank for a in parts[2]]
-        steps = parts[3] if len(parts) > 3 and parts[3] is not None else np.ones(len(starts), np.int64)
-        selected = None
-        if given.axis in axes:
-            i = axes.index(given.axis)
-            selected = np.arange(given.size)[slice_of(starts[i], ends[i], steps[i], given.size)]
+    selection = _selection_of(node, given.axis, given.size, len(x.shape))
+    if selection is None:
+        return False
+    selected = selection.indices
     if selected is None or not len(selected):
         return True
     wanted = selected[np.isin(selected, given.indices)]
@@ -142,11 +161,19 @@ def _select(node: ir.Node, given: Keep, kept: Keep | None, change: Change) -> bo
             return False
     elif not np.array_equal(selected[kept.indices], wanted):
         return False
-    places = np.searchsorted(given.indices, wanted)
+    return _select_places(node, selection, given.axis, np.searchsorted(given.indices, wanted), change)
+
+
+def _select_places(
+    node: ir.Node, selection: _Selection, axis: int, places: np.ndarray, change: Change
+) -> bool:
+    """Let a Slice or Gather take ``places`` along ``axis``; False where no one node can."""
+    selected, axes = selection.indices, selection.axes
+    assert selected is not None
     if node.op_type == "Gather":
         change.constants[1] = places.astype(np.int64)
     elif np.array_equal(selected, np.arange(selected[0], selected[0] + len(selected))):
-        i = axes.index(given.axis)
+        i = axes.index(axis)
         for index, number in ((1, places[0]), (2, places[0] + len(places)), (4, 1)):
             old = constant_of(node.inputs[index]) if len(node.inputs) > index else None
             if old is not None:
@@ -156,7 +183,7 @@ def _select(node: ir.Node, given: Keep, kept: Keep | None, change: Change) -> bo
     elif len(axes) == 1:
         change.op_type = "Gather"
         change.constants = {1: places.astype(np.int64)}
-        change.attributes = {"axis": given.axis}
+        change.attributes = {"axis": axis}
     else:
         return False
     return True

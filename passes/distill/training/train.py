@@ -72,39 +72,97 @@ def train(
     progress: Callable[[str, int, int], None],
 ) -> Best:
     """Train in place; the student ends in the best state seen on the samples that were held back."""
-    optimizer = torch.optim.Adam(_groups(student, recipe.rate, recipe.others), betas=(0.9, 0.99))
-    first = [g["lr"] for g in optimizer.param_groups]
-    for table in student.tables:
-        table.lattice.strength = 1.0
-    ranges.refresh()
-    best: Best | None = None
+    run = _TrainingRun(student, samples, held, ranges, loss, recipe, callbacks, progress)
+    best = run.train()
+    student.restore(best.state)
+    progress("distill", recipe.steps, recipe.steps)
+    return best
 
-    def look(step: int) -> Best:
-        found = Best(*score(student, held, loss), step, copy.deepcopy(student.state_dict()))
-        return found if best is None or found.loss < best.loss else best
 
-    if all(c.complete(0.0) for c in callbacks):
-        # Training may only make it better: the student as it came is the first candidate.
-        best = look(-1)
-    began, since = time.monotonic(), 0
-    order = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
-    for step in range(recipe.steps):
-        done = step / recipe.steps
-        if recipe.until is not None and time.monotonic() > recipe.until:
-            break
-        for group, rate in zip(optimizer.param_groups, first, strict=True):
-            group["lr"] = rate * _rate(done, recipe.final)
-        strength = min(1.0, done / GRADUAL_SHARE)
-        for table in student.tables:
+class _TrainingRun:
+    """One run of ``train``, whose arguments it takes.
+
+    Attributes:
+        best: The best state so far; None while what was asked for has not come about.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        samples: Samples,
+        held: Samples,
+        ranges: Ranges,
+        loss: Loss,
+        recipe: Recipe,
+        callbacks: Sequence[Callback],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self.student, self.samples, self.held, self.ranges = student, samples, held, ranges
+        self.loss, self.recipe, self.callbacks, self.progress = loss, recipe, callbacks, progress
+        self.best: Best | None = None
+        self._optimizer = torch.optim.Adam(_groups(student, recipe.rate, recipe.others), betas=(0.9, 0.99))
+        self._rates = [g["lr"] for g in self._optimizer.param_groups]
+
+    def train(self) -> Best:
+        """All steps; returns the best state."""
+        recipe = self.recipe
+        self._use_lattices(1.0)
+        self.ranges.refresh()
+        if self._is_complete(0.0):
+            # Training may only make it better: the student as it came is the first candidate.
+            self._look(-1)
+        began, since = time.monotonic(), 0
+        order = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
+        for step in range(recipe.steps):
+            if recipe.until is not None and time.monotonic() > recipe.until:
+                break
+            done, last = step / recipe.steps, step == recipe.steps - 1
+            strength = self._schedule(step, done)
+            self._step(step, done, _batch(self.samples, recipe.batch, order))
+            if step == WARM_UP_STEPS:
+                began, since = time.monotonic(), step
+            scores = step % SCORING_INTERVAL == SCORING_INTERVAL - 1
+            if self._is_complete(done) and (last or (strength == 1.0 and scores)):
+                self.ranges.refresh(keep=done > SETTLED_SHARE)
+                self._look(step)
+            if last or scores or step == 4 * WARM_UP_STEPS:
+                self._tell(step, (time.monotonic() - began) / max(1, step - since))
+        return self.best or self._stopped_early()
+
+    def _is_complete(self, done: float) -> bool:
+        """Whether all that was asked for has come about."""
+        return all(c.complete(done) for c in self.callbacks)
+
+    def _use_lattices(self, strength: float) -> None:
+        for table in self.student.tables:
             table.lattice.strength = strength
+
+    def _look(self, step: int) -> Best:
+        """Score the student as it is; it becomes the best where it is better."""
+        losses = score(self.student, self.held, self.loss)
+        found = Best(*losses, step, copy.deepcopy(self.student.state_dict()))
+        if self.best is None or found.loss < self.best.loss:
+            self.best = found
+        return self.best
+
+    def _schedule(self, step: int, done: float) -> float:
+        """Learning rates, strength of the lattices and ranges for a step; returns that strength."""
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * _rate(done, self.recipe.final)
+        strength = min(1.0, done / GRADUAL_SHARE)
+        self._use_lattices(strength)
         if step % RANGE_INTERVAL == 0:
-            ranges.refresh(keep=done > SETTLED_SHARE)
-        for callback in callbacks:
+            self.ranges.refresh(keep=done > SETTLED_SHARE)
+        return strength
+
+    def _step(self, step: int, done: float, chosen: Samples) -> None:
+        """One step of the optimizer."""
+        student, optimizer = self.student, self._optimizer
+        for callback in self.callbacks:
             callback.before(step, done)
-        chosen = _batch(samples, recipe.batch, order)
-        student.capture = any(c.capturing() for c in callbacks)
-        total = loss(student(chosen.inputs), chosen.answers, chosen.targets)
-        for callback in callbacks:
+        student.capture = any(c.capturing() for c in self.callbacks)
+        total = self.loss(student(chosen.inputs), chosen.answers, chosen.targets)
+        for callback in self.callbacks:
             penalty = callback.penalty(chosen)
             total = total if penalty is None else total + penalty
         student.capture = False
@@ -114,29 +172,22 @@ def train(
         optimizer.step()
         for weight in student.weights.values():
             weight.keep_in_range()
-        for callback in callbacks:
+        for callback in self.callbacks:
             callback.after(step, done)
-        last = step == recipe.steps - 1
-        if step == WARM_UP_STEPS:
-            began, since = time.monotonic(), step
-        ready = all(c.complete(done) for c in callbacks)
-        if ready and (last or (strength == 1.0 and step % SCORING_INTERVAL == SCORING_INTERVAL - 1)):
-            ranges.refresh(keep=done > SETTLED_SHARE)
-            best = look(step)
-        if last or step % SCORING_INTERVAL == SCORING_INTERVAL - 1 or step == 4 * WARM_UP_STEPS:
-            left = (time.monotonic() - began) / max(1, step - since) * (recipe.steps - 1 - step)
-            so_far = "" if best is None else f", agreement {best.agreement:.1%}"
-            progress(f"distill (about {left:.0f} s left{so_far})", step + 1, recipe.steps)
-    if best is None:  # stopped before what was asked for had come about
-        for callback in callbacks:
+
+    def _tell(self, step: int, seconds: float) -> None:
+        """Say how far it is, at so many seconds a step."""
+        left = seconds * (self.recipe.steps - 1 - step)
+        so_far = "" if self.best is None else f", agreement {self.best.agreement:.1%}"
+        self.progress(f"distill (about {left:.0f} s left{so_far})", step + 1, self.recipe.steps)
+
+    def _stopped_early(self) -> Best:
+        """The state in the end, where it was stopped before what was asked for had come about."""
+        for callback in self.callbacks:
             callback.finish()
-        for table in student.tables:
-            table.lattice.strength = 1.0
-        ranges.refresh()
-        best = look(recipe.steps)
-    student.restore(best.state)
-    progress("distill", recipe.steps, recipe.steps)
-    return best
+        self._use_lattices(1.0)
+        self.ranges.refresh()
+        return self._look(self.recipe.steps)
 
 
 def _batch(samples: Samples, size: int, order: torch.Generator) -> Samples:

@@ -36,6 +36,31 @@ def test_an_operator_along_an_axis_of_one_element_keeps_its_axis(name):
     np.testing.assert_allclose(run(after, data)["y"], run(model, data)["y"], rtol=1e-5, atol=1e-5)
 
 
+BY_CHANNEL = {
+    "a convolution of single points, each channel by itself": "s = Conv<group = 2>(t, w4, c)",
+    "the same, transposed": "s = ConvTranspose<group = 2>(t, w4, c)",
+    "batch normalization": "s = BatchNormalization(t, c, c, c, squares)",
+}
+"""Operators that work element by element, but with a constant for each entry of axis 1."""
+
+
+@pytest.mark.parametrize("name", BY_CHANNEL)
+def test_constants_of_channels_stay_with_their_channels(name):
+    random = np.random.default_rng(0)
+    channels = random.normal(size=2).astype(np.float32)
+    model = pipelines.model(
+        "(float[N,3,4,2] x) => (float[N,5] y) { r = Relu(x) t = Transpose<perm = [0, 3, 1, 2]>(r)"
+        f" {BY_CHANNEL[name]} f = Flatten(s) y = Gemm(f, w) }}",
+        w=random.normal(size=(24, 5)).astype(np.float32),
+        w4=random.normal(size=(2, 1, 1, 1)).astype(np.float32),
+        c=channels,
+        squares=channels**2,
+    )
+    data = {"x": random.normal(size=(20, 3, 4, 2)).astype(np.float32)}
+    after = Normalize()(model.clone()).model
+    np.testing.assert_allclose(run(after, data)["y"], run(model, data)["y"], rtol=1e-4, atol=1e-4)
+
+
 def test_it_still_moves_behind_a_function_of_each_element():
     model = pipelines.model(
         "(float[N,1,3,2] x) => (float[N,3,2,1] y) { r = Relu(x) t = Transpose<perm = [0, 2, 3, 1]>(r)"
