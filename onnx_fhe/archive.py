@@ -41,6 +41,7 @@ class Form:
         do: What to do about a damaged one.
         names: Which other files it may hold, in words.
         holds: Whether a file of this name may be in it; names that lead elsewhere are refused before.
+        instead: What to do about a file of another kind.
         packed: Whether parts are deflated; ciphertexts and keys are noise, which nothing makes smaller.
         max_files: Files that it may hold.
         max_bytes: Bytes that it may unpack to.
@@ -53,6 +54,7 @@ class Form:
     do: str
     names: str
     holds: Callable[[str], bool]
+    instead: str
     packed: bool = True
     max_files: int = 1000
     max_bytes: int = MAX_UNPACKED_BYTES
@@ -163,7 +165,7 @@ def _opened(source: str | os.PathLike[str] | bytes, form: Form) -> Iterator[tupl
             f"this is no {form.noun}, or it is damaged",
             found=str(error) or type(error).__name__,
             allowed=form.allowed,
-            do=form.do if path is None or zipfile.is_zipfile(path) else f"give {form.allowed}",
+            do=form.do if path is None or zipfile.is_zipfile(path) else form.instead,
         ) from error
     except OSError as error:
         raise ArtifactError(f"{form.short} cannot be read", found=error.strerror or str(error)) from error

@@ -43,6 +43,7 @@ _FORM = archive.Form(
     do="copy the file again if it came over a network, or compile the model again",
     names=f"{INTEGER}, and files in {' and '.join(FOLDERS)}",
     holds=_holds,
+    instead="compile the model first, and give the .fhe file",
 )
 
 

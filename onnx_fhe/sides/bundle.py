@@ -107,6 +107,7 @@ def _form(kind: type[Header]) -> archive.Form:
         do="copy the file again if it came over a network, or make it again",
         names="and its parts",
         holds=lambda name: len(PurePosixPath(name).parts) <= MAX_DEPTH,
+        instead=f"give a file of {kind.KIND} that onnx-fhe wrote",
         packed="half" in kind.KIND,
         max_files=MAX_PARTS,
         max_bytes=MAX_BYTES,
