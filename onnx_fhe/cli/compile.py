@@ -36,6 +36,7 @@ from .options import (
     page_option,
     require_writable,
 )
+from .sides import half_files, require_sides, write_halves
 
 
 def compile_(
@@ -66,6 +67,14 @@ def compile_(
         ),
     ] = "auto",
     page: Annotated[Path | None, page_option("the circuit")] = None,
+    halves: Annotated[
+        bool,
+        typer.Option(
+            "--halves",
+            help="Write the two halves too, OUT.client for whoever holds the keys and OUT.server for whoever"
+            " computes (as `onnx-fhe split` does).",
+        ),
+    ] = False,
     machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
@@ -90,6 +99,8 @@ def compile_(
         require_writable(out)
         if page is not None:
             require_writable(page)
+        if halves:
+            require_sides(backend, out)
         program = compile_model(
             model,
             calibration,
@@ -112,6 +123,8 @@ def compile_(
         program.save(out)
         if page is not None:
             program.report(page)
+        if halves:
+            write_halves(program, out)
         seconds = {**program.seconds, "save": time.perf_counter() - began}
     from .summary import report, show_manifest, show_promise
 
@@ -119,7 +132,8 @@ def compile_(
         output.print_json({**report(program.manifest, str(out), profile), "seconds": seconds})
     else:
         show_promise(program.manifest, profile)
-        output.say(f"Written to {out} after {sum(seconds.values()):.1f} s.\n")
+        also = f", and in halves to {' and '.join(map(str, half_files(out).values()))}," if halves else ""
+        output.say(f"Written to {out}{also} after {sum(seconds.values()):.1f} s.\n")
         show_manifest(program.manifest, profile)
     output.warn(program.manifest.warnings)
 

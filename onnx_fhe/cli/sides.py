@@ -11,6 +11,7 @@ from . import output
 from .options import Circuit, Json, SampleLimit, batch_option, data_option, output_option, require_writable
 
 if TYPE_CHECKING:
+    from ..program import Program
     from ..sides.client import Client
 
 ClientHalf = Annotated[
@@ -42,21 +43,50 @@ def split(
     """Split a circuit in the half that its clients get and the half that computes."""
     with output.working():
         from ..program import Program
-        from ..sides.split import split as split_in_two
 
-        stem = circuit.with_suffix("") if out is None else out
-        files = {side: stem.with_name(f"{stem.name}.{side}") for side in ("client", "server")}
+        target = circuit if out is None else out.with_name(f"{out.name}.fhe")
+        files = half_files(target)
         for file in files.values():
             require_writable(file)
-        client, server = split_in_two(Program.load(circuit))
-        client.save(files["client"])
-        server.save(files["server"])
+        write_halves(Program.load(circuit), target)
     sizes = {side: file.stat().st_size for side, file in files.items()}
     if json:
         output.print_json({side: {"file": str(f), "bytes": sizes[side]} for side, f in files.items()})
         return
     output.say(f"{files['client']}: for whoever holds the keys, {output.size(sizes['client'])}")
     output.say(f"{files['server']}: for whoever computes, {output.size(sizes['server'])}")
+
+
+def half_files(circuit: Path) -> dict[str, Path]:
+    """Where the halves of a circuit go: beside it, named like it."""
+    return {side: circuit.with_suffix(f".{side}") for side in ("client", "server")}
+
+
+def require_sides(backend: str, circuit: Path) -> None:
+    """Refuse now what would fail after minutes of work.
+
+    Raises:
+        UnsupportedError: Circuits of the backend have no two sides.
+        OutputError: A half cannot be written.
+    """
+    from ..backends.sides_registry import sides_of
+
+    sides_of(backend)
+    for file in half_files(circuit).values():
+        require_writable(file)
+
+
+def write_halves(program: Program, circuit: Path) -> None:
+    """Write the halves of a program to ``half_files``.
+
+    Raises:
+        UnsupportedError: The backend has no two sides.
+        OutputError: One cannot be written.
+    """
+    from ..sides.split import split as split_in_two
+
+    for half, file in zip(split_in_two(program), half_files(circuit).values(), strict=True):
+        half.save(file)
 
 
 def keygen(
