@@ -85,8 +85,10 @@ def write_halves(program: Program, circuit: Path) -> None:
     """
     from ..sides.split import split as split_in_two
 
-    for half, file in zip(split_in_two(program), half_files(circuit).values(), strict=True):
-        half.save(file)
+    client, server = split_in_two(program)
+    files = half_files(circuit)
+    client.save(files["client"])
+    server.save(files["server"])
 
 
 def keygen(
