@@ -33,7 +33,7 @@ class Encrypted:
         differing: Samples of which any integer is another than the model's.
         differing_values: Integers that are.
         expected: As many samples would differ, on average, by the noise model.
-        most: As many may.
+        max_differing: As many may, by chance.
         far: Samples that are off by more than twice what noise does at most, at any output.
         overflows: Samples left out, in which the model itself leaves its ranges: it clamps, a circuit wraps.
         seconds: Of one evaluation, the median.
@@ -44,7 +44,7 @@ class Encrypted:
     differing: int
     differing_values: int
     expected: float
-    most: float
+    max_differing: float
     far: int
     overflows: int
     seconds: float
@@ -52,14 +52,15 @@ class Encrypted:
     @property
     def explained(self) -> bool:
         """Whether errors of encryption explain all that differs."""
-        return self.differing <= self.most and self.far == 0
+        return self.differing <= self.max_differing and self.far == 0
 
     @property
     def told(self) -> str:
         """The counts as a sentence."""
         return (
             f"{self.differing} of {self.samples} samples differ on ciphertexts (noise explains "
-            f"{self.expected:.1f}, at most {self.most:.1f}), {self.far} of them by more than noise does"
+            f"{self.expected:.1f}, at most {self.max_differing:.1f}), {self.far} of them by more"
+            " than noise does"
         )
 
 
@@ -104,7 +105,7 @@ def compare_encrypted(program: Program, data: Arrays, samples: int) -> Encrypted
         differing=int(_any(distances).sum()),
         differing_values=sum(int(np.count_nonzero(d)) for d in distances.values()),
         expected=round(float((errors / NOISE_DRAWS).sum()), 2),
-        most=round(float(shares.sum() + MAX_SIGMAS * np.sqrt((shares * (1 - shares)).sum())), 2),
+        max_differing=round(float(shares.sum() + MAX_SIGMAS * np.sqrt((shares * (1 - shares)).sum())), 2),
         far=int(far.sum()),
         overflows=skipped,
         seconds=evaluations.latency,

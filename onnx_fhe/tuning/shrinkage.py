@@ -24,7 +24,7 @@ MIN_NETWORKS = 3
 """Networks of a size that show how much scores of that size vary by chance."""
 
 Size = tuple[object, ...]
-Kin = dict[str, list[Point]]
+PointsByNetwork = dict[str, list[Point]]
 """Points of one size by network: they differ in the tolerated error alone."""
 
 
@@ -50,11 +50,11 @@ class ScoreShrinkage:
 
     def learn(self, points: Iterable[Point]) -> None:
         """Look at all points again."""
-        kin: dict[Size, Kin] = defaultdict(lambda: defaultdict(list))
+        by_size: dict[Size, PointsByNetwork] = defaultdict(lambda: defaultdict(list))
         for point in points:
-            kin[_size(point)][_network(point)].append(point)
-        self._networks = {size: len(found) for size, found in kin.items()}
-        self._corrections = {n: c for found in kin.values() for n, c in _corrections(found).items()}
+            by_size[_size(point)][_network(point)].append(point)
+        self._networks = {size: len(found) for size, found in by_size.items()}
+        self._corrections = {n: c for found in by_size.values() for n, c in _corrections(found).items()}
 
     def correction(self, point: Point) -> Correction:
         """For the score of a point; nothing is known of one that was not learned."""
@@ -65,13 +65,13 @@ class ScoreShrinkage:
         return point.score_error is not None and self._networks.get(_size(point), 0) < MIN_NETWORKS
 
 
-def _corrections(found: Kin) -> dict[int, Correction]:
-    points = [p for kin in found.values() for p in kin]
+def _corrections(found: PointsByNetwork) -> dict[int, Correction]:
+    points = [p for alike in found.values() for p in alike]
     errors = [p.score_error for p in points if p.score_error is not None]
     if len(found) < MIN_NETWORKS or not any(errors):
         return {}
     chance = fmean(e * e for e in errors)
-    scores = {network: fmean(p.score for p in kin) for network, kin in found.items()}
+    scores = {network: fmean(p.score for p in alike) for network, alike in found.items()}
     mean, seen = fmean(scores.values()), variance(scores.values())
     # What is seen of differences is chance, and their worth if it is more; if it is less, the rest is shared.
     shared = max(MIN_SHARED_VARIANCE * chance, chance - seen)
@@ -80,8 +80,8 @@ def _corrections(found: Kin) -> dict[int, Correction]:
     error = math.sqrt(shared + worth * own + (1 - worth) ** 2 * own / len(scores))
     return {
         p.number: Correction((1 - worth) * (mean - scores[network]), error)
-        for network, kin in found.items()
-        for p in kin
+        for network, alike in found.items()
+        for p in alike
     }
 
 

@@ -29,7 +29,7 @@ _REDUCTIONS: dict[str, tuple[str | None, str | None]] = {
 
 
 class SplitReduction(Rule[ir.Node]):
-    """ReduceL1, ReduceL2 and their kin are a ReduceSum between functions."""
+    """ReduceL1, ReduceL2 and the like are a ReduceSum between functions."""
 
     name: ClassVar[str] = "split-reduction"
 

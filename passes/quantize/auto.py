@@ -31,7 +31,7 @@ class WidthSearch:
         data: Calibration inputs.
         layers: Names of the linear nodes whose width is free.
         tolerance: Largest mean squared error of the outputs over their variance.
-        most: Most bits.
+        max_bits: Most bits of a weight.
         mixed: Whether single layers may have fewer bits than the rest. That pays where a layer's weight
             norm is what makes bootstraps expensive; elsewhere bits of weights cost nothing.
         quantized: Quantizes a model in place with given widths.
@@ -43,7 +43,7 @@ class WidthSearch:
     data: Mapping[str, np.ndarray]
     layers: Sequence[str]
     tolerance: float
-    most: int
+    max_bits: int
     mixed: bool
     quantized: Callable[[ir.Model, Widths], None]
     context: Context
@@ -75,7 +75,7 @@ class WidthSearch:
 
     def _halved(self) -> tuple[int, float]:
         found: dict[int, float] = {}
-        low, high = MIN_BITS, self.most
+        low, high = MIN_BITS, self.max_bits
         while low < high:
             middle = (low + high) // 2
             found[middle] = self._error(dict.fromkeys(self.layers, middle))
@@ -91,7 +91,7 @@ class WidthSearch:
         if self.halving:
             return self._halved()
         found: dict[int, float] = {}
-        for bits in range(MIN_BITS, self.most + 1):
+        for bits in range(MIN_BITS, self.max_bits + 1):
             found[bits] = self._error(dict.fromkeys(self.layers, bits))
             if found[bits] <= self.tolerance:
                 return bits, found[bits]
@@ -105,7 +105,7 @@ class WidthSearch:
     def _error(self, widths: Widths) -> float:
         self._tried += 1
         # The number of trials is not known before; the bar reaches its end when the search does.
-        self.context.progress("choose the weights' widths", self._tried, self.most + 2 * len(self.layers))
+        self.context.progress("choose the weights' widths", self._tried, self.max_bits + 2 * len(self.layers))
         tried = self.model.clone()
         self.quantized(tried, widths)
         return output_error(outputs(tried, self.data), self._wanted)

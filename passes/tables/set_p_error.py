@@ -43,7 +43,9 @@ class SetPError(Pass):
         help="For the search: share of samples whose largest output is another one than without noise, or the"
         " mean squared error of the outputs over their variance (taken where an output has no classes).",
     )
-    most: float = option(MAX_P_ERROR, help="For the search: the largest error that it tries.", low=0, high=1)
+    max_p_error: float = option(
+        MAX_P_ERROR, help="For the search: the largest error that it tries.", low=0, high=1, formerly="most"
+    )
     draws: int = option(4, help="For the search: how often the noise is drawn.", low=1, high=1000)
 
     def run(self, model: ir.Model, context: Context) -> bool:
@@ -62,7 +64,7 @@ class SetPError(Pass):
                 model,
                 context.require_calibration(self.name),
                 context.target.p_error,
-                self.most,
+                self.max_p_error,
                 self.tolerance,
                 self.measure,
                 self.draws,
@@ -80,7 +82,11 @@ class SetPError(Pass):
         return before != [t.p_error for t in tables] or state != ModelState.of(model)
 
     def _check(self) -> None:
-        given = {"p-error": self.p_error, "global-p-error": self.global_p_error, "most": self.most}
+        given = {
+            "p-error": self.p_error,
+            "global-p-error": self.global_p_error,
+            "max-p-error": self.max_p_error,
+        }
         for what, value in [*given.items(), *(("layers", v) for v in self.layers.values())]:
             if value is not None and not 0 < value < 1:
                 raise PipelineError(

@@ -69,8 +69,10 @@ class Widths(Callback):
         for weight in self.weights:
             assert weight.budget is not None
             largest = float(weight.budget.sums(weight.latent.detach() * weight.mask).max())
-            self._first.append(max(largest, float(weight.budget.most)))
-        self._narrow(1.0 if self._first == [float(w.budget.most) for w in self.weights if w.budget] else 0.0)
+            self._first.append(max(largest, float(weight.budget.max_sum)))
+        self._narrow(
+            1.0 if self._first == [float(w.budget.max_sum) for w in self.weights if w.budget] else 0.0
+        )
 
     def before(self, step: int, done: float) -> None:  # noqa: ARG002
         """See ``Callback``."""
@@ -97,6 +99,6 @@ class Widths(Callback):
     def _narrow(self, progress: float) -> None:
         for weight, first in zip(self.weights, self._first, strict=True):
             assert weight.budget is not None
-            most = weight.budget.most
+            most = weight.budget.max_sum
             weight.budget.now = most + (first - most) * (1.0 - progress) ** 3
         self._done = progress >= 1.0

@@ -29,16 +29,16 @@ class Budget:
     integers themselves, so that the guarantee of A2Q (2023, arXiv 2308.13504) holds in every step.
 
     Args:
-        most: Largest sum of a neuron's absolute integers.
+        max_sum: Largest sum of a neuron's absolute integers.
         axis: Of the neurons.
 
     Attributes:
         now: Largest sum at the moment; ``most`` in the end, more while training gets used to it.
     """
 
-    def __init__(self, most: int, axis: int) -> None:
-        self.most, self.axis = most, axis
-        self.now = float(most)
+    def __init__(self, max_sum: int, axis: int) -> None:
+        self.max_sum, self.axis = max_sum, axis
+        self.now = float(max_sum)
 
     def sums(self, weights: torch.Tensor) -> torch.Tensor:
         """The sum of absolute values of each neuron: (neurons)."""

@@ -46,7 +46,7 @@ class RoundingProblem:
         fixed: For each of them the bits that the user gave, or None.
         rounding: What all tables have in common.
         fill: Whether channels may be multiplied to fill the range.
-        most: Most bits that the user allows; None for what the search finds worth it.
+        max_bits: Most bits that the user allows; None for what the search finds worth it.
         limits: Mean squared error over the variance of the outputs: what is wanted, and what will do where
             that takes tables wider than is comfortable.
         judges_all_loss: Whether a network of values is judged by all that it loses against the imported one,
@@ -59,7 +59,7 @@ class RoundingProblem:
     fixed: Mapping[ir.Node, int | None]
     rounding: Rounding
     fill: Fill
-    most: int | None
+    max_bits: int | None
     limits: tuple[float, float]
     judges_all_loss: bool
 
@@ -82,7 +82,7 @@ def choose(problem: RoundingProblem, context: Context) -> list[RoundingSetting]:
     places, missed = [place] * len(problem.tables), search.error_at(place) > tolerance
     if not missed:
         places = search.lowered(places, tolerance)
-    if problem.most is None and len(problem.tables) <= MAX_TRIED_TABLES:
+    if problem.max_bits is None and len(problem.tables) <= MAX_TRIED_TABLES:
         raised = search.raised(places, tolerance)
         missed, places = missed and raised == places, raised
     settings = search.settings(places)
@@ -109,7 +109,7 @@ class _Search:
         self.plain, self.memo = UnroundedReference.of(problem.model, self.data), Memo()
         self.loss = self._loss()
         fills: tuple[Fill, ...] = ("free", "full") if problem.fill == "free" else (problem.fill,)
-        most = MAX_COMMON_BITS if problem.most is None else problem.most
+        most = MAX_COMMON_BITS if problem.max_bits is None else problem.max_bits
         self.settings_by_price = [
             RoundingSetting(b, f) for b in range(MIN_BITS, max(most, MAX_RAISED_BITS) + 1) for f in fills
         ]

@@ -120,7 +120,7 @@ class InsertRounding(Pass):
                 fixed,
                 rounding,
                 self.range_fill,
-                most=None if self.max_bits == "auto" else self.max_bits,
+                max_bits=None if self.max_bits == "auto" else self.max_bits,
                 limits=limits,
                 judges_all_loss=self.tolerance is None and not trained,
             )

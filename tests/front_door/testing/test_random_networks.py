@@ -176,7 +176,9 @@ def test_a_small_network_from_float_to_ciphertexts():
 
 
 def test_large_circuits_are_spared_the_ciphertexts():
-    assert check_network(random_network(5, longest=1), SMALL, "reference", 8, most=1).encrypted is None
+    assert (
+        check_network(random_network(5, longest=1), SMALL, "reference", 8, max_bootstraps=1).encrypted is None
+    )
 
 
 @pytest.mark.parametrize("off", [0, 1000])
