@@ -109,7 +109,7 @@ class ServerSide(ABC):
         Args:
             keys: What ``parse_keys`` returned. The first use makes them ready, which no two threads may do at
                 once.
-            ciphertexts: Of one call, by input name.
+            ciphertexts: The ciphertexts of one call, by input name.
             alone: On the calling thread only, so that several threads may do so at the same time.
         """
 

@@ -94,7 +94,7 @@ class GraphEditor:
             name: Its name; a number follows where that is taken.
             attributes: Its attributes.
             like: Its output has the type and shape of this value; unknown ones where it is None.
-            domain: Of the operator.
+            domain: Domain of the operator.
 
         Returns:
             Its output.

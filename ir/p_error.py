@@ -24,7 +24,7 @@ def circuit_p_error(model: ir.Model, otherwise: float) -> float:
 
     Args:
         model: Integer level.
-        otherwise: Of lookups that do not say.
+        otherwise: Tolerated error of lookups that record none.
     """
     found, _ = tolerated(model, otherwise, None)
     return otherwise if found is None else found
@@ -39,9 +39,9 @@ def tolerated(
 
     Args:
         model: Integer level.
-        p_error: Of lookups that do not say.
-        global_p_error: Of the whole circuit, where the model does not say.
-        default: Of lookups, where neither the model nor what is given sets one.
+        p_error: Tolerated error of lookups that record none.
+        global_p_error: Tolerated error of the whole circuit, where the model records none.
+        default: Tolerated error of lookups, where neither the model nor what is given sets one.
     """
     whole = ModelState.of(model).global_p_error or global_p_error
     if p_error is None and whole is None:

@@ -42,7 +42,7 @@ class Part:
 
     Attributes:
         inputs: What the model is given, by name: arrays of ``values`` and constants.
-        elements: Of all that the nodes read.
+        elements: How many the nodes read in all.
         given: Names of the inputs that stand for ``values``.
         wanted: Names of the outputs.
         key: Equal for parts with equal models; None where one cannot tell, or where a session may not be used

@@ -20,8 +20,8 @@ class Reaches:
     largest of all elements times the largest of all numbers is more than any sum can be.
 
     Args:
-        bounds: Of whole tensors, as far as they are known; more may become known later.
-        opset: Of the model.
+        bounds: Bounds of whole tensors, as far as they are known; more may become known later.
+        opset: Opset of the model.
     """
 
     def __init__(self, bounds: Mapping[ir.Value, Bounds], opset: int) -> None:

@@ -29,9 +29,9 @@ def following(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int], name: str
     """The axis that has as many entries as there are samples in each of several runs.
 
     Args:
-        shapes: Of the same value in each run.
+        shapes: Shapes of the same value in each run.
         sizes: Samples of each run, not all the same.
-        name: Of the value, for errors.
+        name: Name of the value, for errors.
 
     Returns:
         The axis, or None where the shape stays the same whatever the number of samples.
@@ -65,9 +65,9 @@ def joined(arrays: Sequence[np.ndarray], axis: int | None, name: str = "") -> np
     """One value, of several runs, with all samples; what does not depend on them is the same in each.
 
     Args:
-        arrays: Of each run.
-        axis: Of the samples, None where the value does not depend on them.
-        name: Of the value, for errors.
+        arrays: Arrays of each run.
+        axis: Axis of the samples, None where the value does not depend on them.
+        name: Name of the value, for errors.
 
     Raises:
         UnsupportedError: A value without an axis for the samples depends on them.

@@ -233,7 +233,7 @@ class _Given:
         source: Where it is from.
         arrays: Calibration data by input name; None without.
         labels: As they were given; ``classes`` are the same where they are classes of the network.
-        file: Of the data.
+        file: Name of the file of the data.
         warnings: What is wrong with data and labels.
     """
 

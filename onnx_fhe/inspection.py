@@ -106,7 +106,7 @@ def inspect_model(
         path: The file.
         limits: How much it may hold.
         bind: Sizes of free axes of the inputs, by name.
-        profile: Of the machine that times are for; by default this one.
+        profile: Profile of the machine that times are for; by default this one.
 
     Raises:
         ModelError: The file cannot be read.

@@ -68,7 +68,7 @@ def mended(
         source: The network as it was imported.
         data: Calibration data by input name, samples on axis 0.
         labels: (samples) classes, where known.
-        p_error: Of a lookup.
+        p_error: Tolerated error of a lookup.
     """
     mends = PRESETS[preset].mends if preset in PRESETS else ()
     weights = (v.const_value for v in source.graph.initializers.values())

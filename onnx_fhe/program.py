@@ -234,7 +234,7 @@ class Program:
                 there are accuracies.
             model: The ONNX file that was compiled; with it ``data`` is compared with the float network.
             frontier: What a search found.
-            profile: Of the machine that times are for; by default this one.
+            profile: Profile of the machine that times are for; by default this one.
 
         Raises:
             DataError: The data does not fit the model.

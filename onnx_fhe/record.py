@@ -18,9 +18,9 @@ class NodeRecord:
     """An operator of the network as imported.
 
     Attributes:
-        name: Of the node.
+        name: Name of the node.
         operator: Its type, with the domain where that is not ONNX's own.
-        shape: Of its first output.
+        shape: Shape of its first output.
         inputs: Names of the nodes (or of the network's inputs) that it reads.
         parameters: Number of constant values that it reads.
         where: Where it runs: ``client, before``, ``encrypted``, ``client, after``, or empty if not known.
@@ -48,7 +48,7 @@ class LayerFidelity:
     """How well the integer circuit follows one layer of the network.
 
     Attributes:
-        name: Of the layer.
+        name: Name of the layer.
         divergence: Share of the variance of the layer's outputs that the integers do not reproduce, after
             the best scale and offset of each channel; 0 is perfect.
     """
@@ -83,7 +83,7 @@ class Stage:
             no float network is known).
         agreement: Share of samples with the class that it finds; None for no classifier.
         accuracy: Against labels; None without.
-        p_error: Of the noise, for ``encrypted``.
+        p_error: Tolerated error that the noise was drawn for, in the stage ``encrypted``.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Record:
         parameters: Constant values of the file.
         measured: On the calibration data.
         bind: Sizes of free axes that were given.
-        version: Of this record.
+        version: Version of this record.
     """
 
     nodes: tuple[NodeRecord, ...]

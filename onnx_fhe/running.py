@@ -35,7 +35,7 @@ class Evaluations:
     """What calls of the circuit took on ciphertexts.
 
     Attributes:
-        seconds: Of evaluating each call. The first includes what makes the keys ready, once a session.
+        seconds: Time of evaluating each call. The first includes what makes the keys ready, once a session.
         jobs: Calls that were evaluated at the same time, each on one thread; 1: one after the other, each
             with loops on all cores. Where that was to be found out: what was found best.
         wall: Seconds from encrypting the first of the calls that count to decrypting the last.
@@ -43,7 +43,7 @@ class Evaluations:
             ran while that was found out.
         rates: What was measured for that: samples a second by jobs.
         batch: Samples of each call.
-        samples: Of the calls that count; the last call may be filled up.
+        samples: How many the calls that count hold; the last call may be filled up.
     """
 
     seconds: tuple[float, ...]

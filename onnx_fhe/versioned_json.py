@@ -16,7 +16,7 @@ def parse(content: bytes, newest: int, *, damaged: str, newer: str, do: str) -> 
     """The JSON object that a file holds, its ``format`` checked.
 
     Args:
-        content: Of the file.
+        content: Content of the file.
         newest: The newest format that is read.
         damaged: The error of a file that is no such JSON.
         newer: The error of a file of a newer format.

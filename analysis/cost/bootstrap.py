@@ -31,8 +31,8 @@ class Bootstrap:
 
     Attributes:
         complexity: Operations, by Concrete's count.
-        parameters: Of the bootstrapping key.
-        keyswitch: Of the key switch in front of it.
+        parameters: Parameters of the bootstrapping key.
+        keyswitch: Parameters of the key switch in front of it.
     """
 
     complexity: float

@@ -32,7 +32,7 @@ class CostEstimate:
         p_error: Tolerated error of one lookup that it holds for.
         multiplications: Ciphertexts that are multiplied by a constant.
         inputs, outputs: Ciphertexts that are sent and received.
-        nodes: Of the graph.
+        nodes: How many the graph has.
     """
 
     layers: tuple[LayerCost, ...]
@@ -85,7 +85,7 @@ class CostEstimate:
         """Time of one sample on one core.
 
         Args:
-            timings: Of the machine; by default those that came with onnx-fhe.
+            timings: Timings of the machine; by default those that came with onnx-fhe.
         """
         known = timings or default_timings()
         return known.seconds(self.steps) + self.products * known.nanoseconds_per_product / 1e9
@@ -142,7 +142,7 @@ def estimate_float(
         model: The model.
         table_bits: The bits.
         p_error: Tolerated error of one lookup.
-        regions: Of the model, where they are known already.
+        regions: Regions of the model, where they are known already.
     """
     layers = []
     for value in (regions or find_regions(model)).quantized:

@@ -61,7 +61,7 @@ class KeyswitchParameters:
     """Parameters of one key-switching key.
 
     Attributes:
-        input_dimension, output_dimension: Of the ciphertexts.
+        input_dimension, output_dimension: Dimensions of the ciphertexts.
         level: Levels of the decomposition.
         base_log: Bits of each level.
     """
@@ -106,7 +106,7 @@ def key_bytes(steps: tuple[Step, ...], *, sent: bool = False) -> tuple[int, int]
     """Bytes of all different (bootstrapping, key-switching) keys of the steps.
 
     Args:
-        steps: Of one circuit.
+        steps: Steps of one circuit.
         sent: As they are sent, compressed; else as they are used.
     """
     bootstraps = {s.bootstrap for s in steps if s.bootstrap is not None}

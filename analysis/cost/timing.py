@@ -31,7 +31,7 @@ class Measured:
 
     Attributes:
         bootstrap, keyswitch: The set.
-        milliseconds: Of one bootstrap with its key switch, on one core.
+        milliseconds: Time of one bootstrap with its key switch, on one core.
         complexity: What Concrete says it takes (operations).
     """
 
@@ -47,8 +47,8 @@ class Timings:
 
     Attributes:
         measured: Parameter sets and their times; at least one.
-        nanoseconds_per_product: Of one coefficient of a ciphertext times a constant, added.
-        call_seconds: Of a call of a circuit besides its bootstraps: what is done to its keys each time.
+        nanoseconds_per_product: Time of one coefficient of a ciphertext times a constant, added.
+        call_seconds: Time of a call of a circuit besides its bootstraps: what is done to its keys each time.
     """
 
     measured: tuple[Measured, ...]

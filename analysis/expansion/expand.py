@@ -37,7 +37,7 @@ def expand(model: ir.Model, edit: ExpansionEditor | None = None) -> bool:
 
     Args:
         model: Integer level.
-        edit: Of this model, if there is one already; it learns bounds of what it makes.
+        edit: The editor of this model, if there is one already; it learns bounds of what it makes.
 
     Raises:
         LimitError: Operands are too wide for a table.

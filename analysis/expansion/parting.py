@@ -44,7 +44,7 @@ def part(model: ir.Model, edit: ExpansionEditor) -> bool:
 
     Args:
         model: Integer level; maxima and products are lookups already.
-        edit: Of this model.
+        edit: The editor of this model.
     """
     changed, p_error = False, circuit_p_error(model, DEFAULT_P_ERROR)
     most = TargetLimits().table_bits

@@ -95,8 +95,8 @@ class Noise:
 
     Attributes:
         step: Distance of two inputs that the table tells apart.
-        p_error: Of the lookup, where it says.
-        bits: Of the table; 0 for an output that is decrypted.
+        p_error: Tolerated error of the lookup, where it has one.
+        bits: Bits of the table; 0 for an output that is decrypted.
         rounds: Whether it is an approximate rounding.
         output: Name of the Decrypt that reads it, if it is one.
     """

@@ -79,7 +79,7 @@ def find(array: np.ndarray, axis: int) -> Outliers:
 
     Args:
         array: Samples on axis 0.
-        axis: Of the features.
+        axis: Axis of the features.
     """
     moved = np.moveaxis(array, axis, -1)
     columns = moved.reshape(-1, moved.shape[-1])

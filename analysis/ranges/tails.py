@@ -74,7 +74,7 @@ class Tails:
         width: (ends) of the observed ranges.
         beyond: (ends) from the threshold to the largest value that was seen.
         scale: (ends) of the distribution past the threshold.
-        share: Of the samples that lie past a threshold.
+        share: Share of the samples that lie past a threshold.
         shape: (ends) of the tails; never 0.
         together: Ends that one sample leaves at once, where it leaves any.
     """

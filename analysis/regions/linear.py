@@ -27,8 +27,8 @@ class Linear:
     Attributes:
         node: The Gemm (transB=1), MatMul (constant on the right) or Conv.
         source: Where its weight comes from: an initializer, or what a DequantizeLinear makes of one.
-        shape: Of the weight as stored: (out, in) for Gemm, (in, out) for MatMul, (out, in/groups, *kernel)
-            for Conv.
+        shape: Shape of the weight as stored: (out, in) for Gemm, (in, out) for MatMul, (out, in/groups,
+            *kernel) for Conv.
         groups: Convolution groups; 1 otherwise.
     """
 

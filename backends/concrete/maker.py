@@ -35,7 +35,7 @@ def is_circuit_of(
     """Whether a stored circuit is the one that its integer model makes here.
 
     Args:
-        mlir, ports, maker: Of the stored circuit.
+        mlir, ports, maker: Parts of the stored circuit.
         inputs, outputs, text: What the model makes.
 
     Returns:

@@ -27,7 +27,7 @@ class Probe:
     """A circuit of table lookups, side by side.
 
     Attributes:
-        bits: Of each table.
+        bits: Bits of each table.
         precision: How exact the result has to be, in bits (``analysis.widths.required_precision``).
         p_error: Tolerated error of one lookup.
         count: Number of lookups.
@@ -46,7 +46,7 @@ class Times:
     Attributes:
         bootstrap, keyswitch: The parameters that Concrete chose.
         complexity: Operations of one lookup, by Concrete's count.
-        milliseconds: Of one lookup, on one core.
+        milliseconds: Time of one lookup, on one core.
         call: Seconds of a call besides its lookups.
         compile: Seconds.
         keygen: Seconds.

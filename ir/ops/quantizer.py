@@ -167,7 +167,7 @@ class ActivationQuantizer:
             name: What its nodes are named after.
             scale, zero_point: Constants; without a zero point it is 0, of uint8.
             ends: Smallest and largest code, where there are fewer than the type has.
-            axis: Of the channels, where there is a scale for each.
+            axis: Axis of the channels, where there is a scale for each.
             rounding: Scale and zero point of the QuantizeLinear, where they are not what the codes stand for.
             like: What has the shape of its tensors; by default ``value``.
             last: Name of the DequantizeLinear, by default ``{name}_dequantize``.

@@ -95,7 +95,7 @@ def check_circuit(
         data: Calibration data by input name, samples on axis 0.
         labels: (samples) classes, where known.
         kept: The network after steps on the way, to find out which of them lost most.
-        seconds: Of simulating; the noise model stands in for the circuit on the samples after that.
+        seconds: Time of simulating; the noise model stands in for the circuit on the samples after that.
         progress: Called with (what, done, total).
     """
     given = len(next(iter(data.values())))

@@ -24,13 +24,13 @@ class OutputFigures:
     """One number that the network puts out: a column of an output, a channel of an image, a class.
 
     Attributes:
-        name: Of the output.
-        index: Of the column or channel; None where the output has only one, or is a class.
+        name: Name of the output.
+        index: Index of the column or channel; None where the output has only one, or is a class.
         r2: Coefficient of determination: 1 minus the mean squared error over the variance in the network.
             None where the network's value does not vary.
         robust_r2: The same without the worst twentieth of the errors and of the spread, so that no single
             sample moves it. None where what is left does not vary.
-        mean_error, median_error: Of the absolute differences.
+        mean_error, median_error: Mean and median of the absolute differences.
         spread: Standard deviation in the network.
         scale: Largest spread of any column of this output; its largest value where none varies.
         varies: Whether the network's value depends on the sample, beyond the rounding of its arithmetic.
@@ -107,7 +107,7 @@ class Fidelity:
     Attributes:
         samples: Samples that were compared, of ``given``.
         given: How many there were.
-        simulated: Of them, those that the circuit simulated itself; for the others there was no time, and the
+        simulated: Those of them that the circuit simulated itself; for the others there was no time, and the
             noise model drew the errors of encryption.
         noise: Whether the circuit's simulation has such errors.
         outputs: One for each column of each output, up to ``MAX_REMEMBERED_COLUMNS``.
@@ -152,11 +152,11 @@ class SelfTest:
 
     Attributes:
         samples: How many; 0 where it was not tried.
-        equal: Of them, those whose decrypted integers are all those of the integer model.
+        equal: Those of them whose decrypted integers are all those of the integer model.
         largest: Largest difference of a decrypted integer.
         allowed: What errors of lookups and rounding may make of that one.
         repeated: Evaluations that were done again, because a difference was larger.
-        seconds: Of making keys and of all evaluations.
+        seconds: Time of making keys and of all evaluations.
         sentence: What was found, or why it was not tried.
     """
 

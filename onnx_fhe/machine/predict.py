@@ -21,15 +21,15 @@ class Prediction:
     """What is expected of one sample, and of the keys.
 
     Attributes:
-        seconds: Of one sample, its loops spread over all cores.
-        core_seconds: Of one sample on one core.
+        seconds: Time of one sample, its loops spread over all cores.
+        core_seconds: Time of one sample on one core.
         throughput: Samples a second, each core with a sample of its own.
         bootstraps: Programmable bootstraps of one sample.
         complexity: Operations of one sample, as Concrete counts them.
         key_bytes: Evaluation keys as they are sent (compressed).
         expanded_key_bytes: Evaluation keys as they are used.
         input_bytes, output_bytes: Ciphertexts of one sample.
-        memory_bytes: Of a process that computes.
+        memory_bytes: Memory of a process that computes.
         compile_seconds: Making the circuit of the integer model; 0 where that is done.
         keygen_seconds: Making the keys, on one core.
         cores: That ``seconds`` and ``throughput`` are for.
@@ -67,7 +67,7 @@ def predict(
     Args:
         of: A model of the integer level, a normalized float model (taken to have 4 bits at every table), what
             ``estimate`` made of one, or the statistics of a circuit.
-        profile: Of the machine; by default what was measured here, or else the default.
+        profile: Profile of the machine; by default what was measured here, or else the default.
         p_error: Tolerated error of one lookup, where ``of`` is a model that does not say.
         cores: By default those of the profile, and of this machine where the profile is of this one.
         batch: Samples of a call, of a circuit. Bootstraps, complexity, seconds and ciphertexts are then those

@@ -32,16 +32,19 @@ class Profile:
         processor: Its name.
         cores: Processor cores that were usable.
         source: ``default`` came with onnx-fhe and is of some other machine; ``measured`` was measured.
-        date: Of the measurement (UTC, ISO).
+        date: Date of the measurement (UTC, ISO).
         packages: Versions of what computed.
         measured: Parameter sets and milliseconds of one bootstrap, on one core.
-        nanoseconds_per_product: Of one coefficient of a ciphertext times a constant, on one core.
-        call_seconds: Of a call of a circuit besides its bootstraps.
-        keygen_seconds, keygen_seconds_per_byte: Of making keys, the second for each byte of them as used.
+        nanoseconds_per_product: Time of one coefficient of a ciphertext times a constant, on one core.
+        call_seconds: Time of a call of a circuit besides its bootstraps.
+        keygen_seconds, keygen_seconds_per_byte: Time of making keys, the second for each byte of them as
+            used.
         loop_efficiency: Share of all cores' time that one sample uses when its loops run on all of them.
         job_efficiency: The same where each core computes a sample of its own.
-        compile_seconds, compile_seconds_per_node: Of making a circuit, the second for each node of its graph.
-        memory_bytes, memory_per_key_byte: Of a process that computes, the second for each byte of its keys.
+        compile_seconds, compile_seconds_per_node: Time of making a circuit, the second for each node of its
+            graph.
+        memory_bytes, memory_per_key_byte: Memory of a process that computes, the second for each byte of its
+            keys.
         format: Version of the file.
     """
 

@@ -62,9 +62,9 @@ class Layer:
         channels: Neurons or channels; None if not known.
         lookups: Tables that are looked up; exact rounding takes more bootstraps than these.
         seconds: Predicted on one core.
-        share: Of the whole circuit's time.
+        share: Share of the whole circuit's time.
         costs: Indices of its tables in ``Pricing.costs``.
-        divergence: Of its outputs from the network's; None if not known.
+        divergence: Divergence of its outputs from the network's; None if not known.
         exact: Whether its accumulator is rounded exactly, one bootstrap a bit.
         is_maximum: Whether it takes maxima or minima.
     """

@@ -185,7 +185,7 @@ def divergence(wanted: np.ndarray, found: np.ndarray, axis: int) -> float | None
 
     Args:
         wanted, found: (samples, ...), of one shape but for the number of channels.
-        axis: Of the channels.
+        axis: Axis of the channels.
 
     Returns:
         0 (the same) to 1 (nothing in common); None where they cannot be compared.

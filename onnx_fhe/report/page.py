@@ -61,10 +61,10 @@ def render(
 
     Args:
         model: The integer-level model.
-        manifest: Of its artifact.
+        manifest: Manifest of its artifact.
         frontier: What a search found.
         measured: On other data than the manifest has recorded; what it lacks is taken from there.
-        profile: Of the machine that times are for.
+        profile: Profile of the machine that times are for.
     """
     again = command(manifest)
     if measured is not None:

@@ -23,13 +23,13 @@ class Pricing:
 
     Args:
         model: Integer level.
-        manifest: Of the artifact.
-        profile: Of the machine; by default this one's.
+        manifest: Manifest of the artifact.
+        profile: Profile of the machine; by default this one's.
 
     Attributes:
         costs: The tables of the model, in order.
-        prediction: Of the whole.
-        seconds: Of the whole on one core.
+        prediction: What is predicted of the whole.
+        seconds: Time of the whole on one core.
     """
 
     def __init__(self, model: ir.Model, manifest: Manifest, profile: Profile | None = None) -> None:

@@ -30,7 +30,7 @@ class Recorder(Instrument):
     Attributes:
         nodes: The network as ``normalize`` and ``import-qat`` left it; as given where neither runs.
         left_out: Nodes that are past ``MAX_RECORDED_NODES``.
-        operators, parameters: Of the model as given.
+        operators, parameters: How many the model has as given.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ class Section:
     """A section of the page; ``templates/sections/{name}.html`` is its heading and content.
 
     Attributes:
-        name: Of its template, and of the place that links lead to.
+        name: Name of its template, and of the place that links lead to.
         link: Its link at the top of the page; empty for none.
         needs: The value of the page without which there is nothing to show; empty where it always is there.
     """

@@ -159,7 +159,7 @@ class CiphertextsHeader(Header):
         circuit: What they are for (``CircuitEntry.id``).
         keys: What they are encrypted with.
         batch: Samples of one call.
-        samples: Of all calls; the last call may be filled up.
+        samples: How many all calls hold; the last call may be filled up.
         names: Names of the values of a call; a part ``calls/i/k`` is the k-th value of the i-th call.
         request: A random number that the results carry too.
     """

@@ -31,7 +31,7 @@ class Outcome:
     """What became of one network.
 
     Attributes:
-        seed: Of the network.
+        seed: Seed of the network.
         pipeline, backend: What compiled it.
         steps: What it consists of.
         category: ``good``; ``warned``: the compiler warned that it loses; ``refused``: a ``UserError``;
@@ -40,7 +40,7 @@ class Outcome:
         what: The compiler's message, or the output that is wrong.
         worst: Least R^2 of an output on held-out data; None where there is no circuit.
         overflows: Share of the held-out samples in which a value leaves its range.
-        bootstraps: Of one sample.
+        bootstraps: How many one sample takes.
         seconds: It took, all in all.
         encrypted: What ciphertexts gave, where they were asked for.
         trace: The traceback of a defect.

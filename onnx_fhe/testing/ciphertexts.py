@@ -36,7 +36,7 @@ class Encrypted:
         max_differing: As many may, by chance.
         far: Samples that are off by more than twice what noise does at most, at any output.
         overflows: Samples left out, in which the model itself leaves its ranges: it clamps, a circuit wraps.
-        seconds: Of one evaluation, the median.
+        seconds: Time of one evaluation, the median.
     """
 
     samples: int

@@ -24,7 +24,7 @@ def features(
     Args:
         choices: Makes the decisions.
         random: Where the numbers come from.
-        shape: Of one sample; axis 0 of it tells features (channels) apart.
+        shape: Shape of one sample; axis 0 of it tells features (channels) apart.
         count: Samples.
         awkward: Some features are of the ``KINDS``; else all are plain.
     """

@@ -84,7 +84,7 @@ class Grower(Builder):
             weight: In the operator's own layout.
             bias: Its spread, one number for each channel; None for a layer without bias. ``MatMul`` gets an
                 Add.
-            attributes: Of the node.
+            attributes: Attributes of the node.
         """
         trial = self._run(
             helper.make_node(op, [x.name, "weight"], ["trial"], **attributes),

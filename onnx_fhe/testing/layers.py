@@ -13,7 +13,8 @@ def linear(g: Grower, x: Tensor, channels: int | None = None) -> Tensor:
     Args:
         g: The network.
         x: Any tensor of rank 2 to 4.
-        channels: Of the result, which then has the shape of ``x`` otherwise; by default all is drawn.
+        channels: How many the result has, which then has the shape of ``x`` otherwise; by default all is
+            drawn.
     """
     if len(x.shape) == 1:
         return dense(g, x, channels or g.choices.whole(2, 6))

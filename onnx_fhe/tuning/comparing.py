@@ -37,7 +37,7 @@ class Comparer:
     Attributes:
         source: The float network.
         calibration: By input name, samples on axis 0.
-        seed: Of the passes, which decides what ``distill`` holds back.
+        seed: Seed of the passes, which decides what ``distill`` holds back.
         validation: The inputs that are scored on, by name.
     """
 
@@ -61,7 +61,7 @@ class Comparer:
 
         Args:
             draws: Answers to the validation inputs, for each draw of the noise.
-            model: Of the integer level.
+            model: A model of the integer level.
             pipeline: What made it.
             p_error: Error of one lookup.
             has_labels: Whether the metric counts right labels.

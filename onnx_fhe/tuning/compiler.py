@@ -37,7 +37,7 @@ class Made:
     Attributes:
         path: The file.
         sha256: Of the integer model.
-        seconds: Of each step of compiling.
+        seconds: Time of each step of compiling.
         error: What went wrong.
     """
 

@@ -48,7 +48,7 @@ class Frontier:
     Attributes:
         model: Base name of the model's file, where known.
         metric: Name of the metric.
-        higher_is_better: Of the metric.
+        higher_is_better: Whether a higher score is the better one.
         float_score: The metric of the float model on the validation data.
         samples: Validation samples.
         goal: The constraints.
@@ -65,7 +65,7 @@ class Frontier:
         confidence: Standard errors by which limits on accuracy should be cleared.
         stopped: Why it ended early; empty where it did not.
         backend: Name of the backend.
-        seed: Of the search.
+        seed: Seed of the search.
         priced_with: The machine profile behind ``seconds``.
         test: The best on the test data, where some was given.
         notes: What the user should be told.

@@ -72,7 +72,7 @@ class Goal:
             samples_per_second: Throughput.
             key_bytes: Size of the evaluation keys.
             float_score: The metric of the float model on the same samples.
-            higher_is_better: Of the metric.
+            higher_is_better: Whether a higher score is the better one.
         """
         sign = 1.0 if higher_is_better else -1.0
         scale = max(abs(float_score), 1e-9)

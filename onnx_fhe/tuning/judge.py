@@ -25,7 +25,7 @@ class Judge:
     Attributes:
         goal: The constraints.
         float_score: The metric of the float model.
-        higher_is_better: Of the metric.
+        higher_is_better: Whether a higher score is the better one.
         confidence: Standard errors by which points should clear a limit on accuracy, if any do; with 0 they
             hold it at even odds or better.
         shrinkage: How far the scores of the best of many trials are drawn towards those like it.

@@ -71,7 +71,7 @@ class Point:
     ``compile`` makes the same integer model again, bit for bit.
 
     Attributes:
-        number: Of the trial.
+        number: Number of the trial.
         pipeline: The passes, as text with all that differs from their defaults.
         p_error: Error of one lookup that passes are told; tolerated where the pipeline says nothing else.
         seed, range_mode, range_margin: As in ``passes.framework.base.Context``.

@@ -32,7 +32,7 @@ class Run:
         space, study, workers, judge: As in ``Search``.
         compiler, tester, encrypted: As in ``Finals``.
         finalists: How many are compiled and measured.
-        trials: Of the search, at most; None for no limit.
+        trials: How many the search tries at most; None for no limit.
         watch: Told of every change.
         notes: What the user should be told.
         stopped: Why it ended early; empty where it did not.

@@ -226,7 +226,7 @@ def student(space: Space, steps: int, **size: int) -> Parameters:
 
     Args:
         space: What may be chosen.
-        steps: Of ``TRAINING_STEPS``, by number.
+        steps: Which of ``TRAINING_STEPS``, by number.
         size: What else is chosen.
     """
     return space.complete({**(_STUDENT if steps else {}), **size, "distill": steps})

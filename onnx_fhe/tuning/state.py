@@ -15,7 +15,8 @@ class Budget:
 
     Attributes:
         trials: Finished trials, those of earlier runs among them; None for no limit.
-        clock: Of this run. No trial is begun that would probably end later, and one that does is stopped.
+        clock: Clock of this run. No trial is begun that would probably end later, and one that does is
+            stopped.
         finals: Seconds of those that are left for measuring the finalists.
     """
 

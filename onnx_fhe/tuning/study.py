@@ -36,10 +36,10 @@ class Study:
 
     Args:
         path: The journal; None to remember nothing past this process.
-        fingerprint: Of all that a trial's result depends on.
+        fingerprint: Hash of all that a trial's result depends on.
         goal: The constraints; searches with other constraints share what was tried.
-        higher_is_better: Of the metric.
-        seed: Of the sampler.
+        higher_is_better: Whether a higher score is the better one.
+        seed: Seed of the sampler.
 
     Raises:
         UserError: The journal is in use, damaged, or of another search.

@@ -90,7 +90,7 @@ class Task:
         data: The validation samples, by input name.
         labels: Theirs, where known.
         metric: Pickled, for a function of the user's travels by value.
-        limits: Of the target.
+        limits: Limits of the target.
         machine: To price with.
         seed, range_mode, range_margin: As in ``Context``.
         plugins: To load first.

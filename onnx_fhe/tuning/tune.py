@@ -114,7 +114,7 @@ def tune(
             takes what fits the labels.
         test: Reported on at the end; nothing is chosen by it.
         trials: End after so many finished trials, those of earlier runs in ``journal`` among them.
-        seconds: Of search and finalists together (600 where ``trials`` is not given either). No trial is
+        seconds: Time of search and finalists together (600 where ``trials`` is not given either). No trial is
             begun that would probably end later, one that does is stopped, and finalists are measured as far
             as there is time. Ctrl-C ends the search too, and returns the best so far.
         jobs: Trials at once, each in a process of its own; None for as many as there are cores.

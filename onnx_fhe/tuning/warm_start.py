@@ -39,7 +39,7 @@ class WarmStart:
     Attributes:
         space: What may be chosen.
         judge: What is better.
-        seconds: Of the search; None where it has no limit.
+        seconds: Time that the search may take; None where it has no limit.
     """
 
     space: Space

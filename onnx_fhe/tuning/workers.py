@@ -173,7 +173,7 @@ class Dask(Workers):
 
     Args:
         task: What a trial needs to know.
-        address: Of the scheduler.
+        address: Address of the scheduler.
 
     Raises:
         UserError: There is no cluster, it has no workers, or they lack onnx-fhe.

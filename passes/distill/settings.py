@@ -85,7 +85,7 @@ class LayerOptions:
 
         Args:
             linear: Names of layers with weights.
-            tables: Of layers behind which tables will stand: they may be given ``rounding``.
+            tables: Names of layers behind which tables will stand: they may be given ``rounding``.
 
         Raises:
             PipelineError: They are not, or do not.

@@ -56,7 +56,7 @@ class Target:
     Attributes:
         limits: What the backend takes.
         p_error: Tolerated error of one table lookup.
-        timings: Of the machine; None for those that came with onnx-fhe.
+        timings: Timings of the machine; None for those that came with onnx-fhe.
     """
 
     limits: TargetLimits = TargetLimits()

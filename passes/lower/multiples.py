@@ -40,7 +40,7 @@ def multiples(scale: np.ndarray, levels: float, most: float) -> Multiples:
     errors are small beside those of the quantized values, then the best that there is room for.
 
     Args:
-        scale: Of each element; not all are 0.
+        scale: Scale of each element; not all are 0.
         levels: The largest integer of the activations that the elements are made of: how precise they are.
         most: The largest factor of which float32 holds all that is made of it.
     """

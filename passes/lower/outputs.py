@@ -36,7 +36,7 @@ def declare_output(
     Args:
         edit: Inserts nodes.
         decrypt: What declares it.
-        bounds: Of what it reads.
+        bounds: Bounds of what it reads.
         free: Declare all that the bits of the range can hold, but no more than these bounds.
     """
     low, high = np.floor(bounds[0]), np.ceil(bounds[1])

@@ -87,7 +87,7 @@ class Volume:
         before: Channels times depth, height and width of what it reads.
         kernel: Its weight.
         bias: Its bias, if it has one.
-        attributes: Of the convolution of two dimensions.
+        attributes: Attributes of the convolution of two dimensions.
         after: Channels, depth, height and width of the result.
     """
 

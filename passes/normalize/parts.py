@@ -16,7 +16,7 @@ class Parts:
     Args:
         edit: The editor of the model.
         node: The node.
-        dtype: Of the numbers that operators get; the type of the node's result where it is None.
+        dtype: Type of the numbers that operators get; the type of the node's result where it is None.
     """
 
     def __init__(self, edit: GraphEditor, node: ir.Node, dtype: np.dtype | None = None) -> None:

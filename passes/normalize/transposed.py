@@ -23,7 +23,7 @@ class Phases:
     Attributes:
         node: The ConvTranspose.
         kernel: The weight of the Conv: numbers of elements of the old one from 1 on, 0 for a zero.
-        pads: Of the Conv.
+        pads: Pads of the Conv.
         group: Its groups.
         outs: Channels of the result.
         strides: Phases along both axes.

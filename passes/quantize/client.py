@@ -30,7 +30,7 @@ class ClientInputs:
     Attributes:
         options: What was asked for.
         regions: What runs encrypted.
-        values: Of the float model: encrypted inputs, and what the layers that read them put out.
+        values: Values of the float model: encrypted inputs, and what the layers that read them put out.
         notes: Are told what features lose.
     """
 

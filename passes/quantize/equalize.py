@@ -44,7 +44,7 @@ def equalize(model: ir.Model, regions: Regions) -> int:
 
     Args:
         model: Normalized, float; edited in place, its outputs stay but for float rounding.
-        regions: Of the model.
+        regions: Regions of the model.
 
     Returns:
         How many layers could be scaled.

@@ -160,7 +160,7 @@ def _with_room(
     Args:
         own: The quantizer.
         sample: (rows, features).
-        weight: Of each feature's squared error.
+        weight: Weight of each feature's squared error.
         fixed: Features whose scale stays.
         most: Largest scale.
     """

@@ -37,7 +37,7 @@ def choose_operands(
     Args:
         model: The float model; not changed.
         data: Calibration inputs.
-        regions: Of the model.
+        regions: Regions of the model.
         tolerance: Mean squared error of the outputs over their variance.
         quantized: Quantizes a model in place with so many bits.
         context: For progress and notes.

@@ -94,7 +94,7 @@ class Rounder:
 
         Args:
             quantized: The integers at the best scales.
-            bits: Of the accumulator.
+            bits: Bits of the accumulator.
             span: Range of the integers that the layer reads.
 
         Raises:

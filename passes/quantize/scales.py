@@ -31,7 +31,8 @@ def absorbers(
         value: The tensor that is quantized.
         regions: The encrypted nodes, and which tensors are quantized.
         direct: Only linear layers that read ``value`` itself get it quantized (it is an accumulator).
-        shape: Of the scales, broadcastable with one sample of ``value``; by default a scale for each channel.
+        shape: Shape of the scales, broadcastable with one sample of ``value``; by default a scale for each
+            channel.
     """
     server, quantized = set(regions.server), set(regions.quantized)
     found: list[tuple[ir.Node, list[ir.Node]]] = []
@@ -118,7 +119,7 @@ def absorb(
     Args:
         edit: The editor of the model.
         value: The tensor that gets several scales.
-        regions: Of the model.
+        regions: Regions of the model.
         scale: (channels), or as many as ``shape`` has elements.
         direct, shape: As for ``absorbers``.
     """

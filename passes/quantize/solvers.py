@@ -55,7 +55,7 @@ def gptq(
         moment: (in, in) second moment of the inputs.
         scale: (out) scale of each row.
         bits: Width of the integers.
-        factor: Of ``moment``, where it is known.
+        factor: Factor of ``moment``, where it is known.
 
     Returns:
         Integers (out, in).
@@ -193,7 +193,7 @@ def solve(
         bits: Width of the integers.
         method: ``gptq`` or ``descent``.
         move_scale: Whether the scales may change.
-        factors: Of ``moments``, where they are known.
+        factors: Factors of ``moments``, where they are known.
     """
     integers, scales = [], []
     rows = np.array_split(np.arange(len(weights)), len(moments))

@@ -22,7 +22,7 @@ def survivors(value: ir.Value, regions: Regions, by_channel: bool = False) -> li
 
     Args:
         value: A tensor that gets a quantizer.
-        regions: Of the model.
+        regions: Regions of the model.
         by_channel: Each entry of axis 1 must still be there by itself.
 
     Returns:

@@ -149,7 +149,7 @@ def damped(moment: np.ndarray, share: float) -> np.ndarray:
 
     Args:
         moment: (in, in) of a layer's inputs.
-        share: Of the mean of the diagonal, which is added to the diagonal.
+        share: The share of the mean of the diagonal that is added to the diagonal.
     """
     mean = float(np.diag(moment).mean())
     return np.asarray(moment + np.eye(len(moment)) * (share * mean + 1e-12))

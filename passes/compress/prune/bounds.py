@@ -73,7 +73,7 @@ def input_levels(value: ir.Value, regions: Regions, inputs: int, activations: in
 
     Args:
         value: The input of a linear layer in the float model.
-        regions: Of that model.
+        regions: Regions of that model.
         inputs: Bits of what the client encrypts.
         activations: Bits of what tables put out.
 

@@ -51,8 +51,8 @@ class Form:
     Attributes:
         x: What it reads.
         flat: Whether a Flatten has to make a matrix of ``x``.
-        window: Of a convolution.
-        groups: Of a convolution.
+        window: Window of a convolution.
+        groups: Groups of a convolution.
     """
 
     x: ir.Value

@@ -89,7 +89,7 @@ class OutputError:
     Args:
         structure: All units.
         weights: The weights that the readers start with.
-        moments: Of what each reader reads and should produce.
+        moments: Moments of what each reader reads and should produce.
         ridge: Damping of the fit.
     """
 

@@ -127,7 +127,7 @@ def unit_times(
 
     Args:
         model, structure: The model and its units.
-        timings: Of the machine; by default those that came with onnx-fhe.
+        timings: Timings of the machine; by default those that came with onnx-fhe.
         tables: What tables will read; found out where it is not given, for float models.
     """
     chosen = bootstrap_of(PRESUMED_TABLE_BITS)

@@ -18,7 +18,7 @@ class Reader:
     """One linear operator that reads units: its weights while its inputs go one after the other.
 
     Args:
-        moments: Of its inputs and of what it should produce.
+        moments: Moments of its inputs and of what it should produce.
         start: (out, in) its weights; the ridge pulls towards them.
         ridge: Relative to the mean variance of the inputs.
         importance: (out) how much an error in each of its outputs counts.

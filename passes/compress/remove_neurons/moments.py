@@ -64,7 +64,7 @@ def fit(moments: Moments, start: np.ndarray, free: np.ndarray, ridge: float) -> 
     """Weights (out, in) that fit the targets best: the ridge pulls them towards ``start``.
 
     Args:
-        moments: Of inputs and targets.
+        moments: Moments of inputs and targets.
         start: (out, in); where ``free`` is false the weight is zero.
         free: (in), the inputs that may have weights.
         ridge: Strength of the pull, relative to the mean variance of the inputs.

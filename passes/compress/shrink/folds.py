@@ -26,7 +26,7 @@ class Fold:
     Attributes:
         context: With all calibration samples, and the network as imported.
         train, held: Indices of the samples to fit to, and to judge by.
-        kind: Of the outputs, where more samples tell it than those that are held back.
+        kind: Kind of the outputs, where more samples tell it than those that are held back.
     """
 
     context: Context

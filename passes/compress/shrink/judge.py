@@ -31,7 +31,7 @@ class Answers:
     """Outputs of circuits on inputs that were held back from their fitting, beside the network's.
 
     Attributes:
-        kind: Of the outputs.
+        kind: Kind of the outputs.
         first: (inputs) 1 where the class is the network's; or (outputs, inputs) squared errors of values.
         second: (inputs) loss of accuracy; or (outputs, inputs) values of the network, squared deviations.
         folds: Circuits: each input was held back from its own.
@@ -82,9 +82,9 @@ class Judge:
         source: The network as imported.
         data: Calibration inputs by name.
         held: Indices of those that nothing is fitted to.
-        seed: Of the mixtures.
+        seed: Seed of the mixtures.
         p_error: Tolerated error of a lookup.
-        kind: Of the outputs; by default what those inputs make of it.
+        kind: Kind of the outputs; by default what those inputs make of it.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Judge:
         """What a circuit is expected to lose.
 
         Args:
-            model: Of the integer level.
+            model: A model of the integer level.
         """
         return self.ask(model).expectation
 
@@ -122,7 +122,7 @@ class Judge:
         """What a circuit says of the inputs.
 
         Args:
-            model: Of the integer level.
+            model: A model of the integer level.
         """
         results = NoisyModel(model, self.p_error).run(self.inputs)
         found = [results[name] for name in self._names]

@@ -77,8 +77,8 @@ class Tried:
     """A circuit that could be taken.
 
     Attributes:
-        model: Of the integer level.
-        notes: Of the passes that made it.
+        model: A model of the integer level.
+        notes: Notes of the passes that made it.
         pipeline: These passes.
         found: What it is expected to lose.
     """

@@ -123,7 +123,7 @@ def blended(
 
     Args:
         data: Inputs by name, samples on axis 0.
-        share: Of the sample itself.
+        share: Share of the sample itself in the mixture.
         times: Mixtures of each.
         random: Source of chance.
     """

@@ -30,7 +30,7 @@ def entries(model: ir.Model) -> list[ir.Value]:
     """The values that the encrypted part starts from, in graph order: graph inputs, or what is made of them.
 
     Args:
-        model: Of the qdq level.
+        model: A model of the qdq level.
     """
     client, asked = client_nodes(model), scores(model)
     known = [*model.graph.inputs, *(o for n in model.graph if n in client for o in n.outputs)]
@@ -41,7 +41,7 @@ def entering(model: ir.Model, data: Mapping[str, np.ndarray]) -> list[np.ndarray
     """What ``entries`` hold for given inputs, samples on axis 0.
 
     Args:
-        model: Of the qdq level.
+        model: A model of the qdq level.
         data: Graph inputs by name.
     """
     values = entries(model)

@@ -13,7 +13,7 @@ class Loss:
     """The distance of the student's answers from the teacher's.
 
     Args:
-        kind: Of the outputs.
+        kind: Kind of the outputs.
         temperature: Softens class scores (Hinton et al., "Distilling the Knowledge in a Neural Network",
             2015).
         answers: The teacher's on the calibration data: their variance is the unit of squared errors.

@@ -21,7 +21,7 @@ class Network(Protocol):
     """What has to be known of a student before its tables are.
 
     Attributes:
-        quantizers: Of its activations, in order.
+        quantizers: Quantizers of its activations, in order.
         weights, activations: Its trained parts, by their DequantizeLinear.
     """
 
@@ -44,7 +44,7 @@ def find_tables(student: Network, bits: Bits, noise: float) -> list[Table]:
     Args:
         student: Its weights and activations are known.
         bits: That reach them.
-        noise: Of a bootstrap, in steps of a table.
+        noise: Noise of a bootstrap, in steps of a table.
     """
     found: dict[ir.Value, Table] = {}
     for quantizer in student.quantizers:

@@ -30,7 +30,7 @@ class Budget:
 
     Args:
         max_sum: Largest sum of a neuron's absolute integers.
-        axis: Of the neurons.
+        axis: Axis of the neurons.
 
     Attributes:
         now: Largest sum at the moment; ``most`` in the end, more while training gets used to it.
@@ -78,7 +78,7 @@ class FakeWeight(nn.Module):
         codes: Integers that the weight starts from, any shape.
         scale: Broadcastable to ``codes``.
         learn_scale: Whether the scale may change.
-        axis: Of the neurons.
+        axis: Axis of the neurons.
     """
 
     mask: torch.Tensor
@@ -140,7 +140,7 @@ class FakeActivation(nn.Module):
     """QuantizeLinear, Clip and DequantizeLinear of an activation.
 
     Args:
-        scale: Of the quantizer.
+        scale: Scale of the quantizer.
         zero_point: Integer that stands for 0.
         low, high: Smallest and largest integer.
         learn_scale: Whether the scale may change.
@@ -173,8 +173,8 @@ class Lattice(nn.Module):
     Args:
         bits: P, bits that reach the table.
         noise: Standard deviation of the noise, in cells (analysis/noise/noise.py).
-        channels: Of the accumulator.
-        axis: Of the channels.
+        channels: Channels of the accumulator.
+        axis: Axis of the channels.
     """
 
     ratio: torch.Tensor

@@ -21,7 +21,7 @@ def meant_zeros(model: ir.Model, before: ir.Model | None, *, every: bool) -> dic
     """Weights of each layer that are to stay zero, by its name: bool arrays of the shape of the weight.
 
     Args:
-        model: Of the qdq level.
+        model: A model of the qdq level.
         before: The float model that was quantized: its zeros were meant. None where it is not known.
         every: All weights stay zero that are, also those that quantization made zero.
     """

@@ -26,7 +26,7 @@ class Wanted:
 
     Attributes:
         weight: Its weight.
-        axis: Of its neurons.
+        axis: Axis of its neurons.
         sparsity: Share of the weights that are to be zero.
         nonzeros: Most non-zero weights of each neuron; None for any number.
     """

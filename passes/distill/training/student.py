@@ -25,9 +25,9 @@ class Student(nn.Module):
     """The model, differentiable in its weights, biases and scales.
 
     Args:
-        model: Of the qdq level.
+        model: A model of the qdq level.
         bits: P, bits that reach the table behind a layer; 0 for no rounding.
-        noise: Of a bootstrap, in steps of a table.
+        noise: Noise of a bootstrap, in steps of a table.
         cut: Tensors to return; the graph outputs where it is empty.
 
     Attributes:

@@ -23,7 +23,7 @@ def free_norm(bits: int, raw: bool) -> float:
     """The 2-norm of integer weights up to which the bootstraps in front of them cost no more than plain ones.
 
     Args:
-        bits: Of the tables.
+        bits: Bits of the tables.
         raw: Whether what the weights make is decrypted as it is, and not read by a table.
     """
     plain, precision = bootstrap_complexity(bits, FREE_PRECISION), FREE_PRECISION

@@ -84,7 +84,7 @@ def exact_room(bounds: Bounds | None) -> float:
     products, offsets and rounding need the rest.
 
     Args:
-        bounds: Of the accumulator, by ``ir.intervals``.
+        bounds: Bounds of the accumulator, by ``ir.intervals``.
     """
     return intervals.LARGEST_FLOAT32_INTEGER / 4 / max(*map(abs, bounds or (1.0, 1.0)), 1.0)
 

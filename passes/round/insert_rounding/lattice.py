@@ -104,7 +104,7 @@ def centred(
         base: Offsets that put every channel in the range.
         low, high: What is declared of the channels.
         seen: Smallest and largest value observed.
-        width: Of the range, and of the rounding.
+        width: Bits of the range, and those that rounding removes.
     """
     step = 2**width.removed
     moved = np.rint((seen[0] + base) / step) * step - seen[0]

@@ -20,7 +20,7 @@ class Fitted:
 
     Attributes:
         range: Declared bounds of each channel that the table reads.
-        width: Of the accumulator; None where its steps are all kept.
+        width: Width of the accumulator; None where its steps are all kept.
         placed: Where the lattice of each channel lies.
     """
 
@@ -45,7 +45,7 @@ class Upstream:
     """Which roundings can have changed what a node reads.
 
     Args:
-        nodes: Of the model, topologically sorted, before they are edited.
+        nodes: Nodes of the model, topologically sorted, before they are edited.
         settings: For each TableLookup.
     """
 

@@ -49,8 +49,8 @@ def place_all(
     a network that was trained with its rounding: then the lattices fall on one another.
 
     Args:
-        channels: Of one table.
-        width: Of the layer.
+        channels: Channels of one table.
+        width: Width of the layer.
         most: The largest gain of each channel.
         noise: As for ``place``.
         rough: Try fewer offsets, and the largest gains only.
@@ -181,7 +181,7 @@ class _Above:
         """Add up ``sums`` (3, cells) over the grains that the cells fall on; for each row a pair of them.
 
         Args:
-            sums: Of each cell.
+            sums: Sums of each cell.
             grains: The grain of each cell.
             read: Shares of a cell that are read elsewhere (``_read_above``).
         """

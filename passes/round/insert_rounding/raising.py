@@ -34,7 +34,7 @@ class Loss:
     """What rounding and the noise of encryption cost a network.
 
     Attributes:
-        kind: Of the outputs.
+        kind: Kind of the outputs.
         wanted: The outputs of the unrounded model on calibration data.
         network: Those of the imported network, where it computes values and all that is lost counts, not only
             what rounding loses.

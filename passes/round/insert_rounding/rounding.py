@@ -21,7 +21,7 @@ class Rounding:
     """What all tables have in common.
 
     Attributes:
-        mode: Of each RoundBits.
+        mode: Mode of each RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
     """
 
@@ -45,7 +45,7 @@ class Rounding:
             settings: For each TableLookup.
             context: Range mode and margin.
             plain: The model without rounding on ``data``, where that was run already.
-            memo: Of the search that this is only a trial of.
+            memo: Memo of the search that this is only a trial of.
         """
         bits = self._decrypted_bits(settings)
         return RoundingInserter(model, data, context, settings, self.mode, bits, plain, memo).run()

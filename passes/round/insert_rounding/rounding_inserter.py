@@ -43,10 +43,10 @@ class RoundingInserter:
         data: Calibration inputs.
         context: Range mode and margin.
         settings: Bits and fill for each TableLookup; 0 bits leave it alone.
-        mode: Of the RoundBits.
+        mode: Mode of the RoundBits.
         output_bits: Bits of raw outputs that are decrypted; 0 for all.
         plain: The model without rounding on ``data``; run here where it is not given.
-        memo: Of the search that this is only a trial of.
+        memo: Memo of the search that this is only a trial of.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def descend(entries: Entries, problem: Problem, sweeps: int, seed: int) -> Resul
         entries: The tables as they are.
         problem: What they should mend.
         sweeps: Turns of every channel.
-        seed: Of the order of the channels.
+        seed: Seed of the order of the channels.
     """
     table, residual = entries.table.copy(), problem.residual.copy()
     outputs = problem.outputs.astype(np.float32).copy()

@@ -20,7 +20,7 @@ class Average:
     Attributes:
         linear: The convolution.
         pool: The pooling.
-        kernel, strides: Of the pooling.
+        kernel, strides: Kernel and strides of the pooling.
     """
 
     linear: Linear

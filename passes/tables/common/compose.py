@@ -32,7 +32,7 @@ class Composition:
         flat: Whether ``x`` has to be made a matrix first.
         weight: As the second operator stores it.
         addend: What is added behind it, for one sample: both biases and all constants between.
-        attributes: Of the operator.
+        attributes: Attributes of the operator.
         weights: Weights that the two operators have.
     """
 

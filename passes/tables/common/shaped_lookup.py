@@ -45,7 +45,7 @@ class ShapedLookup(TableLookup):
         Args:
             value: What to round.
             edit: Inserts the RoundBits.
-            name: Of the RoundBits; by default that of the lookup's own.
+            name: Name of the RoundBits; by default that of the lookup's own.
         """
         if self.rounding is None:
             return value
