@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..inspection import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..ir.graph import LINEAR, is_dialect, title_of, variable_inputs
 from ..ir.ops import Decrypt, Encrypt, TableLookup
 from ..ir.placement import Placement, placements_of
+from ..places import AFTER, BEFORE, CONSTANT, ENCRYPTED
 from ..record import Record
 from . import text
 from .layers import Layer

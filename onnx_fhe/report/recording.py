@@ -11,13 +11,13 @@ from onnx_ir.passes import PassBase
 from typing_extensions import override
 
 from ..analysis.regions.server import server_nodes
-from ..inspection import places
 from ..ir.errors import OnnxFheError
 from ..ir.graph import constant_of, variable_inputs
 from ..ir.level import Level, level_of
 from ..manifest import ports
 from ..passes.framework.instruments import Instrument
 from ..passes.framework.pipeline import pass_name
+from ..places import places
 from ..record import MAX_RECORDED_NODES, Measurements, NodeRecord, Record
 
 IMPORTING = ("normalize", "import-qat")

@@ -60,6 +60,10 @@ class Lowering:
                 if value is not None and self._is_server(value):
                     node.replace_input_with(index, self._on_client(value))
             return
+        self._on_server(node)
+
+    def _on_server(self, node: ir.Node) -> None:
+        """Lower a node of the encrypted part, by the first rule that it fits; without one it stays float."""
         linear = linear_of(node)
         viewed = [v for v in node.inputs if v in self.views]
         all_viewed = len(viewed) == len([v for v in node.inputs if v is not None and constant_of(v) is None])

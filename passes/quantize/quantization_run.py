@@ -23,7 +23,7 @@ from .bits import common_bits, is_fresh
 from .client import ClientInputs
 from .graph import insert_quantizer, quantize_weight, set_bias
 from .observe import finite, observe
-from .rounder import Rounder
+from .rounder import rounded
 from .settings import QuantizationSettings
 from .solvers import adapt
 from .survivors import survivors
@@ -56,22 +56,8 @@ class QuantizationRun:
         server = set(self.regions.server)
         self._float_run()
         self._many = len(distinct(self.data)) >= MIN_SAMPLES
-        groups = self._groups()
-        for index, group in enumerate(groups):
-            self._fit(group)
-            self.context.progress("choose activation scales", index + 1, len(groups))
-        for value in self.regions.inputs:
-            ClientInputs(self.options, self.regions, self.float_values, self.context.notes).tell(
-                value, self.quantizers[value]
-            )
-        layers = {n.outputs[0] for n in self.regions.server if linear_of(n)}
-        self.float_values = {v: a for v, a in self.float_values.items() if v in layers}
-        env = Environment(self.model, self.data)
-        units = Units()
-        for value, quantizer in self.quantizers.items():
-            tensor = self.regions.tensors.get(value)
-            if not quantizer.absorbed and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
-                units.set(value, quantizer.scale)  # also for layers before, whose output it is added to
+        self._choose_scales()
+        env, units = Environment(self.model, self.data), self._units()
         nodes = list(self.model.graph)
         for value in self.model.graph.inputs:
             if value in self.quantizers:
@@ -91,6 +77,28 @@ class QuantizationRun:
                     self._insert(output, env, units)
             env.done(node)
             self.context.progress("quantize", index + 1, len(nodes))
+
+    def _choose_scales(self) -> None:
+        """Fit all quantizers; what the float model has at layers is all that is needed afterwards."""
+        groups = self._groups()
+        for index, group in enumerate(groups):
+            self._fit(group)
+            self.context.progress("choose activation scales", index + 1, len(groups))
+        for value in self.regions.inputs:
+            ClientInputs(self.options, self.regions, self.float_values, self.context.notes).tell(
+                value, self.quantizers[value]
+            )
+        layers = {n.outputs[0] for n in self.regions.server if linear_of(n)}
+        self.float_values = {v: a for v, a in self.float_values.items() if v in layers}
+
+    def _units(self) -> Units:
+        """What one step of each quantized tensor is worth, before any layer is quantized."""
+        units = Units()
+        for value, quantizer in self.quantizers.items():
+            tensor = self.regions.tensors.get(value)
+            if not quantizer.absorbed and (tensor is None or tensor.kind is not Kind.ACCUMULATOR):
+                units.set(value, quantizer.scale)
+        return units
 
     def _groups(self) -> list[list[ir.Value]]:
         """Tensors to quantize; those that must have one scale together."""
@@ -241,31 +249,16 @@ class QuantizationRun:
         rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
         # The offset is fitted afterwards, so only what varies counts.
         moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
-        matrix, bits = linear.matrix(), options.bits("weights", node)
+        matrix = linear.matrix()
         if options.adapt and options.refit:
             wide = matrix.shape[1] > weights.WIDE_INPUTS
             matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
         if options.refit and self._many:
             matrix = weights.without_constants(matrix, rows, targets)
         reference = units.reference(linear)
-        if reference is None:
-            candidates = weights.candidate_scales(matrix, bits, options.calibration)
-        else:
-            candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
-        powers = options.scales == "power-of-two"
-        if powers:
-            candidates = weights.powers_of_two(candidates)
-        free = reference is None and not powers
-        rounder = Rounder(options, node, matrix, moments, bits)
-        quantized = rounder.best(candidates, move_scale=free)
-        if (
-            options.max_weight_norm is not None
-            and reference is None
-            and not is_fresh(node.inputs[0], self.regions)
-        ):
-            quantized = rounder.light(quantized, options.max_weight_norm, any_scale=not powers)
-        if options.accumulator_bits is not None:
-            quantized = rounder.within(quantized, options.accumulator_bits, units.integers(node.inputs[0]))
+        free = reference is None and options.scales != "power-of-two"
+        fresh = is_fresh(node.inputs[0], self.regions)
+        quantized = rounded(options, node, matrix, moments, units, reference, fresh=fresh)
         size = linear.channels // linear.groups
         accumulators = np.concatenate(
             [weights.products(r, quantized.integers[g * size : (g + 1) * size]) for g, r in enumerate(rows)],

@@ -8,10 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.errors import LimitError
-from . import weights
+from . import scales, weights
 from .accumulator import fit_within
 from .settings import QuantizationSettings
 from .solvers import Factor, solve
+from .units import Units
 
 MAX_COARSENINGS = 40
 """Most times that scales are made coarser."""
@@ -113,3 +114,40 @@ class Rounder:
             scale = quantized.scale * coarser
             fits.append(weights.QuantizedWeight(weights.round_weights(self.matrix, scale, self.bits), scale))
         return fit_within(fits, self.matrix, self.moments, *span, bits)
+
+
+def rounded(
+    options: QuantizationSettings,
+    node: ir.Node,
+    matrix: np.ndarray,
+    moments: list[np.ndarray],
+    units: Units,
+    reference: np.ndarray | None,
+    *,
+    fresh: bool,
+) -> weights.QuantizedWeight:
+    """The integers and scales of a layer's weights, within the limits that the options set.
+
+    Args:
+        options: Of the pass.
+        node: The layer.
+        matrix: (out, in) of each of its channels, in float.
+        moments: Second moments of what each of its groups reads.
+        units: Of all tensors.
+        reference: Steps of the tensor that its output is added to, if it is.
+        fresh: Whether it reads fresh encryptions, whose noise large weights may multiply.
+    """
+    bits, powers = options.bits("weights", node), options.scales == "power-of-two"
+    if reference is None:
+        candidates = weights.candidate_scales(matrix, bits, options.calibration)
+    else:
+        candidates = scales.commensurate(matrix, bits, reference / units.of(node.inputs[0]))
+    if powers:
+        candidates = weights.powers_of_two(candidates)
+    rounder = Rounder(options, node, matrix, moments, bits)
+    quantized = rounder.best(candidates, move_scale=reference is None and not powers)
+    if options.max_weight_norm is not None and reference is None and not fresh:
+        quantized = rounder.light(quantized, options.max_weight_norm, any_scale=not powers)
+    if options.accumulator_bits is not None:
+        quantized = rounder.within(quantized, options.accumulator_bits, units.integers(node.inputs[0]))
+    return quantized
