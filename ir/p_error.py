@@ -1,6 +1,6 @@
 """The tolerated error of table lookups that a model records: an attribute of each TableLookup.
 
-An attribute of 0, or none, leaves it to who makes the circuit.
+An attribute of 0, or none, leaves it to whoever makes the circuit.
 """
 
 from __future__ import annotations

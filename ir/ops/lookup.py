@@ -69,7 +69,7 @@ class TableLookup(HasTables, BehindRounding):
 
     @property
     def p_error(self) -> float | None:
-        """Tolerated error of one lookup; None where the node leaves it to who makes the circuit."""
+        """Tolerated error of one lookup; None where the node leaves it to whoever makes the circuit."""
         found = self.node.attributes.get_float("p_error", float(default_of(self.op_type, "p_error")))
         # Attributes are float32: 1e-5 shall be 1e-5 again.
         return float(f"{found:.6g}") if found else None

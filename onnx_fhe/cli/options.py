@@ -70,7 +70,9 @@ PIPELINE = typer.Option(
     "-p", "--pipeline", metavar="PIPELINE", help="Passes with options, or @FILE.toml.", show_default=False
 )
 """Required in one command, and one of two ways in another: each says its type."""
-Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Who makes the circuit.")]
+Backend = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="The backend that makes the circuit.")
+]
 AcceptLoss = Annotated[
     bool,
     typer.Option(

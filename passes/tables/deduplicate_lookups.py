@@ -21,9 +21,9 @@ class DeduplicateLookups(Pass):
     """Apply tables before values are repeated, and compute equal neurons once.
 
     A table behind operators that repeat elements (Expand, Tile, Gather, Resize, Concat of one tensor) moves
-    in front of them. Neurons with equal weights, constants and tables become one, whose outgoing weights are
-    the sum of theirs; they stay apart where the larger weights would make bootstraps cost more than the
-    lookups that are saved.
+    in front of them. Neurons with equal weights, constants and tables become one, and their outgoing weights
+    are added up; they stay apart where the larger weights would make bootstraps cost more than the lookups
+    that are saved.
     """
 
     name: ClassVar[str] = "deduplicate-lookups"
