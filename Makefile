@@ -112,5 +112,5 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@echo "installing into $(VENV) (a minute or a few, mostly PyTorch, which concrete-python needs)"
 	@$(PIP) setuptools
-	@$(PIP) --no-build-isolation -e '.[dev,tune]'
+	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@

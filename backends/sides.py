@@ -34,6 +34,17 @@ class ClientSide(ABC):
     parameters: str = ""
 
     @abstractmethod
+    def check_security(self, level: int) -> None:
+        """Refuse to make or take keys that are weaker than they are claimed to be.
+
+        Args:
+            level: Bits of security that the file claims.
+
+        Raises:
+            ArtifactError: They would be weaker.
+        """
+
+    @abstractmethod
     def keygen(self) -> None:
         """Make the secret and the evaluation keys, fresh ones every time."""
 

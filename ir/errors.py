@@ -114,6 +114,10 @@ class PluginError(UserError):
     """A plug-in that cannot be loaded, or that takes a name that is taken."""
 
 
+class MissingPackageError(UserError):
+    """A package that is not installed: the extra that was asked for, or what it needs."""
+
+
 class FidelityError(UserError):
     """A circuit that computes something else than the network that it was made from: too much is lost."""
 

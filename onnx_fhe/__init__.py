@@ -102,7 +102,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    return getattr(import_module(f".{module}", __name__), attribute)
+    try:
+        return getattr(import_module(f".{module}", __name__), attribute)
+    except ModuleNotFoundError as error:
+        from . import extras
+
+        if (told := extras.missing(error, extras.NAMES.get(name, "compile"))) is None:
+            raise
+        raise told from error
 
 
 def __dir__() -> list[str]:

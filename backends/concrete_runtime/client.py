@@ -11,6 +11,7 @@ from concrete import compiler
 
 from ...ir.errors import ArtifactError, UserError
 from ..sides import Ciphertexts, ClientSide
+from . import security
 from . import values as sent
 from .specs import described
 from .store import Ports, read_client
@@ -28,7 +29,7 @@ class ConcreteClient(ClientSide):
         found = described(specs)
         self._information, self._function, self._outputs = found.information, found.function, found.outputs
         self.parameters = found.parameters
-        self._ports = ports
+        self._ports, self._specs = ports, specs
         self._keys: Any = None
         self._evaluation: Any = None
         self._circuit: Any = None
@@ -47,6 +48,10 @@ class ConcreteClient(ClientSide):
     def has_keys(self) -> bool:
         """Whether keys were made or loaded."""
         return self._keys is not None
+
+    def check_security(self, level: int) -> None:
+        """Hold the noise of everything that is encrypted against Concrete's curve; see ``ClientSide``."""
+        security.check(self._specs, level)
 
     def keygen(self) -> None:
         """Make fresh keys; seeds of 0 stand for the operating system's randomness."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from .. import extras
 from . import imports, memory, streams
 from . import supervisor as watch
 from .calibrate_cost import calibrate_cost
@@ -29,8 +30,6 @@ from .tune import tune_
 FAULT, DEFECT, INTERRUPTED = 1, 3, 130
 """Exit statuses: the request is at fault; we are; Ctrl-C. 0 is done, 2 is usage."""
 
-SIDES = ("keygen", "encrypt", "evaluate", "decrypt")
-"""Commands of a client or a server alone, where the compiler need not be installed."""
 _DEBUG = "--debug"
 
 _COLLECTED_OBJECTS = 20_000
@@ -102,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Imports and graphs make many objects that stay: Python would look for garbage among them every 700.
     gc.set_threshold(_COLLECTED_OBJECTS)
     debug = _DEBUG in given
+    extra = extras.COMMANDS.get(given[0] if given else "", "compile")
     works = bool(given) and not {"-h", "--help", "--version"} & set(given)
     if arguments is None and works:
         if memory.is_hopeless():
@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         watch.fork()
     try:
         with streams.guarded():
-            if works and given[0] not in SIDES:
+            # A client or a server is installed without the compiler.
+            if works and extra not in ("client", "server"):
                 imports.onnx_ir()
             parser()([a for a in given if a != _DEBUG], prog_name="onnx-fhe")
     except KeyboardInterrupt:
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a message and a status
         if debug:
             traceback.print_exc()
-        status = _report(error, debug)
+        status = _report(error, debug, extra)
     except SystemExit as ended:
         if arguments is not None:
             raise
@@ -139,9 +140,12 @@ def _exit(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _report(error: Exception, debug: bool) -> int:
-    """Say what went wrong, on standard error; returns the exit status."""
+def _report(error: Exception, debug: bool, extra: str) -> int:
+    """Say what went wrong, on standard error; returns the exit status. ``extra`` is that of the command."""
     from ..ir.errors import OnnxFheError, UserError, printable
+
+    if isinstance(error, ImportError):
+        error = extras.missing(error, extra) or error
 
     advice = "" if debug else "\n  run again with --debug for the traceback, and report it"
     # Where no limit is set, an error of ours that names the file says more: a shape that asks for a terabyte.

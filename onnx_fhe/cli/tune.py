@@ -152,7 +152,6 @@ def tune_(
 ) -> None:
     """Search for the best circuit under constraints on accuracy and cost."""
     with contextlib.redirect_stdout(sys.stderr), watch.contact(model, [calibration, data]):
-        _require_extra()
         from ..ir.bind import parse_bindings
         from ..ir.guard import FileLimits
         from ..ir.paths import write_bytes
@@ -213,22 +212,6 @@ def tune_(
     if found.frontier.stopped:
         stopping.say(journal)
         raise KeyboardInterrupt
-
-
-def _require_extra() -> None:
-    """Refuse now what would fail as an ImportError.
-
-    Raises:
-        UserError: Optuna is not installed.
-    """
-    from importlib.util import find_spec
-
-    from ..ir.errors import UserError
-
-    if find_spec("optuna") is None:
-        raise UserError(
-            "tune needs Optuna", found="it is not installed", do="install onnx-fhe[tune] (pip, or make setup)"
-        )
 
 
 def _refuse(found: Frontier, written: Path | None) -> None:

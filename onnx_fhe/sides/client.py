@@ -202,7 +202,10 @@ class Client:
     def _side(self, batch: int) -> ClientSide:
         if batch not in self._sides:
             self.header.circuit(batch)
-            self._sides[batch] = side_of(self._bundle.parts, batch, sides_of(self.header.backend).client)
+            side = side_of(self._bundle.parts, batch, sides_of(self.header.backend).client)
+            # The half may be from someone who is not to be trusted: before it makes or uses any key.
+            side.check_security(self.header.security_level)
+            self._sides[batch] = side
         return self._sides[batch]
 
     def _use_keys(self, side: ClientSide, entry: CircuitEntry) -> None:

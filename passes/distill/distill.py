@@ -159,7 +159,7 @@ class Distill(Pass):
             refused: UserError = UnsupportedError(
                 "distill needs PyTorch",
                 found=str(error),
-                do="install onnx-fhe[train], or leave distill out of the pipeline",
+                do="pip install 'onnx-fhe[train]', or leave distill out of the pipeline",
             )
             if not self.optional:
                 raise refused from error

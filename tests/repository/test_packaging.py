@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
+
+from onnx_fhe import extras
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,14 +95,82 @@ def _constraints(root, python):
     return {p.name: p.specifier for p in pins if p.marker is None or p.marker.evaluate(environment)}
 
 
+def _project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+def _name(requirement):
+    return Requirement(requirement).name.lower().replace("_", "-")
+
+
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
 def test_every_dependency_has_a_tested_version_that_is_accepted(root, python):
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    project = _project(root)
     pins = _constraints(root, python)
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    lean = [line for side in SIDES for line in _lean(root, side)]
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    for text in [*project["dependencies"], *extras, *lean]:
         wanted = Requirement(text)
-        if wanted.marker and not wanted.marker.evaluate({"python_version": python}):
+        if wanted.name == "onnx-fhe" or (
+            wanted.marker and not wanted.marker.evaluate({"python_version": python})
+        ):
             continue
         (pin,) = pins[wanted.name.lower().replace("_", "-")]
         assert pin.operator == "=="
         assert wanted.specifier.contains(pin.version), f"{text} does not take {pin.version}, which is tested"
+
+
+# What concrete-python demands and its runtime does not import (see test_neither_side_imports_the_compiler).
+UNNEEDED = {"torch", "scipy", "z3-solver", "networkx", "importlib-resources"}
+SIDES = ("client", "server")
+
+
+def _lean(root, side):
+    lines = (root / "requirements" / f"{side}-lean.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _demanded(texts):
+    """Names of what is installed with these requirements here, without what is not needed."""
+    found, waiting = set(), [*texts]
+    while waiting:
+        wanted = Requirement(waiting.pop())
+        name = wanted.name.lower().replace("_", "-")
+        if name in UNNEEDED or name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        waiting += metadata.requires(name) or []
+    return found
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_lean_side_has_all_that_its_packages_demand_but_what_is_not_needed(root, side):
+    project = _project(root)
+    demanded = _demanded([*project["dependencies"], *project["optional-dependencies"][side]])
+    here = [r for r in map(Requirement, _lean(root, side)) if r.marker is None or r.marker.evaluate()]
+    found = {_name(str(r)) for r in here}
+    assert demanded <= found
+    # Older versions of typer need it.
+    assert found - demanded <= {"click"}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_lean_side_takes_the_versions_that_the_package_takes(root, side):
+    project = _project(root)
+    lean = {_name(text): Requirement(text).specifier for text in _lean(root, side)}
+    for text in [*project["dependencies"], *project["optional-dependencies"][side]]:
+        assert lean[_name(text)] == Requirement(text).specifier, text
+
+
+@pytest.mark.parametrize("extra", sorted(extras.MODULES))
+def test_what_is_missing_is_told_by_its_extra(root, extra):
+    declared = _project(root)["optional-dependencies"][extra]
+    packages = metadata.packages_distributions()
+    known = {d.lower().replace("_", "-") for m in extras.MODULES[extra] for d in packages.get(m, [])}
+    here = (r for r in map(Requirement, declared) if r.marker is None or r.marker.evaluate({"extra": ""}))
+    assert {_name(str(r)) for r in here if r.name != "onnx-fhe"} <= known
+
+
+def test_developers_get_every_extra_that_brings_something_to_run(root):
+    (ours,) = (Requirement(t) for t in _project(root)["optional-dependencies"]["dev"] if "onnx-fhe[" in t)
+    assert ours.extras == set(extras.MODULES)

@@ -273,3 +273,15 @@ def test_neither_side_imports_the_compiler(halves, tmp_path):
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_client_half_with_too_little_noise_makes_no_keys(halves):
+    from onnx_fhe.sides.bundle import Bundle, load
+    from onnx_fhe.sides.headers import ClientHeader
+
+    honest = load(halves[0], ClientHeader)
+    place = "circuits/1/client/specs.json"
+    weak = re.sub(rb'("variance": )[\d.e+-]+', rb"\g<1>1e-36", honest.parts[place])
+    bundle = Bundle(honest.header, {**honest.parts, place: weak})
+    with pytest.raises(ArtifactError, match="weaker than it claims"):
+        onnx_fhe.Client.load(bundle.to_bytes()).keygen()
