@@ -1,12 +1,14 @@
 """Whether the parameters of keys are as secure as their file claims.
 
-A client half comes from whoever compiled the network. Keys that are made with less noise than the security level
-asks for give away what they encrypt, and nothing else would look wrong: so the client checks before it makes any.
+A client half comes from whoever compiled the network. Keys that are made with less noise than the security
+level asks for give away what they encrypt, and nothing else would look wrong: so the client checks before it
+makes any.
 
-What is asked for is Concrete's own curve: the least standard deviation of the noise for a dimension n, as a share of
-the torus, is ``2 ** (slope * n + bias)``, and never below two bits of the modulus. Slopes, biases and the least
-dimension are those of concrete-security-curves-rust/src/gaussian/curves_gen.rs (and the formula that of
-security_weights.rs beside it) in the repository zama-ai/concrete, which come from the Lattice Estimator.
+What is asked for is Concrete's own curve: the least standard deviation of the noise for a dimension n, as a
+share of the torus, is ``2 ** (slope * n + bias)``, and never below two bits of the modulus. The numbers are
+those of ``gaussian/curves_gen.rs``, and the formula that of ``gaussian/security_weights.rs``, in
+``tools/parameter-curves/concrete-security-curves-rust/src`` of https://github.com/zama-ai/concrete. They come
+from the Lattice Estimator (https://github.com/malb/lattice-estimator).
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class Dask(Workers):
                 "the workers of this Dask cluster cannot run trials",
                 found=str(error) or "no workers",
                 allowed="workers with the same version of onnx-fhe installed",
-                do="pip install 'onnx-fhe[tune]' where the workers run, and start them with `dask worker ADDRESS`",
+                do="pip install 'onnx-fhe[tune]' where the workers run; start `dask worker ADDRESS` there",
             ) from error
         # A trial takes a whole worker: what it runs has threads of its own.
         self.size = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
