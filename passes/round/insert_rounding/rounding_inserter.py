@@ -21,7 +21,7 @@ from ....ir.integer_editing import IntegerEditor
 from ....ir.interval_arithmetic import Bounds, Interval
 from ....ir.ops import Decrypt, RoundBits, TableLookup
 from ...framework.base import Context
-from ...lower.outputs import restore
+from ...lower.outputs import read_shifted, restore
 from .fill import exact_room, fill_range, merge_gains
 from .lattice import Channel, Placed, Width, centred, width_for
 from .memo import Fitted, Memo, Upstream
@@ -238,11 +238,11 @@ class RoundingInserter:
         low, high = self._memo.known[key]
         low, high = np.floor(low.min(axis=gone, keepdims=True)), np.ceil(high.max(axis=gone, keepdims=True))
         width = width_for(int((high - low).max()), self.output_bits or 30)
-        name, step = decrypt.name, 2**width.removed
+        step = 2**width.removed
         if not width.removed:
             shift = np.rint((wanted - found).mean(axis=gone, keepdims=True))
-            decrypt.declare(float((low + shift).min()), float((high + shift).max()))
-            self._replace(decrypt, [self.edit.shifted(source, shift, f"{name}_correction")])
+            bounds = float((low + shift).min()), float((high + shift).max())
+            self._compute(read_shifted(self.edit, decrypt, shift, bounds, part="correction"))
             return
         base = np.floor((width.top - (high - low)) / 2) - low
         seen = found.min(axis=gone, keepdims=True), found.max(axis=gone, keepdims=True)
@@ -250,15 +250,11 @@ class RoundingInserter:
         # Also the mean of what this rounding does: for a channel that hardly varies that is all there is.
         read = np.floor((found.astype(np.float64) + base) / step + 0.5) * step
         shift = np.rint((wanted - read).mean(axis=gone, keepdims=True))
-        shifted = self.edit.shifted(source, base, f"{name}_offset")
-        rounding = RoundBits.make(shifted, lsbs_to_remove=width.removed, mode="approximate")
-        rounded = self.edit.insert(rounding, f"{name}_round", source)
-        decrypt.declare(0, 2**width.bits - step)
-        self._replace(decrypt, [shifted, rounded])
+        bounds = 0.0, float(2**width.bits - step)
+        self._compute(read_shifted(self.edit, decrypt, base, bounds, lsbs_to_remove=width.removed))
         self._restored[decrypt.node] = restore(self.edit, decrypt, shift)
 
-    def _replace(self, decrypt: Decrypt, chain: list[ir.Value]) -> None:
-        """Compute a chain of new values and let ``decrypt`` read the last."""
+    def _compute(self, chain: list[ir.Value]) -> None:
+        """Compute the new ones of a chain of values."""
         made = [p for v in dict.fromkeys(chain) if (p := v.producer()) in self.edit.made and p is not None]
         self.rounded.step([n for n in made if n.outputs[0] not in self.rounded.values])
-        decrypt.node.replace_input_with(0, chain[-1])

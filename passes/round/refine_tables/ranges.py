@@ -11,6 +11,7 @@ from ....ir import runtime
 from ....ir.bits import bits_of
 from ....ir.editing import GraphEditor
 from ....ir.ops import Decrypt, TableLookup
+from ...lower.outputs import widen
 from .reading import declarations
 
 Saved = list[tuple[ir.Node, list[ir.Value | None], dict[str, ir.Attr]]]
@@ -53,7 +54,7 @@ def fit_ranges(model: ir.Model, changed: TableLookup, data: Mapping[str, np.ndar
 
 def _fit(edit: GraphEditor, declares: TableLookup | Decrypt, seen: np.ndarray) -> bool:
     if isinstance(declares, Decrypt):
-        return _fit_output(declares, float(seen.min()), float(seen.max()))
+        return widen(declares, float(seen.min()), float(seen.max()))
     table, first, size = declares.entries, declares.first, declares.size
     others = tuple(range(seen.ndim))
     if declares.channels > 1:
@@ -71,14 +72,6 @@ def _fit(edit: GraphEditor, declares: TableLookup | Decrypt, seen: np.ndarray) -
         edit.constant(f"{declares.name}_shifted", entries.astype(np.float32)),
         edit.constant(f"{declares.name}_start", moved.astype(np.float32)),
     )
-    return True
-
-
-def _fit_output(decrypt: Decrypt, low: float, high: float) -> bool:
-    wider = min(decrypt.low, int(low)), max(decrypt.high, int(high))
-    if _bits(*wider) > _bits(*decrypt.range):
-        return False
-    decrypt.declare(*wider)
     return True
 
 
