@@ -117,8 +117,17 @@ def working() -> Iterator[Progress]:
 @contextlib.contextmanager
 def _bars() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
+
+    from .progress import RateColumn
 
     columns = (
         SpinnerColumn(),
@@ -126,6 +135,8 @@ def _bars() -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        RateColumn(),
+        TimeRemainingColumn(compact=True),
     )
     tasks: dict[str, Any] = {}
     # Transient: what is done needs no line. A plug-in's prints must not be drawn over.

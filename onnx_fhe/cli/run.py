@@ -16,13 +16,13 @@ from .options import (
     OriginalModel,
     Plugins,
     SampleLimit,
-    auto_or_number_option,
     batch_option,
     data_option,
     load_plugins,
     output_option,
     require_writable,
 )
+from .speed import chosen, jobs_option, measured, way
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,16 +45,7 @@ def run(
         ),
     ] = Mode.CLEAR,
     limit: SampleLimit = None,
-    jobs: Annotated[
-        Any,
-        auto_or_number_option(
-            "--jobs",
-            1,
-            "Encrypted: samples that are evaluated at the same time, each on one core. With 1, each sample"
-            " has all cores: the least latency. auto measures both on the first samples, and goes on with"
-            " what gives more samples a second.",
-        ),
-    ] = 1,
+    jobs: Annotated[Any, jobs_option("Encrypted: s")] = 1,
     batch: Annotated[
         int,
         batch_option(
@@ -113,11 +104,7 @@ def report(
 
         rate = result.evaluations.throughput
         encrypted = {
-            "jobs": result.evaluations.jobs,
-            "batch": result.evaluations.batch,
-            "measured_rates": {str(k): v for k, v in result.evaluations.rates.items()},
-            "latency": result.evaluations.latency,
-            "first": result.evaluations.seconds[0],
+            **measured(result.evaluations),
             "predicted": predict(program.statistics, batch=result.evaluations.batch),
         }
         each = {
@@ -153,20 +140,15 @@ def _speed(found: dict[str, Any]) -> list[tuple[str, str]]:
     predicted, jobs, batch = found["predicted"], found["jobs"], found["batch"]
     alone = predicted.core_seconds if jobs > 1 else predicted.seconds
     rate = predicted.throughput if jobs > 1 else batch / predicted.seconds if predicted.seconds else 0.0
-    way = _way(jobs) if batch == 1 else f"calls of {batch} samples, {_way(jobs)}"
-    tried = [f"{float(r):.3g} a second {_way(int(j))}" for j, r in found["measured_rates"].items()]
+    how = way(jobs) if batch == 1 else f"calls of {batch} samples, {way(jobs)}"
     what = "a sample" if batch == 1 else "a call"
     return [
-        *([("chosen", f"{_way(jobs)}: measured {', '.join(tried)}")] if tried else []),
-        ("latency", f"{found['latency']:.3f} s {what}, {way} ({alone:.3f} s predicted)"),
+        *chosen(found["measured_rates"], jobs),
+        ("latency", f"{found['latency']:.3f} s {what}, {how} ({alone:.3f} s predicted)"),
         ("first", f"{found['first']:.3f} s, with making the keys ready"),
         ("throughput", f"{found['samples_per_second']:.3g} samples a second ({rate:.3g} predicted)"),
         ("predicted by", predicted.profile),
     ]
-
-
-def _way(jobs: int) -> str:
-    return "each with all cores" if jobs == 1 else f"{jobs} at a time, each on one core"
 
 
 def _fit(found: dict[str, float]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from . import output
 from .options import Circuit, Json, SampleLimit, batch_option, data_option, output_option, require_writable
+from .speed import chosen, jobs_option, measured, way
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -181,15 +182,7 @@ def evaluate(
         ),
     ],
     out: Annotated[Path, output_option("RESULTS.enc", "Where the encrypted results go.")],
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs",
-            metavar="N",
-            min=1,
-            help="Calls that are evaluated at the same time, each on one core. With 1, each has all cores.",
-        ),
-    ] = 1,
+    jobs: Annotated[Any, jobs_option()] = 1,
     json: Json = False,
 ) -> None:
     """Compute on encrypted inputs; secret keys are refused."""
@@ -204,11 +197,21 @@ def evaluate(
         asked = Ciphertexts.load(inputs)
         results = half.evaluate(asked, given, jobs, progress)
         results.save(out)
-    size = out.stat().st_size
+    size, took = out.stat().st_size, half.evaluations
+    found = {"file": str(out), "bytes": size, "samples": results.samples}
     if json:
-        output.print_json({"file": str(out), "bytes": size, "samples": results.samples})
+        output.print_json(found | ({} if took is None else measured(took)))
         return
     output.say(f"{out}: encrypted results of {results.samples} samples, {output.size(size)}")
+    if took is not None:
+        what = "a sample" if took.batch == 1 else f"a call of {took.batch} samples"
+        output.facts(
+            [
+                *chosen({str(k): v for k, v in took.rates.items()}, took.jobs),
+                ("latency", f"{took.latency:.3f} s {what}, {way(took.jobs)}"),
+                ("throughput", f"{took.throughput:.3g} samples a second"),
+            ]
+        )
 
 
 def decrypt(

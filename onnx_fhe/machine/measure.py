@@ -18,8 +18,8 @@ import numpy as np
 
 from ..analysis.cost.timing import Measured
 from ..backends.sides import Progress, quiet
+from ..cores import usable_cores
 from ..manifest import packages
-from .predict import usable_cores
 from .profile import Profile, shipped
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +10,7 @@ import onnx_ir as ir
 from ..analysis.cost.cost import CostEstimate, estimate, estimate_float
 from ..analysis.cost.parameters import Step, key_bytes
 from ..backends.statistics import CircuitStatistics
+from ..cores import usable_cores
 from ..ir.level import Level, level_of
 from ..ir.p_error import DEFAULT_P_ERROR
 from .profile import Profile
@@ -93,13 +93,6 @@ def predict(
         compile_seconds=times * (known.compile_seconds + known.compile_seconds_per_node * of.nodes),
         basis="model",
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, and that Concrete's loops will."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
 def _of_circuit(found: CircuitStatistics, profile: Profile, cores: int, batch: int) -> Prediction:

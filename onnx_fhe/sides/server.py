@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ..backends.sides import Progress, ServerSide, quiet
 from ..backends.sides_registry import sides_of
+from ..calls import Calls
 from ..ir.errors import DataError
+from ..running import Evaluations, Jobs
 from .bundle import Bundle, load, side_of
 from .ciphertexts import Call, Ciphertexts, EncryptedResults
 from .headers import CiphertextsHeader, CircuitEntry, ServerHeader
@@ -24,11 +24,13 @@ class Server:
 
     Attributes:
         header: What it says of itself: the circuits, their tolerated errors, the level of security.
+        evaluations: What the calls of the last ``evaluate`` took.
     """
 
     def __init__(self, bundle: Bundle[ServerHeader]) -> None:
         self._bundle = bundle
         self.header = bundle.header
+        self.evaluations: Evaluations | None = None
         self._sides: dict[int, ServerSide] = {}
 
     @classmethod
@@ -49,15 +51,16 @@ class Server:
             self.side(entry.batch).prepare()
 
     def evaluate(
-        self, ciphertexts: Ciphertexts, keys: EvaluationKeys, jobs: int = 1, progress: Progress = quiet
+        self, ciphertexts: Ciphertexts, keys: EvaluationKeys, jobs: Jobs = 1, progress: Progress = quiet
     ) -> EncryptedResults:
-        """Compute on ciphertexts.
+        """Compute on ciphertexts; what it took is in ``evaluations``.
 
         Args:
             ciphertexts: What a client encrypted for this circuit.
             keys: That client's evaluation keys.
             jobs: Calls that are evaluated at the same time, each on one core; with 1 they come one after the
-                other, each on all cores.
+                other, each on all cores. ``auto`` measures both on the first calls, and goes on with what
+                gives more throughput.
             progress: Called with (what, done, total).
 
         Raises:
@@ -69,23 +72,19 @@ class Server:
         ready = side.parse_keys(keys.content)
         done: list[Call] = []
 
-        def receive(result: Call) -> None:
+        def receive(result: Call, _: float) -> None:
             done.append(result)
             progress("evaluate", min(len(done) * header.batch, header.samples), header.samples)
 
         progress("evaluate", 0, header.samples)
-        # The first alone: it makes the keys ready, which no two threads may do at once.
-        receive(compute(side, ready, ciphertexts.calls[0], alone=jobs > 1))
-        if jobs == 1:
-            for call in ciphertexts.calls[1:]:
-                receive(compute(side, ready, call, alone=False))
-        else:
-            with ThreadPoolExecutor(jobs) as threads:
-                waiting: deque[Future[Call]] = deque(
-                    threads.submit(compute, side, ready, call, alone=True) for call in ciphertexts.calls[1:]
-                )
-                while waiting:
-                    receive(waiting.popleft().result())
+        calls = Calls(
+            header.samples,
+            header.batch,
+            lambda number: ciphertexts.calls[number],
+            lambda call, alone: compute(side, ready, call, alone=alone),
+            receive,
+        )
+        self.evaluations = calls.run(jobs)
         return EncryptedResults.of(header, done)
 
     def side(self, batch: int) -> ServerSide:

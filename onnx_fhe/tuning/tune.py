@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ..circuits import find_backend
+from ..cores import usable_cores
 from ..input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
 from ..ir.errors import UserError
 from ..ir.guard import FileLimits
@@ -18,7 +19,6 @@ from ..ir.plugins.loading import load_plugin
 from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
 from ..ir.state import ModelState
 from ..machine import Profile
-from ..machine.predict import usable_cores
 from ..program import Program
 from .assembling import frontier_of
 from .clock import GRACE_SECONDS, Clock, OutOfTimeError, bounded

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import onnx_fhe
-from onnx_fhe import evaluating
+from onnx_fhe import calls
 from onnx_fhe.backends.base import EncryptedSession
 from onnx_fhe.cli.app import main
 from onnx_fhe.evaluating import encrypted
@@ -86,7 +86,7 @@ def test_several_at_a_time_keep_their_order_and_the_first_goes_alone():
 
 @pytest.mark.parametrize(("slow", "best"), [(0.1, 3), (0.0, 1)])
 def test_auto_measures_both_ways_and_goes_on_with_the_better(monkeypatch, slow, best):
-    monkeypatch.setattr(evaluating, "usable_cores", lambda: 3)
+    monkeypatch.setattr(calls, "usable_cores", lambda: 3)
     session, values = Sleeping(slow), {"x": np.arange(20)[:, None]}
     found, evaluations = encrypted(session, values, Stopwatch(), lambda *_: None, "auto")
     assert np.array_equal(found["y"], values["x"])
@@ -100,7 +100,7 @@ def test_auto_measures_both_ways_and_goes_on_with_the_better(monkeypatch, slow, 
 
 
 def test_auto_needs_something_to_go_on_with(monkeypatch):
-    monkeypatch.setattr(evaluating, "usable_cores", lambda: 3)
+    monkeypatch.setattr(calls, "usable_cores", lambda: 3)
     session = Sleeping()
     _, evaluations = encrypted(session, VALUES, Stopwatch(), lambda *_: None, "auto")
     assert (evaluations.jobs, evaluations.rates, evaluations.counted) == (1, {}, 8)

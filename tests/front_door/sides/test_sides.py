@@ -104,6 +104,20 @@ def test_several_calls_at_a_time_give_the_same_integers(client, server, asked, r
     np.testing.assert_equal(client.decrypt(at_once), client.decrypt(results))
 
 
+def test_auto_measures_both_ways_as_a_run_does(client, server, zoo, monkeypatch):
+    monkeypatch.setattr("onnx_fhe.calls.usable_cores", lambda: 2)
+    many = {k: v[:10] for k, v in zoo.samples(zoo.mlp()).items()}
+    told: list[int] = []
+    results = server.evaluate(
+        client.encrypt(many), client.evaluation_keys(), "auto", lambda _, done, __: told.append(done)
+    )
+    assert told == list(range(11))
+    assert set(server.evaluations.rates) == {1, 2}
+    assert server.evaluations.jobs == max(server.evaluations.rates, key=server.evaluations.rates.get)
+    assert server.evaluations.throughput > 0
+    assert all(len(array) == 10 for array in client.decrypt(results).values())
+
+
 def test_files_between_the_sides_hold_what_is_in_memory(client, server, asked, results, tmp_path):
     keys = client.evaluation_keys()
     keys.save(tmp_path / "e.keys")
