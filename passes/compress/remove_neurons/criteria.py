@@ -145,22 +145,8 @@ def choose(units: Sequence[Unit], criterion: Criterion, goal: Goal) -> list[Unit
     for unit in units:
         pending.setdefault(unit.layer, []).append(unit)
     costs: dict[Layer, np.ndarray] = {}
-    while True:
-        best: tuple[float, Layer, int] | None = None
-        for layer in pending:
-            if not goal.wants(layer):
-                continue
-            if layer not in costs:
-                pending[layer] = [u for u in pending[layer] if goal.room.allows(u)]
-                costs[layer] = criterion.costs(pending[layer]) / _prices(pending[layer], goal)
-            if not pending[layer]:
-                continue
-            index = int(costs[layer].argmin())
-            if best is None or costs[layer][index] < best[0]:
-                best = (float(costs[layer][index]), layer, index)
-        if best is None:
-            return removed
-        _, layer, index = best
+    while (cheapest := _cheapest(pending, costs, criterion, goal)) is not None:
+        layer, index = cheapest
         unit = pending[layer][index]
         if not goal.room.allows(unit):
             del costs[layer]
@@ -173,6 +159,33 @@ def choose(units: Sequence[Unit], criterion: Criterion, goal: Goal) -> list[Unit
         for other, rest in pending.items():
             if any(touched & u.readers.keys() for u in rest):
                 costs.pop(other, None)
+    return removed
+
+
+def _cheapest(
+    pending: dict[Layer, list[Unit]], costs: dict[Layer, np.ndarray], criterion: Criterion, goal: Goal
+) -> tuple[Layer, int] | None:
+    """Layer and index of the unit whose removal costs least for what it saves; None where none may go.
+
+    Args:
+        pending: The units that are left, by layer; those that may not go are taken out where costs are new.
+        costs: Of each of them, by layer; computed where they are missing.
+        criterion: Computes them.
+        goal: Says which layers are wanted, and what may go.
+    """
+    best: tuple[float, Layer, int] | None = None
+    for layer in pending:
+        if not goal.wants(layer):
+            continue
+        if layer not in costs:
+            pending[layer] = [u for u in pending[layer] if goal.room.allows(u)]
+            costs[layer] = criterion.costs(pending[layer]) / _prices(pending[layer], goal)
+        if not pending[layer]:
+            continue
+        index = int(costs[layer].argmin())
+        if best is None or costs[layer][index] < best[0]:
+            best = (float(costs[layer][index]), layer, index)
+    return None if best is None else best[1:]
 
 
 def _prices(units: Sequence[Unit], goal: Goal) -> np.ndarray:
