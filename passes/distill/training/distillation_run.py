@@ -25,7 +25,7 @@ from .restrictions import keep_zeros, layers, limit_accumulators, meant_zeros
 from .sparsity import Sparsity, Wanted
 from .student import Student
 from .task import Task, prepare
-from .train import Best, Recipe, train
+from .train import Best, Recipe, TrainingRun
 from .write import write_back
 
 MIN_SAMPLES = 32
@@ -165,9 +165,9 @@ class _DistillationRun:
     def _fit(self, student: Student, recipe: Recipe, callbacks: list[Callback]) -> Best:
         task = self.task
         ranges = Ranges(student, task.calibration, self.context)
-        return train(
+        return TrainingRun(
             student, task.samples, task.held, ranges, task.loss, recipe, callbacks, self.context.progress
-        )
+        ).train()
 
     def _finish(self, best: Best, student: Student) -> None:
         task = self.task

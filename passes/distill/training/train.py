@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -61,49 +61,44 @@ class Best:
     state: dict[str, Any]
 
 
-def train(
-    student: Student,
-    samples: Samples,
-    held: Samples,
-    ranges: Ranges,
-    loss: Loss,
-    recipe: Recipe,
-    callbacks: Sequence[Callback],
-    progress: Callable[[str, int, int], None],
-) -> Best:
-    """Train in place; the student ends in the best state seen on the samples that were held back."""
-    run = _TrainingRun(student, samples, held, ranges, loss, recipe, callbacks, progress)
-    best = run.train()
-    student.restore(best.state)
-    progress("distill", recipe.steps, recipe.steps)
-    return best
-
-
-class _TrainingRun:
-    """One run of ``train``, whose arguments it takes.
+@dataclass
+class TrainingRun:
+    """One training of a student, in place.
 
     Attributes:
+        student: What is trained.
+        samples, held: To train on, and to judge by.
+        ranges: Of the student's accumulators.
+        loss: What is made small, besides the penalties of ``callbacks``.
+        recipe: Steps and rates.
+        callbacks: Take part in every step.
+        progress: Called with (what, done, total).
         best: The best state so far; None while what was asked for has not come about.
     """
 
-    def __init__(
-        self,
-        student: Student,
-        samples: Samples,
-        held: Samples,
-        ranges: Ranges,
-        loss: Loss,
-        recipe: Recipe,
-        callbacks: Sequence[Callback],
-        progress: Callable[[str, int, int], None],
-    ) -> None:
-        self.student, self.samples, self.held, self.ranges = student, samples, held, ranges
-        self.loss, self.recipe, self.callbacks, self.progress = loss, recipe, callbacks, progress
-        self.best: Best | None = None
-        self._optimizer = torch.optim.Adam(_groups(student, recipe.rate, recipe.others), betas=(0.9, 0.99))
+    student: Student
+    samples: Samples
+    held: Samples
+    ranges: Ranges
+    loss: Loss
+    recipe: Recipe
+    callbacks: Sequence[Callback]
+    progress: Callable[[str, int, int], None]
+    best: Best | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        groups = _groups(self.student, self.recipe.rate, self.recipe.others)
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self._rates = [g["lr"] for g in self._optimizer.param_groups]
 
     def train(self) -> Best:
+        """Train; the student ends in the best state seen on the samples that were held back."""
+        best = self._trained()
+        self.student.restore(best.state)
+        self.progress("distill", self.recipe.steps, self.recipe.steps)
+        return best
+
+    def _trained(self) -> Best:
         """All steps; returns the best state."""
         recipe = self.recipe
         self._use_lattices(1.0)
