@@ -61,6 +61,20 @@ def check(model: ir.Model) -> None:
             ranges.update(dict.fromkeys(node.outputs, interval))
 
 
+def require_exact(model: ir.Model) -> None:
+    """Hold an integer model whose tables are all made to the rule that float32 is exact, and to no other.
+
+    Raises:
+        LimitError: A value may reach 2^24.
+    """
+    ranges: dict[ir.Value, Bounds] = {}
+    reaches = Reaches(ranges, model.graph.opset_imports.get("", 21))
+    for node in model.graph:
+        interval = _interval(node, ranges, reaches)
+        if interval is not None:
+            ranges.update(dict.fromkeys(node.outputs, interval))
+
+
 def _interval(node: ir.Node, ranges: dict[ir.Value, Bounds], reaches: Reaches) -> Bounds | None:
     """Bounds of what a node makes; where those of whole tensors are too wide, each element is looked at."""
     try:

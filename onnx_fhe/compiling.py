@@ -18,6 +18,7 @@ from .backends.registry import limits_of
 from .backends.sides import Progress, quiet
 from .circuits import find_backend
 from .comparing import compare
+from .constants import settle_constants
 from .fidelity.causes import Steps
 from .fidelity.check import measured_fidelity, require_faithful
 from .fidelity.ciphertexts import Wanted, tried
@@ -191,6 +192,8 @@ def _run_passes(
         watching = [Verify(given.arrays), recorder, steps, Supported(), *instruments]
         result = manager.run(given.model, replace(context, findings=Findings()), watching)
         require_integer(result.model, manager.passes)
+        if given.arrays is not None:
+            result.context.notes.extend(settle_constants(result.model, given.model, given.arrays))
         attempts.append(Attempt(manager, result, recorder, steps))
         return attempts[-1]
 

@@ -253,8 +253,9 @@ class QuantizationRun:
         if options.adapt and options.refit:
             wide = matrix.shape[1] > weights.WIDE_INPUTS
             matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
-        if options.refit and self._many:
-            matrix = weights.without_constants(matrix, rows, targets)
+        constant = weights.constants(matrix, rows, targets)
+        if self._many:
+            matrix = np.where(constant[:, None], 0.0, matrix)
         reference = units.reference(linear)
         free = reference is None and options.scales != "power-of-two"
         fresh = is_fresh(node.inputs[0], self.regions)
@@ -269,9 +270,13 @@ class QuantizationRun:
             scale, offset = weights.refit(
                 accumulators, targets, quantized.scale, gain=free, step=units.of(node.inputs[0])
             )
-        elif (bias := self.added.get(node)) is not None:
+        elif node in self.added or constant.any():
             old = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-            offset = bias if old is None else bias + old.reshape(-1)
+            given = self.added.get(node, 0.0) + (
+                np.zeros(linear.channels) if old is None else old.reshape(-1)
+            )
+            exact = weights.refit(accumulators, targets, scale, gain=False)[1]
+            offset = np.where(constant, exact, given)
         added = quantize_weight(self.edit, linear, quantized.integers, scale)
         biased = set_bias(self.edit, linear, offset) if offset is not None else []
         result = biased[0].outputs[0] if biased else node.outputs[0]

@@ -72,8 +72,8 @@ def round_weights(weights: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarr
     return np.asarray(np.clip(np.rint(weights / safe), -top, top))
 
 
-def without_constants(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray) -> np.ndarray:
-    """The weights, zero for outputs that never vary: the offset says what those are, exactly.
+def constants(weights: np.ndarray, rows: list[np.ndarray], wanted: np.ndarray) -> np.ndarray:
+    """Whether each output never varies: then the offset says what it is, exactly, and its weights are zero.
 
     Such an output may come from weights of any size (a normalization that divides by next to nothing), whose
     scale would then be the unit of all that is added to it.
@@ -82,11 +82,13 @@ def without_constants(weights: np.ndarray, rows: list[np.ndarray], wanted: np.nd
         weights: (out, in).
         rows: Input rows of each group of output channels, (rows, in) each.
         wanted: (rows, out) the float model's outputs on the same rows.
+
+    Returns:
+        (out) booleans.
     """
     blocks = np.array_split(np.abs(weights), len(rows))
     largest = np.concatenate([b @ np.abs(r).max(axis=0) for b, r in zip(blocks, rows, strict=True)])
-    constant = np.ptp(wanted, axis=0) <= FLOAT_SUM_SHARE * largest
-    return np.where(constant[:, None], 0.0, weights)
+    return np.asarray(np.ptp(wanted, axis=0) <= FLOAT_SUM_SHARE * largest)
 
 
 def fit_scales(

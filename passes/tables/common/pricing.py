@@ -15,6 +15,7 @@ from ....analysis.cost.cost import estimate
 from ....analysis.ranges.ranges import SoundRanges
 from ....ir.integer_editing import IntegerEditor
 from ....ir.ops import Encrypt, TableLookup
+from ....ir.verify_integer import require_exact
 from ...framework.rewriting import Match, Rewrite, apply_where_cheaper
 from .moves import Moves
 
@@ -92,7 +93,12 @@ class Price:
 
 
 def price(model: ir.Model) -> Price:
-    """The price of an integer-level model."""
+    """The price of an integer-level model.
+
+    Raises:
+        LimitError: It cannot be computed: float32 would not be exact.
+    """
+    require_exact(model)
     found = estimate(model)
     layers: Counter[str] = Counter()
     for layer in found.layers:
