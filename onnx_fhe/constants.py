@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .ir.batch_runner import Arrays
 from .ir.editing import GraphEditor
-from .ir.runtime import Arrays, Session
+from .ir.runtime import Session
 from .ir.verify import verify
 
 MIN_SAMPLES = 16
