@@ -9,18 +9,16 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from float_networks import check, content, data_of, graph, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper, parser
 
 from onnx_fhe.analysis.outputs.divergence import output_error
 from onnx_fhe.cli import main
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.load import load
-from onnx_fhe.ir.opsets import target_ir_version, target_opset
+from onnx_fhe.ir.opsets import target_opset
 from onnx_fhe.ir.runtime import run, to_proto
-from onnx_fhe.ir.sampling import random_inputs
-from onnx_fhe.ir.verify import verify
 from onnx_fhe.passes.compress.remove_layers import forms
 from onnx_fhe.passes.compress.remove_layers.between import Between
 from onnx_fhe.passes.compress.remove_layers.reference import line
@@ -28,52 +26,12 @@ from onnx_fhe.passes.compress.remove_layers.remove_layers import RemoveLayers
 from onnx_fhe.passes.compress.remove_layers.sites import find_sites
 from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.pipeline import parse_passes
-from onnx_fhe.passes.normalize.normalize import Normalize
 
 STRAIGHT = "LeakyRelu<alpha=1.0>"
 
 
-def content(model: ir.Model) -> bytes:
-    return to_proto(model).SerializeToString(deterministic=True)
-
-
-def normal(*size: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, size).astype(np.float32)
-
-
-def graph(body: str, inputs="float[N,3] x", outputs="float[N,2] y", **weights) -> ir.Model:
-    """A normalized model from text; a weight given as a shape is random, small enough to stay near 1."""
-    proto = parser.parse_model(
-        f'<ir_version: {target_ir_version()}, opset_import: ["": {target_opset()}]>\n'
-        f"g ({inputs}) => ({outputs}) {{ {body} }}"
-    )
-    for index, (name, array) in enumerate(weights.items()):
-        if isinstance(array, tuple):
-            array = normal(*array, seed=index) / np.sqrt(max(1, np.prod(array[1:])))
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    for index, node in enumerate(proto.graph.node):
-        node.name = node.name or f"{node.op_type.lower()}{index}"
-    model = ir.from_proto(proto)
-    Normalize()(model)
-    return model
-
-
-def data_of(model: ir.Model, samples: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
-    return random_inputs(list(to_proto(model).graph.input), samples, seed=seed)
-
-
 def context_of(model: ir.Model, samples: int = 120, **given) -> Context:
     return Context(calibration=data_of(model, samples), **given)
-
-
-def check(model: ir.Model) -> None:
-    verify(model)
-    onnx.checker.check_model(to_proto(model), full_check=True)
-    inner = [v for n in model.graph for v in n.outputs if v.name and not v.is_graph_output()]
-    found = run(model, data_of(model, 5), [str(v.name) for v in inner]) if inner else {}
-    for value in inner:
-        shape = [d if isinstance(d, int) else 5 for d in value.shape]
-        assert shape == list(found[str(value.name)].shape), value.name
 
 
 def remove(model: ir.Model, **options) -> Context:
@@ -467,7 +425,7 @@ def test_layers_behind_are_refitted_unless_told_not_to():
         before = model.clone()
         remove(model, layers=("relu1",), refit=refit, ridge=0.003)
         weights[refit] = next(n for n in model.graph if n.name == "gemm4").inputs[1].const_value.numpy()
-        data = data_of(before)
+        data = data_of(before, 120)
         errors[refit] = output_error(list(run(model, data).values()), list(run(before, data).values()))
     np.testing.assert_array_equal(weights[False], before.graph.initializers["w3"].const_value.numpy())
     assert errors[True] < errors[False]
@@ -577,7 +535,7 @@ def test_it_needs_calibration_data():
 def test_inputs_that_depend_on_each_other_need_no_ridge():
     model = mlp(STRAIGHT)
     before = model.clone()
-    data = data_of(model)
+    data = data_of(model, 120)
     data["x"][:, 2] = data["x"][:, 1]
     RemoveLayers(count=2, ridge=0, context=Context(calibration=data))(model)
     assert_same(model, before, 1e-3)
@@ -610,7 +568,7 @@ def test_the_text_prints_as_it_was(text):
 def test_opt_writes_a_smaller_model_that_runs(tmp_path, capsys):
     model = mlp()
     onnx.save(to_proto(model), tmp_path / "model.onnx")
-    np.savez(tmp_path / "data.npz", **data_of(model))
+    np.savez(tmp_path / "data.npz", **data_of(model, 120))
     text = 'normalize,remove-layers{layers=["relu1"]}'
     files = ["--calibration", str(tmp_path / "data.npz"), "-o", str(tmp_path / "small.onnx"), "--json"]
     with pytest.raises(SystemExit) as stopped:
@@ -619,5 +577,5 @@ def test_opt_writes_a_smaller_model_that_runs(tmp_path, capsys):
     assert any("merged gemm0 into gemm2" in note for note in json.loads(capsys.readouterr().out)["notes"])
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
     session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
-    assert session.run(None, data_of(model))[0].shape == (120, 2)
+    assert session.run(None, data_of(model, 120))[0].shape == (120, 2)
     assert operators(load(tmp_path / "small.onnx")) == ["Gemm", "Relu", "Gemm"]

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from float_networks import check, content, data_of, graph, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper, parser
+from onnx import helper, numpy_helper
 
 from onnx_fhe.analysis.cost.cost import estimate_float
 from onnx_fhe.analysis.cost.timing import default_timings
@@ -17,9 +18,7 @@ from onnx_fhe.ir.convert import convert
 from onnx_fhe.ir.errors import DataError, PipelineError
 from onnx_fhe.ir.load import load
 from onnx_fhe.ir.opsets import target_ir_version, target_opset
-from onnx_fhe.ir.runtime import run, to_proto
-from onnx_fhe.ir.sampling import random_inputs
-from onnx_fhe.ir.verify import verify
+from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.compress.remove_neurons.remove_neurons import RemoveNeurons
 from onnx_fhe.passes.compress.remove_neurons.shrink import shrink
 from onnx_fhe.passes.compress.remove_neurons.structure import Room, find_structure
@@ -29,47 +28,8 @@ from onnx_fhe.passes.framework.pipeline import parse_passes
 from onnx_fhe.passes.normalize.normalize import Normalize
 
 
-def content(model: ir.Model) -> bytes:
-    return to_proto(model).SerializeToString(deterministic=True)
-
-
-def normal(*size: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, size).astype(np.float32)
-
-
-def graph(body: str, inputs="float[N,3] x", outputs="float[N,2] y", **weights) -> ir.Model:
-    """A normalized model from text; ``<>`` stands for no attributes."""
-    proto = parser.parse_model(
-        f'<ir_version: {target_ir_version()}, opset_import: ["": {target_opset()}]>\n'
-        f"g ({inputs}) => ({outputs}) {{ {body} }}"
-    )
-    for name, array in weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    for index, node in enumerate(proto.graph.node):
-        node.name = node.name or f"{node.op_type.lower()}{index}"
-    model = ir.from_proto(proto)
-    Normalize()(model)
-    return model
-
-
 def shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v.const_value.shape.numpy()) for k, v in model.graph.initializers.items()}
-
-
-def data_of(model: ir.Model, samples: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
-    return random_inputs(list(to_proto(model).graph.input), samples, seed=seed)
-
-
-def check(model: ir.Model) -> None:
-    """What holds for every result: valid, the canonical form, shapes that are those of the arrays."""
-    verify(model)
-    onnx.checker.check_model(to_proto(model), full_check=True)
-    inner = [v for n in model.graph for v in n.outputs if v.name and not v.is_graph_output()]
-    found = run(model, data_of(model), [v.name for v in inner])
-    for value in inner:
-        assert [d if isinstance(d, int) else 5 for d in value.shape] == list(found[value.name].shape), (
-            value.name
-        )
 
 
 def remove_exactly(model: ir.Model) -> int:
