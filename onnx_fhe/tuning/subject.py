@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..input_coercion import DataLike, as_data
 from ..ir.batch_runner import Arrays
+from ..ir.calibration import Calibration
 from ..ir.data import Data
 from ..ir.errors import DataError
 from ..ir.guard import FileLimits
@@ -35,8 +36,9 @@ class Subject:
     Attributes:
         model: The model, loaded.
         raw_calibration: As it was given.
-        calibration, data: Arrays by input name, samples on axis 0.
-        calibration_labels, labels: (samples), where known.
+        calibration: Typical inputs, with their labels where they are known.
+        data: Arrays by input name, samples on axis 0.
+        labels: (samples) of ``data``, where known.
         samples: Validation samples.
         floats: What the float model answers to them.
 
@@ -57,8 +59,8 @@ class Subject:
         self.model = (
             model if isinstance(model, ir.Model) else load(model, limits, bind=bind or {}, shapes=shapes)
         )
-        self.calibration = calibration_for(self.model, self.raw_calibration)
-        self.calibration_labels = self.raw_calibration.labels
+        typical = calibration_for(self.model, self.raw_calibration)
+        self.calibration = Calibration(typical, self.raw_calibration.labels)
         self.data, self.labels = calibration_for(self.model, scored), labels_of(scored)
         self.samples = len(next(iter(self.data.values())))
         self.floats = self.answers(self.data, self.labels)

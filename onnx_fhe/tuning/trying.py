@@ -85,8 +85,7 @@ class Task:
 
     Attributes:
         model: The float model, as ONNX.
-        calibration: By input name, samples on axis 0.
-        calibration_labels: Where known.
+        calibration: Typical inputs, with their labels where they are known.
         data: The validation samples, by input name.
         labels: Theirs, where known.
         metric: Pickled, for a function of the user's travels by value.
@@ -97,8 +96,7 @@ class Task:
     """
 
     model: bytes
-    calibration: Mapping[str, np.ndarray]
-    calibration_labels: np.ndarray | None
+    calibration: Calibration
     data: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     metric: bytes
@@ -112,7 +110,7 @@ class Task:
     def context(self, p_error: float) -> Context:
         """What passes may know."""
         return Context(
-            calibration=Calibration(self.calibration, self.calibration_labels),
+            calibration=self.calibration,
             target=Target(self.limits, p_error),
             ranges=RangeOptions(self.range_mode, self.range_margin),
             seed=self.seed,
@@ -124,7 +122,7 @@ class Task:
         for arrays in (self.calibration, self.data):
             for name, array in sorted(arrays.items()):
                 digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
-        for labels in (self.calibration_labels, self.labels):
+        for labels in (self.calibration.labels, self.labels):
             digest.update(b"" if labels is None else labels.tobytes())
         settings = (self.seed, self.range_mode, self.range_margin, self.limits, self.machine, self.plugins)
         digest.update(repr((settings, more, version("onnx-fhe"))).encode())

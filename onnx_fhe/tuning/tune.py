@@ -156,7 +156,6 @@ def tune(
     task = Task(
         model=to_bytes(given.model),
         calibration=given.calibration,
-        calibration_labels=given.calibration_labels,
         data=given.data,
         labels=given.labels,
         metric=packed(scored),
