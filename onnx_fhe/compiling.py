@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from .analysis.cost.advice import advice
@@ -23,20 +20,16 @@ from .fidelity.causes import Steps
 from .fidelity.check import measured_fidelity, require_faithful
 from .fidelity.ciphertexts import Wanted, tried
 from .fidelity.figures import Fidelity, FidelityWarning
-from .fidelity.samples import data_warnings, label_warnings
-from .input_coercion import DataLike, as_data, check_error, check_ranges, check_seed
-from .ir.batch_runner import Arrays
+from .given import Given, read_given
+from .input_coercion import DataLike, check_error, check_ranges, check_seed
 from .ir.calibration import Calibration
 from .ir.guard import FileLimits
-from .ir.load import load
-from .ir.matching import calibration_for
 from .ir.p_error import DEFAULT_P_ERROR, tolerated
 from .ir.p_error import notes as p_error_notes
 from .ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
-from .ir.runtime import to_proto
-from .ir.state import ModelState
+from .ir.results import DEFAULT_RESULTS, SHARED_P_ERROR, Results, check_errors, check_results
 from .machine.profile import Profile
-from .manifest import Manifest, Source, packages, ports, rounding_of
+from .manifest import Manifest, packages, ports, rounding_of
 from .mending import Attempt, mended
 from .overflow import expected_overflow
 from .overflow import notes as overflow_notes
@@ -51,6 +44,7 @@ from .record import Measurements
 from .report.measuring import measure
 from .report.recording import Recorder
 from .running import Stopwatch
+from .sharing import lowered
 
 
 def compile_model(
@@ -63,6 +57,8 @@ def compile_model(
     global_p_error: float | None = None,
     range_mode: RangeMode = DEFAULT_RANGE_MODE,
     range_margin: Margin = DEFAULT_MARGIN,
+    results: Results = DEFAULT_RESULTS,
+    security_level: int = 128,
     seed: int = 0,
     check_samples: int = 200,
     accept_loss: bool = False,
@@ -92,6 +88,9 @@ def compile_model(
         range_mode: Ranges of accumulators: ``observed`` on the calibration data, or ``sound``.
         range_margin: Share of an observed range that is added on each side; ``auto``: what the tails of the
             calibration data ask for.
+        results: Who may see what is decrypted: the ``owner`` of the keys alone, or (``shared``) anybody: then
+            errors are so rare that nobody meets one, and rounding is exact, which costs many times as much.
+        security_level: Bits of security.
         seed: Seeds every random choice of passes; keys and encryption never use it.
         check_samples: Compare circuit and integer model on this many calibration samples (fewer where it
             takes long).
@@ -113,16 +112,20 @@ def compile_model(
     check_error("global_p_error", global_p_error)
     check_ranges(range_mode, range_margin)
     check_seed(seed)
+    check_results(results)
+    check_errors(results, p_error)
+    default = DEFAULT_P_ERROR if results == "owner" else SHARED_P_ERROR
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
-        given = _read(model, calibration, limits, bind or {})
+        given = read_given(model, calibration, limits, bind or {})
         context = Context(
             calibration=None if given.arrays is None else Calibration(given.arrays, given.labels),
             target=Target(
                 limits_of(backend),
-                p_error if p_error is not None else DEFAULT_P_ERROR,
+                p_error if p_error is not None else default,
                 None if machine is None else machine.timings,
+                results,
             ),
             ranges=RangeOptions(range_mode, range_margin),
             seed=seed,
@@ -132,13 +135,21 @@ def compile_model(
         preset = pipeline if isinstance(pipeline, str) else None
         chosen = _run_passes(manager.completed_for(given.model), preset, given, context, instruments)
     result = chosen.result
-    p_error, global_p_error = tolerated(result.model, p_error, global_p_error, DEFAULT_P_ERROR)
-    options = LowerOptions(p_error=p_error, global_p_error=global_p_error, seed=seed, progress=progress)
+    given_error = p_error if results == "owner" else p_error or default
+    p_error, global_p_error = tolerated(result.model, given_error, global_p_error, default)
+    options = LowerOptions(
+        p_error=p_error,
+        global_p_error=global_p_error,
+        security_level=security_level,
+        seed=seed,
+        progress=progress,
+    )
     with timed("circuit"):
-        circuit = find_backend(backend).lower(result.model, options)
+        circuit, options, smaller = lowered(find_backend(backend), result.model, options, results)
+    p_error = options.p_error
     statistics = circuit.statistics()
     overflow = expected_overflow(result.model, given.arrays)
-    notes = [*result.context.notes, *p_error_notes(result.model), *advice(result.model)]
+    notes = [*result.context.notes, *smaller, *p_error_notes(result.model), *advice(result.model)]
     notes += overflow_notes(overflow)
     if given.arrays is not None and check_samples > 0:
         with timed("compare"):
@@ -173,6 +184,7 @@ def compile_model(
         self_test=test,
         record=record,
         packages=packages(),
+        results=results,
     )
     return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
 
@@ -180,7 +192,7 @@ def compile_model(
 def _run_passes(
     manager: PassManager,
     preset: str | None,
-    given: _Given,
+    given: Given,
     context: Context,
     instruments: Sequence[Instrument],
 ) -> Attempt:
@@ -210,7 +222,7 @@ def _run_passes(
 
 
 def _fidelity(
-    chosen: Attempt, circuit: Circuit, given: _Given, progress: Progress
+    chosen: Attempt, circuit: Circuit, given: Given, progress: Progress
 ) -> tuple[Fidelity | None, list[str]]:
     """What the circuit is found to compute of the network, and what is wrong there."""
     found = chosen.result.context.findings
@@ -227,47 +239,7 @@ def _fidelity(
     )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What is compiled, and the data for it.
-
-    Attributes:
-        model: As loaded.
-        source: Where it is from.
-        arrays: Calibration data by input name; None without.
-        labels: As they were given; ``classes`` are the same where they are classes of the network.
-        file: Name of the file of the data.
-        warnings: What is wrong with data and labels.
-    """
-
-    model: ir.Model
-    source: Source
-    arrays: Arrays | None
-    labels: np.ndarray | None
-    classes: np.ndarray | None
-    file: str
-    warnings: tuple[str, ...]
-
-
-def _read(
-    model: ir.Model | str | os.PathLike[str],
-    calibration: DataLike | None,
-    limits: FileLimits | None,
-    bind: Mapping[str, int],
-) -> _Given:
-    data = None if calibration is None else as_data(calibration)
-    shapes = {} if data is None else {k: a.shape for k, a in data.arrays.items()}
-    given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind, shapes=shapes)
-    source = _source(model)
-    if data is None:
-        return _Given(given, source, None, None, None, "", ())
-    arrays = calibration_for(given, data)
-    wrong = label_warnings(given, data.labels)
-    told = (*data_warnings(arrays), *wrong)
-    return _Given(given, source, arrays, data.labels, None if wrong else data.labels, data.file, told)
-
-
-def _measure(result: PipelineResult, p_error: float | None, given: _Given) -> Measurements | None:
+def _measure(result: PipelineResult, p_error: float | None, given: Given) -> Measurements | None:
     context = result.context
     if context.calibration is None:
         return None
@@ -284,14 +256,3 @@ def _measure(result: PipelineResult, p_error: float | None, given: _Given) -> Me
 
 def _always(circuit: Circuit) -> Callable[[], Circuit]:
     return lambda: circuit
-
-
-def _source(model: ir.Model | str | os.PathLike[str]) -> Source:
-    if isinstance(model, ir.Model):
-        state = ModelState.of(model)
-        if state.sha256 is not None:
-            return Source(state.file, state.sha256)
-        content = to_proto(model).SerializeToString(deterministic=True)
-        return Source(state.file, hashlib.sha256(content).hexdigest())
-    content = Path(model).read_bytes()
-    return Source(Path(model).name, hashlib.sha256(content).hexdigest())

@@ -18,6 +18,7 @@ from .backends.statistics import CircuitStatistics
 from .fidelity.figures import Fidelity, SelfTest
 from .ir.ops import RoundBits
 from .ir.range_options import Margin, RangeMode
+from .ir.results import DEFAULT_RESULTS, Results
 from .record import RECORD_FORMAT, Record
 
 FORMAT = 1
@@ -63,6 +64,7 @@ class Manifest:
         p_error: Tolerated error of one table lookup that was asked for.
         global_p_error: Tolerated error of the whole circuit that was asked for.
         security_level: Bits of security.
+        results: Who may see what is decrypted: the owner of the keys alone, or anybody.
         rounding: How accumulators are rounded in front of tables.
         range_mode, range_margin, seed: As in ``passes.framework.base.Context``.
         statistics: What the circuit costs, per layer too.
@@ -101,6 +103,7 @@ class Manifest:
     packages: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    results: Results = DEFAULT_RESULTS
 
     def to_json(self) -> bytes:
         """The content of ``manifest.json``."""

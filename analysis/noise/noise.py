@@ -27,6 +27,8 @@ from ..widths.required_precision import output_precisions, required_precisions
 BOUNDARY_SHIFT = 0.75
 """How much lower the boundaries of a table lie than half-way between two of its inputs, in slots of the
 bootstrap's table."""
+SMALL_P_ERROR = 1e-12
+"""Below, the quantile of the noise is computed from the other end of the distribution."""
 CHUNK_SAMPLES = 1024
 """Samples that noise is drawn for at once."""
 
@@ -37,6 +39,9 @@ def noise_steps(p_error: float) -> float:
     Args:
         p_error: Probability that a lookup in the middle of a step goes wrong.
     """
+    if p_error < SMALL_P_ERROR:
+        # 1 - p is 1 in floats.
+        return -0.5 / NormalDist().inv_cdf(p_error / 2)
     return 0.5 / NormalDist().inv_cdf(1 - p_error / 2)
 
 

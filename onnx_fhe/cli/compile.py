@@ -20,6 +20,7 @@ from .options import (
     Backend,
     Bind,
     Calibration,
+    ForWhom,
     Json,
     Limits,
     Machine,
@@ -28,6 +29,7 @@ from .options import (
     Plugins,
     RangeMode,
     RangeModes,
+    ResultsFor,
     Seed,
     auto_or_number_option,
     load_plugins,
@@ -56,6 +58,10 @@ def compile_(
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = DEFAULT_MARGIN,
     backend: Backend = "concrete",
+    results: ForWhom = ResultsFor.OWNER,
+    security_level: Annotated[
+        int, typer.Option("--security-level", metavar="BITS", help="Bits of security: 128 or 132.")
+    ] = 128,
     accept_loss: AcceptLoss = False,
     self_test: Annotated[
         Any,
@@ -110,6 +116,8 @@ def compile_(
             global_p_error=global_p_error,
             range_mode=range_mode.value,
             range_margin=range_margin,
+            results=results.value,
+            security_level=security_level,
             seed=seed,
             accept_loss=accept_loss,
             self_test=self_test,

@@ -21,6 +21,13 @@ class RangeMode(str, Enum):
     SOUND = "sound"
 
 
+class ResultsFor(str, Enum):
+    """Who may see what is decrypted."""
+
+    OWNER = "owner"
+    SHARED = "shared"
+
+
 class Mode(str, Enum):
     """How a program runs."""
 
@@ -97,6 +104,16 @@ RangeModes = Annotated[
     typer.Option(
         "--range-mode",
         help="Ranges of accumulators: observed on the calibration data, or sound (no input can overflow).",
+    ),
+]
+
+
+ForWhom = Annotated[
+    ResultsFor,
+    typer.Option(
+        "--results",
+        help="Who may see what is decrypted: the owner of the keys alone, or (shared) anybody: errors are"
+        " then so rare that nobody meets one (2^-128) and rounding is exact, which costs many times as much.",
     ),
 ]
 

@@ -235,6 +235,7 @@ def decrypt(
     """Decrypt results, and compute the outputs of the network of them."""
     with output.working() as progress:
         from ..ir.data import Data, read_npz
+        from ..ir.results import OWNERS_ALONE
         from ..scoring import accuracy
         from ..sides.ciphertexts import Ciphertexts, EncryptedResults
 
@@ -249,12 +250,20 @@ def decrypt(
         if given is not None and given.labels is not None:
             score = accuracy(outputs, given.labels[: found.samples])
     if json:
-        told: dict[str, Any] = {"file": str(out), "samples": found.samples, "accuracy": score}
+        told: dict[str, Any] = {
+            "file": str(out),
+            "samples": found.samples,
+            "accuracy": score,
+            "results": half.header.results,
+            "note": OWNERS_ALONE if half.header.results == "owner" else None,
+        }
         output.print_json(told)
         return
     output.say(f"{out}: outputs of {found.samples} samples")
     if score is not None:
         output.say(f"accuracy {100 * score:.1f} %")
+    if half.header.results == "owner":
+        output.say(OWNERS_ALONE)
 
 
 def _with_keys(client: Path, folder: Path, batch: int) -> Client:

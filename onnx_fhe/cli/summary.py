@@ -12,6 +12,12 @@ from ..manifest import Manifest
 from ..overflow import in_words
 from . import output
 
+RESULTS_IN_WORDS = {
+    "owner": "for the owner of the keys alone",
+    "shared": "may be shared: errors are too rare to be met, and nothing depends on the noise",
+}
+"""Who may see what is decrypted."""
+
 
 def profile_of(machine: Path | None) -> Profile | None:
     """The profile that ``--machine`` names.
@@ -46,6 +52,7 @@ def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dic
         "predicted_p_error": found.p_error,
         "predicted_global_p_error": found.global_p_error,
         "security_level": manifest.security_level,
+        "results": manifest.results,
         "rounding": manifest.rounding,
         "range_mode": manifest.range_mode,
         "range_margin": manifest.range_margin,
@@ -112,6 +119,7 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
             ("pipeline", manifest.pipeline),
             ("backend", f"{manifest.backend}, {manifest.security_level} bits of security"),
             ("p_error", ", ".join(t for t in (each, wanted) if t) + whole),
+            ("results", RESULTS_IN_WORDS[manifest.results]),
             ("ranges", f"{manifest.range_mode}{margin}"),
             ("overflow", in_words(manifest.expected_overflow)),
             ("rounding", manifest.rounding),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..ir.errors import ArtifactError
+from ..ir.results import DEFAULT_RESULTS, Results
 
 FORMAT = 1
 """Version of all these files."""
-
-Results = Literal["owner", "shared"]
-"""Who may see what was decrypted: only the owner of the keys, or anybody."""
 
 T = TypeVar("T", bound="Header")
 
@@ -85,7 +83,7 @@ class HalfHeader(Header):
     p_error: float | None = None
     global_p_error: float | None = None
     security_level: int = 128
-    results: Results = "owner"
+    results: Results = DEFAULT_RESULTS
     packages: dict[str, str] = field(default_factory=dict)
 
     def circuit(self, batch: int = 1) -> CircuitEntry:

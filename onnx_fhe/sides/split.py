@@ -23,11 +23,11 @@ from ..program import Program
 from ..prologue import standalone
 from .bundle import Bundle, side_of
 from .client import EPILOGUE, PROLOGUE, RANGES
-from .headers import CircuitEntry, ClientHeader, HalfHeader, Port, Results, ServerHeader
+from .headers import CircuitEntry, ClientHeader, HalfHeader, Port, ServerHeader
 from .ranges import write_ranges
 
 
-def split(program: Program, results: Results = "owner") -> tuple[Bundle[ClientHeader], Bundle[ServerHeader]]:
+def split(program: Program) -> tuple[Bundle[ClientHeader], Bundle[ServerHeader]]:
     """The two halves of a program.
 
     The client's half holds what is computed before encryption and after decryption, and the parameters of
@@ -35,7 +35,6 @@ def split(program: Program, results: Results = "owner") -> tuple[Bundle[ClientHe
 
     Args:
         program: What was compiled, or loaded.
-        results: Who may see what is decrypted.
 
     Raises:
         UnsupportedError: The backend has no two sides.
@@ -51,7 +50,7 @@ def split(program: Program, results: Results = "owner") -> tuple[Bundle[ClientHe
         p_error=manifest.p_error,
         global_p_error=manifest.global_p_error,
         security_level=manifest.security_level,
-        results=results,
+        results=manifest.results,
         packages=manifest.packages,
     )
     prologue, ranges = standalone(program.parts)

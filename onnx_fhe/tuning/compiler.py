@@ -19,6 +19,7 @@ from ..ir.data import Data
 from ..ir.errors import FidelityError, OnnxFheError, UserError
 from ..ir.guard import FileLimits
 from ..ir.plugins.loading import load_plugin
+from ..ir.results import DEFAULT_RESULTS, Results
 from ..ir.save import serialize
 from ..program import Program
 from .clock import Clock, OutOfTimeError, bounded, wait_for
@@ -58,6 +59,7 @@ class Compiler:
         plugins: To load first.
         folder: Where trials leave what took long to make, and for circuits on their way.
         clock: No circuit is waited for when the time is over.
+        results: Who may see what is decrypted.
     """
 
     model: ir.Model | str | os.PathLike[str]
@@ -71,6 +73,7 @@ class Compiler:
     _longest: float = 0.0
     _ahead: dict[int, Future[Made]] = field(default_factory=dict)
     _began: float = float("-inf")
+    results: Results = DEFAULT_RESULTS
 
     @property
     def longest(self) -> float:
@@ -140,7 +143,14 @@ class Compiler:
     def _elsewhere(self) -> Compiler:
         """What another process needs of it."""
         return Compiler(
-            self.model, self.calibration, self.backend, self.limits, self.bind, self.plugins, self.folder
+            self.model,
+            self.calibration,
+            self.backend,
+            self.limits,
+            self.bind,
+            self.plugins,
+            self.folder,
+            results=self.results,
         )
 
     def here(self, point: Point) -> Program:
@@ -159,6 +169,7 @@ class Compiler:
             p_error=point.p_error,
             range_mode=point.range_mode,
             range_margin=point.range_margin,
+            results=self.results,
             seed=point.seed,
             limits=self.limits,
             bind=self.bind,

@@ -27,6 +27,7 @@ from ..ir.p_error import DEFAULT_P_ERROR
 from ..ir.partition import partition
 from ..ir.plugins.loading import load_plugin
 from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode, RangeOptions
+from ..ir.results import DEFAULT_RESULTS, Results
 from ..ir.runtime import Session
 from ..ir.save import serialize
 from ..ir.verify import verify
@@ -93,6 +94,7 @@ class Task:
         machine: To price with.
         seed, range_mode, range_margin: As in ``Context``.
         plugins: To load first.
+        results: Who may see what is decrypted.
     """
 
     model: bytes
@@ -106,12 +108,13 @@ class Task:
     range_mode: RangeMode = DEFAULT_RANGE_MODE
     range_margin: Margin = DEFAULT_MARGIN
     plugins: tuple[str, ...] = ()
+    results: Results = DEFAULT_RESULTS
 
     def context(self, p_error: float) -> Context:
         """What passes may know."""
         return Context(
             calibration=self.calibration,
-            target=Target(self.limits, p_error),
+            target=Target(self.limits, p_error, results=self.results),
             ranges=RangeOptions(self.range_mode, self.range_margin),
             seed=self.seed,
         )
@@ -124,7 +127,8 @@ class Task:
                 digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
         for labels in (self.calibration.labels, self.labels):
             digest.update(b"" if labels is None else labels.tobytes())
-        settings = (self.seed, self.range_mode, self.range_margin, self.limits, self.machine, self.plugins)
+        ranges = (self.range_mode, self.range_margin)
+        settings = (self.seed, *ranges, self.limits, self.machine, self.plugins, self.results)
         digest.update(repr((settings, more, version("onnx-fhe"))).encode())
         return digest.hexdigest()
 

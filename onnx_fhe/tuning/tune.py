@@ -17,6 +17,7 @@ from ..ir.errors import UserError
 from ..ir.guard import FileLimits
 from ..ir.plugins.loading import load_plugin
 from ..ir.range_options import DEFAULT_MARGIN, DEFAULT_RANGE_MODE, Margin, RangeMode
+from ..ir.results import DEFAULT_RESULTS, SHARED_P_ERROR, Results, check_errors, check_results
 from ..ir.state import ModelState
 from ..machine import Profile
 from ..program import Program
@@ -83,6 +84,7 @@ def tune(
     distill: bool = True,
     confidence: float = DEFAULT_CONFIDENCE,
     p_error: float | None = None,
+    results: Results = DEFAULT_RESULTS,
     range_mode: RangeMode = DEFAULT_RANGE_MODE,
     range_margin: Margin = DEFAULT_MARGIN,
     backend: str = "concrete",
@@ -127,6 +129,7 @@ def tune(
             holds it at even odds or better is the best; with 1.28 nine in ten should hold it, and where none
             does, those that hold it at even odds are taken.
         p_error: Tolerated error of one lookup; None to search it.
+        results: Who may see what is decrypted, as for ``compile``; for ``shared`` p_error is not searched.
         range_mode, range_margin, backend, limits, bind: As for ``compile``.
         machine: A profile of another machine, as ``calibrate-cost`` writes it.
         seed: The same seed gives the same result with ``jobs=1`` and ``trials`` instead of ``seconds``.
@@ -143,6 +146,10 @@ def tune(
     jobs = usable_cores() if jobs is None else jobs
     _check(trials, seconds, jobs, finalists, encrypted, confidence)
     check_error("p_error", p_error)
+    check_results(results)
+    check_errors(results, p_error)
+    if results == "shared":
+        p_error = p_error or SHARED_P_ERROR
     check_ranges(range_mode, range_margin)
     check_seed(seed)
     for plugin in plugins:
@@ -165,6 +172,7 @@ def tune(
         range_mode=range_mode,
         range_margin=range_margin,
         plugins=tuple(plugins),
+        results=results,
     )
     told: Watch = watch or _quiet
     told(State([], [], 0, 0.0, None, [], "look at the model"))
@@ -175,7 +183,15 @@ def tune(
         tester = Tester(task, Path(folder))
         space = probe(tester, distill=distill, p_error=p_error, seconds=MAX_PROBING_SHARE * clock.left())
         compiler = Compiler(
-            model, given.raw_calibration, backend, limits, bind, tuple(plugins), Path(folder), clock
+            model,
+            given.raw_calibration,
+            backend,
+            limits,
+            bind,
+            tuple(plugins),
+            Path(folder),
+            clock,
+            results=results,
         )
         try:
             study = Study(

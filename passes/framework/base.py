@@ -18,6 +18,7 @@ from ...ir.level import Level, level_of, set_level
 from ...ir.limits import TargetLimits
 from ...ir.p_error import DEFAULT_P_ERROR
 from ...ir.range_options import RangeOptions
+from ...ir.results import DEFAULT_RESULTS, Results
 from .options import check_options, options_of
 from .text import print_options
 
@@ -57,11 +58,13 @@ class Target:
         limits: What the backend takes.
         p_error: Tolerated error of one table lookup.
         timings: Timings of the machine; None for those that came with onnx-fhe.
+        results: Who may see what is decrypted; where anybody may, nothing may depend on the noise.
     """
 
     limits: TargetLimits = TargetLimits()
     p_error: float = DEFAULT_P_ERROR
     timings: Timings | None = None
+    results: Results = DEFAULT_RESULTS
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,10 @@ class InsertRounding(Pass):
         high=8,
         formerly="most",
     )
-    mode: Literal["approximate", "exact"] = option(
-        "approximate", help="exact costs one bootstrap more for each bit removed."
+    mode: Literal["auto", "approximate", "exact"] = option(
+        "auto",
+        help="exact costs one bootstrap more for each bit removed; auto is approximate, but exact where"
+        " results are shared.",
     )
     range_fill: Literal["none", "free", "full"] = option(
         "free",
@@ -107,7 +109,7 @@ class InsertRounding(Pass):
         fixed = {
             t: next((self.layers[n] for n in pair if n in self.layers), None) for t, pair in names.items()
         }
-        rounding = Rounding(self.mode, self.output_bits)
+        rounding = Rounding(self._mode(context), self.output_bits)
         if self.bits == "auto":
             trained = ModelState.of(model).trained
             limits = (TRAINED_TOLERANCE if trained else TOLERANCE, TOLERANCE)
@@ -134,6 +136,19 @@ class InsertRounding(Pass):
         else:
             chosen = [RoundingSetting(self.bits if f is None else f, self.range_fill) for f in fixed.values()]
         return rounding.apply(model, data, dict(zip(tables, chosen, strict=True)), context)
+
+    def _mode(self, context: Context) -> Literal["approximate", "exact"]:
+        if context.target.results == "owner":
+            return "exact" if self.mode == "exact" else "approximate"
+        if self.mode == "approximate":
+            raise PipelineError(
+                "results that are shared must not depend on noise, as those of approximate rounding do",
+                pass_name=self.name,
+                found="mode=approximate",
+                allowed="mode=auto or mode=exact",
+                do="leave mode out; it is exact then",
+            )
+        return "exact"
 
 
 def _cheapest(

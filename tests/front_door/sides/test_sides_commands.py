@@ -66,6 +66,8 @@ def test_from_a_model_to_outputs_in_six_commands(zoo, tmp_path, command):
     assert status == 0, wrong
     assert json.loads(told)["samples"] == 2
     assert json.loads(told)["accuracy"] is not None
+    assert json.loads(told)["results"] == "owner"
+    assert "for the owner of the keys alone" in json.loads(told)["note"]
     status, _, _ = command("run", f["m.fhe"], "--data", tmp_path / "x.npz", "-o", tmp_path / "z.npz")
     assert status == 0
     with np.load(f["y.npz"]) as found, np.load(tmp_path / "z.npz") as wanted:
