@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,8 @@ from hypothesis import settings
 
 # Before a test imports onnxruntime: it switches the telemetry off.
 import onnx_fhe  # noqa: F401
+from onnx_fhe import compiling
+from onnx_fhe.backends.base import LowerOptions
 from onnx_fhe.testing import zoo as example_networks
 
 # Helpers that compare say what differs, as tests do.
@@ -122,6 +125,17 @@ class Small:
 def _example(name: str) -> Example:
     folder = ROOT / "examples"
     return Example(folder / f"{name}.onnx", folder / f"{name}.calibration.npz", folder / f"{name}.test.npz")
+
+
+@pytest.fixture
+def small_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `compile` makes has one parameter set, and keys that are not compressed: half the time of a test.
+
+    Keys for several sets take longer than the lookups of a small circuit save, and to expand compressed keys
+    takes as long as to make them. `test_compile_tries_its_circuit` runs on ciphertexts as users do.
+    """
+    plain = partial(LowerOptions, parameter_strategy="mono", compress_keys=False)
+    monkeypatch.setattr(compiling, "LowerOptions", plain)
 
 
 @pytest.fixture(scope="session")

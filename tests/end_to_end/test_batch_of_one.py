@@ -140,6 +140,7 @@ def test_it_compiles_for_one_sample_a_call(name, tmp_path):
     assert 1 - ((found - wanted) ** 2).mean() / wanted.var() > 0.95
 
 
+@pytest.mark.usefixtures("small_keys")
 @pytest.mark.parametrize("name", ["literal", "image, flat"])
 def test_it_runs_encrypted(name, tmp_path):
     pytest.importorskip("concrete.fhe")

@@ -314,6 +314,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         circuit.save(tmp_path / "file")
 
 
+def test_parameters_are_those_of_the_circuit_that_runs() -> None:
+    """They are looked for without the parallel loops of what runs, which take longer to compile."""
+    model = network().model()
+    parallel, alone = (backend().lower(model, LowerOptions(loop_parallelize=on)) for on in (True, False))
+    assert parallel.statistics() == alone.statistics()
+    for circuit, loops in ((parallel, True), (alone, False)):
+        assert circuit.recorded()[1].loop_parallelize is loops
+        circuit.session()  # refuses a program of other parameters
+
+
 @pytest.mark.encrypted
 @pytest.mark.parametrize("loaded", [False, True])
 def test_encrypted(tmp_path: Path, loaded: bool) -> None:
@@ -324,7 +334,8 @@ def test_encrypted(tmp_path: Path, loaded: bool) -> None:
     h = b.dense(h, 2)
     b.decrypt(h, "raw")
     b.decrypt(b.op("RoundBits", h, domain=DOMAIN, lsbs_to_remove=2, mode="approximate"), "rounded")
-    circuit = backend().lower(b.model(), SURE)
+    # The keys of the one that was loaded are sent compressed: to expand them takes as long as to make them.
+    circuit = backend().lower(b.model(), replace(SURE, compress_keys=loaded))
     if loaded:
         circuit.save(tmp_path)
         circuit = backend().load(tmp_path)

@@ -294,6 +294,7 @@ def test_run_in_the_clear_and_simulated(compiled, digits_mlp, tmp_path):
     assert found["seconds_per_sample"] > 0
 
 
+@pytest.mark.usefixtures("small_keys")
 def test_run_encrypted_times_each_step(cli, tmp_path):
     proto = onnx.parser.parse_model("""
     <ir_version: 8, opset_import: ["" : 17]>

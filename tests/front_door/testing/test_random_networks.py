@@ -168,6 +168,7 @@ SMALL = (
 
 
 @pytest.mark.encrypted
+@pytest.mark.usefixtures("small_keys")
 def test_a_small_network_from_float_to_ciphertexts():
     outcome = check_network(random_network(5, longest=1), SMALL, "concrete", encrypted=4)
     assert outcome.category in {"good", "warned"}, outcome
