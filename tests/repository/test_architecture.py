@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -59,6 +60,12 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a file, which several tests walk through and none may change."""
+    return ast.parse(source)
+
+
 def at_import(tree: ast.Module) -> ast.Module:
     """The module without function bodies: what runs when it is imported."""
 
@@ -75,7 +82,7 @@ def wrong_way(source: str, module: str, is_package: bool = False) -> list[str]:
     """Imports that go from a room to one that stands on it."""
     return [
         f"{module}, line {line}: {name}"
-        for line, name in imported(ast.parse(source), module, is_package)
+        for line, name in imported(parsed(source), module, is_package)
         if name.split(".")[0] == "onnx_fhe" and room_of(name) > room_of(module)
     ]
 
@@ -120,7 +127,7 @@ def circles(sources: dict[str, tuple[str, bool]]) -> list[list[str]]:
     """
     graph = nx.DiGraph()
     for module, (text, is_package) in sources.items():
-        for _, name in imported(ast.parse(text), module, is_package):
+        for _, name in imported(parsed(text), module, is_package):
             # `from .walk import Walk` names a thing inside a module, `from . import walk` the module itself.
             found = name if name in sources else name.rpartition(".")[0]
             if found in sources and found != module:
@@ -229,7 +236,7 @@ def test_the_registry_finds_every_pass_and_nothing_else():
 def numbers_for(source: str, name: str) -> list[int]:
     """Lines where a parameter or field of that name has a number for its default."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         pairs: list[tuple[str, ast.expr | None]] = []
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             pairs = [(node.target.id, node.value)]
