@@ -102,8 +102,12 @@ class ServerSide(ABC):
     batch: int = 1
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Make the circuit ready to run, which takes seconds; else the first evaluation does."""
+    def prepare(self, *, alone: bool = False) -> None:
+        """Make the circuit ready to run, which takes seconds; else the first evaluation does.
+
+        Args:
+            alone: As ``evaluate`` will be called.
+        """
 
     @abstractmethod
     def parse_keys(self, content: bytes) -> Any:

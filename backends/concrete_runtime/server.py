@@ -47,9 +47,9 @@ class ConcreteServer(ServerSide):
         """
         return cls(read(folder), cached_library)
 
-    def prepare(self) -> None:
-        """Compile the program, or take it from the cache."""
-        self._of(parallel=True)
+    def prepare(self, *, alone: bool = False) -> None:
+        """Compile the program, or take it from the cache; see ``ServerSide``."""
+        self._of(self._is_parallel(alone))
 
     def parse_keys(self, content: bytes) -> Any:
         """Evaluation keys; see ``ServerSide``."""
@@ -62,8 +62,7 @@ class ConcreteServer(ServerSide):
 
     def evaluate(self, keys: Any, ciphertexts: Ciphertexts, *, alone: bool = False) -> Ciphertexts:
         """Run the circuit on ciphertexts; see ``ServerSide``."""
-        parallel = not alone or not self._stored.program.settings.loop_parallelize
-        circuit = self._circuit(parallel)
+        circuit = self._circuit(self._is_parallel(alone))
         given = [ciphertexts[p.name] for p in self._stored.ports.inputs]
         with signals.kept():
             found = circuit.call(given, keys)
@@ -76,6 +75,10 @@ class ConcreteServer(ServerSide):
     def parse(self, content: Mapping[str, bytes]) -> Ciphertexts:
         """The ciphertexts of inputs; see ``ServerSide``."""
         return sent.parse(self._stored.ports.inputs, content, self._inputs)
+
+    def _is_parallel(self, alone: bool) -> bool:
+        # Without such loops both programs are the same.
+        return not alone or not self._stored.program.settings.loop_parallelize
 
     def _of(self, parallel: bool) -> Compiled:
         with self._lock:

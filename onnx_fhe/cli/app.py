@@ -24,6 +24,7 @@ from .opt import opt
 from .passes import passes
 from .report import report
 from .run import run
+from .serve import serve
 from .sides import decrypt, encrypt, evaluate, keygen, split
 from .tune import tune_
 
@@ -56,6 +57,7 @@ app.command("keygen")(keygen)
 app.command("encrypt")(encrypt)
 app.command("evaluate")(evaluate)
 app.command("decrypt")(decrypt)
+app.command("serve")(serve)
 app.command("tune")(tune_)
 app.command("calibrate-cost")(calibrate_cost)
 

@@ -45,10 +45,10 @@ class Server:
         """
         return cls(load(source, ServerHeader))
 
-    def prepare(self) -> None:
-        """Compile all circuits now."""
+    def prepare(self, *, alone: bool = False) -> None:
+        """Compile all circuits now; ``alone`` for calls that each run on one core."""
         for entry in self.header.circuits:
-            self.side(entry.batch).prepare()
+            self.side(entry.batch).prepare(alone=alone)
 
     def evaluate(
         self, ciphertexts: Ciphertexts, keys: EvaluationKeys, jobs: Jobs = 1, progress: Progress = quiet
@@ -98,20 +98,30 @@ class Server:
             self._sides[batch] = side_of(self._bundle.parts, batch, sides_of(self.header.backend).server)
         return self._sides[batch]
 
+    @staticmethod
+    def circuit_of(half: ServerHeader, asked: CiphertextsHeader) -> CircuitEntry:
+        """The circuit of a half that ciphertexts are for.
+
+        Raises:
+            DataError: They are for another one.
+        """
+        entry = next((c for c in half.circuits if c.id == asked.circuit), None)
+        if entry is None or entry.batch != asked.batch:
+            raise DataError(
+                "the inputs were encrypted for another circuit",
+                found=f"{asked.circuit[:16]}, {asked.batch} samples a call",
+                allowed=", ".join(f"{c.id[:16]} ({c.batch} a call)" for c in half.circuits),
+                do="encrypt them with the client half that belongs to this server half",
+            )
+        return entry
+
     def check(self, header: CiphertextsHeader, keys: EvaluationKeys) -> CircuitEntry:
         """The circuit that ciphertexts are for.
 
         Raises:
             DataError: They are for another one, or the keys are another client's, or serve another circuit.
         """
-        entry = next((c for c in self.header.circuits if c.id == header.circuit), None)
-        if entry is None or entry.batch != header.batch:
-            raise DataError(
-                "the inputs were encrypted for another circuit",
-                found=f"{header.circuit[:16]}, {header.batch} samples a call",
-                allowed=", ".join(f"{c.id[:16]} ({c.batch} a call)" for c in self.header.circuits),
-                do="encrypt them with the client half that belongs to this server half",
-            )
+        entry = self.circuit_of(self.header, header)
         if header.keys != keys.id:
             raise DataError(
                 "the inputs were encrypted with other keys",
