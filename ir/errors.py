@@ -130,6 +130,16 @@ class ArtifactError(UserError):
     """A ``.fhe`` file that is damaged, or of a format that this version does not read."""
 
 
+class ServiceError(UserError):
+    """A service that refuses a request, or cannot be reached.
+
+    Attributes:
+        code: The word that the service has for it; empty where it says none.
+    """
+
+    code: str = ""
+
+
 class VerificationError(OnnxFheError):
     """A model broke a rule of its level: a defect of the pass that produced it."""
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .program import Program
     from .running import Result
     from .sides.client import Client
+    from .sides.remote import RemoteProgram
     from .sides.server import Server
     from .sides.split import split
     from .tuning.frontier import Frontier
@@ -48,6 +49,7 @@ __all__ = [
     "Pass",
     "PassManager",
     "Program",
+    "RemoteProgram",
     "Result",
     "Server",
     "Target",
@@ -80,6 +82,7 @@ _HOMES = {
     "Pass": ("passes.framework.base", "Pass"),
     "PassManager": ("passes.framework.manager", "PassManager"),
     "Program": ("program", "Program"),
+    "RemoteProgram": ("sides.remote", "RemoteProgram"),
     "Result": ("running", "Result"),
     "Target": ("passes.framework.base", "Target"),
     "compile": ("compiling", "compile_model"),

@@ -17,6 +17,7 @@ import typer
 from .. import extras
 from . import imports, memory, streams
 from . import supervisor as watch
+from .ask import ask
 from .calibrate_cost import calibrate_cost
 from .compile import compile_
 from .inspect import inspect_
@@ -58,6 +59,7 @@ app.command("encrypt")(encrypt)
 app.command("evaluate")(evaluate)
 app.command("decrypt")(decrypt)
 app.command("serve")(serve)
+app.command("ask")(ask)
 app.command("tune")(tune_)
 app.command("calibrate-cost")(calibrate_cost)
 
