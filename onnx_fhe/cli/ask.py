@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from . import output
-from .options import Json, data_option, output_option, require_writable
+from .options import Json, SampleLimit, batch_option, data_option, output_option, require_writable
+from .sides import SECRET_FOLDER
 
 TOKEN = "ONNX_FHE_TOKEN"
 """The variable of the environment that holds the token: other users see the arguments of a command."""
@@ -26,29 +27,17 @@ def ask(
         Path | None,
         typer.Option("--client", metavar="MODEL.client", help="The client half [default: the service's]."),
     ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--keys",
-            metavar="FOLDER",
-            help="Folder of the secret keys; made where there are none [default: for this run only].",
-        ),
-    ] = None,
+    folder: Annotated[Path | None, SECRET_FOLDER] = None,
     token: Annotated[
         Path | None,
         typer.Option("--token-file", metavar="FILE", help=f"Holds the token [default: ${TOKEN}]."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="Name of the model [default: by the client half]."),
+        typer.Option("--name", metavar="NAME", help="Name of the model [default: by the client half]."),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="The first so many samples only.")
-    ] = None,
-    batch: Annotated[
-        int,
-        typer.Option("--batch", metavar="N", min=1, help="Samples of one call, of a circuit for so many."),
-    ] = 1,
+    limit: SampleLimit = None,
+    batch: Annotated[int, batch_option("Samples of one call, of a circuit for so many.")] = 1,
     certificate: Annotated[
         Path | None,
         typer.Option("--certificate", metavar="PEM", help="Believe this certificate of the service."),
@@ -56,7 +45,10 @@ def ask(
     out: Annotated[Path | None, output_option("OUTPUTS.npz", "Where the outputs of the network go.")] = None,
     json: Json = False,
 ) -> None:
-    """Encrypt samples, have a service compute on them, and decrypt the results."""
+    """Encrypt samples, have a service compute on them, and decrypt the results.
+
+    Keys are made where --keys names a folder without; without --keys they are made for this run only.
+    """
     with output.working() as progress:
         from ..ir.data import Data, read_npz
         from ..scoring import accuracy

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..service.settings import Settings
 
 _GB = 1024**3
+"""Bytes of a gigabyte."""
 _MB = 1024**2
+"""Bytes of a megabyte."""
 
 
 def serve(

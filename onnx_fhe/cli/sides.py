@@ -21,15 +21,14 @@ ClientHalf = Annotated[
 ServerHalf = Annotated[
     Path, typer.Argument(metavar="MODEL.server", help="The server's half of a circuit.", show_default=False)
 ]
-SecretFolder = Annotated[
-    Path,
-    typer.Option(
-        "--keys",
-        metavar="FOLDER",
-        help="Folder of the secret keys, which their owner alone may enter.",
-        show_default=False,
-    ),
-]
+SECRET_FOLDER = typer.Option(
+    "--keys",
+    metavar="FOLDER",
+    help="Folder of the secret keys, which their owner alone may enter.",
+    show_default=False,
+)
+"""The option of ``SecretFolder``, for a command that can do without."""
+SecretFolder = Annotated[Path, SECRET_FOLDER]
 Batch = Annotated[int, batch_option("Samples of one call, of a circuit for so many.")]
 
 

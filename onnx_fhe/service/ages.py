@@ -13,6 +13,7 @@ FILE = "ages.json"
 SAVE_SECONDS = 60.0
 """Seconds between two times that ages are written: what a service that is killed forgets of them."""
 DAY = 86400.0
+"""Seconds of a day."""
 
 
 class Ages:

@@ -89,9 +89,18 @@ _MEANINGS = {
 }
 
 
-def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+Answers = dict[int | str, dict[str, Any]]
+"""Answers of a route by their status, as FastAPI takes them."""
+
+
+def faults(*statuses: int) -> Answers:
     """The answers of a route that are no success."""
     return {s: {"model": FaultBody, "description": _MEANINGS[s]} for s in (*statuses, 405, 429)}
+
+
+def with_faults(successes: Answers, *statuses: int) -> Answers:
+    """All answers of a route, of which some are a success."""
+    return {**successes, **faults(*statuses)}
 
 
 def binary(what: str) -> dict[str, Any]:

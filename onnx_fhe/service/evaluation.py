@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -90,15 +91,16 @@ async def _computed(units: list[Unit], request: Request, at: Service) -> list[Ca
     at.units.add(units)
     futures = [asyncio.wrap_future(u.future) for u in units]
     together = asyncio.gather(*futures)
-    gone = asyncio.create_task(_gone(request))
+    gone = asyncio.ensure_future(_gone(request))
+    either: set[asyncio.Future[Any]] = {together, gone}
+    every: list[asyncio.Future[Any]] = [gone, together, *futures]
     try:
-        await asyncio.wait({together, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not together.done():
             raise Refusal(408, "gone", "nobody waits for the results any more")
         return list(together.result())
     finally:
-        gone.cancel()
-        for future in (*futures, together):
+        for future in every:
             future.cancel()
 
 

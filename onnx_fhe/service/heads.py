@@ -23,6 +23,7 @@ _LOCATOR_BYTES = 20
 _ENTRY_BYTES = 200
 """Most bytes that the directory of a zip takes for one of our files: a name, and what is said of it."""
 _WITH_DESCRIPTOR = 8
+"""Flag of a file in a zip whose size stands behind it."""
 
 H = TypeVar("H", bound=Header)
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from ..ir.errors import ArtifactError, DataError
 from ..sides.headers import EvaluationKeysHeader
 from ..sides.keys import EvaluationKeys
-from .answers import KeysInfo, binary_body, faults
+from .answers import KeysInfo, binary_body, faults, with_faults
 from .bodies import chunks
 from .heads import MAX_HEADER, header_of
 from .keystore import Kept
@@ -31,8 +31,9 @@ Identity = Annotated[
 @router.put(
     "/{identity}",
     status_code=201,
-    responses={200: {"model": KeysInfo, "description": "They were there."}}
-    | faults(400, 401, 404, 408, 409, 413, 422, 507),
+    responses=with_faults(
+        {200: {"model": KeysInfo, "description": "They were there."}}, 400, 401, 404, 408, 409, 413, 422, 507
+    ),
     openapi_extra=binary_body("A file of evaluation keys, as `onnx-fhe keygen` writes it."),
 )
 async def upload(identity: Identity, request: Request, response: Response, at: At, owner: Owner) -> KeysInfo:

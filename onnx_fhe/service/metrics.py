@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
+CLASS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 """Limits of the classes of durations: a health check takes milliseconds, many samples take minutes."""
 
 
@@ -30,7 +30,7 @@ class Metrics:
             "onnx_fhe_request_seconds",
             "Seconds from a request to its answer.",
             ("route",),
-            buckets=SECONDS,
+            buckets=CLASS_SECONDS,
             registry=self._registry,
         )
         self.samples = Counter("onnx_fhe_samples", "Evaluated samples.", ("model",), registry=self._registry)

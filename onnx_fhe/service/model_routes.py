@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from .answers import BINARY, CircuitInfo, LimitsInfo, ModelInfo, binary, binary_body, faults
+from .answers import BINARY, CircuitInfo, LimitsInfo, ModelInfo, binary, binary_body, faults, with_faults
 from .evaluation import evaluated
 from .models import Model
 from .refusals import Refusal, busy
@@ -32,8 +32,9 @@ async def look(name: Name, at: At) -> ModelInfo:
 @router.get(
     "/{name}/client",
     response_class=Response,
-    responses={200: binary("The client half, for `onnx-fhe keygen`, `encrypt` and `decrypt`.")}
-    | faults(401, 404),
+    responses=with_faults(
+        {200: binary("The client half, for `onnx-fhe keygen`, `encrypt` and `decrypt`.")}, 401, 404
+    ),
 )
 async def client(name: Name, at: At) -> Response:
     """The client half of a model, where the service's operator offers it."""
@@ -52,8 +53,9 @@ async def client(name: Name, at: At) -> Response:
 @router.post(
     "/{name}/evaluate",
     response_class=Response,
-    responses={200: binary("Encrypted results, for `onnx-fhe decrypt`.")}
-    | faults(400, 401, 404, 408, 413, 422, 503),
+    responses=with_faults(
+        {200: binary("Encrypted results, for `onnx-fhe decrypt`.")}, 400, 401, 404, 408, 413, 422, 503
+    ),
     openapi_extra=binary_body("Encrypted inputs of one or many samples, as `onnx-fhe encrypt` writes them."),
 )
 async def evaluate(name: Name, request: Request, at: At, owner: Owner) -> Response:

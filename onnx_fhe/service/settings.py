@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MEGABYTE = 1024**2
+"""Bytes of a megabyte."""
 GIGABYTE = 1024**3
+"""Bytes of a gigabyte."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Response
 
-from .answers import State, faults
+from .answers import State, faults, with_faults
 from .refusals import Refusal
 from .service import At, Service, owner_of
 
@@ -35,8 +35,9 @@ async def ready(at: At) -> State:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "In Prometheus' text format.", "content": {"text/plain": {}}}}
-    | faults(401),
+    responses=with_faults(
+        {200: {"description": "In Prometheus' text format.", "content": {"text/plain": {}}}}, 401
+    ),
     dependencies=[Depends(owner_of)],
 )
 async def metrics(at: At) -> Response:

@@ -88,7 +88,13 @@ class Watched:
         metrics.sent.inc(facts["sent"])
         more = {k: state[k] for k in ("client", "model", "samples") if k in state}
         # The route, and not the path: a path may hold whatever somebody pasted there.
-        line = {"request": state["id"], "method": _method(scope), "route": route, **facts, **more}
+        line: dict[str, Any] = {
+            "request": state["id"],
+            "method": _method(scope),
+            "route": route,
+            **facts,
+            **more,
+        }
         self._service.log("request", {**line, "seconds": round(seconds, 4)})
 
 

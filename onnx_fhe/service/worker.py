@@ -60,7 +60,7 @@ def work(pipe: Connection, models: Mapping[str, Path], key_bytes: int, alone: bo
     # Ctrl-C reaches all processes of a terminal; what runs may end, and the service ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     servers = {name: Server.load(path) for name, path in models.items()}
-    circuits = {}
+    circuits: dict[tuple[str, str], int] = {}
     for name, server in servers.items():
         server.prepare(alone=alone)
         circuits |= {(name, entry.id): entry.batch for entry in server.header.circuits}

@@ -167,7 +167,7 @@ class Watcher(threading.Thread):
                 Refusal(500, "defect", "the service could not compute this", do="tell its operator")
             )
         else:
-            unit.future.set_exception(Refusal(422, "unfit", **answer.told))
+            unit.future.set_exception(Refusal(422, "unfit", **dict(answer.told)))
 
     def _lost(self, unit: Unit) -> None:
         self._say("call lost", {"worker": self._number, "attempt": unit.attempts})

@@ -21,7 +21,7 @@ from .client import Client
 from .http import Connection
 from .keys import EvaluationKeys, secret_file
 
-SAMPLES = 32
+REQUEST_SAMPLES = 32
 """Samples of one request: enough that the way there and back counts for little."""
 IN_FLIGHT = 2
 """Requests at the same time: while one is computed, the next is encrypted and sent."""
@@ -102,7 +102,7 @@ class RemoteProgram:
         data: DataLike,
         limit: int | None = None,
         progress: Progress = quiet,
-        samples: int = SAMPLES,
+        samples: int = REQUEST_SAMPLES,
     ) -> RemoteResult:
         """Encrypt samples, have them computed, and decrypt the results.
 
