@@ -22,7 +22,7 @@ _COMPILER = _RUNTIME | {
 MODULES = {
     "compile": _COMPILER,
     "client": _RUNTIME | {"httpx", "onnxruntime"},
-    "server": _RUNTIME | {"fastapi", "pebble", "prometheus_client", "starlette", "uvicorn"},
+    "server": _RUNTIME | {"fastapi", "prometheus_client", "starlette", "uvicorn"},
     "tune": _COMPILER | {"cloudpickle", "dask", "distributed", "optuna"},
     "train": _COMPILER | {"torch"},
 }
@@ -33,12 +33,15 @@ COMMANDS = {
     "encrypt": "client",
     "decrypt": "client",
     "evaluate": "server",
+    "serve": "server",
+    "ask": "client",
     "tune": "tune",
 }
 """The extra of each command that is not the compiler's own."""
 
 NAMES = {
     "Client": "client",
+    "RemoteProgram": "client",
     "Server": "server",
     "Frontier": "tune",
     "Tuned": "tune",

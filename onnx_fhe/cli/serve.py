@@ -115,7 +115,6 @@ def serve(
     """Serve circuits over HTTP: keys are uploaded once, encrypted inputs become encrypted results."""
     with output.working():
         _check_openness(host, tokens, no_tokens, open_to_all)
-        _require()
         from ..service.models import matched_clients, named_files
         from ..service.settings import Limits, Settings
         from ..service.tokens import read_tokens
@@ -184,19 +183,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _require() -> None:
-    """Refuse, in one message, where the packages of a server are not installed."""
-    from ..ir.errors import PluginError
-
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise PluginError(
-            "a service needs packages that are not installed",
-            found=str(error),
-            do="pip install 'onnx-fhe[server]'",
-        ) from error

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ..ir.errors import ArtifactError, DataError, UserError
 from ..sides.bundle import load
-from ..sides.client import Client
-from ..sides.headers import CiphertextsHeader, CircuitEntry, ServerHeader
+from ..sides.headers import CiphertextsHeader, CircuitEntry, ClientHeader, ServerHeader
 from ..sides.server import Server
 from .settings import Settings
 
@@ -89,7 +88,7 @@ def matched_clients(models: dict[str, Path], clients: list[Path]) -> dict[str, P
     found: dict[str, Path] = {}
     ids = {name: {c.id for c in load(path, ServerHeader).header.circuits} for name, path in models.items()}
     for path in clients:
-        own = {c.id for c in Client.load(path).header.circuits}
+        own = {c.id for c in load(path, ClientHeader).header.circuits}
         fitting = [name for name, known in ids.items() if own & known]
         if not fitting:
             raise ArtifactError(

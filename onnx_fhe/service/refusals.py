@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import Any
 
 from ..ir.errors import OnnxFheError, printable
@@ -67,6 +68,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
 def busy(what: str, *, found: str, allowed: str, retry: int = RETRY_SECONDS) -> Refusal:
     """Too much at the same time: 429."""
     return Refusal(429, "busy", what, found=found, allowed=allowed, do="ask again later", retry=retry)
+
+
+def unfit(told: Mapping[str, str]) -> Refusal:
+    """Inputs or keys that do not fit the circuit: 422; ``told`` as ``worker.Answer`` has it."""
+    what, found, allowed, do = (told.get(k, "") for k in ("what", "found", "allowed", "do"))
+    return Refusal(422, "unfit", what, found=found, allowed=allowed, do=do)
 
 
 def too_large(what: str, *, found: str, allowed: str, do: str) -> Refusal:

@@ -86,16 +86,10 @@ class Watched:
         metrics.seconds.labels(route).observe(seconds)
         metrics.received.inc(facts["received"])
         metrics.sent.inc(facts["sent"])
-        more = {k: state[k] for k in ("client", "model", "samples") if k in state}
+        facts |= {k: state[k] for k in ("client", "model", "samples") if k in state}
         # The route, and not the path: a path may hold whatever somebody pasted there.
-        line: dict[str, Any] = {
-            "request": state["id"],
-            "method": _method(scope),
-            "route": route,
-            **facts,
-            **more,
-        }
-        self._service.log("request", {**line, "seconds": round(seconds, 4)})
+        named = {"request": state["id"], "method": _method(scope), "route": route}
+        self._service.log("request", {**named, **facts, "seconds": round(seconds, 4)})
 
 
 def _method(scope: Scope) -> str:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from .refusals import RETRY_SECONDS, Refusal
+from .refusals import RETRY_SECONDS, Refusal, unfit
 from .settings import Settings
 from .units import ATTEMPTS, Unit, Units
 from .worker import DEFECT, DONE, LOST_KEYS, Answer, Task, work
@@ -167,7 +167,7 @@ class Watcher(threading.Thread):
                 Refusal(500, "defect", "the service could not compute this", do="tell its operator")
             )
         else:
-            unit.future.set_exception(Refusal(422, "unfit", **dict(answer.told)))
+            unit.future.set_exception(unfit(answer.told))
 
     def _lost(self, unit: Unit) -> None:
         self._say("call lost", {"worker": self._number, "attempt": unit.attempts})

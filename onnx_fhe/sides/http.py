@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from ..ir.errors import PluginError, ServiceError, UserError, printable
+import httpx
 
-if TYPE_CHECKING:
-    import httpx
+from ..ir.errors import ServiceError, UserError, printable
 
 AGAIN = (429, 502, 503, 504)
 """Statuses after which the same request may succeed."""
@@ -37,7 +36,6 @@ class Connection:
 
     Raises:
         UserError: The address is none.
-        PluginError: httpx is not installed.
     """
 
     def __init__(
@@ -48,14 +46,6 @@ class Connection:
         patience: float = 120.0,
         transport: Any = None,
     ) -> None:
-        try:
-            import httpx
-        except ImportError as error:
-            raise PluginError(
-                "talking to a service needs a package that is not installed",
-                found=str(error),
-                do="pip install 'onnx-fhe[client]'",
-            ) from error
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(
@@ -63,7 +53,7 @@ class Connection:
                 found=url,
                 allowed="http://HOST:PORT or https://HOST:PORT",
             )
-        self.url, self._patience, self._errors = url.rstrip("/"), patience, httpx.HTTPError
+        self.url, self._patience = url.rstrip("/"), patience
         self.is_open = parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
         try:
             verify = True if certificate is None else ssl.create_default_context(cafile=certificate)
@@ -98,7 +88,7 @@ class Connection:
         while True:
             try:
                 answer = self._client.request(method, path, content=content)
-            except self._errors as error:
+            except httpx.HTTPError as error:
                 failed = self._away(error)
             else:
                 if answer.status_code < 400:
