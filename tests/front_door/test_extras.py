@@ -20,7 +20,7 @@ sys.meta_path.insert(0, Block())
 """
 COMPILER = ("onnx", "onnx_ir", "onnxscript", "networkx", "jinja2", "threadpoolctl", "tomli")
 TUNER = ("optuna", "dask", "distributed", "cloudpickle")
-SERVICE = ("fastapi", "uvicorn", "starlette", "pebble", "prometheus_client", "anyio", "httpx")
+SERVICE = ("fastapi", "uvicorn", "starlette", "prometheus_client", "anyio", "httpx")
 RUNTIME = ("concrete", "mlir", "onnxruntime", "torch", "pkg_resources")
 # Everything but what every side has.
 EXTRAS = (*COMPILER, *TUNER, *SERVICE, *RUNTIME)
