@@ -11,6 +11,8 @@ from ...ir import runtime
 
 MINOR_SPREAD_SHARE = 0.05
 """A number whose spread is below this share of the largest spread is not measured by its own spread."""
+USUAL_SIZES = 1e-12, 1e12
+"""Where the largest output lies between these, its square is an ordinary float32."""
 
 
 def outputs(model: ir.Model, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -34,6 +36,9 @@ def worst_error(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> fl
 def _of_all(found: np.ndarray, wanted: np.ndarray) -> float:
     if not np.issubdtype(wanted.dtype, np.floating):
         return float(np.mean(found != wanted))
+    largest = float(np.abs(wanted).max(initial=0))
+    if largest > 0 and not USUAL_SIZES[0] < largest < USUAL_SIZES[1]:
+        found, wanted = (a.astype(np.float64) / largest for a in (found, wanted))
     spread = float(((wanted - wanted.mean(axis=0, keepdims=True)) ** 2).mean())
     error = float(((found.astype(np.float64) - wanted) ** 2).mean())
     return error / spread if spread > 0 else error

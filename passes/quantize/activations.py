@@ -24,6 +24,8 @@ STORAGE_BITS = 8
 """Bits for which the stored integers leave no room to shift them."""
 OFFSET_RANGE_SHARE = 0.5
 """A channel gets an offset where its values fill less than this share of their range with 0 in it."""
+MIN_VALUE = 1e-34
+"""Tensors that never go further from 0 are 0."""
 MAX_SHUFFLED_ROWS = 2**20
 """Rows past which some may be chosen twice, as shuffling all takes long."""
 
@@ -117,6 +119,8 @@ def fit_quantizer(
     else:
         low, high = (a.astype(np.float64) for a in (columns.min(axis=0), columns.max(axis=0)))
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    # One over a step of these is no float32 any more: they are taken for 0.
+    low, high = np.where(low > -MIN_VALUE, 0.0, low), np.where(high < MIN_VALUE, 0.0, high)
     if method != "mse":
         return _spanning(low, high, bits)
     return _least_squares(columns, low, high, bits, shifts and bits < STORAGE_BITS, unseen)

@@ -22,6 +22,7 @@ from .activations import Quantizer, fit_quantizer, to_powers_of_two, with_offset
 from .bits import common_bits, is_fresh
 from .client import ClientInputs
 from .graph import insert_quantizer, quantize_weight, set_bias
+from .magnitudes import Magnitudes
 from .observe import finite, observe
 from .rounder import rounded
 from .settings import QuantizationSettings
@@ -247,9 +248,11 @@ class QuantizationRun:
         wanted = self.float_values.pop(node.outputs[0])
         data = env[node.inputs[0]][: len(wanted)]  # type: ignore[index]
         rows, (targets,) = linear.rows(data, wanted, seed=self.context.seed)
+        sizes = Magnitudes.of(rows, targets)
+        rows, targets = sizes.applied(rows, targets)
         # The offset is fitted afterwards, so only what varies counts.
         moments = [weights.moment(r - r.mean(axis=0) if options.refit else r) for r in rows]
-        matrix = linear.matrix()
+        matrix = linear.matrix() * sizes.weights
         if options.adapt and options.refit:
             wide = matrix.shape[1] > weights.WIDE_INPUTS
             matrix = adapt(matrix, rows, targets, options.adapt, moments if wide else None)
@@ -257,6 +260,7 @@ class QuantizationRun:
         if self._many:
             matrix = np.where(constant[:, None], 0.0, matrix)
         reference = units.reference(linear)
+        reference = None if reference is None else reference * sizes.weights
         free = reference is None and options.scales != "power-of-two"
         fresh = is_fresh(node.inputs[0], self.regions)
         quantized = rounded(options, node, matrix, moments, units, reference, fresh=fresh)
@@ -266,17 +270,18 @@ class QuantizationRun:
             axis=1,
         )
         scale, offset = quantized.scale, None
+        step = units.of(node.inputs[0]) / sizes.inputs
         if options.refit:
-            scale, offset = weights.refit(
-                accumulators, targets, quantized.scale, gain=free, step=units.of(node.inputs[0])
-            )
+            scale, offset = weights.refit(accumulators, targets, quantized.scale, gain=free, step=step)
+            offset = offset * sizes.outputs
         elif node in self.added or constant.any():
             old = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
             given = self.added.get(node, 0.0) + (
                 np.zeros(linear.channels) if old is None else old.reshape(-1)
             )
-            exact = weights.refit(accumulators, targets, scale, gain=False)[1]
+            exact = weights.refit(accumulators, targets, scale, gain=False)[1] * sizes.outputs
             offset = np.where(constant, exact, given)
+        scale = sizes.back(scale)
         added = quantize_weight(self.edit, linear, quantized.integers, scale)
         biased = set_bias(self.edit, linear, offset) if offset is not None else []
         result = biased[0].outputs[0] if biased else node.outputs[0]
