@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from . import samples
 from .errors import ModelError
+
+if TYPE_CHECKING:
+    # A server imports this module for what it names, and has no onnxruntime.
+    import onnxruntime
 
 Arrays = dict[str, np.ndarray]
 _MIN_BOUND_INPUTS = 512
