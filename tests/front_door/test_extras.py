@@ -46,7 +46,7 @@ def test_help_works_with_what_every_side_has():
     [
         (EXTRAS, "compile m.onnx --calibration d.npz -o m.fhe", "compile"),
         (EXTRAS, "keygen m.client --keys k -o e.keys", "client"),
-        (EXTRAS, "decrypt m.client out.enc --keys k -o y.npz", "client"),
+        (EXTRAS, "encrypt m.client --keys k --data d.npz -o in.enc", "client"),
         (TUNER, "tune m.onnx --calibration d.npz --data t.npz -o m.fhe", "tune"),
     ],
 )
