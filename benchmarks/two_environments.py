@@ -1,8 +1,8 @@
 """A client and a server, each in a virtual environment of its own, with files between them.
 
 It builds the wheel and makes two environments: the lean ones of requirements/, or with --full what pip makes
-of the extras. Then it makes keys and encrypts in the first, evaluates in the second, decrypts in the first, and
-compares the predictions with those of one process. It needs an index of packages for pip, and some minutes.
+of the extras. Then it makes keys and encrypts in the first, evaluates in the second and decrypts in the first.
+The predictions are compared with those of one process. It needs an index of packages for pip, and some minutes.
 
     python benchmarks/two_environments.py
     python benchmarks/two_environments.py --full --samples 20
