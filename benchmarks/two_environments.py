@@ -1,8 +1,9 @@
-"""A client and a server, each in a virtual environment of its own, with files between them.
+"""A client and a server, each in a virtual environment of its own, with files between them and over HTTP.
 
-It builds the wheel and makes two environments: the lean ones of requirements/, or with --full what pip makes
-of the extras. Then it makes keys and encrypts in the first, evaluates in the second and decrypts in the first.
-The predictions are compared with those of one process. It needs an index of packages for pip, and some minutes.
+It builds the wheel and makes two environments: the lean ones of requirements/, or with --full what pip
+makes of the extras. Keys, encryption and decryption are the first one's, the encrypted computation is the
+second one's. The predictions are compared with those of one process. It needs an index of packages for pip,
+and some minutes.
 
     python benchmarks/two_environments.py
     python benchmarks/two_environments.py --full --samples 20
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -138,10 +140,32 @@ def main() -> None:
         answer = ("decrypt", "model.client", "out.enc", "--keys", "keys", "-o", "y.npz")
         seconds["decrypt"] = client.run(*answer)
         (outputs,) = np.load(client.files / "y.npz").values()
-    print(", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
-    print(f"two environments against one process: {_equal(outputs, expected)}")
-    if (outputs.argmax(1) != expected.argmax(1)).any():
+        print(", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
+        served = over_http(client, server)
+    found = {"files between them": outputs, "over HTTP": served}
+    for way, one in found.items():
+        print(f"two environments, {way}, against one process: {_equal(one, expected)}")
+    if any((one.argmax(1) != expected.argmax(1)).any() for one in found.values()):
         raise SystemExit(1)
+
+
+def over_http(client: Side, server: Side) -> np.ndarray:
+    """The outputs of the same samples, asked of a service that the server's environment runs."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    program = server.environment / "bin" / "onnx-fhe"
+    line = [program, "serve", "model.server", "--store", "store", "--no-tokens", "--port", str(port)]
+    service = subprocess.Popen(line, cwd=server.files, env=_environment(), stderr=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        given = ("--client", "model.client", "--keys", "keys", "--data", "x.npz", "-o", "served.npz")
+        print(f"over HTTP {client.run('ask', url, *given):.1f} s", flush=True)
+    finally:
+        service.terminate()
+        service.wait(120)
+    (outputs,) = np.load(client.files / "served.npz").values()
+    return np.asarray(outputs)
 
 
 if __name__ == "__main__":
