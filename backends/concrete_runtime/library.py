@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 from concrete import compiler
 
-from ...ir.errors import ArtifactError
+from ...ir.errors import ArtifactError, MissingPackageError
 from .scratch import removed_with, scratch_folder
 from .store import Settings
+
+LINKER = "ld"
+"""What Concrete calls to make a program of what it compiled."""
 
 _STRATEGIES = {
     "mono": (compiler.OptimizerStrategy.DAG_MONO, compiler.OptimizerMultiParameterStrategy.PRECISION),
@@ -51,6 +55,7 @@ def compile_library(
         parallel: With loops on all cores, where the settings have such loops.
 
     Raises:
+        MissingPackageError: There is no linker.
         ArtifactError: This version of Concrete does not take it.
     """
     folder = scratch_folder()
@@ -65,6 +70,12 @@ def compile_library(
     try:
         library = maker.compile(mlir, _options(settings, simulated, parallel))
     except RuntimeError as error:
+        if shutil.which(LINKER) is None:
+            raise MissingPackageError(
+                "a program that Concrete needs to compile is not installed",
+                found=f"no {LINKER}",
+                do="install the linker (Debian: apt install binutils; macOS: xcode-select --install)",
+            ) from error
         raise ArtifactError(
             "this version of Concrete cannot compile the circuit",
             found=str(error).strip().splitlines()[0] if str(error).strip() else "no reason",

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_fhe
-from onnx_fhe.ir.errors import ArtifactError, DataError, OutputError, UserError
+from onnx_fhe.ir.errors import ArtifactError, DataError, MissingPackageError, OutputError, UserError
 from onnx_fhe.sides.ciphertexts import Ciphertexts, EncryptedResults
 from onnx_fhe.sides.headers import EvaluationKeysHeader
 from onnx_fhe.sides.keys import EvaluationKeys, secret_file
@@ -299,3 +299,21 @@ def test_a_client_half_with_too_little_noise_makes_no_keys(halves):
     bundle = Bundle(honest.header, {**honest.parts, place: weak})
     with pytest.raises(ArtifactError, match="weaker than it claims"):
         onnx_fhe.Client.load(bundle.to_bytes()).keygen()
+
+
+def test_the_same_samples_are_never_encrypted_alike(halves, client, data):
+    def words(asked):
+        return [v[i : i + 8] for c in asked.calls for v in c.values() for i in range(0, len(v) - 7, 8)]
+
+    once, again = words(client.encrypt(data)), words(client.encrypt(data))
+    # What says which kind of value it is, in front, is the same in each call; seeds and values never.
+    frame = len(once) - SAMPLES * 6 * 3
+    assert len(set(once) & set(again)) <= frame / SAMPLES
+    assert len(set(once)) >= SAMPLES * 6 * 3
+
+
+def test_a_server_without_a_linker_says_what_to_install(halves, tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNX_FHE_CACHE", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPackageError, match="binutils"):
+        onnx_fhe.Server.load(halves[1]).prepare()
