@@ -2,8 +2,8 @@
 
     python examples/service/client.py [URL [FOLDER]]
 
-It needs onnx-fhe[client]. Secret keys are made once, in FOLDER/keys, and stay there; FOLDER/tokens is read because
-the server of the example is on the same machine.
+It needs onnx-fhe[client]. Secret keys are made once, in FOLDER/keys, and stay there. FOLDER/tokens is read
+because the server of the example is on the same machine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SAMPLES = 3
 def main(url: str = "http://127.0.0.1:8080", folder: str = "build/service") -> None:
     """Encrypt images, have them computed, decrypt, and print what they show."""
     place = Path(folder)
+    if not (place / "tokens").exists():
+        sys.exit(f"There is no {place / 'tokens'}: start the server first (sh examples/service/server.sh).")
     token = (place / "tokens").read_text().strip().partition(":")[2]
     program = onnx_fhe.RemoteProgram(url, place / "digits_mlp.client", keys=place / "keys", token=token)
     given = np.load(Path(__file__).resolve().parents[1] / "digits_mlp.test.npz")
