@@ -16,7 +16,7 @@ from . import signals
 from . import values as sent
 from .cache import cached_library
 from .library import Compiled, compile_library, specs_of
-from .specs import described
+from .specs import KEY_FRAME, MAX_KEYS, described
 from .store import Stored, read
 
 Maker = Callable[..., Compiled]
@@ -32,7 +32,8 @@ class ConcreteServer(ServerSide):
 
     def __init__(self, stored: Stored, make: Maker = compile_library) -> None:
         self._stored, self._make = stored, make
-        self._inputs = described(stored.specs).inputs
+        found = described(stored.specs)
+        self._inputs, self._key_bytes = found.inputs, found.key_bytes
         self._compiled: dict[bool, Compiled] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -53,6 +54,14 @@ class ConcreteServer(ServerSide):
 
     def parse_keys(self, content: bytes) -> Any:
         """Evaluation keys; see ``ServerSide``."""
+        wanted, size = self._key_bytes, len(content)
+        # The runtime reads past the end of keys that are smaller than its circuit's.
+        if wanted is not None and not wanted <= size <= wanted + KEY_FRAME * MAX_KEYS:
+            raise DataError(
+                "these are not evaluation keys for this circuit, or they are damaged",
+                found=f"{size} bytes",
+                allowed=f"about {wanted} bytes",
+            )
         try:
             return compiler.ServerKeyset.deserialize(content)
         except (RuntimeError, ValueError, TypeError) as error:

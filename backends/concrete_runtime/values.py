@@ -9,10 +9,9 @@ import numpy as np
 from concrete import compiler
 
 from ...ir.errors import DataError
+from .specs import WORD
 from .store import Port
 
-WORD = 8
-"""Bytes of a number of a ciphertext."""
 FRAME = 8192
 """Most bytes that Concrete writes of a ciphertext besides its numbers: what it is, and its shape."""
 
