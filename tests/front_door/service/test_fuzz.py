@@ -12,16 +12,16 @@ from services import bearer
 pytestmark = pytest.mark.encrypted
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 PATHS = tuple(
-    "/keys /keys/{} /models /models/{} /models/{}/client /models/{}/evaluate /health /{}".split()
-)
-    "/keys",
-    "/keys/{}",
-    "/models",
-    "/models/{}",
-    "/models/{}/client",
-    "/models/{}/evaluate",
-    "/health",
-    "/{}",
+    [
+        "/keys",
+        "/keys/{}",
+        "/models",
+        "/models/{}",
+        "/models/{}/client",
+        "/models/{}/evaluate",
+        "/health",
+        "/{}",
+    ]
 )
 
 
