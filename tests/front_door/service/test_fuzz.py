@@ -11,17 +11,9 @@ from services import bearer
 
 pytestmark = pytest.mark.encrypted
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
-PATHS = tuple(
-    [
-        "/keys",
-        "/keys/{}",
-        "/models",
-        "/models/{}",
-        "/models/{}/client",
-        "/models/{}/evaluate",
-        "/health",
-        "/{}",
-    ]
+PATHS = (
+    *("/keys", "/keys/{}", "/health", "/{}"),
+    *("/models", "/models/{}", "/models/{}/client", "/models/{}/evaluate"),
 )
 
 
