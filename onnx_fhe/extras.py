@@ -23,6 +23,7 @@ MODULES = {
     "compile": _COMPILER,
     "client": _RUNTIME | {"httpx", "onnxruntime"},
     "server": _RUNTIME | {"fastapi", "prometheus_client", "starlette", "uvicorn"},
+    "dask": {"dask", "distributed"},
     "tune": _COMPILER | {"cloudpickle", "dask", "distributed", "optuna"},
     "train": _COMPILER | {"torch"},
 }

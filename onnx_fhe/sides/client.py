@@ -115,8 +115,36 @@ class Client:
             DataError: A name, shape, type or value does not fit the network.
             UserError: There are no keys.
         """
-        side, entry = self._ready(batch)
+        self._ready(batch)
+        return self.encrypt_quantized(self.quantize(data), batch, progress)
+
+    def quantize(self, data: DataLike) -> Arrays:
+        """The integers that are encrypted, as ``encrypt_quantized`` takes them; needs no keys.
+
+        Args:
+            data: As for ``encrypt``.
+
+        Raises:
+            DataError: A name, shape, type or value does not fit the network.
+        """
         values, self.clip = self._prologue.run(arrays_for(self.inputs, as_data(data)))
+        return values
+
+    def encrypt_quantized(
+        self, values: Mapping[str, np.ndarray], batch: int = 1, progress: Progress = quiet
+    ) -> Ciphertexts:
+        """Encrypt what ``quantize`` returned.
+
+        Args:
+            values: Integers by name, samples on axis 0.
+            batch: Samples of one call of the circuit.
+            progress: Called with (what, done, total).
+
+        Raises:
+            DataError: A name, shape or value that the circuit was not made for.
+            UserError: There are no keys.
+        """
+        side, entry = self._ready(batch)
         samples = len(next(iter(values.values())))
         calls = []
         for first in range(0, samples, batch):
@@ -154,6 +182,19 @@ class Client:
             DataError: The results are of other keys, of another circuit or of another request.
             UserError: There are no keys.
         """
+        return self.outputs_of(self.decrypt_quantized(results, asked, progress), data)
+
+    def decrypt_quantized(
+        self, results: EncryptedResults, asked: Ciphertexts | None = None, progress: Progress = quiet
+    ) -> Arrays:
+        """The integers that a server computed, as ``outputs_of`` takes them.
+
+        Args:
+            results, asked, progress: As for ``decrypt``.
+
+        Raises:
+            DataError, UserError: As ``decrypt``.
+        """
         header = results.header
         side, entry = self._ready(header.batch)
         self._check(results, entry, asked)
@@ -162,8 +203,7 @@ class Client:
             progress("decrypt", number * header.batch, header.samples)
             parts.append(side.decrypt(side.parse(call)))
         progress("decrypt", header.samples, header.samples)
-        found = {k: np.concatenate([p[k] for p in parts])[: header.samples] for k in parts[0]}
-        return self.outputs_of(found, data)
+        return {k: np.concatenate([p[k] for p in parts])[: header.samples] for k in parts[0]}
 
     def outputs_of(self, decrypted: Mapping[str, np.ndarray], data: DataLike | None = None) -> Arrays:
         """The outputs of the network for decrypted integers; ``data`` as for ``decrypt``."""

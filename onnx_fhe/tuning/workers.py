@@ -14,19 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from ..cluster import connect
 from ..ir.errors import UserError
 from .clock import OutOfTimeError, bounded, wait_for
 from .trying import Candidate, Outcome, Task, Tester
 
 Answer = TypeVar("Answer")
-
-WAIT = "20s"
-"""For a cluster and its first worker."""
 
 
 class Workers(ABC):
@@ -180,27 +177,7 @@ class Dask(Workers):
     """
 
     def __init__(self, task: Task, address: str) -> None:
-        client: Any = import_module("distributed").Client
-        try:
-            self._client: Any = client(address, timeout=WAIT, set_as_default=False)
-        except Exception as error:
-            raise UserError(
-                "there is no Dask cluster at this address",
-                found=f"{address}: {str(error) or type(error).__name__}",
-                allowed="the address of a running scheduler, such as tcp://host:8786",
-                do="start one with `dask scheduler`, and `dask worker ADDRESS` on each machine",
-            ) from error
-        try:
-            self._client.wait_for_workers(1, timeout=WAIT)
-            self._client.run(_version)
-        except Exception as error:
-            self._client.close()
-            raise UserError(
-                "the workers of this Dask cluster cannot run trials",
-                found=str(error) or "no workers",
-                allowed="workers with the same version of onnx-fhe installed",
-                do="pip install 'onnx-fhe[tune]' where the workers run; start `dask worker ADDRESS` there",
-            ) from error
+        self._client = connect(address, "tune")
         # A trial takes a whole worker: what it runs has threads of its own.
         self.size = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
         content = pickle.dumps(task)
@@ -274,12 +251,6 @@ def _try_there(key: str, task: bytes, candidate: Candidate) -> Outcome:
             _there.clear()
             _there[key] = Tester(pickle.loads(task))
         return _there[key].try_out(candidate)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("onnx-fhe")
 
 
 @contextlib.contextmanager

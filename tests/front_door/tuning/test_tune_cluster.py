@@ -109,7 +109,7 @@ def test_a_cluster_of_two_workers_finds_the_same(small, here, tmp_path, monkeypa
 
 
 def test_without_a_cluster_the_address_is_named(small, monkeypatch):
-    monkeypatch.setattr("onnx_fhe.tuning.workers.WAIT", "1s")
+    monkeypatch.setattr("onnx_fhe.cluster.WAIT", "1s")
     with pytest.raises(UserError) as error:
         run(small, dask="tcp://127.0.0.1:9")
     assert "tcp://127.0.0.1:9" in str(error.value)
