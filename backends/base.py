@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.batch_runner import Arrays
-from ..ir.errors import UserError
+from ..ir.errors import UnsupportedError, UserError
 from ..ir.limits import TargetLimits
 from ..ir.p_error import DEFAULT_P_ERROR
 from .sides import Ciphertexts, Progress, Sides, quiet
@@ -136,6 +136,20 @@ class Circuit(ABC):
             ArtifactError: It is the circuit of another model.
         """
         return self
+
+    def of(self, batch: int) -> Circuit:
+        """This circuit for so many samples a call, made anew; its statistics are those of a call.
+
+        Raises:
+            UnsupportedError: Samples of this network cannot be computed together, or the backend keeps no
+                such circuits.
+        """
+        raise UnsupportedError(
+            "circuits of this backend are kept for one sample a call only",
+            found=str(batch),
+            allowed="1",
+            do="leave --batch out",
+        )
 
     @abstractmethod
     def session(self, batch: int = 1) -> EncryptedSession:

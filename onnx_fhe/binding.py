@@ -23,7 +23,7 @@ COMPARED_SAMPLES = 32
 """Random inputs on which two models are compared."""
 
 
-def check_circuit(circuit: Circuit, manifest: Manifest) -> None:
+def check_circuit(circuit: Circuit, manifest: Manifest, samples: int = 1) -> None:
     """Hold what a circuit's files say of it against the manifest.
 
     Raises:
@@ -32,11 +32,12 @@ def check_circuit(circuit: Circuit, manifest: Manifest) -> None:
     if (found := circuit.recorded()) is None:
         return
     statistics, options = found
+    known = {b.samples: b.statistics for b in manifest.batches} | {1: manifest.statistics}
     for what, here, there in (
         ("p_error", options.p_error, manifest.p_error),
         ("global_p_error", options.global_p_error, manifest.global_p_error),
         ("security level", options.security_level, manifest.security_level),
-        ("costs", statistics, manifest.statistics),
+        ("costs", statistics, known[samples]),
     ):
         if here != there:
             raise ArtifactError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from .cores import usable_cores
-from .running import Evaluations, Jobs
+from .evaluations import Evaluations, Jobs
 
 TRIAL_CALLS = 2
 """For ``auto``: calls that are measured one after the other."""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from . import artifact
 from .artifact_parts import circuit_of, model_of
 from .backends.base import Backend, Circuit
+from .batches import Circuits, taken
 from .binding import check_circuit, check_client, check_interface
 from .ir.errors import ArtifactError, OnnxFheError
 from .ir.partition import partition
@@ -48,12 +49,14 @@ class FromFiles:
         manifest, files: The artifact.
         model: Its integer model.
         path: Where it was read from, for messages.
+        samples: Samples of a call.
     """
 
     manifest: Manifest
     files: Mapping[str, bytes]
     model: ir.Model
     path: str = ""
+    samples: int = 1
 
     def __call__(self) -> Circuit:
         """The circuit.
@@ -62,11 +65,19 @@ class FromFiles:
             ArtifactError: The backend cannot read it, or the manifest says something else of it.
         """
         try:
-            circuit = circuit_of(find_backend(self.manifest.backend), self.files, self.model)
-            check_circuit(circuit, self.manifest)
+            circuit = circuit_of(
+                find_backend(self.manifest.backend), taken(self.files, self.samples), self.model
+            )
+            check_circuit(circuit, self.manifest, self.samples)
         except ArtifactError as error:
             raise error.located(file=self.path) from error.__cause__
         return circuit
+
+
+def circuits_of(manifest: Manifest, files: Mapping[str, bytes], model: ir.Model, path: str = "") -> Circuits:
+    """The circuits of an artifact, each made when it is first needed; the arguments as in ``FromFiles``."""
+    samples = [1, *(b.samples for b in manifest.batches)]
+    return Circuits({n: FromFiles(manifest, files, model, path, n) for n in samples})
 
 
 def find_backend(name: str) -> Backend:

@@ -13,6 +13,7 @@ from .analysis.cost.advice import advice
 from .backends.base import Circuit, LowerOptions
 from .backends.registry import limits_of
 from .backends.sides import Progress, quiet
+from .batches import Circuits, batched, costs, numbers
 from .circuits import find_backend
 from .comparing import compare
 from .constants import settle_constants
@@ -68,6 +69,7 @@ def compile_model(
     limits: FileLimits | None = None,
     bind: Mapping[str, int] | None = None,
     machine: Profile | None = None,
+    batch: int | Sequence[int] = (),
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -102,6 +104,7 @@ def compile_model(
         limits: How much the model file may hold.
         bind: Sizes of free axes of the inputs, by name; the calibration data binds the rest, but for axis 0.
         machine: Profile of the machine that will compute, for passes that aim at a latency.
+        batch: Make circuits for so many samples a call too, one or several numbers: ``program.circuits``.
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -112,6 +115,7 @@ def compile_model(
     check_error("global_p_error", global_p_error)
     check_ranges(range_mode, range_margin)
     check_seed(seed)
+    together = numbers(batch)
     check_results(results)
     check_errors(results, p_error)
     default = DEFAULT_P_ERROR if results == "owner" else SHARED_P_ERROR
@@ -157,6 +161,8 @@ def compile_model(
     with timed("fidelity"):
         fidelity, lost = _fidelity(chosen, circuit, given, progress)
     require_faithful(fidelity, given.warnings, accepted=accept_loss)
+    with timed("batches"):
+        several = batched(circuit, together, progress)
     with timed("self-test"):
         test = tried(result.model, circuit, backend, given.arrays, self_test, p_error, progress, machine)
     with timed("record"):
@@ -183,10 +189,12 @@ def compile_model(
         expected_overflow=overflow,
         self_test=test,
         record=record,
+        batches=costs(several),
         packages=packages(),
         results=results,
     )
-    return Program(result.model, manifest, _always(circuit), seconds=timed.seconds)
+    circuits = Circuits({n: _always(c) for n, c in {1: circuit, **several}.items()})
+    return Program(result.model, manifest, circuits, seconds=timed.seconds)
 
 
 def _run_passes(

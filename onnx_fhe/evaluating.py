@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .backends.base import EncryptedSession
 from .backends.sides import Ciphertexts, Progress
 from .calls import Calls
+from .evaluations import Evaluations, Jobs
 from .ir.batch_runner import Arrays
-from .running import Evaluations, Jobs, Stopwatch, joined
+from .running import Stopwatch, joined
+from .splittable import Splittable
+
+if TYPE_CHECKING:
+    from .sides.cluster_runs import ClusterRuns
 
 
 def encrypted(
@@ -53,3 +59,51 @@ def encrypted(
     progress("run encrypted", 0, samples)
     evaluations = Calls(samples, batch, send, evaluate, receive).run(jobs)
     return joined(parts), evaluations
+
+
+class EncryptedRuns:
+    """Encrypted runs of a program; keys are made once, for each number of samples a call.
+
+    Args:
+        program: The program.
+
+    Attributes:
+        session: The keys in use, with client and server; None before there are any.
+    """
+
+    def __init__(self, program: Splittable) -> None:
+        self._program = program
+        self.session: EncryptedSession | None = None
+        self._sides: ClusterRuns | None = None
+
+    def run(
+        self,
+        values: Arrays,
+        timed: Stopwatch,
+        progress: Progress,
+        jobs: Jobs = 1,
+        batch: int = 1,
+        dask: str | None = None,
+    ) -> tuple[Arrays, Evaluations]:
+        """Encrypt, evaluate and decrypt; ``batch`` and ``dask`` as for ``Program.run``."""
+        if dask is not None:
+            if self._sides is None:
+                from .sides.cluster_runs import ClusterRuns
+                from .sides.split import split
+
+                with timed("prepare"):
+                    self._sides = ClusterRuns(*split(self._program))
+            return self._sides.run(values, timed, progress, batch, dask)
+        known = self.session if self.session is not None and self.session.batch == batch else None
+        fresh = known is None
+        circuits = self._program.circuits
+        with timed("prepare"):
+            kept = circuits.get(batch)
+            session = known or (circuits[1].session(batch) if kept is None else kept.session())
+        with timed("keygen"):
+            if fresh:
+                progress("make keys", 0, 1)
+                session.keygen()
+                progress("make keys", 1, 1)
+                self.session = session
+        return encrypted(session, values, timed, progress, jobs)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from . import plausible, versioned_json
 from .backends.statistics import CircuitStatistics
+from .batches import BatchCircuit
 from .fidelity.figures import Fidelity, SelfTest
 from .ir.ops import RoundBits
 from .ir.range_options import Margin, RangeMode
@@ -76,6 +77,7 @@ class Manifest:
             that is not known.
         self_test: Samples that were tried on ciphertexts; None where that was not asked for.
         record: What the report tells besides; None in artifacts from before it was kept.
+        batches: Circuits for several samples a call, besides the one for one sample.
         packages: Versions of the packages that made it, Python among them.
         parts: SHA-256 of each other file of the artifact.
         format: Version of the artifact.
@@ -100,6 +102,7 @@ class Manifest:
     expected_overflow: float | None = None
     self_test: SelfTest | None = None
     record: Record | None = None
+    batches: tuple[BatchCircuit, ...] = ()
     packages: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT

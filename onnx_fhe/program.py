@@ -13,11 +13,14 @@ from typing_extensions import Self
 
 from . import artifact
 from .artifact_parts import files_of, model_of
-from .backends.base import Circuit, EncryptedSession, LowerOptions
+from .backends.base import Circuit, LowerOptions
 from .backends.reference import ReferenceCircuit, count_overflows
 from .backends.sides import Progress, quiet
 from .backends.statistics import CircuitStatistics
-from .circuits import FromFiles, read
+from .batches import Circuits, placed
+from .circuits import circuits_of, read
+from .evaluating import EncryptedRuns
+from .evaluations import Jobs
 from .input_coercion import DataLike, as_data
 from .ir.batch_runner import Arrays
 from .ir.errors import UserError
@@ -27,7 +30,7 @@ from .ir.runtime import Session
 from .ir.save import serialize
 from .manifest import Manifest
 from .prologue import Prologue
-from .running import MODES, Evaluations, Jobs, Mode, Result, Stopwatch, simulate, warnings
+from .running import MODES, Mode, Result, Stopwatch, simulate, warnings
 
 if TYPE_CHECKING:
     from .machine import Profile
@@ -40,12 +43,14 @@ class Program:
     Args:
         model: The integer-level model.
         manifest: What it says about itself.
-        circuit: Returns the circuit; called when it is first needed, as a backend may be slow to import.
+        circuits: The circuits by the samples of a call; or what returns the one for one sample, called when
+            that is first needed, as a backend may be slow to import.
         seconds: How long the stages of compiling took.
         files: The parts of the artifact that it was loaded from.
 
     Attributes:
         integer_model: The integer-level model; it runs in onnxruntime.
+        circuits: The circuits by the number of samples that they take in one call, 1 among them.
         manifest: Pipeline, errors, ranges, costs and versions, as in the artifact.
         seconds: Seconds of each stage of compiling; empty for a loaded program.
     """
@@ -54,7 +59,7 @@ class Program:
         self,
         model: ir.Model,
         manifest: Manifest,
-        circuit: Callable[[], Circuit],
+        circuits: Circuits | Callable[[], Circuit],
         *,
         seconds: Mapping[str, float] | None = None,
         files: Mapping[str, bytes] | None = None,
@@ -62,9 +67,9 @@ class Program:
         self.integer_model = model
         self.manifest = manifest
         self.seconds = dict(seconds or {})
-        self._make_circuit = circuit
+        self.circuits = circuits if isinstance(circuits, Circuits) else Circuits({1: circuits})
         self._files = files
-        self._session: EncryptedSession | None = None
+        self._runs = EncryptedRuns(self)
 
     @property
     def statistics(self) -> CircuitStatistics:
@@ -76,15 +81,10 @@ class Program:
         """What passes want the user to know."""
         return self.manifest.notes
 
-    @cached_property
-    def circuit(self) -> Circuit:
-        """The backend's circuit."""
-        return self._make_circuit()
-
     @property
-    def circuits(self) -> dict[int, Circuit]:
-        """The circuits by the number of samples that they take in one call."""
-        return {1: self.circuit}
+    def circuit(self) -> Circuit:
+        """The backend's circuit for one sample a call."""
+        return self.circuits[1]
 
     @cached_property
     def parts(self) -> Parts:
@@ -99,6 +99,7 @@ class Program:
         progress: Progress = quiet,
         jobs: Jobs = 1,
         batch: int = 1,
+        dask: str | None = None,
     ) -> Result:
         """Compute the outputs of ``data``.
 
@@ -113,8 +114,11 @@ class Program:
             jobs: For ``encrypted``: samples that are evaluated at the same time, each on one core. With 1
                 they come one after the other, each on all cores: the least latency. ``auto`` measures both on
                 the first samples and goes on with what gives more throughput.
-            batch: For ``encrypted``: samples in one call of the circuit, which is compiled again for so many.
-                What a call does to its keys is then done for all of them, and loops are longer.
+            batch: For ``encrypted``: samples in one call of the circuit, which is compiled again for so many
+                unless ``circuits`` has it. What a call does to its keys is then done for all of them, and
+                loops are longer.
+            dask: For ``encrypted``: address of a Dask scheduler on whose workers the samples are evaluated,
+                each on one core; ``circuits`` must have the batch. No secret key goes there.
 
         Raises:
             DataError: A name, shape, type or value does not fit the model.
@@ -142,7 +146,7 @@ class Program:
         if mode == "simulate":
             found = self._simulate(values, timed, progress)
         elif mode == "encrypted":
-            found, evaluations = self._encrypted(values, timed, progress, jobs, batch)
+            found, evaluations = self._runs.run(values, timed, progress, jobs, batch, dask)
         with timed("epilogue"):
             outputs = self._finish(found, arrays)
         return Result(
@@ -168,9 +172,10 @@ class Program:
         progress: Progress = quiet,
         jobs: Jobs = 1,
         batch: int = 1,
+        dask: str | None = None,
     ) -> Result:
         """``run`` on ciphertexts."""
-        return self.run(data, "encrypted", limit, progress, jobs, batch)
+        return self.run(data, "encrypted", limit, progress, jobs, batch, dask)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact in one step; the same program gives the same bytes.
@@ -187,8 +192,9 @@ class Program:
                 artifact.INTEGER: serialize(self.integer_model),
                 artifact.PROLOGUE: serialize(self.parts.prologue),
                 artifact.EPILOGUE: serialize(self.parts.epilogue),
-                **files_of(self.circuit),
             }
+            for samples, circuit in self.circuits.items():
+                self._files |= placed(files_of(circuit), samples)
         return self._files
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,7 +206,7 @@ class Program:
         manifest, files = state["manifest"], state["files"]
         model = model_of(files[artifact.INTEGER])
         Program.__init__(
-            self, model, manifest, FromFiles(manifest, files, model), seconds=state["seconds"], files=files
+            self, model, manifest, circuits_of(manifest, files, model), seconds=state["seconds"], files=files
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -211,7 +217,7 @@ class Program:
             copy,
             self.integer_model.clone(),
             self.manifest,
-            lambda: self.circuit,
+            self.circuits,
             seconds=self.seconds,
             files=self._files,
         )
@@ -253,7 +259,7 @@ class Program:
             ArtifactError: There is no such file, or it is no artifact, damaged, or of a newer format.
         """
         manifest, files, model = read(path)
-        return cls(model, manifest, FromFiles(manifest, files, model, str(path)), files=files)
+        return cls(model, manifest, circuits_of(manifest, files, model, str(path)), files=files)
 
     @cached_property
     def _prologue(self) -> Prologue:
@@ -273,24 +279,6 @@ class Program:
             circuit = self.circuit
         with timed("simulate"):
             return simulate(circuit, values, progress)
-
-    def _encrypted(
-        self, values: Arrays, timed: Stopwatch, progress: Progress, jobs: Jobs, batch: int
-    ) -> tuple[Arrays, Evaluations]:
-        from .evaluating import encrypted
-
-        known = self._session if self._session is not None and self._session.batch == batch else None
-        fresh = known is None
-        with timed("prepare"):
-            # Backends of plug-ins need not know of batches.
-            session = known or (self.circuit.session(batch) if batch > 1 else self.circuit.session())
-        with timed("keygen"):
-            if fresh:
-                progress("make keys", 0, 1)
-                session.keygen()
-                progress("make keys", 1, 1)
-                self._session = session
-        return encrypted(session, values, timed, progress, jobs)
 
     def _finish(self, decrypted: Arrays, data: Arrays) -> Arrays:
         """Run the epilogue on what was decrypted; inputs that bypass the circuit are read from ``data``."""

@@ -49,10 +49,10 @@ class ConcreteBackend(Backend):
         stored = read(folder)
         if model is None:
             return ConcreteCircuit(stored, None)
-        options = options_of(stored.program.settings)
+        options, samples = options_of(stored.program.settings), stored.ports.inputs[0].shape[0]
         return ConcreteCircuit(
             stored,
-            lambda: compile_plan(self._plan(model), options),
+            lambda: compile_plan(self._plan(model, samples), options),
             batched=partial(self._circuit, model, options),
             checked=lambda: self._checked(stored, model, options),
         )
@@ -67,7 +67,7 @@ class ConcreteBackend(Backend):
         Raises:
             ArtifactError: It is the circuit of another model.
         """
-        plan = self._plan(model)
+        plan = self._plan(model, stored.ports.inputs[0].shape[0])
         text = mlir_of(plan, options)
         if is_circuit_of(stored.mlir, stored.ports, stored.program.maker, plan.inputs, plan.outputs, text):
             return stored

@@ -32,6 +32,7 @@ from .options import (
     ResultsFor,
     Seed,
     auto_or_number_option,
+    batch_option,
     load_plugins,
     output_option,
     p_error_option,
@@ -81,6 +82,13 @@ def compile_(
             " computes (as `onnx-fhe split` does).",
         ),
     ] = False,
+    batch: Annotated[
+        list[int] | None,
+        batch_option(
+            "Make a circuit for N samples a call too, for `run`, `keygen` and `encrypt` with --batch N. Give"
+            " it several times for several numbers."
+        ),
+    ] = None,
     machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
@@ -126,6 +134,7 @@ def compile_(
             limits=FileLimits().raised(limits or []),
             bind=parse_bindings(bind or []),
             machine=profile,
+            batch=batch or [],
         )
         began = time.perf_counter()
         program.save(out)

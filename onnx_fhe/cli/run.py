@@ -22,7 +22,7 @@ from .options import (
     output_option,
     require_writable,
 )
-from .speed import chosen, jobs_option, measured, way
+from .speed import chosen, dask_option, jobs_option, measured, way
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ def run(
     ] = Mode.CLEAR,
     limit: SampleLimit = None,
     jobs: Annotated[Any, jobs_option("Encrypted: s")] = 1,
+    dask: Annotated[str | None, dask_option("Encrypted: e")] = None,
     batch: Annotated[
         int,
         batch_option(
@@ -70,7 +71,7 @@ def run(
         program = Program.load(circuit)
         given = read_npz(data)
         network = None if model is None else network_of(program.manifest, model, given)
-        result = program.run(given, mode.value, limit, progress, jobs, batch)
+        result = program.run(given, mode.value, limit, progress, jobs, batch, dask)
         if out is not None:
             output.write_arrays(out, result.outputs)
         told = label_warnings(program.integer_model, given.labels)

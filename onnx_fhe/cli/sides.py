@@ -9,7 +9,7 @@ import typer
 
 from . import output
 from .options import Circuit, Json, SampleLimit, batch_option, data_option, output_option, require_writable
-from .speed import chosen, jobs_option, measured, way
+from .speed import chosen, dask_option, jobs_option, measured, way
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -182,6 +182,7 @@ def evaluate(
     ],
     out: Annotated[Path, output_option("RESULTS.enc", "Where the encrypted results go.")],
     jobs: Annotated[Any, jobs_option()] = 1,
+    dask: Annotated[str | None, dask_option()] = None,
     json: Json = False,
 ) -> None:
     """Compute on encrypted inputs; secret keys are refused."""
@@ -194,9 +195,15 @@ def evaluate(
         half = Server.load(server)
         given = EvaluationKeys.load(keys)
         asked = Ciphertexts.load(inputs)
-        results = half.evaluate(asked, given, jobs, progress)
+        if dask is None:
+            results, took = half.evaluate(asked, given, jobs, progress), half.evaluations
+        else:
+            from ..sides.dask_evaluator import DaskEvaluator
+
+            with DaskEvaluator(dask, server.read_bytes()) as evaluator:
+                results, took = evaluator.evaluate(asked, given, progress), evaluator.evaluations
         results.save(out)
-    size, took = out.stat().st_size, half.evaluations
+    size = out.stat().st_size
     found = {"file": str(out), "bytes": size, "samples": results.samples}
     if json:
         output.print_json(found | ({} if took is None else measured(took)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from .options import auto_or_number_option
 
 if TYPE_CHECKING:
-    from ..running import Evaluations
+    from ..evaluations import Evaluations
 
 
 def jobs_option(begin: str = "S") -> Any:
@@ -18,6 +20,17 @@ def jobs_option(begin: str = "S") -> Any:
         f"{begin}amples (calls, with --batch) that are evaluated at the same time, each on one core. With 1,"
         " each has all cores: the least latency. auto measures both on the first samples, and goes on with"
         " what gives more samples a second.",
+    )
+
+
+def dask_option(begin: str = "E") -> Any:
+    """``--dask``; ``begin`` is how the sentence begins."""
+    return typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help=f"{begin}valuate on the workers of the Dask cluster at this address, a sample (or call) on each"
+        " of their threads. They get the circuit and the evaluation keys.",
+        show_default=False,
     )
 
 

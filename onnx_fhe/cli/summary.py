@@ -65,6 +65,10 @@ def report(manifest: Manifest, file: str, profile: Profile | None = None) -> dic
         "input_bytes": found.input_bytes,
         "output_bytes": found.output_bytes,
         "predicted": predict(found, profile),
+        "batches": [
+            {"samples": b.samples, "predicted": predict(found, profile, batch=b.samples)}
+            for b in manifest.batches
+        ],
         "inputs": manifest.inputs,
         "outputs": manifest.outputs,
         "notes": manifest.notes,
@@ -135,6 +139,7 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
                 f"output {output.size(found.output_bytes)} for each sample",
             ),
             *(expected(predict(found, profile)) if found.complexity else []),
+            *_batches(manifest, profile),
         ]
     )
     output.say()
@@ -146,6 +151,21 @@ def show_manifest(manifest: Manifest, profile: Profile | None = None) -> None:
         ],
     )
     output.notes(manifest.notes)
+
+
+def _batches(manifest: Manifest, profile: Profile | None) -> list[tuple[str, str]]:
+    """What calls of several samples cost, in words."""
+    rows = []
+    for n in (b.samples for b in manifest.batches):
+        cost = predict(manifest.statistics, profile, batch=n)
+        rows.append(
+            (
+                f"--batch {n}",
+                f"{cost.bootstraps} bootstraps a call, {cost.seconds:.2g} s on all cores;"
+                f" {cost.throughput:.2g} samples a second with a call on each core",
+            )
+        )
+    return rows
 
 
 def _keys(found: CircuitStatistics, profile: Profile | None) -> str:

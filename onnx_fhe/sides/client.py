@@ -43,6 +43,7 @@ class Client:
         self.clip = ClipReport()
         self._sides: dict[int, ClientSide] = {}
         self._keys: dict[str, tuple[str, bytes]] = {}
+        self._used: dict[int, str] = {}
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes) -> Client:
@@ -249,15 +250,21 @@ class Client:
         return self._sides[batch]
 
     def _use_keys(self, side: ClientSide, entry: CircuitEntry) -> None:
-        side.use_secret_keys(self._keys[entry.parameters][1])
+        identity, content = self._keys[entry.parameters]
+        side.use_secret_keys(content)
+        self._used[entry.batch] = identity
 
     def _ready(self, batch: int) -> tuple[ClientSide, CircuitEntry]:
         """The side with keys."""
         side, entry = self._side(batch), self.header.circuit(batch)
-        if entry.parameters not in self._keys:
+        known = self._keys.get(entry.parameters)
+        if known is None:
             raise UserError(
                 "there are no keys yet", do="make them (keygen), or load those that were made (load_keys)"
             )
+        if self._used.get(batch) != known[0]:
+            # Made or loaded for another number of samples, with the same parameters.
+            self._use_keys(side, entry)
         return side, entry
 
     def _check(self, results: EncryptedResults, entry: CircuitEntry, asked: Ciphertexts | None) -> None:

@@ -14,8 +14,8 @@ from typing_extensions import Self
 
 from ..backends.sides import Progress, quiet
 from ..cluster import connect
+from ..evaluations import Evaluations
 from ..ir.errors import OnnxFheError, UserError
-from ..running import Evaluations
 from .ciphertexts import Call, Ciphertexts, EncryptedResults
 from .dask_worker import evaluate_call
 from .keys import EvaluationKeys

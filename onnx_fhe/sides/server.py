@@ -8,8 +8,8 @@ from typing import Any
 from ..backends.sides import Progress, ServerSide, quiet
 from ..backends.sides_registry import sides_of
 from ..calls import Calls
+from ..evaluations import Evaluations, Jobs
 from ..ir.errors import DataError
-from ..running import Evaluations, Jobs
 from .bundle import Bundle, load, side_of
 from .ciphertexts import Call, Ciphertexts, EncryptedResults
 from .headers import CiphertextsHeader, CircuitEntry, ServerHeader

@@ -19,15 +19,15 @@ from ..artifact_parts import files_of
 from ..backends.sides import Sides
 from ..backends.sides_registry import sides_of
 from ..ir.runtime import prepared
-from ..program import Program
 from ..prologue import standalone
+from ..splittable import Splittable
 from .bundle import Bundle, side_of
 from .client import EPILOGUE, PROLOGUE, RANGES
 from .headers import CircuitEntry, ClientHeader, HalfHeader, Port, ServerHeader
 from .ranges import write_ranges
 
 
-def split(program: Program) -> tuple[Bundle[ClientHeader], Bundle[ServerHeader]]:
+def split(program: Splittable) -> tuple[Bundle[ClientHeader], Bundle[ServerHeader]]:
     """The two halves of a program.
 
     The client's half holds what is computed before encryption and after decryption, and the parameters of

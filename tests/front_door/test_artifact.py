@@ -337,9 +337,9 @@ def test_programs_are_copied(program, content, written, zoo, copied, loaded):
     original = onnx_fhe.Program.load(written(content)) if loaded else program
     data = zoo.samples(zoo.mlp())
     original.encrypted(data, limit=1)
-    assert original._session is not None
+    assert original._runs.session is not None
     again = copied(original)
-    assert again._session is None, "keys stay where they are"
+    assert again._runs.session is None, "keys stay where they are"
     assert again.manifest == original.manifest
     assert again.integer_model is not original.integer_model
     for mode in ("clear", "simulate", "encrypted"):

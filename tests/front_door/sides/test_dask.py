@@ -7,35 +7,36 @@ import signal
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
+from quick_programs import quick_program
 
 pytest.importorskip("distributed")
 
 import distributed
 
 import onnx_fhe
+from onnx_fhe.cli.app import main
 from onnx_fhe.ir.errors import DataError, UserError
-from onnx_fhe.sides.ciphertexts import Ciphertexts
+from onnx_fhe.sides.ciphertexts import Ciphertexts, EncryptedResults
 from onnx_fhe.sides.dask_evaluator import DaskEvaluator
 
 pytestmark = pytest.mark.encrypted
-# Narrow tables: with 3 bits everywhere they have ten, which Concrete computes with keys of gigabytes.
-PIPELINE = "quantize{weights=2 activations=2 inputs=3},lower-to-integer,fuse-tlu"
 SAMPLES = 8
 
 
 @pytest.fixture(scope="module")
-def data(zoo):
-    return {k: v[:SAMPLES] for k, v in zoo.samples(zoo.mlp()).items()}
+def quick():
+    return quick_program(samples=SAMPLES)
 
 
 @pytest.fixture(scope="module")
-def program(zoo, tmp_path_factory):
-    path = tmp_path_factory.mktemp("network") / "mlp.onnx"
-    onnx.save(zoo.mlp(), path)
-    given = zoo.samples(zoo.mlp())
-    return onnx_fhe.compile(path, given, PIPELINE, p_error=1e-6, check_samples=0, accept_loss=True)
+def program(quick):
+    return quick[0]
+
+
+@pytest.fixture(scope="module")
+def data(quick):
+    return quick[1]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,38 @@ def test_workers_that_are_killed_cost_no_sample(cluster, evaluator, program, cli
     assert first in killed
     assert len(killed) >= 2
     np.testing.assert_equal(client.decrypt(results, asked=asked), program.run(data).outputs)
+
+
+def test_a_program_runs_there_and_so_does_the_command(
+    cluster, program, data, client, asked, tmp_path, capsys
+):
+    address = cluster.scheduler_address
+    few = {k: v[:3] for k, v in data.items()}
+    result = program.encrypted(few, dask=address)
+    np.testing.assert_equal(result.outputs, program.run(few).outputs)
+    assert set(result.seconds) >= {"keygen", "encrypt", "evaluate", "decrypt"}
+    assert result.evaluations.jobs == 2
+    program.save(tmp_path / "m.fhe")
+    onnx_fhe.split(program)[1].save(tmp_path / "m.server")
+    client.evaluation_keys().save(tmp_path / "e.keys")
+    asked.save(tmp_path / "in.enc")
+    line = [
+        "evaluate",
+        "m.server",
+        "in.enc",
+        "--evaluation-keys",
+        "e.keys",
+        "-o",
+        "out.enc",
+        "--dask",
+        address,
+    ]
+    with pytest.raises(SystemExit) as done:
+        main([str(tmp_path / x) if "." in x and ":" not in x else x for x in line])
+    assert done.value.code == 0
+    assert "samples a second" in capsys.readouterr().out
+    found = client.decrypt(EncryptedResults.load(tmp_path / "out.enc"), asked=asked)
+    np.testing.assert_equal(found, program.run(data).outputs)
 
 
 def test_a_fault_of_the_request_comes_back_as_it_is(evaluator, client, asked, halves):
