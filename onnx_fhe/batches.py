@@ -61,7 +61,7 @@ def numbers(asked: int | Sequence[int]) -> tuple[int, ...]:
     """
     listed = [asked] if isinstance(asked, int) else list(asked)
     for number in listed:
-        if not isinstance(number, int) or number < 1:
+        if number < 1:
             raise UserError(
                 "no call has so many samples", found=str(number), allowed="whole numbers from 1 on"
             )

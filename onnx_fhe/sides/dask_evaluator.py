@@ -63,7 +63,8 @@ class DaskEvaluator:
     @property
     def threads(self) -> int:
         """Calls that the workers evaluate at the same time."""
-        return max(1, sum(self._client.nthreads().values()))
+        counts: dict[str, int] = self._client.nthreads()
+        return max(1, sum(counts.values()))
 
     def evaluate(
         self, ciphertexts: Ciphertexts, keys: EvaluationKeys, progress: Progress = quiet
