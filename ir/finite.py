@@ -143,6 +143,26 @@ def check_network(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
         )
 
 
+def check_sums(model: ir.Model, data: Mapping[str, np.ndarray]) -> None:
+    """Refuse a network whose sums leave the range of 32-bit floats on some samples: no circuit follows those.
+
+    Args:
+        model: A float model.
+        data: Samples on which a value is not finite, by input name.
+
+    Raises:
+        ModelError: The first such value is a sum; its node is named.
+    """
+    origin = first(model, {k: v[:_CHECKED_SAMPLES] for k, v in data.items()})
+    if origin is not None and origin[0].op_type in _LINEAR:
+        raise _no_number(
+            origin,
+            "a sum of the float network is no finite number on some calibration samples",
+            "scale the inputs or weights in front of this node down, to numbers usual in a network, or leave"
+            " these samples out",
+        )
+
+
 def first(
     model: ir.Model, data: Mapping[str, np.ndarray], *, always: bool = False
 ) -> tuple[ir.Node, str, np.ndarray] | None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir import runtime
-from ...ir.finite import check_network
+from ...ir.finite import check_network, check_sums
 from ...ir.movement import sample_shape
 
 MAX_ALIVE_ELEMENTS = 2**27
@@ -91,6 +91,9 @@ def finite(
     node, wrong = value.producer(), ~np.isfinite(array)
     if wrong.all(axis=0).any():
         check_network(model, data)
+    elif wrong.any():
+        rows = wrong.reshape(len(array), -1).any(axis=1)
+        check_sums(model, {k: v[rows] for k, v in data.items() if len(v) == len(rows)})
     note = (
         f"quantize: {node.name if node else value.name} is not a finite number for"
         f" {int(wrong.reshape(len(array), -1).any(axis=1).sum())} of {len(array)} calibration samples"

@@ -264,7 +264,7 @@ class Slow:
 sys.meta_path.insert(0, Slow())
 if sys.argv.pop(1) == "counted":
     imports.around = lambda *_: contextlib.nullcontext()
-supervisor.SECONDS, supervisor._SECONDS_OF_FIRST_MB = 1.5, 0.0
+supervisor.READING_SECONDS, supervisor._SECONDS_OF_FIRST_MB = 1.5, 0.0
 main()
 """
 
