@@ -53,3 +53,8 @@ def check_errors(results: Results, p_error: float | None) -> None:
             allowed=f"up to 2^-128 ({SHARED_P_ERROR:.3g})",
             do="leave p_error out, or results: shared",
         )
+
+
+def is_plausible(results: Results, p_error: float | None) -> bool:
+    """Whether results may be for whom a file says, with the tolerated error that it says."""
+    return results == "owner" or (p_error is not None and p_error <= max(SHARED_P_ERRORS))

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from .ir.errors import ArtifactError
+from .ir.results import is_plausible
 
 SECURITY_BITS = (128, 256)
 """Bits of security that a circuit may have."""
@@ -36,6 +37,8 @@ def check(manifest: Any) -> None:
         value = getattr(manifest, name)
         if value is not None and not 0 < value < 1:
             raise _impossible(name, value, "between 0 and 1")
+    if not is_plausible(manifest.results, manifest.p_error):
+        raise _impossible("p_error", manifest.p_error, "up to 2^-64 where results are shared")
     if not SECURITY_BITS[0] <= manifest.security_level <= SECURITY_BITS[1]:
         raise _impossible(
             "security_level", manifest.security_level, f"{SECURITY_BITS[0]} to {SECURITY_BITS[1]} bits"

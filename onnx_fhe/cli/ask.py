@@ -51,6 +51,7 @@ def ask(
     """
     with output.working() as progress:
         from ..ir.data import Data, read_npz
+        from ..ir.results import OWNERS_ALONE
         from ..scoring import accuracy
         from ..sides.remote import RemoteProgram
 
@@ -79,6 +80,8 @@ def ask(
         "clipped": result.clipped,
         "seconds": result.seconds,
         "warnings": result.warnings,
+        "results": program.client.header.results,
+        "note": OWNERS_ALONE if program.client.header.results == "owner" else None,
     }
     if json:
         output.print_json(told)
@@ -86,6 +89,8 @@ def ask(
     output.say(f"{result.samples} samples through {program.model} at {url}")
     rows = [] if score is None else [("accuracy", f"{score:.1%}")]
     output.facts(rows + [(step, f"{seconds:.2f} s") for step, seconds in result.seconds.items()])
+    if program.client.header.results == "owner":
+        output.say(OWNERS_ALONE)
     output.warn(list(result.warnings))
 
 

@@ -15,8 +15,9 @@ from ..clipping import ClipReport, QuantizingRunner
 from ..input_coercion import DataLike, as_data
 from ..ir import sessions
 from ..ir.batch_runner import Arrays, BatchRunner
-from ..ir.errors import DataError, UserError
+from ..ir.errors import ArtifactError, DataError, UserError
 from ..ir.matching import Input, arrays_for
+from ..ir.results import is_plausible
 from . import keys as keeping
 from .bundle import Bundle, load, side_of
 from .ciphertexts import Ciphertexts, EncryptedResults
@@ -55,7 +56,17 @@ class Client:
         Raises:
             ArtifactError: There is no such file, or it is another one, damaged, or of a newer format.
         """
-        return cls(load(source, ClientHeader, {PROLOGUE, EPILOGUE, RANGES}))
+        bundle = load(source, ClientHeader, {PROLOGUE, EPILOGUE, RANGES})
+        header = bundle.header
+        if not is_plausible(header.results, header.p_error):
+            raise ArtifactError(
+                "this client half says that results may be shared, with errors that can be met",
+                file="" if isinstance(source, bytes) else str(source),
+                found=f"p_error {header.p_error}",
+                allowed="up to 2^-64",
+                do="ask whoever compiled the network for an honest one",
+            )
+        return cls(bundle)
 
     def keygen(self, batch: int = 1) -> keeping.EvaluationKeys:
         """Make fresh keys, and return those that a server needs.

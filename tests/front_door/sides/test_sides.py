@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,8 +16,10 @@ from onnx import numpy_helper
 
 import onnx_fhe
 from onnx_fhe.ir.errors import ArtifactError, DataError, MissingPackageError, OutputError, UserError
+from onnx_fhe.sides.bundle import Bundle
+from onnx_fhe.sides.bundle import load as load_bundle
 from onnx_fhe.sides.ciphertexts import Ciphertexts, EncryptedResults
-from onnx_fhe.sides.headers import EvaluationKeysHeader
+from onnx_fhe.sides.headers import ClientHeader, EvaluationKeysHeader
 from onnx_fhe.sides.keys import EvaluationKeys, secret_file
 from onnx_fhe.testing.builder import Builder
 
@@ -233,8 +236,6 @@ def test_a_flipped_bit_of_keys_or_ciphertexts_is_found(client, asked, tmp_path):
 def test_keys_that_say_they_are_others_are_refused(client, asked, server):
     keys = client.evaluation_keys()
     header = EvaluationKeysHeader(parameters=keys.parameters, keys="0" * 64)
-    from onnx_fhe.sides.bundle import Bundle
-
     with pytest.raises(ArtifactError, match="other keys than it says"):
         EvaluationKeys.load(Bundle(header, {"keys": keys.content}).to_bytes())
 
@@ -290,10 +291,7 @@ def test_neither_side_imports_the_compiler(halves, tmp_path):
 
 
 def test_a_client_half_with_too_little_noise_makes_no_keys(halves):
-    from onnx_fhe.sides.bundle import Bundle, load
-    from onnx_fhe.sides.headers import ClientHeader
-
-    honest = load(halves[0], ClientHeader)
+    honest = load_bundle(halves[0], ClientHeader)
     place = "circuits/1/client/specs.json"
     weak = re.sub(rb'("variance": )[\d.e+-]+', rb"\g<1>1e-36", honest.parts[place])
     bundle = Bundle(honest.header, {**honest.parts, place: weak})
@@ -317,3 +315,10 @@ def test_a_server_without_a_linker_says_what_to_install(halves, tmp_path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingPackageError, match="binutils"):
         onnx_fhe.Server.load(halves[1]).prepare()
+
+
+def test_a_client_half_that_calls_met_errors_shareable_is_refused(halves, tmp_path):
+    honest = load_bundle(halves[0], ClientHeader)
+    claimed = Bundle(replace(honest.header, results="shared"), honest.parts).to_bytes()
+    with pytest.raises(ArtifactError, match="errors that can be met"):
+        onnx_fhe.Client.load(claimed)

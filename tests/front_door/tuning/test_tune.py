@@ -18,6 +18,7 @@ pytest.importorskip("optuna")
 import onnx_fhe
 from onnx_fhe import cli, compiling
 from onnx_fhe.ir.errors import FidelityError, OutputError, UserError
+from onnx_fhe.ir.results import SHARED_P_ERROR
 from onnx_fhe.ir.runtime import Session
 from onnx_fhe.ir.save import serialize
 from onnx_fhe.tuning import probing
@@ -442,3 +443,12 @@ def test_where_a_search_stands_can_be_drawn(tuned):
     text = console.file.getvalue()
     assert f"best so far: trial {tuned.frontier.best}" in text
     assert f"{points[0].score:.4f}" in text
+
+
+def test_a_search_for_results_that_may_be_shared_rounds_exactly_and_searches_no_error(small):
+    found = run(small, max_accuracy_drop=1.0, results="shared")
+    program = found.program or found.nearest
+    assert program.manifest.results == "shared"
+    assert program.manifest.p_error == SHARED_P_ERROR
+    assert program.manifest.rounding in ("none", "exact")
+    assert {p.p_error for p in found.frontier.points} == {SHARED_P_ERROR}
