@@ -1,0 +1,141 @@
+"""Load on a service: many clients with keys of their own, for some time.
+
+    python benchmarks/load.py --clients 4 --seconds 300
+
+It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and has each client ask again
+and again. It reports wrong answers (other predictions than those of the integer model), requests that were lost,
+samples a second, answers of 429, and the memory of the service's processes over time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import onnx_fhe
+from onnx_fhe.ir.errors import OnnxFheError
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "examples" / "digits_mlp"
+
+
+def halves(circuit: Path | None, folder: Path) -> tuple[onnx_fhe.Program, Path, Path]:
+    if circuit is None:
+        program = onnx_fhe.compile(f"{DIGITS}.onnx", f"{DIGITS}.calibration.npz")
+    else:
+        program = onnx_fhe.Program.load(circuit)
+    client, server = onnx_fhe.split(program)
+    client.save(folder / "m.client")
+    server.save(folder / "m.server")
+    return program, folder / "m.client", folder / "m.server"
+
+
+def start(server: Path, folder: Path, options: list[str]) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-W", "ignore", "-m", "onnx_fhe", "serve", str(server), "--no-tokens"]
+    log = (folder / "log").open("w")
+    more = ["--store", str(folder / "store"), "--port", "0", *options]
+    process = subprocess.Popen(command + more, stderr=log, stdout=log, text=True)
+    until = time.monotonic() + 300
+    while time.monotonic() < until and process.poll() is None:
+        events = [json.loads(x) for x in (folder / "log").read_text().splitlines() if x.startswith("{")]
+        if any(e["event"] == "worker ready" for e in events):
+            return process, next(e["url"] for e in events if e["event"] == "listening")
+        time.sleep(0.2)
+    raise SystemExit((folder / "log").read_text())
+
+
+def megabytes(process: subprocess.Popen[str]) -> float:
+    """Memory of all processes of the service that no other shares."""
+    top = psutil.Process(process.pid)
+    return sum(p.memory_full_info().uss for p in (top, *top.children(recursive=True))) / 1e6
+
+
+class Clients:
+    """Clients that ask until the time is over."""
+
+    def __init__(self, url: str, half: Path, inputs: np.ndarray, expected: np.ndarray, samples: int) -> None:
+        self._url, self._half, self._inputs, self._expected = url, half, inputs, expected
+        self._samples = samples
+        self.counts: Counter[str] = Counter()
+        self.errors: list[str] = []
+
+    def make(self, count: int) -> list[onnx_fhe.RemoteProgram]:
+        made = [onnx_fhe.RemoteProgram(self._url, self._half, patience=600) for _ in range(count)]
+        for program in made:
+            program.upload_keys()
+        return made
+
+    def ask(self, program: onnx_fhe.RemoteProgram, number: int, until: float) -> None:
+        random = np.random.default_rng(number)
+        while time.monotonic() < until:
+            chosen = random.integers(0, len(self._inputs), self._samples)
+            try:
+                found = program.run(self._inputs[chosen]).outputs
+            except OnnxFheError as error:
+                self.counts["lost requests"] += 1
+                self.errors.append(str(error))
+                continue
+            (outputs,) = found.values()
+            wrong = outputs.argmax(1) != self._expected[chosen]
+            self.counts["requests"] += 1
+            self.counts["samples"] += len(chosen)
+            self.counts["other predictions"] += int(wrong.sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--circuit", type=Path, help="A circuit; by default digits_mlp is compiled.")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--samples", type=int, default=4, help="Samples of a request.")
+    parser.add_argument(
+        "--option", action="append", default=[], help="Given to onnx-fhe serve, such as --workers=1."
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program, client, server = halves(arguments.circuit, folder)
+        inputs = np.load(f"{DIGITS}.test.npz")["input"]
+        (outputs,) = program.run(inputs).outputs.values()
+        process, url = start(server, folder, arguments.option)
+        try:
+            clients = Clients(url, client, inputs, outputs.argmax(1), arguments.samples)
+            made = clients.make(arguments.clients)
+            began = time.monotonic()
+            until = began + arguments.seconds
+            threads = [threading.Thread(target=clients.ask, args=(p, i, until)) for i, p in enumerate(made)]
+            for thread in threads:
+                thread.start()
+            held = []
+            while any(t.is_alive() for t in threads):
+                held.append((round(time.monotonic() - began), round(megabytes(process))))
+                time.sleep(max(arguments.seconds / 12, 1))
+            seconds = time.monotonic() - began
+        finally:
+            process.terminate()
+            process.wait(90)
+        log = [json.loads(x) for x in (folder / "log").read_text().splitlines() if x.startswith("{")]
+    statuses = Counter(
+        e["status"] for e in log if e["event"] == "request" and e["route"].endswith("/evaluate")
+    )
+    ended = sum(e["event"] == "call lost" for e in log)
+    print(f"{arguments.clients} clients, {arguments.samples} samples a request, {seconds:.0f} s")
+    print(f"  {dict(clients.counts)}, calls lost with a worker {ended}")
+    print(f"  {clients.counts['samples'] / seconds:.3f} samples a second, answers {dict(statuses)}")
+    print(f"  memory by second, MB: {held}")
+    for error in clients.errors[:3]:
+        print(error)
+
+
+if __name__ == "__main__":
+    main()
