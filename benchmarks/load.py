@@ -2,8 +2,8 @@
 
     python benchmarks/load.py --clients 4 --seconds 300
 
-It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and has each client ask again
-and again. It reports wrong answers (other predictions than those of the integer model), requests that were lost,
+It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and has each client ask
+again and again. It reports wrong answers (other predictions than those of the integer model), lost requests,
 samples a second, answers of 429, and the memory of the service's processes over time.
 """
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--samples", type=int, default=4, help="Samples of a request.")
     parser.add_argument(
-        "--option", action="append", default=[], help="Given to onnx-fhe serve, such as --workers=1."
+        "--option", action="append", default=[], help="For onnx-fhe serve, such as --workers=1."
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
