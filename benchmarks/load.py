@@ -2,7 +2,7 @@
 
     python benchmarks/load.py --clients 4 --seconds 300
 
-It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and has each client ask
+It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and each client asks
 again and again. It reports wrong answers (other predictions than those of the integer model), lost requests,
 samples a second, answers of 429, and the memory of the service's processes over time.
 """
