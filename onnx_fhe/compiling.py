@@ -161,7 +161,7 @@ def compile_model(
     with timed("fidelity"):
         fidelity, lost = _fidelity(chosen, circuit, given, progress)
     require_faithful(fidelity, given.warnings, accepted=accept_loss)
-    with timed("batches"):
+    with timed("batches" if together else "circuit"):
         several = batched(circuit, together, progress)
     with timed("self-test"):
         test = tried(result.model, circuit, backend, given.arrays, self_test, p_error, progress, machine)

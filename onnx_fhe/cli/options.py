@@ -172,6 +172,15 @@ def batch_option(summary: str) -> Any:
     return typer.Option("--batch", metavar="N", min=1, help=summary)
 
 
+def dask_option(summary: str) -> Any:
+    """``--dask``: the address of a cluster that does the work.
+
+    Args:
+        summary: What its workers do.
+    """
+    return typer.Option("--dask", metavar="ADDRESS", help=summary, show_default=False)
+
+
 def page_option(subject: str) -> Any:
     """``--report``: a page beside the circuit.
 

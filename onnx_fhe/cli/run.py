@@ -22,7 +22,7 @@ from .options import (
     output_option,
     require_writable,
 )
-from .speed import chosen, dask_option, jobs_option, measured, way
+from .speed import chosen, evaluating_on_dask, jobs_option, measured, way
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def run(
     ] = Mode.CLEAR,
     limit: SampleLimit = None,
     jobs: Annotated[Any, jobs_option("Encrypted: s")] = 1,
-    dask: Annotated[str | None, dask_option("Encrypted: e")] = None,
+    dask: Annotated[str | None, evaluating_on_dask("Encrypted: e")] = None,
     batch: Annotated[
         int,
         batch_option(

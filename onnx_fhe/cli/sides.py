@@ -9,7 +9,7 @@ import typer
 
 from . import output
 from .options import Circuit, Json, SampleLimit, batch_option, data_option, output_option, require_writable
-from .speed import chosen, dask_option, jobs_option, measured, way
+from .speed import chosen, evaluating_on_dask, jobs_option, measured, way
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -182,7 +182,7 @@ def evaluate(
     ],
     out: Annotated[Path, output_option("RESULTS.enc", "Where the encrypted results go.")],
     jobs: Annotated[Any, jobs_option()] = 1,
-    dask: Annotated[str | None, dask_option()] = None,
+    dask: Annotated[str | None, evaluating_on_dask()] = None,
     json: Json = False,
 ) -> None:
     """Compute on encrypted inputs; secret keys are refused."""

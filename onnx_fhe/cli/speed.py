@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .options import auto_or_number_option
+from .options import auto_or_number_option, dask_option
 
 if TYPE_CHECKING:
     from ..evaluations import Evaluations
@@ -23,14 +21,11 @@ def jobs_option(begin: str = "S") -> Any:
     )
 
 
-def dask_option(begin: str = "E") -> Any:
-    """``--dask``; ``begin`` is how the sentence begins."""
-    return typer.Option(
-        "--dask",
-        metavar="ADDRESS",
-        help=f"{begin}valuate on the workers of the Dask cluster at this address, a sample (or call) on each"
-        " of their threads. They get the circuit and the evaluation keys.",
-        show_default=False,
+def evaluating_on_dask(begin: str = "E") -> Any:
+    """``--dask`` of a command that evaluates; ``begin`` is how the sentence begins."""
+    return dask_option(
+        f"{begin}valuate on the workers of the Dask cluster at this address, a sample (or call) on each of"
+        " their threads. They get the circuit and the evaluation keys."
     )
 
 

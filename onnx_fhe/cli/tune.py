@@ -28,6 +28,7 @@ from .options import (
     RangeModes,
     ResultsFor,
     Seed,
+    dask_option,
     data_option,
     load_plugins,
     output_option,
@@ -118,7 +119,7 @@ def tune_(
     ] = None,
     dask: Annotated[
         str | None,
-        typer.Option("--dask", metavar="ADDRESS", help="Run the trials on the workers of a Dask cluster."),
+        dask_option("Run the trials on the workers of the Dask cluster at this address."),
     ] = None,
     finalists: Annotated[
         int,

@@ -23,8 +23,8 @@ from .server import Server
 
 AHEAD = 3
 """Calls for each thread of the workers that are on their way: enough that none waits, and no more."""
-TRIES = 4
-"""For a call: Dask itself tries each of them on several workers, if those are lost."""
+MAX_TRIES_PER_CALL = 4
+"""Times that a call is handed to the cluster; Dask tries each on several workers, if those are lost."""
 LOOK_SECONDS = 5
 """Between two looks at whether the cluster still has workers."""
 ALONE_SECONDS = 120
@@ -154,7 +154,7 @@ class DaskEvaluator:
                 raise
             except Exception as error:
                 # A worker was lost, and with it perhaps the only copy of what it was sent.
-                if asked.tries >= TRIES:
+                if asked.tries >= MAX_TRIES_PER_CALL:
                     raise UserError(
                         "a call was lost on every worker of the Dask cluster that tried it",
                         found=f"{type(error).__name__}: {error}",

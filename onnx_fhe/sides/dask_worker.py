@@ -15,8 +15,9 @@ Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
 
 MAX_HALVES = 8
+"""Server halves that a worker keeps compiled; it has few circuits to serve at a time."""
 MAX_KEYS = 8
-"""What a worker keeps ready; keys in use are several times as large as keys that are sent."""
+"""Evaluation keys that a worker keeps ready; in use they are several times as large as they are sent."""
 
 
 class _Ready:
