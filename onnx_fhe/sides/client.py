@@ -43,7 +43,7 @@ class Client:
         self.header = bundle.header
         self.clip = ClipReport()
         self._sides: dict[int, ClientSide] = {}
-        self._keys: dict[str, tuple[str, bytes]] = {}
+        self._keys: dict[str, keeping.SecretKeys] = {}
         self._used: dict[int, str] = {}
 
     @classmethod
@@ -79,8 +79,9 @@ class Client:
         """
         side, entry = self._side(batch), self.header.circuit(batch)
         side.keygen()
-        made = keeping.EvaluationKeys.of(entry.parameters, side.evaluation_keys())
-        self._keys[entry.parameters] = (made.id, side.secret_keys())
+        pair = keeping.new_pair()
+        made = keeping.EvaluationKeys.of(entry.parameters, side.evaluation_keys(), pair)
+        self._keys[entry.parameters] = keeping.SecretKeys(made.id, pair, side.secret_keys())
         self._use_keys(side, entry)
         return made
 
@@ -93,8 +94,8 @@ class Client:
         """
         if not self._keys:
             raise UserError("there are no keys yet", do="make them first: keygen()")
-        for parameters, (identity, content) in self._keys.items():
-            keeping.save_secret(folder, parameters, identity, content)
+        for parameters, keys in self._keys.items():
+            keeping.save_secret(folder, parameters, keys)
 
     def load_keys(self, folder: str | os.PathLike[str], batch: int = 1) -> None:
         """Read the secret keys that ``save_keys`` wrote.
@@ -113,7 +114,8 @@ class Client:
             UserError: There are no keys.
         """
         side, entry = self._ready(batch)
-        return keeping.EvaluationKeys.of(entry.parameters, side.evaluation_keys())
+        pair = self._keys[entry.parameters].pair
+        return keeping.EvaluationKeys.of(entry.parameters, side.evaluation_keys(), pair)
 
     def encrypt(self, data: DataLike, batch: int = 1, progress: Progress = quiet) -> Ciphertexts:
         """Quantize and encrypt samples.
@@ -167,7 +169,7 @@ class Client:
         progress("encrypt", samples, samples)
         header = CiphertextsHeader(
             circuit=entry.id,
-            keys=self._keys[entry.parameters][0],
+            keys=self._keys[entry.parameters].id,
             batch=batch,
             samples=samples,
             names=tuple(calls[0]),
@@ -261,9 +263,9 @@ class Client:
         return self._sides[batch]
 
     def _use_keys(self, side: ClientSide, entry: CircuitEntry) -> None:
-        identity, content = self._keys[entry.parameters]
-        side.use_secret_keys(content)
-        self._used[entry.batch] = identity
+        keys = self._keys[entry.parameters]
+        side.use_secret_keys(keys.content)
+        self._used[entry.batch] = keys.id
 
     def _ready(self, batch: int) -> tuple[ClientSide, CircuitEntry]:
         """The side with keys."""
@@ -273,14 +275,14 @@ class Client:
             raise UserError(
                 "there are no keys yet", do="make them (keygen), or load those that were made (load_keys)"
             )
-        if self._used.get(batch) != known[0]:
+        if self._used.get(batch) != known.id:
             # Made or loaded for another number of samples, with the same parameters.
             self._use_keys(side, entry)
         return side, entry
 
     def _check(self, results: EncryptedResults, entry: CircuitEntry, asked: Ciphertexts | None) -> None:
         header = results.header
-        own = self._keys[entry.parameters][0]
+        own = self._keys[entry.parameters].id
         for what, found, wanted, do in (
             ("another circuit", header.circuit, entry.id, "give the client half that encrypted the inputs"),
             ("other keys", header.keys, own, "decrypt them with the keys that encrypted the inputs"),

@@ -131,12 +131,14 @@ class SecretKeysHeader(Header):
     Attributes:
         parameters: What they serve (``CircuitEntry.parameters``).
         keys: The identity of the pair of secret and evaluation keys.
+        pair: A random number of the pair, which is part of its identity.
     """
 
     KIND: ClassVar[str] = "secret keys"
 
     parameters: str = ""
     keys: str = ""
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class EvaluationKeysHeader(Header):
 
     parameters: str = ""
     keys: str = ""
+    pair: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +22,22 @@ class EvaluationKeys:
     """What a server needs to compute; it reveals nothing of what is encrypted.
 
     Attributes:
-        id: Their identity: a hash of the content. Ciphertexts and results name it.
+        id: Their identity: a hash of the pair and the content. Ciphertexts and results name it.
         parameters: What they serve.
         content: The keys.
+        pair: A random number of the pair of secret and evaluation keys: a circuit without table lookups needs
+            no evaluation keys, and its clients are told apart all the same.
     """
 
     id: str
     parameters: str
     content: bytes
+    pair: str = ""
 
     @classmethod
-    def of(cls, parameters: str, content: bytes) -> EvaluationKeys:
-        """Keys with the identity that their content has."""
-        return cls(identity(content), parameters, content)
+    def of(cls, parameters: str, content: bytes, pair: str = "") -> EvaluationKeys:
+        """Keys with the identity that their pair and content have."""
+        return cls(identity(pair, content), parameters, content, pair)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes) -> EvaluationKeys:
@@ -43,7 +47,7 @@ class EvaluationKeys:
             ArtifactError: It is no such file, or damaged, or holds other keys than it says.
         """
         bundle = load(source, EvaluationKeysHeader, {CONTENT})
-        keys = cls.of(bundle.header.parameters, bundle.parts[CONTENT])
+        keys = cls.of(bundle.header.parameters, bundle.parts[CONTENT], bundle.header.pair)
         if keys.id != bundle.header.keys:
             raise ArtifactError(
                 "the file of evaluation keys holds other keys than it says",
@@ -65,13 +69,32 @@ class EvaluationKeys:
         return self._bundle().to_bytes()
 
     def _bundle(self) -> Bundle[EvaluationKeysHeader]:
-        header = EvaluationKeysHeader(parameters=self.parameters, keys=self.id)
+        header = EvaluationKeysHeader(parameters=self.parameters, keys=self.id, pair=self.pair)
         return Bundle(header, {CONTENT: self.content})
 
 
-def identity(evaluation_keys: bytes) -> str:
+@dataclass(frozen=True)
+class SecretKeys:
+    """What its owner alone may have.
+
+    Attributes:
+        id, pair: As in ``EvaluationKeys``.
+        content: The keys.
+    """
+
+    id: str
+    pair: str
+    content: bytes
+
+
+def identity(pair: str, evaluation_keys: bytes) -> str:
     """The identity of a pair of keys."""
-    return hashlib.sha256(evaluation_keys).hexdigest()
+    return hashlib.sha256(pair.encode() + b"\n" + evaluation_keys).hexdigest()
+
+
+def new_pair() -> str:
+    """A random number for a new pair of keys."""
+    return secrets.token_hex(16)
 
 
 def secret_file(folder: str | os.PathLike[str], parameters: str) -> Path:
@@ -79,7 +102,7 @@ def secret_file(folder: str | os.PathLike[str], parameters: str) -> Path:
     return Path(folder) / f"{parameters[:16]}.secret"
 
 
-def save_secret(folder: str | os.PathLike[str], parameters: str, keys: str, content: bytes) -> Path:
+def save_secret(folder: str | os.PathLike[str], parameters: str, keys: SecretKeys) -> Path:
     """Write secret keys into a folder that its owner alone may enter; it is made where it is missing.
 
     Raises:
@@ -102,12 +125,13 @@ def save_secret(folder: str | os.PathLike[str], parameters: str, keys: str, cont
             do=f"chmod 700 {place}, or give another folder",
         )
     file = secret_file(place, parameters)
-    Bundle(SecretKeysHeader(parameters=parameters, keys=keys), {CONTENT: content}).save(file, private=True)
+    header = SecretKeysHeader(parameters=parameters, keys=keys.id, pair=keys.pair)
+    Bundle(header, {CONTENT: keys.content}).save(file, private=True)
     return file
 
 
-def load_secret(folder: str | os.PathLike[str], parameters: str) -> tuple[str, bytes]:
-    """The identity and the content of the secret keys for these parameters.
+def load_secret(folder: str | os.PathLike[str], parameters: str) -> SecretKeys:
+    """The secret keys for these parameters.
 
     Raises:
         ArtifactError: There are none, or they are damaged.
@@ -122,4 +146,4 @@ def load_secret(folder: str | os.PathLike[str], parameters: str) -> tuple[str, b
             do="make them with `onnx-fhe keygen`, or give the folder that has them",
         )
     bundle = load(file, SecretKeysHeader, {CONTENT})
-    return bundle.header.keys, bundle.parts[CONTENT]
+    return SecretKeys(bundle.header.keys, bundle.header.pair, bundle.parts[CONTENT])

@@ -84,14 +84,15 @@ def test_keys_that_are_others_than_the_address_says_are_refused(serving, alice, 
 
 def test_keys_of_other_parameters_are_refused(serving, alice):
     service = serving()
-    keys = EvaluationKeys.of("0" * 64, alice.evaluation_keys().content)
+    own = alice.evaluation_keys()
+    keys = EvaluationKeys.of("0" * 64, own.content, own.pair)
     assert service.put(alice, content=keys.to_bytes()).json()["error"]["code"] == "other-parameters"
 
 
 def test_keys_that_say_they_are_others_are_refused(serving, alice):
     service = serving()
     keys = alice.evaluation_keys()
-    header = EvaluationKeysHeader(parameters=keys.parameters, keys=keys.id)
+    header = EvaluationKeysHeader(parameters=keys.parameters, keys=keys.id, pair=keys.pair)
     answer = service.put(alice, content=Bundle(header, {"keys": keys.content[:-8]}).to_bytes())
     assert answer.status_code == 400
     assert files(service.store) == []

@@ -185,6 +185,29 @@ def test_other_keys_are_refused_on_both_sides(other, server, asked, results):
         other.decrypt(results)
 
 
+def test_clients_of_a_circuit_without_tables_are_told_apart(zoo, tmp_path):
+    """Such a circuit needs no evaluation keys: those of all clients are the same bytes."""
+    b = Builder(17, seed=3)
+    model = b.model(b.dense("input", 6, 3), [6], [3])
+    samples = zoo.samples(model)
+    onnx.save(model, tmp_path / "linear.onnx")
+    pipeline = "quantize{weights=2 inputs=3},lower-to-integer"
+    program = onnx_fhe.compile(tmp_path / "linear.onnx", samples, pipeline, check_samples=0, accept_loss=True)
+    halves = onnx_fhe.split(program)
+    one, two = onnx_fhe.Client(halves[0]), onnx_fhe.Client(halves[0])
+    keys, others = one.keygen(), two.keygen()
+    assert keys.content == others.content
+    assert keys.id != others.id
+    asked = one.encrypt({k: v[:1] for k, v in samples.items()})
+    server = onnx_fhe.Server(halves[1])
+    with pytest.raises(DataError, match="encrypted with other keys"):
+        server.evaluate(asked, others)
+    results = server.evaluate(asked, keys)
+    with pytest.raises(DataError, match="of other keys"):
+        two.decrypt(results)
+    one.decrypt(results)
+
+
 def test_results_of_another_request_are_refused(client, results, data):
     again = client.encrypt(data)
     with pytest.raises(DataError, match="another request"):
