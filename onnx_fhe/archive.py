@@ -136,7 +136,10 @@ def read(source: str | os.PathLike[str] | bytes, form: Form) -> tuple[bytes, dic
         content = {e.filename: archive.read(e) for e in entries}
     if form.header not in content:
         raise ArtifactError(
-            f"this is no {form.noun}", found=f"a zip without {form.header}", allowed=form.allowed
+            f"this is no {form.noun}",
+            found=f"a zip without {form.header}",
+            allowed=form.allowed,
+            do=form.instead,
         )
     return content.pop(form.header), content
 

@@ -22,12 +22,13 @@ from .ir.load import load
 from .ir.verify import verify_given
 from .lookups import LookupInfo, lookups_of_layers, lookups_of_quantizers, lookups_of_regions, takes_several
 from .machine import Prediction, Profile, predict
-from .manifest import Port, ports
+from .manifest import ports
 from .passes.framework.base import Context
 from .passes.framework.instruments import Verify
 from .passes.framework.manager import PassManager
 from .passes.import_qat.detect import is_foreign
 from .places import places, places_of_parts
+from .ports import Port
 from .rehearsal import is_quick, made_up, rehearse
 
 

@@ -20,6 +20,7 @@ from .fidelity.figures import Fidelity, SelfTest
 from .ir.ops import RoundBits
 from .ir.range_options import Margin, RangeMode
 from .ir.results import DEFAULT_RESULTS, Results
+from .ports import Port
 from .record import RECORD_FORMAT, Record
 
 FORMAT = 1
@@ -29,15 +30,6 @@ PACKAGES = ("onnx-fhe", "concrete-python", "numpy", "onnx", "onnx-ir", "onnxrunt
 """Packages whose versions a manifest holds."""
 
 Rounding = Literal["none", "exact", "approximate", "mixed"]
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the original model; free axes are names."""
-
-    name: str
-    shape: tuple[int | str | None, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)

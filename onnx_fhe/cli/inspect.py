@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..findings import Finding
     from ..inspection import Inspection
     from ..ir.errors import OnnxFheError
-    from ..manifest import Port
+    from ..ports import Port
 
 
 def inspect_(

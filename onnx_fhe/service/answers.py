@@ -29,7 +29,7 @@ class FaultBody(BaseModel):
 class KeysInfo(BaseModel):
     """Evaluation keys that the service has."""
 
-    id: str = Field(description="SHA-256 of the keys: ciphertexts name it.")
+    id: str = Field(description="Identity of the keys: ciphertexts name it.")
     parameters: str = Field(description="What they serve: circuits of the same parameters.")
     bytes: int = Field(description="Bytes of the file.")
 

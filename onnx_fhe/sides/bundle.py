@@ -100,14 +100,14 @@ def side_of(parts: Mapping[str, bytes], batch: int, read: Callable[[Path], T]) -
 
 def _form(kind: type[Header]) -> archive.Form:
     return archive.Form(
-        noun=f"file of {kind.KIND}",
-        short=f"the file of {kind.KIND}",
+        noun=kind.KIND if "half" in kind.KIND else f"file of {kind.KIND}",
+        short=f"the {kind.KIND}" if "half" in kind.KIND else f"the file of {kind.KIND}",
         header=HEADER,
-        allowed=f"a file of {kind.KIND} that onnx-fhe wrote",
+        allowed=kind.KIND,
         do="copy the file again if it came over a network, or make it again",
         names="and its parts",
         holds=lambda name: len(PurePosixPath(name).parts) <= MAX_DEPTH,
-        instead=f"give a file of {kind.KIND} that onnx-fhe wrote",
+        instead=f"give the {kind.KIND}: {kind.MAKER}",
         packed="half" in kind.KIND,
         max_files=MAX_PARTS,
         max_bytes=MAX_BYTES,

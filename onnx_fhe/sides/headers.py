@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..ir.errors import ArtifactError
 from ..ir.results import DEFAULT_RESULTS, Results
+from ..ports import Port
 
 FORMAT = 1
 """Version of all these files."""
@@ -23,12 +24,13 @@ class Header:
     """What every file says.
 
     Attributes:
-        kind: What the file is, as in ``KIND`` of its class.
+        kind: What the file is, as in ``KIND`` of its class; ``MAKER`` says what writes such files.
         parts: SHA-256 of each other file in it.
         format: Version of the file.
     """
 
     KIND: ClassVar[str] = ""
+    MAKER: ClassVar[str] = ""
 
     kind: str = ""
     parts: dict[str, str] = field(default_factory=dict)
@@ -37,15 +39,6 @@ class Header:
     def to_json(self) -> bytes:
         """The content of ``header.json``."""
         return json.dumps(dataclasses.asdict(self) | {"kind": self.KIND}, indent=1).encode() + b"\n"
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of the network; sizes that are free have a name or None."""
-
-    name: str
-    shape: tuple[int | str | None, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -112,6 +105,7 @@ class ClientHeader(HalfHeader):
     """
 
     KIND: ClassVar[str] = "client half"
+    MAKER: ClassVar[str] = "`onnx-fhe split OUT.fhe` writes it, as OUT.client"
 
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
@@ -122,6 +116,7 @@ class ServerHeader(HalfHeader):
     """The server's half."""
 
     KIND: ClassVar[str] = "server half"
+    MAKER: ClassVar[str] = "`onnx-fhe split OUT.fhe` writes it, as OUT.server"
 
 
 @dataclass(frozen=True)
@@ -135,6 +130,7 @@ class SecretKeysHeader(Header):
     """
 
     KIND: ClassVar[str] = "secret keys"
+    MAKER: ClassVar[str] = "`onnx-fhe keygen` writes them"
 
     parameters: str = ""
     keys: str = ""
@@ -146,6 +142,7 @@ class EvaluationKeysHeader(Header):
     """Evaluation keys; the attributes are those of ``SecretKeysHeader``."""
 
     KIND: ClassVar[str] = "evaluation keys"
+    MAKER: ClassVar[str] = "`onnx-fhe keygen` writes them, where -o says"
 
     parameters: str = ""
     keys: str = ""
@@ -166,6 +163,7 @@ class CiphertextsHeader(Header):
     """
 
     KIND: ClassVar[str] = "ciphertexts"
+    MAKER: ClassVar[str] = "`onnx-fhe encrypt` writes them"
 
     circuit: str = ""
     keys: str = ""
@@ -180,6 +178,7 @@ class ResultsHeader(CiphertextsHeader):
     """Encrypted results; the attributes are those of ``CiphertextsHeader``."""
 
     KIND: ClassVar[str] = "results"
+    MAKER: ClassVar[str] = "`onnx-fhe evaluate` writes them"
 
 
 KINDS: dict[str, type[Header]] = {
@@ -210,7 +209,7 @@ def parse(kind: type[T], content: bytes) -> T:
     if found not in KINDS:
         raise _damaged("no kind that is known")
     if found != kind.KIND:
-        raise wrong_kind(str(found), kind.KIND)
+        raise wrong_kind(str(found), kind)
     written = plain.get("format")
     if not isinstance(written, int) or written < 1:
         raise _damaged("no format version")
@@ -229,14 +228,13 @@ def parse(kind: type[T], content: bytes) -> T:
         raise _damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def wrong_kind(found: str, wanted: str) -> ArtifactError:
+def wrong_kind(found: str, wanted: type[Header]) -> ArtifactError:
     """What to say where one kind of file stands for another."""
-    advice = "give the file that is asked for"
+    advice = f"give the {wanted.KIND}: {wanted.MAKER}"
     if found == SecretKeysHeader.KIND:
-        advice = "keep it where it was made: with it, whoever computes could read everything"
-    return ArtifactError(
-        "this is another file than the one that is needed", found=found, allowed=wanted, do=advice
-    )
+        advice = f"keep it where it was made: with it, whoever computes could read everything; {advice}"
+    what = "this is another file than the one that is needed"
+    return ArtifactError(what, found=found, allowed=wanted.KIND, do=advice)
 
 
 def _damaged(found: str) -> ArtifactError:

@@ -13,17 +13,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from .. import manifest as manifests
 from ..archive import hashes
 from ..artifact_parts import files_of
 from ..backends.sides import Sides
 from ..backends.sides_registry import sides_of
 from ..ir.runtime import prepared
+from ..ports import Port
 from ..prologue import standalone
 from ..splittable import Splittable
 from .bundle import Bundle, side_of
 from .client import EPILOGUE, PROLOGUE, RANGES
-from .headers import CircuitEntry, ClientHeader, HalfHeader, Port, ServerHeader
+from .headers import CircuitEntry, ClientHeader, HalfHeader, ServerHeader
 from .ranges import write_ranges
 
 
@@ -80,7 +80,7 @@ def split(program: Splittable) -> tuple[Bundle[ClientHeader], Bundle[ServerHeade
     )
 
 
-def _port(port: manifests.Port) -> Port:
+def _port(port: Port) -> Port:
     dtype = ir.DataType[port.dtype.upper()].numpy() if port.dtype else np.dtype(np.float32)
     return Port(port.name, port.shape, dtype.name)
 

@@ -57,6 +57,10 @@ def test_from_a_model_to_outputs_in_six_commands(zoo, tmp_path, command):
     assert "secret keys" in wrong
     assert str(secret) in wrong
     assert not f["out"].exists()
+    status, _, wrong = command("evaluate", f["m.fhe"], *asked[2:], "--evaluation-keys", f["e.keys"])
+    assert status == 1
+    assert "this is no server half" in wrong
+    assert "`onnx-fhe split OUT.fhe` writes it" in wrong
     assert command(*asked, "--evaluation-keys", f["e.keys"])[0] == 0
 
     status, told, wrong = command(
