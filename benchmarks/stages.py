@@ -1,7 +1,9 @@
 """The stages of public FHE benchmarks for ML inference, each a process of its own with files between them.
 
-    python benchmarks/stages.py CIRCUIT.fhe --data mnist_mlp.test.npz --folder build/stages --simulated
+    python benchmarks/stages.py NAME.onnx --folder build/stages --simulated
+    python benchmarks/stages.py CIRCUIT.fhe --data NAME.test.npz --folder build/stages --simulated
 
+A network is compiled first, on ``NAME.calibration.npz`` beside it, and ``NAME.test.npz`` is its data.
 Key generation, preprocessing (quantizing), encryption, encrypted computation, decryption and postprocessing
 run in that order. Key generation and encrypted computation are the commands ``keygen`` and ``evaluate``; the
 others are this script with ``--stage``. Seconds are those of a whole process, with starting Python and
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,14 +108,29 @@ def measure(circuit: Path, data: Path, samples: int, folder: Path, jobs: str = "
             found["seconds a sample"] = {k: took[k] for k in ("latency", "first", "samples_per_second")}
     scores = next(iter(np.load(files.outputs).values()))
     labels = np.load(data)["labels"][:samples]
+    found["load after"] = round(os.getloadavg()[0], 2)
     found["right"] = int((scores.argmax(axis=1) == labels).sum())
     return found
 
 
-def simulated(circuit: Path, data: Path) -> float:
-    """Accuracy on all data, with the errors of encryption simulated."""
-    told = _run(["run", circuit, "--data", data, "--mode", "simulate", "--json"])
-    return float(json.loads(told)["accuracy"])
+def compiled(network: Path, folder: Path, preset: str, p_error: float) -> Path:
+    """The circuit of a network, which is compiled on its calibration data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f"{network.stem}.fhe"
+    calibration = network.with_suffix(".calibration.npz")
+    options = ["--preset", preset, "--p-error", p_error, "--self-test", 0]
+    print(_run(["compile", network, "--calibration", calibration, *options, "-o", made]))
+    return made
+
+
+def simulated(circuit: Path, data: Path, network: Path | None = None) -> dict[str, float]:
+    """Accuracy on all data with the errors of encryption simulated, and that of the network, if given."""
+    beside = [] if network is None else ["--model", network]
+    told = json.loads(_run(["run", circuit, "--data", data, "--mode", "simulate", *beside, "--json"]))
+    found = {"simulated accuracy": float(told["accuracy"])}
+    if network is not None:
+        found["float accuracy"] = float(told["network"]["accuracy"])
+    return found
 
 
 def show(found: dict[str, Any]) -> None:
@@ -140,7 +158,10 @@ def show(found: dict[str, Any]) -> None:
         print(f"| {what} | {here} | {there} |")
     print(f"\n{found['right']} of {samples} encrypted samples are classified right.")
     if "simulated accuracy" in found:
-        print(f"Simulated accuracy on all data: {found['simulated accuracy']:.1%}.")
+        beside = f", float {found['float accuracy']:.1%}" if "float accuracy" in found else ""
+        print(f"Simulated accuracy on all data: {found['simulated accuracy']:.1%}{beside}.")
+    began = found["machine"]
+    print(f"Load of {began['cores']} cores: {began['load']} at the start, {found['load after']} at the end.")
 
 
 def _run(command: list[Any]) -> str:
@@ -158,8 +179,10 @@ def _process(arguments: list[Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("circuit", type=Path, help="what `onnx-fhe compile` wrote")
-    parser.add_argument("--data", type=Path, required=True, help=".npz of inputs and 'labels'")
+    parser.add_argument("circuit", type=Path, help="what `onnx-fhe compile` wrote, or a network (.onnx)")
+    parser.add_argument("--data", type=Path, help=".npz of inputs and 'labels'; a network's own by default")
+    parser.add_argument("--preset", default="fast", help="that a network is compiled with")
+    parser.add_argument("--p-error", type=float, default=0.01, help="of a lookup, where it is compiled")
     parser.add_argument("--samples", type=int, default=5, help="samples on ciphertexts")
     parser.add_argument("--folder", type=Path, required=True, help="for the files between the stages")
     parser.add_argument("--jobs", default="1", help="of `evaluate`")
@@ -170,9 +193,15 @@ def main(arguments: list[str] | None = None) -> None:
     if given.stage:
         stage(given.stage, Files(given.folder), given.data, given.samples)
         return
-    found = measure(given.circuit, given.data, given.samples, given.folder, given.jobs)
+    circuit, network, data = given.circuit, None, given.data
+    if circuit.suffix == ".onnx":
+        network, data = circuit, data or circuit.with_suffix(".test.npz")
+        circuit = compiled(network, given.folder, given.preset, given.p_error)
+    elif data is None:
+        parser.error("a circuit needs --data")
+    found = measure(circuit, data, given.samples, given.folder, given.jobs)
     if given.simulated:
-        found["simulated accuracy"] = simulated(given.circuit, given.data)
+        found |= simulated(circuit, data, network)
     show(found)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")

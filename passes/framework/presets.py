@@ -66,7 +66,7 @@ PRESETS = {
     "fast": Preset(
         "normalize,import-qat,shrink,remove-constant-tables,analyze-bit-widths",
         "Layers and neurons that the others can make up for go first; then the rest is trained on the"
-        " calibration inputs, where there are 200 or more, for half a minute, and up to three times. What"
+        " calibration inputs, where there are 200 or more, for half a minute, and up to four times. What"
         " would lose more than a point, by inputs that were held back, is not taken. A fraction of the time"
         " of balanced.",
     ),

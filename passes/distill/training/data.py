@@ -1,4 +1,4 @@
-"""What the student is trained on: calibration inputs, mixtures of them, noise and shifts.
+"""What the student is trained on: calibration inputs, mixtures of them, noise and movements.
 
 Only what the calibration data spans is made: every value stays within the range that each input element had.
 """
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .images import moved
+
 MAX_POOL_BYTES = 256 << 20
 """Memory that the pool of augmented inputs takes at most."""
-MIXED, SHIFTED = (0.3, 0.7), 0.3
-"""Shares of made samples that are mixed of two, with few weights for each sample and with many, and of images
-that are shifted: more takes a small student's strength away from inputs as they really are."""
+MIXED, MOVED = (0.3, 0.7), (0.3, 0.9)
+"""Shares of made samples that are mixed of two, and of images that are moved, with few weights for each
+sample and with many: more takes a small student's strength away from inputs as they really are, and less lets
+a large one learn its samples by heart."""
 MANY_WEIGHTS_A_SAMPLE = 20.0
 """Weights for each calibration sample from which on a student has many."""
 NOISE_OF_MANY = 0.1
@@ -78,7 +81,7 @@ def pool(
     count = total * copies
     first, second = random.integers(total, size=count), random.integers(total, size=count)
     share = random.beta(0.6, 0.6, size=count)
-    often = MIXED[1] + (MIXED[0] - MIXED[1]) * float(np.exp(-sparse / MANY_WEIGHTS_A_SAMPLE))
+    often, often_moved = (_by_weights(shares, sparse) for shares in (MIXED, MOVED))
     share = np.where(random.random(count) >= often, 1.0, np.maximum(share, 1 - share))
     made: dict[str, np.ndarray] = {}
     noise = _noise(data)
@@ -90,7 +93,7 @@ def pool(
         spread = spread.astype(np.promote_types(array.dtype, np.float16))
         a, b = array[first], array[second]
         if name in images:
-            a, b = (shifted(x, images[name], random) for x in (a, b))
+            a, b = (moved(x, images[name], often_moved, random) for x in (a, b))
         mixed = a * spread + b * (1 - spread)
         if array.dtype.kind in "iu":  # pixels
             made[name] = np.concatenate([array, np.rint(mixed).astype(array.dtype)])
@@ -154,57 +157,7 @@ def _noise(data: Mapping[str, np.ndarray]) -> float:
     return NOISE_OF_MANY + (1 - NOISE_OF_MANY) * float(np.exp(-(elements - 2) / NOISE_DECAY_ELEMENTS))
 
 
-def shifted(images: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """Each image moved by up to a tenth of its size (one pixel at least), half of them not at all."""
-    height, width = size
-    planes = images.reshape(len(images), -1, height, width)
-    result = planes.copy()
-    reach = max(1, min(height, width) // 12)
-    moves = random.integers(-reach, reach + 1, size=(len(images), 2))
-    moves[random.random(len(images)) >= SHIFTED] = 0
-    for dy, dx in np.unique(moves, axis=0):
-        if not (dy or dx):
-            continue
-        chosen = np.flatnonzero((moves == (dy, dx)).all(axis=1))
-        padded = np.pad(planes[chosen], ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
-        result[chosen] = padded[:, :, reach - dy : reach - dy + height, reach - dx : reach - dx + width]
-    return result.reshape(images.shape)
-
-
-def image_sizes(data: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-    """Height and width of inputs that are images: (batch, channels, height, width), or such images laid flat.
-
-    A flat input counts as a square image when what would be vertical neighbours look alike, which chance or
-    a table of features does not bring about.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    for name, array in data.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            continue
-        if array.ndim == 4 and min(array.shape[2:]) >= 4:
-            found[name] = int(array.shape[2]), int(array.shape[3])
-            continue
-        flat = array.reshape(len(array), -1)
-        for channels in (1, 3):
-            side = round((flat.shape[1] / channels) ** 0.5)
-            if side >= 6 and channels * side * side == flat.shape[1] and _looks_flat(flat, side, channels):
-                found[name] = side, side
-                break
-    return found
-
-
-def _looks_flat(flat: np.ndarray, side: int, channels: int) -> bool:
-    planes = flat.reshape(len(flat), channels, side, side).astype(np.float64)
-    planes = planes - planes.mean(axis=0)
-    spread = np.sqrt((planes**2).mean(axis=0)) + 1e-9
-
-    def alike(a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray) -> float:
-        return float(((a * b).mean(axis=0) / (of_a * of_b)).mean())
-
-    vertical = alike(planes[:, :, 1:], planes[:, :, :-1], spread[:, 1:], spread[:, :-1])
-    horizontal = alike(planes[..., 1:], planes[..., :-1], spread[..., 1:], spread[..., :-1])
-    half = side // 2
-    distant = alike(
-        planes[:, :, half:], planes[:, :, : side - half], spread[:, half:], spread[:, : side - half]
-    )
-    return min(vertical, horizontal) > 0.25 and min(vertical, horizontal) > 2 * abs(distant)
+def _by_weights(shares: tuple[float, float], sparse: float) -> float:
+    """Between the shares for few and for many weights a sample."""
+    few, many = shares
+    return many + (few - many) * float(np.exp(-sparse / MANY_WEIGHTS_A_SAMPLE))

@@ -15,8 +15,9 @@ from ....ir.errors import DataError
 from ....ir.graph import constant_of
 from ...framework.base import Context
 from ..settings import Teaching
-from .data import MAX_POOL_BYTES, image_sizes, is_small, pool, split
+from .data import MAX_POOL_BYTES, is_small, pool, split
 from .entry import entering, entries
+from .images import image_sizes
 from .losses import Loss
 from .matching import layer_values, matched_layers
 from .reading import weight_nodes

@@ -18,7 +18,7 @@ from onnx_fhe.manifest import from_json
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.compress.shrink.judge import Judge, wilson
 from onnx_fhe.passes.compress.shrink.pace import Pace
-from onnx_fhe.passes.compress.shrink.search import Search, Tried
+from onnx_fhe.passes.compress.shrink.search import LARGE, NEXT, SMALL, USUAL, Search, Tried
 from onnx_fhe.passes.compress.shrink.settings import ShrinkSettings
 from onnx_fhe.passes.framework.manager import PassManager
 
@@ -228,3 +228,34 @@ def test_a_constant_beside_what_is_computed_is_not_imitated(tmp_path, first):
     np.testing.assert_array_equal(program.run(data).outputs["k"], [1, 2])
     assert program.manifest.fidelity.steps, "it strays, and which step lost most is said"
     assert program.manifest.fidelity.expected.samples > 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried"),
+    [
+        ((0.03, 0.004, 0.004, 0.02), [(USUAL, 4), (USUAL, 5), (NEXT[0], 5), (SMALL, 5)]),
+        ((0.03, 0.004, 0.02), [(USUAL, 4), (USUAL, 5), (NEXT[0], 5)]),
+        ((0.03, 0.008), [(USUAL, 4), (USUAL, 5)]),
+        ((0.03, 0.02, 0.004), [(USUAL, 4), (USUAL, 5), (LARGE, 5)]),
+        ((0.08, 0.004), [(USUAL, 4), (LARGE, 5)]),
+    ],
+)
+def test_smaller_networks_are_tried_with_finer_tables_while_these_lose_little(
+    tmp_path, monkeypatch, losses, tried
+):
+    model = PassManager.parse("normalize").run(network(tmp_path)).model
+    search = Search(SETTINGS, model, Context(calibration={"x": inputs()}, source=model))
+    counts = {USUAL: 60, NEXT[0]: 40, SMALL: 20, LARGE: 90}
+    expected, asked = iter(losses), []
+
+    def student(size, bits):
+        asked.append((size, bits))
+        return Tried(model, [], str(size), Expectation("classes", 72, 0.9, 0.8, 1.0, next(expected), 0.0))
+
+    monkeypatch.setattr(search, "removed", lambda size: (counts[size], []))
+    monkeypatch.setattr(search, "student", student)
+    monkeypatch.setattr("onnx_fhe.passes.compress.shrink.search.bootstraps", lambda count: count)
+    so_far: list[Tried] = []
+    for found in search._candidates(so_far):
+        so_far.append(found)
+    assert asked == tried
