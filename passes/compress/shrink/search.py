@@ -20,6 +20,7 @@ from .folds import Fold, crossed
 from .judge import Answers
 from .pace import Pace
 from .settings import ShrinkSettings
+from .sizes import BETWEEN, LARGE, NEXT, SMALL, USUAL, Size
 
 AFTER_ROUNDING = "remove-constant-tables,analyze-bit-widths"
 """Passes behind ``insert-rounding``, whatever the network."""
@@ -48,31 +49,6 @@ WELL_WITHIN = 0.5
 HOPELESSLY_PAST = 6.0
 """A loss above so many times what is allowed has no wider tables tried. One bit more may leave an eighth: an
 MNIST MLP lost 3.1 % with 4 bits, and 0.4 % with 5."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is removed: most output error of layers and of neurons, most share of the neurons."""
-
-    layers: float
-    ratio: float
-    neurons: float
-
-    @property
-    def text(self) -> str:
-        """The passes that do it."""
-        return (
-            f"remove-layers{{tolerance={self.layers:g}}},"
-            f"remove-neurons{{ratio={self.ratio:g} tolerance={self.neurons:g}}}"
-        )
-
-
-USUAL, SMALL, LARGE = Size(0.01, 0.5, 0.02), Size(0.03, 0.7, 0.06), Size(0.002, 0.5, 0.004)
-"""Where it begins; what is tried where that is well within the loss, and where it is past it."""
-NEXT = Size(0.03, 0.5, 0.02), SMALL
-"""What is tried one after the other where tables of 5 bits keep well within the loss."""
-BETWEEN = Size(0.005, 0.5, 0.02)
-"""Where it begins with a network without any activation, which loses too much."""
 
 
 @dataclass(frozen=True)

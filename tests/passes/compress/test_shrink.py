@@ -18,8 +18,9 @@ from onnx_fhe.manifest import from_json
 from onnx_fhe.passes import Context
 from onnx_fhe.passes.compress.shrink.judge import Judge, wilson
 from onnx_fhe.passes.compress.shrink.pace import Pace
-from onnx_fhe.passes.compress.shrink.search import LARGE, NEXT, SMALL, USUAL, Search, Tried
+from onnx_fhe.passes.compress.shrink.search import Search, Tried
 from onnx_fhe.passes.compress.shrink.settings import ShrinkSettings
+from onnx_fhe.passes.compress.shrink.sizes import LARGE, NEXT, SMALL, USUAL
 from onnx_fhe.passes.framework.manager import PassManager
 
 pytest.importorskip("torch")
