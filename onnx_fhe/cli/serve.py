@@ -63,6 +63,15 @@ def serve(
         int | None,
         typer.Option("--workers", metavar="N", min=1, help="Processes that compute [default: one a core]."),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="ADDRESS",
+            help="Compute on the machines of the Dask cluster with this scheduler, and not here.",
+            show_default=False,
+        ),
+    ] = None,
     offer_client: Annotated[
         list[Path] | None,
         typer.Option(
@@ -115,6 +124,7 @@ def serve(
     """Serve circuits over HTTP: keys are uploaded once, encrypted inputs become encrypted results."""
     with output.working():
         _check_openness(host, tokens, no_tokens, open_to_all)
+        _check_place(workers, dask)
         from ..service.models import matched_clients, named_files
         from ..service.settings import Limits, Settings
         from ..service.tokens import read_tokens
@@ -142,6 +152,7 @@ def serve(
             workers=workers or _cores(),
             limits=limits,
             evict=evict_keys,
+            dask=dask,
         )
         _run(settings, host, port, certificate, key)
 
@@ -168,6 +179,18 @@ def _check_openness(host: str, tokens: Path | None, no_tokens: bool, open_to_all
             found=f"--host {host}",
             allowed="127.0.0.1",
             do="give --tokens FILE; or --open-to-all, where something else keeps others out",
+        )
+
+
+def _check_place(workers: int | None, dask: str | None) -> None:
+    from ..ir.errors import UserError
+
+    if workers is not None and dask is not None:
+        raise UserError(
+            "the cluster has its own workers",
+            found=f"--workers {workers} and --dask {dask}",
+            allowed="one of them",
+            do="leave --workers out, and start as many `dask worker` as shall compute",
         )
 
 

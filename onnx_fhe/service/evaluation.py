@@ -14,11 +14,11 @@ from ..sides.headers import CiphertextsHeader
 from .heads import check_size, header_of
 from .keystore import unknown_keys
 from .models import Model
+from .outcomes import LostKeysError
 from .refusals import Refusal, too_large
 from .service import Service
 from .settings import Limits
 from .units import Unit
-from .workers import LostKeysError
 
 MAX_VALUES = 64
 """Most values of one call."""

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from .bodies import HeldBytes
+from .cluster_workers import ClusterWorkers
 from .keystore import KeyStore
 from .logs import Log
 from .metrics import Metrics
@@ -32,11 +33,16 @@ class Service:
         self.settings, self.limits = settings, settings.limits
         self.log = log or Log()
         self.models = read_models(settings)
-        self.keys = KeyStore(settings)
         self.units = Units()
+        # Before the store, which a service without its cluster does not take.
+        self.workers: Workers | ClusterWorkers = (
+            ClusterWorkers(settings, settings.dask, self.units, self._happened)
+            if settings.dask
+            else Workers(settings, self.units, self._happened)
+        )
+        self.keys = KeyStore(settings)
         self.held = HeldBytes(settings.limits)
         self.metrics = Metrics()
-        self.workers = Workers(settings, self.units, self._happened)
         self.requests = 0
         self.uploads = asyncio.Semaphore(settings.limits.uploads)
         self._watch()

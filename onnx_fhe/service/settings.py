@@ -60,7 +60,8 @@ class Settings:
         store: Folder of the evaluation keys.
         clients: Client halves that are given to whoever asks, by the name of the model.
         tokens: Name of the client by token; None: whoever reaches the service may use it.
-        workers: Processes that compute.
+        workers: Processes that compute, where there is no Dask cluster.
+        dask: Address of the scheduler of a Dask cluster whose machines compute; None for this machine.
         limits: What is allowed.
         evict: Whether the keys that were used least recently make room for others.
     """
@@ -72,3 +73,4 @@ class Settings:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     limits: Limits = field(default_factory=Limits)
     evict: bool = False
+    dask: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,8 +104,17 @@ def _answer(
         return Answer(LOST_KEYS)
     except DataError as error:
         return _unfit(error)
+    return answered(lambda: compute(side, keys, task.call, alone=alone))
+
+
+def answered(computed: Callable[[], Call]) -> Answer:
+    """What came of a call, whatever it is.
+
+    Args:
+        computed: Computes the results.
+    """
     try:
-        return Answer(DONE, compute(side, keys, task.call, alone=alone))
+        return Answer(DONE, computed())
     except OnnxFheError as error:
         return _unfit(error)
     except (RuntimeError, ValueError, TypeError) as error:

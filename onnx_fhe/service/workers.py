@@ -11,22 +11,18 @@ import contextlib
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
-from .refusals import RETRY_SECONDS, Refusal, unfit
+from .outcomes import Say, lost, settle, too_long
 from .settings import Settings
-from .units import ATTEMPTS, Unit, Units
-from .worker import DEFECT, DONE, LOST_KEYS, Answer, Task, work
+from .units import Units
+from .worker import Answer, Task, work
 
 START_SECONDS = 900.0
 """Seconds until a worker has to be ready: it compiles all circuits, unless that was done before."""
 MAX_PAUSE_SECONDS = 30.0
 """Longest pause before a worker is started again that ended before it was ready."""
-
-Say = Callable[[str, Mapping[str, object]], None]
 
 
 class Workers:
@@ -146,43 +142,15 @@ class Watcher(threading.Thread):
             try:
                 pipe.send(Task(unit.model, unit.circuit, unit.keys, unit.path, unit.call))
                 if not pipe.poll(self._settings.limits.call_seconds):
-                    unit.future.set_exception(_too_long(self._settings.limits.call_seconds))
+                    unit.future.set_exception(too_long(self._settings.limits.call_seconds))
                     return
                 answer: Answer = pipe.recv()
             except (EOFError, OSError):
-                self._lost(unit)
+                lost(unit, self._number, self._say, self._units, self._ended)
                 return
             loaded = answer.loaded
             self.busy = False
-            self._settle(unit, answer)
-
-    def _settle(self, unit: Unit, answer: Answer) -> None:
-        if answer.kind == DONE:
-            unit.future.set_result(answer.call)
-        elif answer.kind == LOST_KEYS:
-            unit.future.set_exception(LostKeysError(unit.path))
-        elif answer.kind == DEFECT:
-            self._say("defect", {"worker": self._number, **answer.told})
-            unit.future.set_exception(
-                Refusal(500, "defect", "the service could not compute this", do="tell its operator")
-            )
-        else:
-            unit.future.set_exception(unfit(answer.told))
-
-    def _lost(self, unit: Unit) -> None:
-        self._say("call lost", {"worker": self._number, "attempt": unit.attempts})
-        if unit.attempts < ATTEMPTS and not self._ended.is_set():
-            self._units.again(unit)
-            return
-        unit.future.set_exception(
-            Refusal(
-                503,
-                "worker-lost",
-                "the processes that computed this were lost, twice",
-                do="ask again; if it goes on, make new keys, and tell the service's operator",
-                retry=RETRY_SECONDS,
-            )
-        )
+            settle(unit, answer, self._number, self._say)
 
     def _end_process(self) -> int | None:
         if self._process is None:
@@ -194,26 +162,3 @@ class Watcher(threading.Thread):
         status = self._process.exitcode
         self._process = None
         return status
-
-
-class LostKeysError(Exception):
-    """The file of keys is gone or damaged.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("the file of keys is gone or damaged")
-        self.path = path
-
-
-def _too_long(seconds: float) -> Refusal:
-    return Refusal(
-        503,
-        "too-long",
-        "the circuit took longer than it may",
-        allowed=f"{seconds:g} s a call",
-        do="ask again; if it goes on, tell the service's operator",
-        retry=RETRY_SECONDS,
-    )

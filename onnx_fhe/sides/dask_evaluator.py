@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ..cluster import connect
 from ..evaluations import Evaluations
 from ..ir.errors import OnnxFheError, UserError
 from .ciphertexts import Call, Ciphertexts, EncryptedResults
+from .dask_broadcast import Broadcast
 from .dask_worker import evaluate_call
 from .keys import EvaluationKeys
 from .server import Server
@@ -29,8 +29,6 @@ LOOK_SECONDS = 5
 """Between two looks at whether the cluster still has workers."""
 ALONE_SECONDS = 120
 """Without any worker, until it is given up."""
-MAX_KEYS = 16
-"""Evaluation keys that the workers keep; past that those go that were used longest ago."""
 
 
 class DaskEvaluator:
@@ -56,8 +54,7 @@ class DaskEvaluator:
         self._address = address
         self._client = connect(address, "server")
         self._half = half
-        self._shared: OrderedDict[str, Any] = OrderedDict()
-        self._lock = threading.Lock()
+        self._shared = Broadcast(self._client)
         self.evaluations: Evaluations | None = None
 
     @property
@@ -136,9 +133,9 @@ class DaskEvaluator:
         asked.future = self._client.submit(
             evaluate_call,
             self._server.header.circuit(asked.batch).id,
-            self._sent("half", self._half),
+            self._shared.half("half", self._half),
             asked.keys.id,
-            self._sent(asked.keys.id, asked.keys.content),
+            self._shared.keys(asked.keys.id, lambda: asked.keys.content),
             asked.batch,
             dict(asked.call),
             pure=False,
@@ -178,19 +175,6 @@ class DaskEvaluator:
                     found=f"none at {self._address} for {ALONE_SECONDS} s",
                     do="start some with `dask worker ADDRESS`, and evaluate again",
                 )
-
-    def _sent(self, name: str, content: bytes) -> Any:
-        """What every worker has, sent once; again where the only copy was lost."""
-        with self._lock:
-            future = self._shared.get(name)
-            if future is None or future.status != "finished":
-                future = self._client.scatter(content, broadcast=True, hash=False)
-                self._shared[name] = future
-            self._shared.move_to_end(name)
-            while len(self._shared) > MAX_KEYS + 1:
-                oldest = next(n for n in self._shared if n != "half")
-                del self._shared[oldest]
-            return future
 
 
 @dataclass

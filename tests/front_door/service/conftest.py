@@ -77,7 +77,13 @@ def serving(circuit, table, tmp_path):
     """Starts services in this process: ``serving(workers=0)`` and ``Limits`` by name."""
     opened: list[Running] = []
 
-    def start(workers: int = 0, evict: bool = False, store: Path | None = None, **limits) -> Running:
+    def start(
+        workers: int = 0,
+        evict: bool = False,
+        store: Path | None = None,
+        dask: str | None = None,
+        **limits,
+    ) -> Running:
         log = io.StringIO()
         tokens = {token: name for name, token in TOKENS.items()}
         settings = Settings(
@@ -87,6 +93,7 @@ def serving(circuit, table, tmp_path):
             workers=workers,
             limits=Limits(**limits),
             evict=evict,
+            dask=dask,
         )
         client = TestClient(application(settings, Log(log)))
         client.__enter__()
