@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
+from .options import dask_option
 
 if TYPE_CHECKING:
     from ..service.settings import Settings
@@ -65,12 +66,7 @@ def serve(
     ] = None,
     dask: Annotated[
         str | None,
-        typer.Option(
-            "--dask",
-            metavar="ADDRESS",
-            help="Compute on the machines of the Dask cluster with this scheduler, and not here.",
-            show_default=False,
-        ),
+        dask_option("Compute on the workers of the Dask cluster at this address, and not here."),
     ] = None,
     offer_client: Annotated[
         list[Path] | None,
@@ -111,7 +107,8 @@ def serve(
         int, typer.Option("--worker-key-bytes", metavar="N", min=1, help="Memory for keys in each worker.")
     ] = 2 * _GB,
     read_seconds: Annotated[
-        float, typer.Option("--read-seconds", metavar="N", min=0.1, help="Longest pause within a body.")
+        float,
+        typer.Option("--read-seconds", metavar="N", min=0.1, help="For a head; pause of a body."),
     ] = 20.0,
     call_seconds: Annotated[
         float, typer.Option("--call-seconds", metavar="N", min=1, help="Longest call of a circuit.")

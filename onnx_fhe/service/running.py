@@ -9,6 +9,7 @@ import uvicorn
 
 from ..ir.errors import UserError
 from .app import application
+from .connections import watched
 from .logs import Log
 from .settings import Settings
 
@@ -43,7 +44,7 @@ def run(
         app,
         host=host,
         port=port,
-        http="h11",
+        http=watched(settings.limits.read_seconds),
         ws="none",
         lifespan="on",
         log_config=None,

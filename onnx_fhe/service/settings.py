@@ -27,7 +27,7 @@ class Limits:
         client_keys_bytes: Bytes of all keys of one client.
         keys_bytes: Bytes of all keys.
         keys_days: Days without use after which keys go; they count while the service runs.
-        read_seconds: Seconds in which some part of a body has to come.
+        read_seconds: Seconds in which the head of a request has to come, and then some part of its body.
         bytes_per_second: Bytes that a body has to bring each second, on average, after ``read_seconds``.
         call_seconds: Seconds that one call of a circuit may take; a worker that takes longer is ended.
         worker_key_bytes: Bytes of memory for keys in each worker.

@@ -88,12 +88,18 @@ def test_a_client_that_hangs_holds_no_worker(launch, circuit):
     head = b"POST /models/net/evaluate HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nabc"
     for each in hanging[:4]:
         each.sendall(head)
+    hanging[4].sendall(head[:20])
+    silent = [socket.create_connection((place.hostname, place.port)) for _ in range(2)]
     result = onnx_fhe.RemoteProgram(service.url, circuit.client).run(circuit.some(2))
     np.testing.assert_array_equal(result.outputs["y"], circuit.expected(2))
     for each in hanging[:4]:
         each.settimeout(10)
         assert b" 408 " in each.recv(1000)
-    for each in hanging:
+    # Without a whole head there is no request: the connection is closed, and its descriptor is free.
+    for each in (*silent, hanging[4]):
+        each.settimeout(10)
+        assert each.recv(1000) == b""
+    for each in (*hanging, *silent):
         each.close()
 
 
