@@ -44,8 +44,8 @@ def watched(seconds: float) -> type[H11Protocol]:
 
         def _close(self) -> None:
             self._closing = None
-            answered = self.cycle is None or self.cycle.response_complete
-            if answered and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            # Idle to h11 is a client of whom no whole head has come since the last answer.
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
                 self.transport.close()
 
     return Watched
