@@ -4,7 +4,8 @@
 
 It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe serve``, and each client asks
 again and again. It reports wrong answers (other predictions than those of the integer model), lost requests,
-samples a second, answers of 429, and the memory of the service's processes over time.
+samples a second, answers of 429, the memory of the service's processes over time, and apart from each other
+the processor time of the service and of its clients, which share the cores of this machine.
 """
 
 from __future__ import annotations
@@ -60,6 +61,13 @@ def megabytes(process: subprocess.Popen[str]) -> float:
     return sum(p.memory_full_info().uss for p in (top, *top.children(recursive=True))) / 1e6
 
 
+def processor_seconds(process: subprocess.Popen[str]) -> float:
+    """Processor seconds of all processes of the service; those of a worker that ended are not counted."""
+    top = psutil.Process(process.pid)
+    times = [p.cpu_times() for p in (top, *top.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
 class Clients:
     """Clients that ask until the time is over."""
 
@@ -111,6 +119,7 @@ def main() -> None:
         try:
             clients = Clients(url, client, inputs, outputs.argmax(1), arguments.samples)
             made = clients.make(arguments.clients)
+            server_began, own_began = processor_seconds(process), time.process_time()
             began = time.monotonic()
             until = began + arguments.seconds
             threads = [threading.Thread(target=clients.ask, args=(p, i, until)) for i, p in enumerate(made)]
@@ -121,6 +130,8 @@ def main() -> None:
                 held.append((round(time.monotonic() - began), round(megabytes(process))))
                 time.sleep(max(arguments.seconds / 12, 1))
             seconds = time.monotonic() - began
+            server_spent = processor_seconds(process) - server_began
+            own_spent = time.process_time() - own_began
         finally:
             process.terminate()
             process.wait(90)
@@ -132,6 +143,9 @@ def main() -> None:
     print(f"{arguments.clients} clients, {arguments.samples} samples a request, {seconds:.0f} s")
     print(f"  {dict(clients.counts)}, calls lost with a worker {ended}")
     print(f"  {clients.counts['samples'] / seconds:.3f} samples a second, answers {dict(statuses)}")
+    each = clients.counts["samples"] / max(server_spent, 1e-9)
+    print(f"  processor seconds: service {server_spent:.1f}, clients (and this measurement) {own_spent:.1f}")
+    print(f"  {each:.3f} samples for each processor second of the service")
     print(f"  memory by second, MB: {held}")
     for error in clients.errors[:3]:
         print(error)
