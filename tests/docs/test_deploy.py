@@ -16,7 +16,7 @@ import yaml
 import onnx_fhe
 from onnx_fhe.cli.app import parser
 
-PAGES = ("docs/deploy.md", "docs/security.md", "docs/two-sides.md", "README.md")
+PAGES = ("docs/deploy.md", "docs/security.md", "docs/serving.md", "docs/two-sides.md", "README.md")
 
 
 def commands(text: str) -> list[str]:
