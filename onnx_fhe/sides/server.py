@@ -32,6 +32,7 @@ class Server:
         self.header = bundle.header
         self.evaluations: Evaluations | None = None
         self._sides: dict[int, ServerSide] = {}
+        self._ready: tuple[str, Any] | None = None
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes) -> Server:
@@ -55,6 +56,9 @@ class Server:
     ) -> EncryptedResults:
         """Compute on ciphertexts; what it took is in ``evaluations``.
 
+        The keys stay ready until others come: to make them so takes as long as some bootstraps, and several
+        times the memory of their file.
+
         Args:
             ciphertexts: What a client encrypted for this circuit.
             keys: That client's evaluation keys.
@@ -69,7 +73,10 @@ class Server:
         header = ciphertexts.header
         self.check(header, keys)
         side = self.side(header.batch)
-        ready = side.parse_keys(keys.content)
+        if self._ready is None or self._ready[0] != keys.id:
+            self._ready = None  # two of them at once would take twice the memory
+            self._ready = keys.id, side.parse_keys(keys.content)
+        ready = self._ready[1]
         done: list[Call] = []
 
         def receive(result: Call, _: float) -> None:

@@ -8,14 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import onnx
 import pytest
-
-import onnx_fhe
-from onnx_fhe.testing.builder import Builder
+from services import small_circuit
 
 pytestmark = pytest.mark.encrypted
-PIPELINE = "quantize{weights=2 activations=2 inputs=3},lower-to-integer,fuse-tlu"
 
 
 @pytest.fixture
@@ -24,14 +20,9 @@ def stages(monkeypatch, root: Path) -> ModuleType:
     return importlib.import_module("stages")
 
 
-def test_every_stage_leaves_a_file_for_the_next(stages, zoo, tmp_path, capsys):
-    b = Builder(17, seed=3)
-    model = b.model(b.dense(b.node("Relu", b.dense("input", 6, 4)), 4, 3), [6], [3])
-    onnx.save(model, tmp_path / "m.onnx")
-    samples = zoo.samples(model, 40)
-    program = onnx_fhe.compile(
-        tmp_path / "m.onnx", samples, PIPELINE, p_error=1e-6, check_samples=0, accept_loss=True
-    )
+def test_every_stage_leaves_a_file_for_the_next(stages, tmp_path, capsys):
+    circuit = small_circuit(tmp_path)
+    program, samples = circuit.program, circuit.some(40)
     program.save(tmp_path / "m.fhe")
     labels = next(iter(program.run(samples).outputs.values())).argmax(axis=1)
     np.savez(tmp_path / "x.npz", labels=labels, **samples)

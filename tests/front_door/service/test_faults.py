@@ -27,22 +27,22 @@ def workers(service) -> list[int]:
     return [e["pid"] for e in service.events("worker ready") if e["worker"] not in gone]
 
 
-def test_a_worker_that_is_killed_costs_time_and_no_sample(launch, table):
+def test_a_worker_that_is_killed_costs_time_and_no_sample(launch, table, alices_keys):
     service = launch(workers=2, of=table)
     service.wait_for("worker ready", 2)
-    remote = onnx_fhe.RemoteProgram(service.url, table.client)
+    remote = onnx_fhe.RemoteProgram(service.url, table.client, alices_keys)
     killer = threading.Timer(0.0, lambda: None)
 
     def progress(what, done, total):
         nonlocal killer
         # In the midst of the first request.
         if done == 0:
-            killer = threading.Timer(1.5, os.kill, (workers(service)[0], signal.SIGKILL))
+            killer = threading.Timer(1.0, os.kill, (workers(service)[0], signal.SIGKILL))
             killer.start()
 
-    result = remote.run(table.some(60), progress=progress)
+    result = remote.run(table.some(40), progress=progress)
     killer.join()
-    np.testing.assert_array_equal(result.outputs["y"], table.expected(60))
+    np.testing.assert_array_equal(result.outputs["y"], table.expected(40))
     (ended,) = service.wait_for("worker ended")
     assert ended["exit"] == -signal.SIGKILL
     # The worker is there again.
@@ -50,9 +50,8 @@ def test_a_worker_that_is_killed_costs_time_and_no_sample(launch, table):
     assert {e["status"] for e in service.events("request") if e["route"].endswith("evaluate")} == {200}
 
 
-def test_a_service_that_restarts_has_the_keys_still(launch, ask, table, tmp_path):
-    client = table.new_client()
-    keys, asked = client.evaluation_keys(), client.encrypt(table.some(1))
+def test_a_service_that_restarts_has_the_keys_still(launch, ask, table, alice):
+    keys, asked = alice.evaluation_keys(), alice.encrypt(table.some(1))
     first = launch(of=table)
     assert ask.put(f"{first.url}/keys/{keys.id}", content=keys.to_bytes()).status_code == 201
     # Without any warning: what was acknowledged is on the disk.
@@ -60,20 +59,20 @@ def test_a_service_that_restarts_has_the_keys_still(launch, ask, table, tmp_path
     second = launch(of=table)
     answer = ask.post(f"{second.url}/models/net/evaluate", content=asked.to_bytes())
     assert answer.status_code == 200, answer.text
-    found = client.decrypt(EncryptedResults.load(answer.content), asked=asked)
+    found = alice.decrypt(EncryptedResults.load(answer.content), asked=asked)
     np.testing.assert_array_equal(found["y"], table.expected(1))
 
 
-def test_sigterm_lets_requests_end(launch, table):
+def test_sigterm_lets_requests_end(launch, table, alices_keys):
     service = launch(of=table)
     service.wait_for("worker ready")
-    remote = onnx_fhe.RemoteProgram(service.url, table.client)
+    remote = onnx_fhe.RemoteProgram(service.url, table.client, alices_keys)
     remote.upload_keys()
     pids = [psutil.Process(pid) for pid in service.pids]
-    stop = threading.Timer(1.0, service.process.send_signal, (signal.SIGTERM,))
+    stop = threading.Timer(0.6, service.process.send_signal, (signal.SIGTERM,))
     stop.start()
-    result = remote.run(table.some(30))
-    np.testing.assert_array_equal(result.outputs["y"], table.expected(30))
+    result = remote.run(table.some(16))
+    np.testing.assert_array_equal(result.outputs["y"], table.expected(16))
     assert service.process.wait(30) == 0
     assert service.events("stopped")
     left = psutil.wait_procs(pids, timeout=10)[1]

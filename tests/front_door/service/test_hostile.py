@@ -14,10 +14,12 @@ from onnx_fhe.sides.keys import EvaluationKeys
 pytestmark = pytest.mark.encrypted
 
 
-@pytest.fixture
-def ready(serving, alice):
-    service = serving(workers=1)
-    assert service.put(alice).status_code == 201
+@pytest.fixture(scope="module")
+def ready(serving_module, alice, bob):
+    """A service with one worker for all of these tests: what is wrong shall not harm what comes after it."""
+    service = serving_module(workers=1)
+    for client, name in ((alice, "alice"), (bob, "bob")):
+        assert service.put(client, name).status_code == 201
     return service
 
 
@@ -41,9 +43,7 @@ def test_ciphertexts_that_are_wrong_inside_lose_no_worker(ready, alice, table):
 
 
 @pytest.mark.parametrize("kind", ["cut", "noise", "empty", "of another circuit", "flipped frame"])
-def test_keys_that_are_wrong_inside_do_no_harm(serving, alice, bob, linear, table, kind):
-    service = serving(workers=1)
-    assert service.put(bob, "bob").status_code == 201
+def test_keys_that_are_wrong_inside_do_no_harm(ready, alice, bob, linear, table, kind):
     content = alice.evaluation_keys().content
     random = np.random.default_rng(0)
     wrong = {
@@ -54,14 +54,14 @@ def test_keys_that_are_wrong_inside_do_no_harm(serving, alice, bob, linear, tabl
         "flipped frame": bytes(b ^ (i % 7 == 0) for i, b in enumerate(content[:400])) + content[400:],
     }[kind]
     keys = EvaluationKeys.of(alice.evaluation_keys().parameters, wrong)
-    put = service.http.put(f"/keys/{keys.id}", content=keys.to_bytes(), headers=bearer("alice"))
+    put = ready.http.put(f"/keys/{keys.id}", content=keys.to_bytes(), headers=bearer("alice"))
     asked = alice.encrypt(table.some(1))
     named = replace(asked, header=replace(asked.header, keys=keys.id))
-    answer = service.evaluate(named.to_bytes(), model="table")
+    answer = ready.evaluate(named.to_bytes(), model="table")
     assert (put.status_code, answer.status_code) == (201, 422), answer.text
-    assert not [x for x in service.lines if x["event"] in ("worker ended", "call lost", "defect")]
+    assert not [x for x in ready.lines if x["event"] in ("worker ended", "call lost", "defect")]
     # Another client's work is done all the same.
     others = bob.encrypt(table.some(1))
-    answer = service.evaluate(others.to_bytes(), "bob", "table")
+    answer = ready.evaluate(others.to_bytes(), "bob", "table")
     found = bob.decrypt(EncryptedResults.load(answer.content), asked=others)
     np.testing.assert_array_equal(found["y"], table.expected(1))

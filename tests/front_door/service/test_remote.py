@@ -51,8 +51,8 @@ def remote(service, circuit, folder=None, patience=20.0, **line):
     )
 
 
-def test_outputs_are_those_of_the_program(serving, table):
-    program = remote(serving(workers=1), table)
+def test_outputs_are_those_of_the_program(serving, table, alices_keys):
+    program = remote(serving(workers=1), table, alices_keys)
     assert program.model == "table"
     result = program.run(table.some(5), limit=3, samples=2)
     np.testing.assert_array_equal(result.outputs["y"], table.expected(3))
@@ -62,9 +62,9 @@ def test_outputs_are_those_of_the_program(serving, table):
 
 
 def test_clipped_values_are_counted_over_all_requests(serving, circuit):
-    wide = {"input": 100 * np.ones((4, 4), np.float32)}
+    wide = {"input": 100 * np.ones((4, 6), np.float32)}
     result = remote(serving(workers=1), circuit).run(wide, samples=1)
-    assert (result.clip.values, result.clip.samples) == (16, 4)
+    assert (result.clip.values, result.clip.samples) == (24, 4)
     assert "clipped" in result.warnings[0]
 
 
@@ -77,9 +77,9 @@ def test_secret_keys_stay_in_their_folder(serving, table, tmp_path):
     assert len(service.http.get("/keys", headers=bearer("alice")).json()) == 1
 
 
-def test_keys_that_the_service_lost_are_uploaded_again(serving, table):
+def test_keys_that_the_service_lost_are_uploaded_again(serving, table, alices_keys):
     service = serving(workers=1)
-    program = remote(service, table)
+    program = remote(service, table, alices_keys)
     program.upload_keys()
     (kept,) = service.http.get("/keys", headers=bearer("alice")).json()
     program.upload_keys = lambda real=program.upload_keys: (  # lost after it was looked for

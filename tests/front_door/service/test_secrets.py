@@ -64,10 +64,10 @@ def holds(pid: int, wanted: list[bytes]) -> bool:
     return any(needle in piece for piece in memory(pid) for needle in wanted)
 
 
-def test_no_byte_of_a_secret_key_reaches_the_server(launch, table, tmp_path):
+def test_no_byte_of_a_secret_key_reaches_the_server(launch, table, alices_keys):
     service = launch(workers=1, tokens=True, of=table)
     service.wait_for("worker ready")
-    program = onnx_fhe.RemoteProgram(service.url, table.client, tmp_path / "keys", "a" * 32)
+    program = onnx_fhe.RemoteProgram(service.url, table.client, alices_keys, "a" * 32)
     result = program.run(table.some(2))
     np.testing.assert_array_equal(result.outputs["y"], table.expected(2))
 

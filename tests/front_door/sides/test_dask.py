@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from quick_programs import quick_program
 
 pytest.importorskip("distributed")
 
@@ -25,18 +24,13 @@ SAMPLES = 8
 
 
 @pytest.fixture(scope="module")
-def quick():
-    return quick_program(samples=SAMPLES)
+def program(table):
+    return table.program
 
 
 @pytest.fixture(scope="module")
-def program(quick):
-    return quick[0]
-
-
-@pytest.fixture(scope="module")
-def data(quick):
-    return quick[1]
+def data(table):
+    return table.some(SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +39,8 @@ def halves(program):
 
 
 @pytest.fixture(scope="module")
-def client(halves):
-    made = onnx_fhe.Client(halves[0])
-    made.keygen()
-    return made
+def client(alice):
+    return alice
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +149,13 @@ def test_a_program_runs_there_and_so_does_the_command(
     np.testing.assert_equal(found, program.run(data).outputs)
 
 
-def test_a_fault_of_the_request_comes_back_as_it_is(evaluator, client, asked, halves):
+def test_a_fault_of_the_request_comes_back_as_it_is(evaluator, client, asked, bob):
     call = {name: content[:-1] for name, content in asked.calls[0].items()}
     damaged = Ciphertexts(asked.header, (call, *asked.calls[1:]))
     with pytest.raises(DataError, match="damaged"):
         evaluator.evaluate(damaged, client.evaluation_keys())
-    other = onnx_fhe.Client(halves[0])
     with pytest.raises(DataError, match="other keys"):
-        evaluator.evaluate(asked, other.keygen())
+        evaluator.evaluate(asked, bob.evaluation_keys())
 
 
 def test_without_a_cluster_the_address_is_named(halves, monkeypatch):

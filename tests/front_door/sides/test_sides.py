@@ -21,52 +21,29 @@ from onnx_fhe.sides.bundle import load as load_bundle
 from onnx_fhe.sides.ciphertexts import Ciphertexts, EncryptedResults
 from onnx_fhe.sides.headers import ClientHeader, EvaluationKeysHeader
 from onnx_fhe.sides.keys import EvaluationKeys, secret_file
-from onnx_fhe.testing.builder import Builder
 
 pytestmark = pytest.mark.encrypted
 SAMPLES = 3
-PIPELINE = "quantize{weights=2 activations=2 inputs=3},lower-to-integer,fuse-tlu"
 
 
 @pytest.fixture(scope="module")
-def proto():
-    """Few neurons, and accumulators of few bits: no rounding, so that results are exact, and cheap."""
-    b = Builder(17, seed=3)
-    return b.model(b.dense(b.node("Relu", b.dense("input", 6, 4)), 4, 3), [6], [3])
+def program(table):
+    return table.program
 
 
 @pytest.fixture(scope="module")
-def network(proto, tmp_path_factory):
-    path = tmp_path_factory.mktemp("network") / "mlp.onnx"
-    onnx.save(proto, path)
-    return path
+def data(table):
+    return table.some(SAMPLES)
 
 
 @pytest.fixture(scope="module")
-def program(network, proto, zoo):
-    given = zoo.samples(proto)
-    return onnx_fhe.compile(network, given, PIPELINE, p_error=1e-6, check_samples=0, accept_loss=True)
+def halves(table):
+    return table.client, table.server
 
 
 @pytest.fixture(scope="module")
-def data(proto, zoo):
-    return {k: v[:SAMPLES] for k, v in zoo.samples(proto).items()}
-
-
-@pytest.fixture(scope="module")
-def halves(program, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("halves")
-    client, server = onnx_fhe.split(program)
-    client.save(folder / "m.client")
-    server.save(folder / "m.server")
-    return folder / "m.client", folder / "m.server"
-
-
-@pytest.fixture(scope="module")
-def client(halves):
-    made = onnx_fhe.Client.load(halves[0])
-    made.keygen()
-    return made
+def client(alice):
+    return alice
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +61,6 @@ def results(client, server, asked):
     return server.evaluate(asked, client.evaluation_keys())
 
 
-@pytest.fixture
-def other(halves):
-    """A client with keys of its own."""
-    made = onnx_fhe.Client.load(halves[0])
-    made.keygen()
-    return made
-
-
 def test_the_outputs_are_those_of_a_run_in_one_process(program, client, results, asked, data):
     expected = program.run(data).outputs
     found = client.decrypt(results, asked=asked)
@@ -107,12 +76,28 @@ def test_several_calls_at_a_time_give_the_same_integers(client, server, asked, r
     np.testing.assert_equal(client.decrypt(at_once), client.decrypt(results))
 
 
-def test_auto_measures_both_ways_as_a_run_does(client, server, zoo, monkeypatch):
+def test_keys_that_were_used_last_stay_ready(client, bob, halves, asked, data, monkeypatch):
+    server, made = onnx_fhe.Server.load(halves[1]), []
+    side = server.side(1)
+    parse = side.parse_keys
+    monkeypatch.setattr(side, "parse_keys", lambda content: made.append(content) or parse(content))
+    mine, others = client.evaluation_keys(), bob.evaluation_keys()
+    for _ in range(2):
+        server.evaluate(asked, mine)
+    assert made == [mine.content]
+    server.evaluate(bob.encrypt(data), others)
+    server.evaluate(asked, mine)
+    assert made == [mine.content, others.content, mine.content]
+
+
+def test_auto_measures_both_ways_as_a_run_does(client, server, table, monkeypatch):
     monkeypatch.setattr("onnx_fhe.calls.usable_cores", lambda: 2)
-    many = {k: v[:10] for k, v in zoo.samples(zoo.mlp()).items()}
     told: list[int] = []
     results = server.evaluate(
-        client.encrypt(many), client.evaluation_keys(), "auto", lambda _, done, __: told.append(done)
+        client.encrypt(table.some(10)),
+        client.evaluation_keys(),
+        "auto",
+        lambda _, done, __: told.append(done),
     )
     assert told == list(range(11))
     assert set(server.evaluations.rates) == {1, 2}
@@ -178,28 +163,21 @@ def test_secret_keys_are_refused_where_it_is_computed(client, tmp_path):
     assert "keep it where it was made" in str(caught.value)
 
 
-def test_other_keys_are_refused_on_both_sides(other, server, asked, results):
+def test_other_keys_are_refused_on_both_sides(bob, server, asked, results):
     with pytest.raises(DataError, match="encrypted with other keys"):
-        server.evaluate(asked, other.evaluation_keys())
+        server.evaluate(asked, bob.evaluation_keys())
     with pytest.raises(DataError, match="of other keys"):
-        other.decrypt(results)
+        bob.decrypt(results)
 
 
-def test_clients_of_a_circuit_without_tables_are_told_apart(zoo, tmp_path):
+def test_clients_of_a_circuit_without_tables_are_told_apart(circuit):
     """Such a circuit needs no evaluation keys: those of all clients are the same bytes."""
-    b = Builder(17, seed=3)
-    model = b.model(b.dense("input", 6, 3), [6], [3])
-    samples = zoo.samples(model)
-    onnx.save(model, tmp_path / "linear.onnx")
-    pipeline = "quantize{weights=2 inputs=3},lower-to-integer"
-    program = onnx_fhe.compile(tmp_path / "linear.onnx", samples, pipeline, check_samples=0, accept_loss=True)
-    halves = onnx_fhe.split(program)
-    one, two = onnx_fhe.Client(halves[0]), onnx_fhe.Client(halves[0])
-    keys, others = one.keygen(), two.keygen()
+    one, two = circuit.new_client(), circuit.new_client()
+    keys, others = one.evaluation_keys(), two.evaluation_keys()
     assert keys.content == others.content
     assert keys.id != others.id
-    asked = one.encrypt({k: v[:1] for k, v in samples.items()})
-    server = onnx_fhe.Server(halves[1])
+    asked = one.encrypt(circuit.some(1))
+    server = onnx_fhe.Server.load(circuit.server)
     with pytest.raises(DataError, match="encrypted with other keys"):
         server.evaluate(asked, others)
     results = server.evaluate(asked, keys)
@@ -274,8 +252,8 @@ def test_a_newer_format_is_refused(halves, tmp_path):
         onnx_fhe.Client.load(tmp_path / "new.client")
 
 
-def test_the_client_half_holds_no_weight_of_the_encrypted_part(halves, network, program):
-    weights = [numpy_helper.to_array(i) for i in onnx.load(network).graph.initializer]
+def test_the_client_half_holds_no_weight_of_the_encrypted_part(halves, program):
+    weights = [numpy_helper.to_array(i) for i in onnx.load(halves[0].with_name("net.onnx")).graph.initializer]
     quantized = [
         v.const_value.numpy()
         for v in program.integer_model.graph.initializers.values()

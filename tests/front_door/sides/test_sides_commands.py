@@ -7,12 +7,11 @@ import json
 import numpy as np
 import onnx
 import pytest
+from services import PIPELINE, small_network
 
 from onnx_fhe.cli.app import main
-from onnx_fhe.testing.builder import Builder
 
 pytestmark = pytest.mark.encrypted
-PIPELINE = "quantize{weights=2 activations=2 inputs=3},lower-to-integer,fuse-tlu"
 
 
 @pytest.fixture
@@ -28,8 +27,7 @@ def command(capsys):
 
 
 def test_from_a_model_to_outputs_in_six_commands(zoo, tmp_path, command):
-    b = Builder(17, seed=3)
-    model = b.model(b.dense(b.node("Relu", b.dense("input", 6, 4)), 4, 3), [6], [3])
+    model = small_network()
     onnx.save(model, tmp_path / "m.onnx")
     samples = zoo.samples(model, 40)
     np.savez(tmp_path / "c.npz", **samples)
@@ -80,8 +78,7 @@ def test_from_a_model_to_outputs_in_six_commands(zoo, tmp_path, command):
 
 
 def test_a_circuit_without_two_sides_is_refused_by_name(zoo, tmp_path, command):
-    b = Builder(17, seed=3)
-    model = b.model(b.dense("input", 6, 4), [6], [4])
+    model = small_network(tables=False)
     onnx.save(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "c.npz", **zoo.samples(model, 40))
     status, _, wrong = command(
