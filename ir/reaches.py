@@ -91,7 +91,8 @@ class Reaches:
             # Values of its own: a node that reads the others would count among their users.
             alone = ir.Value(name=f"{read.name}_magnitude")
             given.append(alone)
-            arrays[alone] = np.abs(array) if array.dtype == np.float32 else array
+            # Of an array without axes, such as the value of a Pad, abs makes a number.
+            arrays[alone] = np.asarray(np.abs(array)) if array.dtype == np.float32 else array
         attributes = list(node.attributes.values())
         clone = ir.Node("", node.op_type, given, attributes, num_outputs=len(node.outputs))
         wanted = clone.outputs[list(node.outputs).index(value)]
