@@ -61,6 +61,8 @@ def run(
     try:
         config.load()
         taken = config.bind_socket()
+        # From here on clients wait in its queue: whoever reads that it listens is not turned away.
+        taken.listen(config.backlog)
     except (OSError, SystemExit) as error:
         app.state.service.keys.close()
         raise UserError(
