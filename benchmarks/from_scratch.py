@@ -15,6 +15,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from onnx_fhe.analysis.augmentation.images import image_sizes
+from onnx_fhe.analysis.augmentation.pool import pool, split
 from onnx_fhe.analysis.outputs.classes import kind_of, scores
 from onnx_fhe.analysis.regions.linear import linear_of
 from onnx_fhe.ir import runtime
@@ -23,8 +25,6 @@ from onnx_fhe.ir.editing import GraphEditor
 from onnx_fhe.ir.errors import UnsupportedError
 from onnx_fhe.ir.graph import LINEAR, constant_of, variable_inputs
 from onnx_fhe.passes.distill.distill import Distill
-from onnx_fhe.passes.distill.training.data import pool, split
-from onnx_fhe.passes.distill.training.images import image_sizes
 from onnx_fhe.passes.distill.training.losses import Loss, agreement
 from onnx_fhe.passes.distill.training.operators import OPERATORS
 from onnx_fhe.passes.distill.training.task import MANY_WEIGHTS_A_SAMPLE, UNCHANGED_SHARE

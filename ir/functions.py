@@ -23,7 +23,13 @@ def _qonnx() -> Bodies:
     return qonnx.bodies()
 
 
-_sources: list[Callable[[], Bodies]] = [_qonnx]
+def _seeded() -> Bodies:
+    from . import seeded
+
+    return seeded.bodies()
+
+
+_sources: list[Callable[[], Bodies]] = [_qonnx, _seeded]
 _described: dict[tuple[str, str], onnx.FunctionProto] = {}
 """What the registered schemas were made of."""
 

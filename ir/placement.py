@@ -1,4 +1,9 @@
-"""What of an integer-level model is encrypted, and what the client computes before and after."""
+"""What of a model is encrypted, and what the client computes before and after.
+
+Of a model that is not yet of the integer level a node's mark says that the client computes it, whatever its
+operator is (``keep_on_client``); where there is none, the linear operators decide (``analysis.regions``). At
+the integer level ``Encrypt`` and ``Decrypt`` say all.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,31 @@ import onnx_ir as ir
 
 from .errors import UnsupportedError, VerificationError
 from .graph import is_dialect
+
+CLIENT_KEY = "onnx_fhe.placement"
+"""Metadata of nodes that the client computes although their operator could run encrypted."""
+_CLIENT, _PUBLIC = "client", "client, public"
+
+
+def keep_on_client(node: ir.Node, public: bool = False) -> None:
+    """Have the client compute ``node``, whatever its operator is.
+
+    Args:
+        node: The node.
+        public: Whether it says nothing about the network: then no scale of it may, either.
+    """
+    node.metadata_props[CLIENT_KEY] = _PUBLIC if public else _CLIENT
+
+
+def is_kept_on_client(node: ir.Node) -> bool:
+    """Whether the client was chosen to compute ``node``."""
+    return node.metadata_props.get(CLIENT_KEY) in (_CLIENT, _PUBLIC)
+
+
+def is_public(value: ir.Value) -> bool:
+    """Whether the client computes ``value`` by functions that say nothing about the network."""
+    node = value.producer()
+    return node is not None and node.metadata_props.get(CLIENT_KEY) == _PUBLIC
 
 
 class Placement(Enum):

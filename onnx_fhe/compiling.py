@@ -15,6 +15,7 @@ from .backends.registry import limits_of
 from .backends.sides import Progress, quiet
 from .batches import Circuits, batched, costs, numbers
 from .circuits import find_backend
+from .client_share import ClientComputes, ClientShare
 from .comparing import compare
 from .constants import settle_constants
 from .fidelity.causes import Steps
@@ -70,6 +71,9 @@ def compile_model(
     bind: Mapping[str, int] | None = None,
     machine: Profile | None = None,
     batch: int | Sequence[int] = (),
+    client: ClientComputes = "inputs",
+    client_until: str | Sequence[str] = (),
+    client_from: str | Sequence[str] = (),
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -105,6 +109,13 @@ def compile_model(
         bind: Sizes of free axes of the inputs, by name; the calibration data binds the rest, but for axis 0.
         machine: Profile of the machine that will compute, for passes that aim at a latency.
         batch: Make circuits for so many samples a call too, one or several numbers: ``program.circuits``.
+        client: What the client computes before it encrypts: what its ``inputs`` need alone, or public
+            ``features`` of them, out of which the circuit reads the answers without a bootstrap
+            (``lift-features``).
+        client_until: Nodes of the network that the client computes before it encrypts, by name, with all that
+            they need: it can read their weights.
+        client_from: Nodes that the client computes after it decrypts, with all that needs them: it can read
+            their weights, and the values that they are given.
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -118,6 +129,7 @@ def compile_model(
     together = numbers(batch)
     check_results(results)
     check_errors(results, p_error)
+    share = ClientShare.chosen(client, client_until, client_from)
     default = DEFAULT_P_ERROR if results == "owner" else SHARED_P_ERROR
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
@@ -137,7 +149,7 @@ def compile_model(
         )
     with timed("passes"):
         preset = pipeline if isinstance(pipeline, str) else None
-        chosen = _run_passes(manager.completed_for(given.model), preset, given, context, instruments)
+        chosen = _run_passes(share.completed(manager, given.model), preset, given, context, instruments)
     result = chosen.result
     given_error = p_error if results == "owner" else p_error or default
     p_error, global_p_error = tolerated(result.model, given_error, global_p_error, default)
@@ -192,6 +204,7 @@ def compile_model(
         batches=costs(several),
         packages=packages(),
         results=results,
+        client=ClientShare.of(chosen.manager.passes).sentence,
     )
     circuits = Circuits({n: _always(c) for n, c in {1: circuit, **several}.items()})
     return Program(result.model, manifest, circuits, seconds=timed.seconds)

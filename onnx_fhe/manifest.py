@@ -58,6 +58,8 @@ class Manifest:
         global_p_error: Tolerated error of the whole circuit that was asked for.
         security_level: Bits of security.
         results: Who may see what is decrypted: the owner of the keys alone, or anybody.
+        client: What of the network the client computes, and what that reveals to whom; empty in artifacts
+            from before that was a choice.
         rounding: How accumulators are rounded in front of tables.
         range_mode, range_margin, seed: As in ``passes.framework.base.Context``.
         statistics: What the circuit costs, per layer too.
@@ -99,6 +101,7 @@ class Manifest:
     parts: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
     results: Results = DEFAULT_RESULTS
+    client: str = ""
 
     def to_json(self) -> bytes:
         """The content of ``manifest.json``."""

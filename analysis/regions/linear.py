@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ...ir import runtime
 from ...ir.graph import LINEAR, constant_of, is_constant
+from ...ir.placement import is_kept_on_client
 
 MAX_STATISTICS_ROWS = 20_000
 """Rows of the patch matrix kept for statistics: more do not change a second moment by much."""
@@ -138,10 +139,13 @@ class Linear:
 
 
 def linear_of(node: ir.Node) -> Linear | None:
-    """The linear view of a node, or None if it is none or its weights are not constant.
+    """The linear view of a node that may run encrypted; None if it is none or its weights are not constant.
 
+    What was left to the client (``ir.placement``) is none: it bounds no encrypted part, and takes no scales.
     At the qdq level the weight is what its DequantizeLinear gives.
     """
+    if is_kept_on_client(node):
+        return None
     if node.domain != "" or node.op_type not in LINEAR or len(node.inputs) < 2:
         return None
     source = node.inputs[1]

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UnsupportedError
 from ...ir.graph import variable_inputs
+from ...ir.placement import is_kept_on_client
 from ...ir.state import ModelState
 from ..batch import baked, lift
 from .linear import linear_of
@@ -87,12 +88,13 @@ def nothing_to_encrypt(model: ir.Model) -> UnsupportedError:
 
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
-"""Operators with weights that no client should be left with, wherever they stand."""
+"""Operators with weights that no client is left with, wherever they stand, unless their owner chose so."""
 
 
 def _refuse_recurrent(model: ir.Model) -> None:
     for node in model.graph:
-        if node.op_type in _RECURRENT and not node.domain and (variable := variable_inputs(node)):
+        recurrent = node.op_type in _RECURRENT and not node.domain and not is_kept_on_client(node)
+        if recurrent and (variable := variable_inputs(node)):
             raise unsupported(node, variable)
 
 

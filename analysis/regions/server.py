@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ...ir.graph import variable_inputs
 from ...ir.level import QUANTIZERS
 from ...ir.movement import may_move
+from ...ir.placement import is_kept_on_client
 from .linear import linear_of
 
 
@@ -17,12 +18,15 @@ def server_nodes(model: ir.Model) -> list[ir.Node]:
 
     All that comes before the first or after the last of them needs no encryption: the client does it. A
     network without any is encrypted whole: all that depends on an input, or, once quantized, on a quantizer.
+    What was left to the client (``ir.placement``) is never among them.
     """
     linear = [n for n in model.graph if linear_of(n) is not None]
     if not linear:
-        starts = [n for n in model.graph if n.op_type == "DequantizeLinear" and variable_inputs(n)]
+        left = {n for n in model.graph if is_kept_on_client(n)}
+        own = [n for n in model.graph if variable_inputs(n) and n not in left]
+        starts = [n for n in own if n.op_type == "DequantizeLinear"]
         prepared = _prepared(model)
-        reached = _reach(starts or [n for n in model.graph if variable_inputs(n) and n not in prepared])
+        reached = _reach(starts or [n for n in own if n not in prepared]) - left
         reached = (reached - _returned(model)) or reached
         computes = any(n.op_type not in QUANTIZERS | {"Identity"} for n in reached)
         return [n for n in model.graph if n in reached] if computes else []
@@ -35,7 +39,7 @@ def _prepared(model: ir.Model) -> set[ir.Node]:
 
     Nodes that return an input as it is are among them.
     """
-    found: set[ir.Node] = set()
+    found: set[ir.Node] = {n for n in model.graph if is_kept_on_client(n)}
     for node in model.graph:
         read = variable_inputs(node)
         if node.op_type == "Identity" and read and read[0].is_graph_input():

@@ -20,6 +20,10 @@ from .options import (
     Backend,
     Bind,
     Calibration,
+    ClientFrom,
+    ClientKind,
+    ClientOption,
+    ClientUntil,
     ForWhom,
     Json,
     Limits,
@@ -89,6 +93,9 @@ def compile_(
             " it several times for several numbers."
         ),
     ] = None,
+    client: ClientOption = ClientKind.INPUTS,
+    client_until: ClientUntil = None,
+    client_from: ClientFrom = None,
     machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
@@ -135,6 +142,9 @@ def compile_(
             bind=parse_bindings(bind or []),
             machine=profile,
             batch=batch or [],
+            client=client.value,
+            client_until=client_until or [],
+            client_from=client_from or [],
         )
         began = time.perf_counter()
         program.save(out)

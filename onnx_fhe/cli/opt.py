@@ -15,6 +15,10 @@ from .options import (
     PIPELINE,
     AcceptLoss,
     Bind,
+    ClientFrom,
+    ClientKind,
+    ClientOption,
+    ClientUntil,
     Json,
     Limits,
     Margin,
@@ -63,6 +67,9 @@ def opt(
         ),
     ] = False,
     accept_loss: AcceptLoss = False,
+    client: ClientOption = ClientKind.INPUTS,
+    client_until: ClientUntil = None,
+    client_from: ClientFrom = None,
     range_mode: RangeModes = RangeMode.OBSERVED,
     range_margin: Margin = DEFAULT_MARGIN,
     seed: Seed = 0,
@@ -73,6 +80,7 @@ def opt(
 ) -> None:
     """Run passes on a model and save what comes out, at whatever level that is."""
     with output.working() as progress, watch.contact(model, [calibration]):
+        from ..client_share import ClientShare
         from ..fidelity.check import check_model, require_faithful
         from ..fidelity.samples import usable_labels
         from ..input_coercion import check_ranges, check_seed
@@ -93,7 +101,8 @@ def opt(
         check_ranges(range_mode.value, range_margin)
         check_seed(seed)
         require_writable(out)
-        manager = PassManager.parse(pipeline, stop_after=stop_after)
+        share = ClientShare.chosen(client.value, client_until or [], client_from or [])
+        manager = share.applied(PassManager.parse(pipeline, stop_after=stop_after))
         data = None if calibration is None else read_npz(calibration)
         given = load(
             model,

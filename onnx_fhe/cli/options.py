@@ -28,6 +28,13 @@ class ResultsFor(str, Enum):
     SHARED = "shared"
 
 
+class ClientKind(str, Enum):
+    """What the client computes before it encrypts."""
+
+    INPUTS = "inputs"
+    FEATURES = "features"
+
+
 class Mode(str, Enum):
     """How a program runs."""
 
@@ -122,6 +129,34 @@ def _margin(text: float | str) -> float | str:
     return text if text == "auto" else float(text)
 
 
+ClientOption = Annotated[
+    ClientKind,
+    typer.Option(
+        "--client",
+        help="What the client computes before it encrypts. inputs: it prepares and quantizes them. features:"
+        " also features of them that were drawn by chance, out of which the circuit reads the answers without"
+        " a bootstrap. Either way it learns no weight of the network.",
+    ),
+]
+ClientUntil = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--client-until",
+        metavar="NODE",
+        help="Have the client compute the network up to this node before it encrypts: whoever has the client"
+        " half can read the weights of these layers. May be given several times.",
+    ),
+]
+ClientFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--client-from",
+        metavar="NODE",
+        help="Have the client compute the network from this node on after it decrypts: whoever has the client"
+        " half can read the weights of these layers, and the values that they are given. May be given several"
+        " times.",
+    ),
+]
 Margin = Annotated[
     Any,
     typer.Option(

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from ..analysis.augmentation.pool import split
 from ..analysis.noise.noise import NoisyModel
 from ..analysis.outputs.classes import foreseen_loss
 from ..ir.batch_runner import Arrays
 from ..ir.runtime import Session
 from ..passes.compress.shrink.shrink import Shrink
 from ..passes.distill.distill import Distill
-from ..passes.distill.training.data import split
 from ..passes.framework.manager import PassManager
 from ..passes.framework.pipeline import pass_name
 from ..probabilities import probabilities

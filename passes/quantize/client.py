@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ...analysis.regions.linear import linear_of
 from ...analysis.regions.regions import Regions
+from ...ir.placement import is_public
 from . import offsets, scales
 from .activations import Quantizer, fit_quantizer, some_rows, to_powers_of_two
 from .bits import common_bits
@@ -48,6 +49,8 @@ class ClientInputs:
         """
         options, array = self.options, self.values[value]
         bits = common_bits(options, self.regions, [value])
+        if is_public(value):
+            return fit_quantizer(array, bits, "min-max", options.percentile, per_channel=False)
         quantizer = fit_quantizer(array, bits, options.calibration, options.percentile, per_channel=False)
         shape, columns = scales.features_of(value, self.regions), array.reshape(-1, 1)
         if shape is not None:

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from ....analysis.augmentation.pool import split
 from ....analysis.cost.cost import estimate
+from ....analysis.outputs.answers import Answers
 from ....analysis.outputs.expectation import Expectation
 from ....ir.errors import DataError, UnsupportedError
-from ...distill.training.data import split
 from ...framework.base import Context
 from ...framework.manager import PassManager
 from ...framework.presets import TO_TABLES
 from ..remove_layers.search import bootstraps
 from .folds import Fold, crossed
-from .judge import Answers
 from .pace import Pace
 from .settings import ShrinkSettings
 from .sizes import BETWEEN, LARGE, NEXT, SMALL, USUAL, Size

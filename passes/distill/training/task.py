@@ -9,15 +9,15 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from ....analysis.augmentation.images import image_sizes
+from ....analysis.augmentation.pool import MAX_POOL_BYTES, is_small, pool, split
 from ....analysis.outputs.classes import computed, kind_of, scores
 from ....ir import runtime
 from ....ir.errors import DataError
 from ....ir.graph import constant_of
 from ...framework.base import Context
 from ..settings import Teaching
-from .data import MAX_POOL_BYTES, is_small, pool, split
 from .entry import entering, entries
-from .images import image_sizes
 from .losses import Loss
 from .matching import layer_values, matched_layers
 from .reading import weight_nodes

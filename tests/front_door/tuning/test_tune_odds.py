@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from onnx_fhe.analysis.augmentation.pool import split
 from onnx_fhe.ir.load import load
-from onnx_fhe.passes.distill.training.data import split
 from onnx_fhe.probabilities import probabilities
 from onnx_fhe.tuning.agreeing import Agreeing
 from onnx_fhe.tuning.comparing import Comparer, _Asked

@@ -11,12 +11,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnx_fhe
+from onnx_fhe.analysis.outputs.answers import wilson
 from onnx_fhe.analysis.outputs.expectation import Expectation
 from onnx_fhe.ir.level import Level, level_of
 from onnx_fhe.ir.load import load
 from onnx_fhe.manifest import from_json
 from onnx_fhe.passes import Context
-from onnx_fhe.passes.compress.shrink.judge import Judge, wilson
+from onnx_fhe.passes.compress.shrink.judge import Judge
 from onnx_fhe.passes.compress.shrink.pace import Pace
 from onnx_fhe.passes.compress.shrink.search import Search, Tried
 from onnx_fhe.passes.compress.shrink.settings import ShrinkSettings

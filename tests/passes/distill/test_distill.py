@@ -254,8 +254,8 @@ def test_it_prints_and_parses():
 
 
 def test_made_samples_stay_within_what_calibration_spans():
-    from onnx_fhe.passes.distill.training.data import pool
-    from onnx_fhe.passes.distill.training.images import image_sizes
+    from onnx_fhe.analysis.augmentation.images import image_sizes
+    from onnx_fhe.analysis.augmentation.pool import pool
 
     random = np.random.default_rng(0)
     data = {"x": random.uniform(-2, 3, (60, 5)).astype(np.float32)}
@@ -267,7 +267,7 @@ def test_made_samples_stay_within_what_calibration_spans():
 
 
 def test_flat_images_are_recognised_and_features_are_not():
-    from onnx_fhe.passes.distill.training.images import image_sizes
+    from onnx_fhe.analysis.augmentation.images import image_sizes
 
     random = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(random.normal(size=(80, 9, 9)), axis=1), axis=2)

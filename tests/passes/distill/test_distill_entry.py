@@ -84,7 +84,7 @@ def test_it_trains_and_leaves_the_client_alone(tmp_path):
 
 
 def test_made_codes_are_codes_that_the_column_had():
-    from onnx_fhe.passes.distill.training.data import pool
+    from onnx_fhe.analysis.augmentation.pool import pool
 
     random = np.random.default_rng(0)
     codes = np.stack([random.choice([1, 5], 40), random.choice([2, 9], 40)], axis=1)

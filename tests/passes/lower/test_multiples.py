@@ -12,12 +12,7 @@ from onnx_fhe.ir.errors import LimitError
 from onnx_fhe.ir.intervals import LARGEST_FLOAT32_INTEGER
 from onnx_fhe.ir.reaches import Reaches
 from onnx_fhe.ir.verify import verify
-from onnx_fhe.passes.lower.multiples import (
-    MAX_MULTIPLE_TRIED,
-    MAX_RELATIVE_ERROR,
-    ROOM_SHARE,
-    multiples,
-)
+from onnx_fhe.passes.lower.multiples import MAX_MULTIPLE_TRIED, MAX_RELATIVE_ERROR, ROOM_SHARE, multiples
 from onnx_fhe.passes.lower.views import MAX_MULTIPLIER_ERROR, whole_multiples
 from onnx_fhe.testing import pipelines
 

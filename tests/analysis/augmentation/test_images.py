@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_fhe.passes.distill.training.images import _turned, moved
+from onnx_fhe.analysis.augmentation.images import _turned, moved
 
 
 def blobs(count: int, side: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_small_images_are_shifted_by_whole_pixels_only():
 
 def test_without_any_angle_an_image_stays_as_it_is(monkeypatch):
     for name in ("TURN", "STRETCH", "SHEAR"):
-        monkeypatch.setattr(f"onnx_fhe.passes.distill.training.images.{name}", 0.0)
+        monkeypatch.setattr(f"onnx_fhe.analysis.augmentation.images.{name}", 0.0)
     planes = np.random.default_rng(0).normal(size=(3, 2, 17, 20)).astype(np.float32)
     np.testing.assert_allclose(_turned(planes, np.random.default_rng(1)), planes, atol=1e-6)
 
@@ -44,7 +44,7 @@ def test_without_any_angle_an_image_stays_as_it_is(monkeypatch):
 def test_a_quarter_turn_is_that_of_numpy(monkeypatch):
     planes = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
     for name, spread in (("TURN", 1.0), ("STRETCH", 0.0), ("SHEAR", 0.0)):
-        monkeypatch.setattr(f"onnx_fhe.passes.distill.training.images.{name}", spread)
+        monkeypatch.setattr(f"onnx_fhe.analysis.augmentation.images.{name}", spread)
 
     class Quarter:
         def standard_normal(self, shape):

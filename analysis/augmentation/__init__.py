@@ -1,0 +1,1 @@
+"""Samples made of typical inputs: mixtures, noise, and images moved a little."""

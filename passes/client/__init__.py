@@ -1,0 +1,1 @@
+"""What of a network its client computes, by its owner's choice."""

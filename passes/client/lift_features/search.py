@@ -1,0 +1,177 @@
+"""Which features a readout is taken of: families and sizes, compared on inputs that nothing was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import add
+
+import numpy as np
+import onnx_ir as ir
+
+from ....analysis.outputs.classes import Kind
+from ....ir.editing import GraphEditor
+from ....ir.opsets import target_ir_version, target_opset
+from ....ir.runtime import Session
+from ...framework.base import Progress
+from .candidates import Candidate, candidates, columns, has_inputs
+from .families import Family, FeatureWriter
+from .judging import Asked
+from .readout import QUANTIZATION_STEP, Readout, Sums
+from .samples import Answers, Part, parted
+from .statistics import InputStatistics, describe, typical_distance
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
+"""Ridge penalties that are tried, over the mean variance of a feature."""
+LOSS_PER_HALVING = 0.002
+"""Loss (of accuracy, or of R^2) that half the features may cost: each is a value to encrypt and to send."""
+HIGH_QUANTILE = 0.999
+"""Share of a drawn tensor's elements that are scaled to at most 1."""
+SCALED_BY = 200
+"""Inputs whose features the scales of drawn tensors are taken from."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Features and what is read out of them.
+
+    Attributes:
+        family: The features.
+        scales: What each drawn tensor is divided by.
+        count: Features in all.
+        penalty: Of the ridge regression.
+        loss: Of accuracy (or of R^2), on given inputs and on made ones, each half.
+        asked: Given inputs, each asked of a readout that was not fitted to it.
+        sums: Of all samples and of all features of the largest relative.
+        columns: Which of those the features are.
+    """
+
+    family: Family
+    scales: tuple[float, ...]
+    count: int
+    penalty: float
+    loss: float
+    asked: Asked
+    sums: Sums
+    columns: np.ndarray
+
+    def readout(self) -> Readout:
+        """The readout, fitted to all samples."""
+        return self.sums.fit(self.penalty, self.columns)
+
+
+@dataclass(frozen=True)
+class FeatureSearch:
+    """Looks for few features of the inputs from which the answers can be read.
+
+    Attributes:
+        inputs: Graph inputs.
+        data: Typical inputs by name.
+        answers: What the network says of inputs.
+        kind: Kind of the answers.
+        most: Features that are drawn at most.
+        only: The one family to try; ``auto`` for all.
+        seed: Of the features and of all other chance.
+        progress: Called with (what, done, total).
+    """
+
+    inputs: Sequence[ir.Value]
+    data: Mapping[str, np.ndarray]
+    answers: Answers
+    kind: Kind
+    most: int
+    only: str
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def known(self) -> list[InputStatistics]:
+        """What is known of the inputs."""
+        return describe(self.inputs, self.data)
+
+    @cached_property
+    def distance(self) -> float:
+        """Typical distance of two samples."""
+        flat = [k.standardised(np.asarray(self.data[k.name])) for k in self.known]
+        return typical_distance(np.concatenate(flat, axis=1), self.seed)
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Samples to fit to and to judge by."""
+        return parted(self.data, self.answers, self.seed)
+
+    def run(self) -> tuple[Chosen, list[Chosen]]:
+        """What to take, and all that was looked at."""
+        tried = candidates(self.known, self.most, self.only)
+        found: list[Chosen] = []
+        for number, candidate in enumerate(tried):
+            self.progress("lift-features", number, len(tried))
+            found += self._look(candidate)
+        self.progress("lift-features", len(tried), len(tried))
+        return min(found, key=lambda c: c.loss + LOSS_PER_HALVING * float(np.log2(c.count))), found
+
+    def _look(self, candidate: Candidate) -> list[Chosen]:
+        """A family in all its sizes."""
+        scales = self._scales(candidate.family)
+        session = Session(self.model(candidate.family, scales))
+        sums, kept = [], []
+        for part in self.parts:
+            features = next(iter(session.run_batched(part.inputs).values()))
+            sums.append(Sums.of(features, part.answers))
+            kept.append([_quantized(features[rows]) for rows in part.asked])
+        whole = reduce(add, sums)
+        found = []
+        for size in candidate.sizes:
+            chosen = columns(self.known, candidate.family, size)
+
+            def ask(
+                number: int, penalty: float, chosen: np.ndarray = chosen, sums: list[Sums] = sums
+            ) -> list[Asked]:
+                """Given and made inputs of one part, asked of a readout fitted to the others."""
+                part, readout = self.parts[number], (whole - sums[number]).fit(penalty, chosen)
+                return [
+                    Asked(part.answers[rows], readout(features[:, chosen]))
+                    for rows, features in zip(part.asked, kept[number], strict=True)
+                ]
+
+            first = {p: ask(0, p) for p in PENALTIES}
+            penalty = min(PENALTIES, key=lambda p: sum(a.loss(self.kind) for a in first[p]))
+            parts = [first[penalty], *(ask(n, penalty) for n in range(1, len(sums)))]
+            given, made = (Asked.together(several) for several in zip(*parts, strict=True))
+            loss = given.loss(self.kind) / 2 + (made if len(made.wanted) else given).loss(self.kind) / 2
+            family = replace(candidate.family, size=size)
+            found.append(Chosen(family, scales, len(chosen), penalty, loss, given, whole, chosen))
+        return found
+
+    def _scales(self, family: Family) -> tuple[float, ...]:
+        """What to divide each drawn tensor by: cosines and bins are within [-1, 1] as they are."""
+        if family.name != "convolutions":
+            return tuple(1.0 for _ in range(family.name != "inputs"))
+        few = {k: np.asarray(v)[:SCALED_BY] for k, v in self.data.items()}
+        images = [k for k in self.known if k.image is not None]
+        drawn = Session(self.model(family, (1.0,) * len(images))).run_batched(few)
+        features = next(iter(drawn.values()))
+        before = len(columns(self.known, Family("inputs"), 0)) if has_inputs(self.known) else 0
+        blocks = np.array_split(features[:, before:], len(images), axis=1)
+        return tuple(float(np.quantile(np.abs(b), HIGH_QUANTILE)) or 1.0 for b in blocks)
+
+    def model(self, family: Family, scales: Sequence[float]) -> ir.Model:
+        """A model that computes the features, and nothing else."""
+        inputs = [ir.Value(name=v.name, type=v.type, shape=v.shape) for v in self.inputs]
+        graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": target_opset()}, name="features")
+        model = ir.Model(graph, ir_version=target_ir_version())
+        graph.outputs.append(self.write(GraphEditor(model).at(None), inputs, family, scales))
+        return model
+
+    def write(
+        self, editor: GraphEditor, inputs: Sequence[ir.Value], family: Family, scales: Sequence[float]
+    ) -> ir.Value:
+        """Write the nodes of the features where ``editor`` stands; returns what they make."""
+        writer = FeatureWriter(editor, inputs, self.known, self.distance, self.seed)
+        return writer.write(family, has_inputs(self.known), scales)
+
+
+def _quantized(features: np.ndarray) -> np.ndarray:
+    """Features as they are encrypted, with 8 bits."""
+    return np.asarray(np.rint(features / QUANTIZATION_STEP) * QUANTIZATION_STEP, np.float32)
