@@ -358,7 +358,7 @@ def test_encrypted_convolution_with_rounding() -> None:
     h = b.activate(h, 3, "exact")
     b.decrypt(b.op("Flatten", h))
     # To expand keys that were sent compressed, as by default, takes as long as to make them.
-    circuit = backend().lower(b.model(), replace(SURE, compress_keys=False))
+    circuit = backend().lower(b.model(), replace(SURE, parameter_strategy="mono", compress_keys=False))
     session = circuit.session()
     session.keygen()
     found = session.decrypt(session.evaluate(session.encrypt(b.samples)))
