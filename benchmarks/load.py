@@ -6,6 +6,10 @@ It compiles ``examples/digits_mlp`` (or takes ``--circuit``), starts ``onnx-fhe 
 again and again. It reports wrong answers (other predictions than those of the integer model), lost requests,
 samples a second, answers of 429, the memory of the service's processes over time, and apart from each other
 the processor time of the service and of its clients, which share the cores of this machine.
+
+With ``--reference 40`` it runs so many samples before, in one process and without a service, as
+``onnx-fhe run --jobs auto`` does, and says what share of that the service reached: in samples a second, which
+whatever else runs on the machine changes, and in samples for each processor second, which it changes less.
 """
 
 from __future__ import annotations
@@ -68,13 +72,36 @@ def processor_seconds(process: subprocess.Popen[str]) -> float:
     return sum(t.user + t.system for t in times)
 
 
+def reference(program: onnx_fhe.Program, inputs: np.ndarray, samples: int) -> tuple[float, float]:
+    """Samples a second, and for each processor second, of one process without a service."""
+    chosen = np.resize(inputs, (samples, *inputs.shape[1:]))
+    # Keys are made and expanded before; a service does that once for each client.
+    program.run(chosen[:1], "encrypted", jobs=1)
+    began, spent = time.monotonic(), time.process_time()
+    found = program.run(chosen, "encrypted", jobs="auto").evaluations
+    each = samples / (time.process_time() - spent)
+    print(
+        f"run --jobs auto without a service: {found.throughput:.3f} samples a second"
+        f" ({samples / (time.monotonic() - began):.3f} with encryption), {each:.3f} a processor second"
+    )
+    return found.throughput, each
+
+
 class Clients:
-    """Clients that ask until the time is over."""
+    """Clients that ask until the time is over.
+
+    Attributes:
+        counts: What became of their requests.
+        in_time: Samples that were answered until then; of a request that goes on longer, its share.
+        errors: What lost requests were told.
+    """
 
     def __init__(self, url: str, half: Path, inputs: np.ndarray, expected: np.ndarray, samples: int) -> None:
         self._url, self._half, self._inputs, self._expected = url, half, inputs, expected
         self._samples = samples
         self.counts: Counter[str] = Counter()
+        self.in_time = 0.0
+        self._lock = threading.Lock()
         self.errors: list[str] = []
 
     def make(self, count: int) -> list[onnx_fhe.RemoteProgram]:
@@ -87,6 +114,7 @@ class Clients:
         random = np.random.default_rng(number)
         while time.monotonic() < until:
             chosen = random.integers(0, len(self._inputs), self._samples)
+            began = time.monotonic()
             try:
                 found = program.run(self._inputs[chosen]).outputs
             except OnnxFheError as error:
@@ -97,6 +125,10 @@ class Clients:
             wrong = outputs.argmax(1) != self._expected[chosen]
             self.counts["requests"] += 1
             self.counts["samples"] += len(chosen)
+            # Past the end fewer and fewer clients ask, which says nothing of a service that is busy.
+            share = min(1.0, (until - began) / (time.monotonic() - began))
+            with self._lock:
+                self.in_time += len(chosen) * share
             self.counts["other predictions"] += int(wrong.sum())
 
 
@@ -109,12 +141,16 @@ def main() -> None:
     parser.add_argument(
         "--option", action="append", default=[], help="For onnx-fhe serve, such as --workers=1."
     )
+    parser.add_argument(
+        "--reference", type=int, default=0, metavar="N", help="Run N samples without a service before."
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program, client, server = halves(arguments.circuit, folder)
         inputs = np.load(f"{DIGITS}.test.npz")["input"]
         (outputs,) = program.run(inputs).outputs.values()
+        alone = reference(program, inputs, arguments.reference) if arguments.reference else None
         process, url = start(server, folder, arguments.option)
         try:
             clients = Clients(url, client, inputs, outputs.argmax(1), arguments.samples)
@@ -142,10 +178,14 @@ def main() -> None:
     ended = sum(e["event"] == "call lost" for e in log)
     print(f"{arguments.clients} clients, {arguments.samples} samples a request, {seconds:.0f} s")
     print(f"  {dict(clients.counts)}, calls lost with a worker {ended}")
-    print(f"  {clients.counts['samples'] / seconds:.3f} samples a second, answers {dict(statuses)}")
+    rate = clients.in_time / arguments.seconds
+    print(f"  {rate:.3f} samples a second, answers {dict(statuses)}")
     each = clients.counts["samples"] / max(server_spent, 1e-9)
     print(f"  processor seconds: service {server_spent:.1f}, clients (and this measurement) {own_spent:.1f}")
     print(f"  {each:.3f} samples for each processor second of the service")
+    if alone is not None:
+        print(f"  {rate / alone[0]:.1%} of the samples a second without a service,")
+        print(f"  {each / alone[1]:.1%} of the samples for each processor second")
     print(f"  memory by second, MB: {held}")
     for error in clients.errors[:3]:
         print(error)

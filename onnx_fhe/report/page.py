@@ -79,6 +79,7 @@ def render(
         "title": manifest.source.file or "a network in memory",
         "found": manifest.statistics,
         "price": pricing.prediction,
+        "calls": pricing.calls,
         "encrypts": manifest.backend != ReferenceBackend.name,
         "layers": layers,
         "costly": [x for x in layers if x.bootstraps],

@@ -29,6 +29,7 @@ class Pricing:
     Attributes:
         costs: The tables of the model, in order.
         prediction: What is predicted of the whole.
+        calls: What is predicted of a call, by the samples that it takes: one, and what batch circuits take.
         seconds: Time of the whole on one core.
     """
 
@@ -42,6 +43,9 @@ class Pricing:
         # A backend without a cost of its own is priced as if Concrete were asked.
         known = found if found.complexity else self._estimate
         self.prediction: Prediction = predict(known, self._profile)
+        self.calls: dict[int, Prediction] = {1: self.prediction} | {
+            b.samples: predict(found, self._profile, batch=b.samples) for b in manifest.batches
+        }
         self.seconds = self.prediction.core_seconds
         modelled = sum(self._each(self._estimate))
         self._scale = self.seconds / modelled if modelled else 1.0

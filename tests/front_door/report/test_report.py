@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
+from onnx_fhe.batches import BatchCircuit
 from onnx_fhe.ir.errors import ArtifactError, DataError, UserError
 from onnx_fhe.manifest import from_json
 from onnx_fhe.passes.framework.pipeline import parse_passes
@@ -296,6 +297,17 @@ def test_the_page_holds_together(program):
                 or "viewbox" in attributes
             )
     assert sum(t == "caption" for t, _ in found.elements) == sum(t == "table" for t, _ in found.elements)
+
+
+def test_the_page_shows_what_calls_of_several_samples_take(program):
+    assert "Samples a call" not in page.render(program.integer_model, program.manifest)
+    found = dataclasses.replace(program.manifest.statistics, complexity=1e9)
+    several = tuple(BatchCircuit(n, found) for n in (4, 16))
+    manifest = dataclasses.replace(program.manifest, statistics=found, batches=several)
+    shown = Page(page.render(program.integer_model, manifest)).text.partition("Samples a call")[2]
+    for samples in (1, 4, 16):
+        bootstraps = text.count(samples * found.programmable_bootstraps).replace(text.THIN, " ")
+        assert f" {samples} {bootstraps} " in shown, samples
 
 
 def test_the_page_loads_nothing_and_runs_nothing(program):
