@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,3 +107,32 @@ def test_compose_mounts_where_the_container_looks(root):
     assert mounted == {options[options.index("--store") + 1], options[options.index("--tokens") + 1]}
     assert (root / server["build"]["dockerfile"]).is_file()
     assert server["ports"][0].endswith(":" + options[options.index("--port") + 1])
+
+
+def test_the_container_serves_what_the_script_serves(root):
+    """The same half, with a store and tokens; what the script makes is mounted and copied."""
+    script = (root / "examples" / "service" / "server.sh").read_text().replace("\\\n", " ")
+    made = next(line for line in commands(script) if "serve" in line).replace("$folder", "build/service")
+    found = dict(instructions(root))
+    there = shlex.split(made)[1:]
+    here = json.loads(found["ENTRYPOINT"]) + json.loads(found["CMD"])
+    half = Path(here[2]).name
+    assert there[2].endswith(half)
+    assert here[:2] == there[:2]
+    given = [{w for w in words if w.startswith("--")} for words in (here, there)]
+    # Another host, as a container has an address of its own; its client half stays where it was made.
+    assert given[0] ^ given[1] == {"--host", "--offer-client"}
+    compose = yaml.safe_load((root / "examples" / "service" / "compose.yaml").read_text())
+    (mounted,) = [v.split(":")[0] for v in compose["services"]["server"]["volumes"] if "/" in v.split(":")[0]]
+    folder = root / "examples" / "service"
+    assert (folder / mounted).resolve() == root / there[there.index("--tokens") + 1]
+    assert (folder / compose["services"]["server"]["build"]["context"]).resolve() == root
+    copied = [s for k, text in instructions(root) if k == "COPY" for s in text.split()[:-1]]
+    assert f"build/service/{half}" in copied
+
+
+def test_no_builder_of_the_container_is_sent_secrets(root):
+    ignored = (root / ".dockerignore").read_text().splitlines()
+    assert {f"build/service/{name}" for name in ("keys", "tokens", "store")} <= set(ignored)
+    copied = [s for k, text in instructions(root) if k == "COPY" for s in text.split()[:-1]]
+    assert not [s for s in copied for i in ignored if s.startswith(f"{i}/") or s == i]
