@@ -54,6 +54,11 @@ class Comparer:
     def _scored(self) -> _Asked | None:
         return None if self.validation is None else _Asked.of(self.source, self.validation)
 
+    @property
+    def total(self) -> int:
+        """How many calibration inputs there are."""
+        return len(next(iter(self.calibration.values())))
+
     def paired(
         self, draws: list[Answers], model: ir.Model, pipeline: str, p_error: float, has_labels: bool
     ) -> Paired | None:
@@ -75,7 +80,7 @@ class Comparer:
         if labels is not None:
             lost = float(np.mean([(wanted == labels).sum() - (f == labels).sum() for f in found]))
         chosen = self.unseen(pipeline)
-        differing, foreseen = self._differing(model, p_error, chosen)
+        differing, foreseen = self.differing(model, p_error, chosen)
         by_draw = [self._scored.foreseen(f) for f in found] if self._scored is not None else [None]
         return Paired(
             validation=len(wanted),
@@ -90,7 +95,7 @@ class Comparer:
 
     def unseen(self, pipeline: str) -> np.ndarray:
         """Indices of the calibration inputs that no pass of a pipeline fitted weights to."""
-        total = len(next(iter(self.calibration.values())))
+        total = self.total
         passes = PassManager.parse(pipeline).passes
         training = [p for p in passes if isinstance(p, (Distill, Shrink))]
         if training:
@@ -102,9 +107,14 @@ class Comparer:
             return np.arange(0)
         return np.arange(min(total, MAX_COMPARED_INPUTS))
 
-    def _differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> tuple[float, float | None]:
+    def differing(self, model: ir.Model, p_error: float, chosen: np.ndarray) -> tuple[float, float | None]:
         """How many of these calibration inputs have another class, with one draw of the noise; and what is
         foreseen to be lost with them.
+
+        Args:
+            model: A model of the integer level.
+            p_error: Error of one lookup.
+            chosen: Their indices.
         """
         if not len(chosen):
             return 0.0, 0.0

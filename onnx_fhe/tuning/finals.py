@@ -14,6 +14,7 @@ from ..program import Program
 from ..scoring import agreement
 from .clock import Clock, OutOfTimeError, bounded
 from .compiler import Compiler, in_words
+from .crossing import Crossing
 from .judge import Judge
 from .metric import Answers
 from .points import Measured, Point
@@ -26,6 +27,8 @@ MAX_ROUNDS = 3
 """Most times that the validation data is simulated."""
 SPARE_ROUNDS = 3.0
 """Another round of simulation is begun where so many times its time is left."""
+MAX_CROSSED = 2
+"""Finalists that are cross-fitted: the best, and what is the best after that."""
 MEASURED_FACTOR = 2
 """Where none of the finalists holds the constraints, up to so many times more are measured."""
 
@@ -99,6 +102,7 @@ class Finals:
         self.tell(f"compile {min(count, len(candidates))} finalists")
         self.compiler.prepare(candidates[:count], workers)
         self._compile(candidates, count)
+        self._cross(candidates, count)
         if not self.finals:
             # What was made in case that the search is stopped.
             self._compile([p for p in candidates if self.compiler.is_made(p)], 1)
@@ -112,6 +116,8 @@ class Finals:
             enough = count if self.best() is not None else count * (1 + MEASURED_FACTOR)
             if len(self.finals) >= enough:
                 break
+            if any(f.point.number == point.number for f in self.finals):
+                continue
             if self.clock.left() <= 0 and not self.compiler.is_made(point):
                 continue
             if self.finals and self.clock.left() < self._needed(point):
@@ -131,6 +137,19 @@ class Finals:
                     self.finals[-1] = self._measure(self.finals[-1])
             except OutOfTimeError:
                 self._say(f"trial {point.number} is not measured: the time was over")
+
+    def _cross(self, candidates: list[Point], count: int) -> None:
+        """Judge the best on all inputs; where another is the best after that, this one as well."""
+        crossing = Crossing(self.tester, self.clock, self.notes)
+        for _ in range(MAX_CROSSED):
+            best = self.best()
+            if best is None or not crossing.is_due(best.point):
+                return
+            self.tell("cross-fit the best finalist")
+            place = next(i for i, f in enumerate(self.finals) if f is best)
+            self.finals[place] = replace(best, point=crossing.judged(best.point))
+            if self.best() is None:
+                self._compile(candidates, count)
 
     def _leave_one(self, candidates: list[Point]) -> None:
         """Make one circuit, however long it takes: a late one is better than none. Ctrl-C still ends it."""

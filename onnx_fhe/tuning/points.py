@@ -53,6 +53,8 @@ class Paired:
         lost: Labelled inputs that the network has right and the circuit has not, less the reverse.
         validation_foreseen, foreseen: What the network's own probabilities say is lost where classes
             differ: that of its class less that of the circuit's, summed over these inputs; None without any.
+        is_crossed: The calibration inputs are all that there are, each asked of a network that was made
+            without it (``crossing``).
     """
 
     validation: int
@@ -63,6 +65,7 @@ class Paired:
     lost: float
     validation_foreseen: float | None = None
     foreseen: float | None = None
+    is_crossed: bool = False
 
 
 @dataclass(frozen=True)

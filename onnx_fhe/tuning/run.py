@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..ir.errors import UserError
 from .clock import undisturbed
 from .compiler import Compiler
+from .crossing import reserved
 from .finals import Finals
 from .judge import TIME_RATIO, Judge
 from .points import Point
@@ -146,7 +147,8 @@ def reserve(
         count = min(finalists, len(points))
         making = max(p.trial_seconds for p in points[:count]) if retrained else compiler.longest
         measuring = max(FINALIST_SECONDS, (1 + encrypted) * max(p.seconds for p in points[:count]))
-        return min(MAX_FINALISTS_SHARE * given, -(-count // workers) * making + count * measuring)
+        crossing = reserved(points[:count], given)
+        return min(MAX_FINALISTS_SHARE * given, -(-count // workers) * making + count * measuring + crossing)
 
     return found
 

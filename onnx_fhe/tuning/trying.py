@@ -164,7 +164,7 @@ class Tester:
         self._stages = Stages(self.folder)
         self.metric: Metric = pickle.loads(self.task.metric)
         self.expected = Session(self.source).run_batched(self.task.data)
-        self._comparer = Comparer(self.source, self.task.calibration, self.task.seed, self.task.data)
+        self.comparer = Comparer(self.source, self.task.calibration, self.task.seed, self.task.data)
 
     def model_after(self, pipeline: str, p_error: float = DEFAULT_P_ERROR) -> ir.Model:
         """What the passes make of the model; a stage that was made before is not made again.
@@ -199,7 +199,7 @@ class Tester:
             paired = None
             if self.metric.name in ("accuracy", "agreement"):
                 labelled = self.metric.name == "accuracy"
-                paired = self._comparer.paired(draws, model, candidate.pipeline, candidate.p_error, labelled)
+                paired = self.comparer.paired(draws, model, candidate.pipeline, candidate.p_error, labelled)
             cost = price(model, candidate.p_error, self.task.machine)
             overflows = self._overflows(model)
         except OnnxFheError as error:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from services import small_circuit
+from small_circuits import small_circuit
 
 pytestmark = pytest.mark.encrypted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from services import Circuit, small_circuit
+from small_circuits import Circuit, small_circuit
 
 import onnx_fhe
 

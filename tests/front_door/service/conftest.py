@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import TOKENS, Circuit, Process, Running
+from services import TOKENS, Process, Running
+from small_circuits import Circuit
 from starlette.testclient import TestClient
 
 from onnx_fhe.service.app import application

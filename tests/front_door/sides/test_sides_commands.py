@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from services import PIPELINE, small_network
+from small_circuits import PIPELINE, small_network
 
 from onnx_fhe.cli.app import main
 
