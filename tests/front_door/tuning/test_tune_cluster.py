@@ -70,13 +70,14 @@ def same_as(here, found):
 
 
 def test_processes_find_the_same(small, here, tmp_path):
-    # Enough trials for two circuits that do not collapse: the others are no finalists, and notes say so.
+    # Enough trials for two circuits that do not collapse: the others are no finalists, and notes say so, and
+    # what judged the best.
     found = run(small, trials=5, jobs=2, finalists=2, journal=tmp_path / "x.journal")
     assert found.best is not None
     assert len(found.finalists) == 2
     # Compiled by the processes, from the model on.
     assert all(found.point(n).measured.compile_seconds > 0 for n in found.finalists)
-    assert all("was no finalist" in note for note in found.notes)
+    assert all("was no finalist" in note or "is judged by" in note for note in found.notes)
     assert len(found.points) + len(found.failures) == 5
     same_as(here, found)
 
