@@ -108,6 +108,9 @@ def _anonymous(model: onnx.ModelProto) -> bytes:
     graph.ClearField("doc_string")
     del graph.metadata_props[:]
     del graph.value_info[:]
+    weights = sorted(graph.initializer, key=lambda w: str(w.name))  # their order is that of a set
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
     for number, node in enumerate(graph.node):
         node.name = str(number)
         node.ClearField("doc_string")

@@ -78,8 +78,8 @@ class Place(Pass):
                     f"{option_name} names a node that the network does not have",
                     pass_name=self.name,
                     found=repr(name),
-                    allowed=", ".join(nearest(name, known) or list(known)),
-                    do="use the node names that `onnx-fhe inspect` prints",
+                    allowed=", ".join(known),
+                    do=nearest(name, known) or "use the node names that `onnx-fhe inspect` prints",
                 )
         return [known[name] for name in names]
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from ....analysis.outputs.classes import kind_of
+from ....analysis.outputs.classes import Kind, kind_of
 from ....analysis.regions.region_analysis import nothing_to_encrypt
 from ....analysis.regions.server import server_nodes
 from ....ir.errors import DataError
@@ -47,9 +47,14 @@ class LiftFeatures(Pass):
         " products of two (few features), or none beside the inputs; auto: what loses least on inputs held"
         " back.",
     )
-    features: int = option(
-        2048, help="Features to draw at most; fewer are taken where they lose hardly more.", low=1, high=65536
+    loss: float = option(
+        0.01,
+        help="Most accuracy that may be lost, as expected by inputs that nothing was fitted to; for values"
+        " twice that of R^2. The fewest features that hold it are taken, else those that lose about least.",
+        low=0,
+        high=1,
     )
+    features: int = option(2048, help="Features to draw at most.", low=1, high=65536)
     seed: int = option(
         1, help="Seed of the features: the client draws the same again from it.", low=0, high=2**30
     )
@@ -88,6 +93,7 @@ class LiftFeatures(Pass):
             data,
             answers,
             kind,
+            self.loss if kind == "classes" else 2 * self.loss,
             self.features,
             self.family,
             self.seed,
@@ -110,14 +116,14 @@ def leaving(server: set[ir.Node]) -> list[ir.Value]:
     return found
 
 
-def _note(chosen: Chosen, found: Sequence[Chosen], kind: str) -> str:
+def _note(chosen: Chosen, found: Sequence[Chosen], kind: Kind) -> str:
     lost = "accuracy" if kind == "classes" else "R^2"
-    best = min(found, key=lambda c: c.loss)
+    expected, best = chosen.asked.loss(kind), min(found, key=lambda c: c.asked.loss(kind))
     more = ""
-    if best is not chosen and best.loss < chosen.loss:
-        more = f"; {best.family} would lose {100 * best.loss:.1f}"
+    if best.asked.loss(kind) < expected:
+        more = f"; {best.family} would lose {100 * best.asked.loss(kind):.1f}"
     own = f"computes {chosen.family}, which say nothing about the network, and " if chosen.family.size else ""
-    lost = f"{100 * chosen.loss:.1f} points of {lost}"
+    lost = f"{100 * expected:.1f} points of {lost}"
     return (
         f"lift-features: the client {own}encrypts {chosen.count} values; the circuit reads the answers out of"
         f" them without a bootstrap. That is expected to lose {lost} before quantization{more}"

@@ -25,7 +25,12 @@ from .statistics import InputStatistics, describe, typical_distance
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Ridge penalties that are tried, over the mean variance of a feature."""
 LOSS_PER_HALVING = 0.002
-"""Loss (of accuracy, or of R^2) that half the features may cost: each is a value to encrypt and to send."""
+"""Loss (of accuracy, or of R^2) that half the features may cost where none hold what is allowed: each is a
+value to encrypt and to send."""
+FIRST_ROUND_FEATURES = 256
+"""Features that are drawn of every family at first."""
+FIRST_ROUND_HALVINGS = 3
+"""A family is looked at further where it loses no more than the best and what so many halvings may cost."""
 HIGH_QUANTILE = 0.999
 """Share of a drawn tensor's elements that are scaled to at most 1."""
 SCALED_BY = 200
@@ -70,6 +75,7 @@ class FeatureSearch:
         data: Typical inputs by name.
         answers: What the network says of inputs.
         kind: Kind of the answers.
+        allowed: Most accuracy (or R^2) that may be lost: the fewest features that hold it are taken.
         most: Features that are drawn at most.
         only: The one family to try; ``auto`` for all.
         seed: Of the features and of all other chance.
@@ -80,6 +86,7 @@ class FeatureSearch:
     data: Mapping[str, np.ndarray]
     answers: Answers
     kind: Kind
+    allowed: float
     most: int
     only: str
     seed: int
@@ -102,14 +109,41 @@ class FeatureSearch:
         return parted(self.data, self.answers, self.seed)
 
     def run(self) -> tuple[Chosen, list[Chosen]]:
-        """What to take, and all that was looked at."""
-        tried = candidates(self.known, self.most, self.only)
-        found: list[Chosen] = []
-        for number, candidate in enumerate(tried):
-            self.progress("lift-features", number, len(tried))
-            found += self._look(candidate)
-        self.progress("lift-features", len(tried), len(tried))
+        """What to take, and all that was looked at.
+
+        Few features of every family are looked at first, and more of those that do nearly best where none
+        of them holds the loss that is allowed.
+        """
+        found = self._round(candidates(self.known, min(self.most, FIRST_ROUND_FEATURES), self.only))
+        if self.most > FIRST_ROUND_FEATURES and not any(self._holds(c) for c in found):
+            best = min(c.loss for c in found)
+            near = {
+                _kind(c.family) for c in found if c.loss <= best + LOSS_PER_HALVING * FIRST_ROUND_HALVINGS
+            }
+            larger = candidates(self.known, self.most, self.only)
+            found += self._round([c for c in larger if _kind(c.family) in near], found)
+        holding = [c for c in found if self._holds(c)]
+        if holding:
+            return min(holding, key=lambda c: (c.count, c.loss)), found
         return min(found, key=lambda c: c.loss + LOSS_PER_HALVING * float(np.log2(c.count))), found
+
+    def _holds(self, chosen: Chosen) -> bool:
+        """Whether given inputs are expected to lose no more than is allowed."""
+        return chosen.asked.loss(self.kind) <= self.allowed
+
+    def _round(self, tried: Sequence[Candidate], known: Sequence[Chosen] = ()) -> list[Chosen]:
+        """Look at some candidates, but at no size that is ``known``."""
+        seen = {c.family for c in known}
+        left = []
+        for one in tried:
+            sizes = tuple(s for s in one.sizes if replace(one.family, size=s) not in seen)
+            left += [replace(one, sizes=sizes)] if sizes else []
+        found: list[Chosen] = []
+        for number, candidate in enumerate(left):
+            self.progress("lift-features", number, len(left))
+            found += self._look(candidate)
+        self.progress("lift-features", len(left), len(left))
+        return found
 
     def _look(self, candidate: Candidate) -> list[Chosen]:
         """A family in all its sizes."""
@@ -170,6 +204,11 @@ class FeatureSearch:
         """Write the nodes of the features where ``editor`` stands; returns what they make."""
         writer = FeatureWriter(editor, inputs, self.known, self.distance, self.seed)
         return writer.write(family, has_inputs(self.known), scales)
+
+
+def _kind(family: Family) -> Family:
+    """All sizes of a family as one; bins of several sizes are several kinds."""
+    return family if family.name == "bins" else replace(family, size=0)
 
 
 def _quantized(features: np.ndarray) -> np.ndarray:

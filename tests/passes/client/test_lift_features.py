@@ -67,13 +67,17 @@ def test_two_networks_have_clients_that_compute_the_same():
     assert [(r.low, r.high) for r in ranges] == [(r.low, r.high) for r in other_ranges]
 
 
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
 @pytest.mark.parametrize("family", ["cosines", "convolutions", "bins", "inputs"])
 def test_smaller_relatives_are_the_first_of_larger_ones(family: str):
     proto = zoo.cnn() if family == "convolutions" else zoo.mlp()
     data = zoo.samples(proto, 50)
     model = imported(proto)
     search = FeatureSearch(
-        list(model.graph.inputs), data, lambda _: np.zeros((50, 1)), "values", 64, family, 3, lambda *_: None
+        list(model.graph.inputs), data, lambda _: np.zeros((50, 1)), "values", 0.0, 64, family, 3, quiet
     )
     tried = candidates(search.known, 64, family)
     assert tried

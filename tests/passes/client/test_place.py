@@ -73,6 +73,7 @@ def test_a_name_that_is_not_there_is_refused():
     with pytest.raises(PipelineError, match="does not have") as caught:
         placed(client_until=("nothing",))
     assert "inspect" in caught.value.do
+    assert layers()[0] in caught.value.allowed
 
 
 def test_a_client_that_would_compute_everything_is_refused():
