@@ -61,7 +61,7 @@ def has_inputs(known: Sequence[InputStatistics]) -> bool:
 
 def columns(known: Sequence[InputStatistics], family: Family, size: int) -> np.ndarray:
     """Which features of ``family`` are those of its relative of that size (indices)."""
-    before = sum(k.width for k in known) if has_inputs(known) else 0
+    before = sum(k.width for k in known) if family.inputs else 0
     own = np.arange(before)
     if family.name == "inputs":
         return own
@@ -97,7 +97,8 @@ def _cosines(known: Sequence[InputStatistics], most: int) -> list[Candidate]:
     if width > MAX_COSINE_ELEMENTS:
         return []
     scales = SCALES_OF_FEW if width <= FEW_ELEMENTS else SCALES
-    return [Candidate(Family("cosines", most, scale), _halved(most, min(32, most))) for scale in scales]
+    beside, sizes = has_inputs(known), _halved(most, min(32, most))
+    return [Candidate(Family("cosines", most, scale, inputs=beside), sizes) for scale in scales]
 
 
 def _places(image: tuple[int, int, int], grid: int) -> int:
@@ -114,7 +115,9 @@ def _convolutions(known: Sequence[InputStatistics], most: int) -> list[Candidate
     found = []
     for kernel, grid in ((3, 4),) if small else ((7, 4), (7, 6)):
         filters = max(1, most // sum(_places(i, grid) for i in images))
-        found.append(Candidate(Family("convolutions", filters, 0.0, kernel, grid), _halved(filters, 4)))
+        for beside in (False, True) if has_inputs(known) else (False,):
+            family = Family("convolutions", filters, 0.0, kernel, grid, inputs=beside)
+            found.append(Candidate(family, _halved(filters, 4)))
     return found
 
 

@@ -31,6 +31,7 @@ class Family:
         scale: Cosines: turns, in radians, over the typical distance of two samples.
         kernel, grid: Convolutions: side of a filter, and of the grid that averages are taken over.
         pairs: Bins: whether products of two features' bins are among them.
+        inputs: Whether the inputs themselves are features, too.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Family:
     kernel: int = 0
     grid: int = 0
     pairs: bool = False
+    inputs: bool = True
 
     def __str__(self) -> str:
         """A few words for a note."""
@@ -46,7 +48,8 @@ class Family:
             return f"{self.size} random cosines"
         if self.name == "convolutions":
             side, grid = f"{self.kernel}x{self.kernel}", f"{self.grid}x{self.grid}"
-            return f"{self.size} random filters of {side}, averaged over {grid} places"
+            beside = ", beside the inputs" if self.inputs else ""
+            return f"{self.size} random filters of {side}, averaged over {grid} places{beside}"
         if self.name == "bins":
             return f"{self.size} bins of each feature" + (" and products of two" if self.pairs else "")
         return "the inputs alone"
@@ -75,15 +78,14 @@ class FeatureWriter:
         editor.model.opset_imports.setdefault(seeded.DOMAIN, 1)
         self._parts = [self._standardised(v, k) for v, k in zip(values, known, strict=True)]
 
-    def write(self, family: Family, with_inputs: bool, scales: Sequence[float]) -> ir.Value:
-        """The features of a family, (samples, features), behind those inputs that are features themselves.
+    def write(self, family: Family, scales: Sequence[float]) -> ir.Value:
+        """The features of a family, (samples, features), behind the standardised inputs where these are some.
 
         Args:
             family: What to draw.
-            with_inputs: Whether the standardised inputs come first.
             scales: What each tensor of features is divided by, for all of them share one quantizer.
         """
-        found = [self._joined(self._parts)] if with_inputs else []
+        found = [self._joined(self._parts)] if family.inputs else []
         found += [self._over(v, s) for v, s in zip(self._drawn(family), scales, strict=True)]
         return self._joined(found)
 

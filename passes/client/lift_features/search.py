@@ -15,7 +15,7 @@ from ....ir.editing import GraphEditor
 from ....ir.opsets import target_ir_version, target_opset
 from ....ir.runtime import Session
 from ...framework.base import Progress
-from .candidates import Candidate, candidates, columns, has_inputs
+from .candidates import Candidate, candidates, columns
 from .families import Family, FeatureWriter
 from .judging import Asked
 from .readout import QUANTIZATION_STEP, Readout, Sums
@@ -24,12 +24,12 @@ from .statistics import InputStatistics, describe, typical_distance
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Ridge penalties that are tried, over the mean variance of a feature."""
-LOSS_PER_HALVING = 0.002
+LOSS_PER_HALVING = 0.006
 """Loss (of accuracy, or of R^2) that half the features may cost where none hold what is allowed: each is a
 value to encrypt and to send."""
 FIRST_ROUND_FEATURES = 256
 """Features that are drawn of every family at first."""
-FIRST_ROUND_HALVINGS = 3
+FIRST_ROUND_HALVINGS = 4
 """A family is looked at further where it loses no more than the best and what so many halvings may cost."""
 HIGH_QUANTILE = 0.999
 """Share of a drawn tensor's elements that are scaled to at most 1."""
@@ -116,16 +116,14 @@ class FeatureSearch:
         """
         found = self._round(candidates(self.known, min(self.most, FIRST_ROUND_FEATURES), self.only))
         if self.most > FIRST_ROUND_FEATURES and not any(self._holds(c) for c in found):
-            best = min(c.loss for c in found)
-            near = {
-                _kind(c.family) for c in found if c.loss <= best + LOSS_PER_HALVING * FIRST_ROUND_HALVINGS
-            }
+            limit = min(map(_price, found)) + LOSS_PER_HALVING * FIRST_ROUND_HALVINGS
+            near = {_kind(c.family) for c in found if _price(c) <= limit}
             larger = candidates(self.known, self.most, self.only)
             found += self._round([c for c in larger if _kind(c.family) in near], found)
         holding = [c for c in found if self._holds(c)]
         if holding:
             return min(holding, key=lambda c: (c.count, c.loss)), found
-        return min(found, key=lambda c: c.loss + LOSS_PER_HALVING * float(np.log2(c.count))), found
+        return min(found, key=_price), found
 
     def _holds(self, chosen: Chosen) -> bool:
         """Whether given inputs are expected to lose no more than is allowed."""
@@ -186,7 +184,7 @@ class FeatureSearch:
         images = [k for k in self.known if k.image is not None]
         drawn = Session(self.model(family, (1.0,) * len(images))).run_batched(few)
         features = next(iter(drawn.values()))
-        before = len(columns(self.known, Family("inputs"), 0)) if has_inputs(self.known) else 0
+        before = len(columns(self.known, Family("inputs", inputs=family.inputs), 0))
         blocks = np.array_split(features[:, before:], len(images), axis=1)
         return tuple(float(np.quantile(np.abs(b), HIGH_QUANTILE)) or 1.0 for b in blocks)
 
@@ -203,7 +201,12 @@ class FeatureSearch:
     ) -> ir.Value:
         """Write the nodes of the features where ``editor`` stands; returns what they make."""
         writer = FeatureWriter(editor, inputs, self.known, self.distance, self.seed)
-        return writer.write(family, has_inputs(self.known), scales)
+        return writer.write(family, scales)
+
+
+def _price(chosen: Chosen) -> float:
+    """Loss, and what the features cost in the same unit."""
+    return chosen.loss + LOSS_PER_HALVING * float(np.log2(chosen.count))
 
 
 def _kind(family: Family) -> Family:
