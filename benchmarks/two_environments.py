@@ -159,7 +159,7 @@ def over_http(client: Side, server: Side) -> np.ndarray:
     service = subprocess.Popen(line, cwd=server.files, env=_environment(), stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        given = ("--client", "model.client", "--keys", "keys", "--data", "x.npz", "-o", "served.npz")
+        given = ("--half", "model.client", "--keys", "keys", "--data", "x.npz", "-o", "served.npz")
         print(f"over HTTP {client.run('ask', url, *given):.1f} s", flush=True)
     finally:
         service.terminate()

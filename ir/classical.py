@@ -40,7 +40,7 @@ def check_classical(proto: onnx.ModelProto) -> None:
                 op=node.op_type,
                 found=reason,
                 allowed="linear models and multi-layer perceptrons",
-                do="train a linear model or an MLP on the same data, or on this model's answers",
+                do="compile a student that imitates it (--imitate), or train a linear model or an MLP",
             )
 
 

@@ -33,6 +33,7 @@ def load(
     *,
     bind: Mapping[str, int] | None = None,
     shapes: Shapes | None = None,
+    any_model: bool = False,
 ) -> ir.Model:
     """Read an ONNX file.
 
@@ -47,6 +48,7 @@ def load(
         limits: How much the file may hold (``ir.guard``), above what networks need where none are given.
         bind: Sizes of free axes of the inputs, by the name of the axis (or ``INPUT.AXIS``).
         shapes: Shapes of data by input name, samples on axis 0: they bind the free axes behind it.
+        any_model: Trees and kernel machines are loaded, too, for ``imitate``.
 
     Raises:
         ModelError: There is no such file, it is damaged or past a limit, it is not valid ONNX, it holds
@@ -57,12 +59,14 @@ def load(
     """
     file = Path(path)
     try:
-        return _load(file, limits or FileLimits(), bind or {}, shapes or {})
+        return _load(file, limits or FileLimits(), bind or {}, shapes or {}, any_model)
     except OnnxFheError as error:
         raise error.located(file=str(file)) from error.__cause__
 
 
-def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shapes) -> ir.Model:
+def _load(
+    file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shapes, any_model: bool
+) -> ir.Model:
     content = read_regular(file, limits.bytes)
     proto = parse_model(content, limits)
     check_structure(proto, limits)
@@ -73,7 +77,8 @@ def _load(file: Path, limits: FileLimits, sizes: Mapping[str, int], shapes: Shap
     qonnx.spell(proto)
     functions.strip(proto)
     check_operators(proto)
-    classical.check_classical(proto)  # before numbers are looked at: a tree may split at infinity
+    if not any_model:
+        classical.check_classical(proto)  # before numbers are looked at: a tree may split at infinity
     check_onnx(proto)
     check_declared(proto)
     precision.to_single(proto)

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
 from .ir.errors import UserError
-from .passes.client.lift_features.lift_features import LiftFeatures
+from .passes.client.imitate import Imitate
+from .passes.client.lift_features.lift_features import FeatureOptions, LiftFeatures
 from .passes.client.place import Place
 from .passes.framework.manager import PassManager
 from .passes.framework.pipeline import pass_name
@@ -44,16 +45,20 @@ class ClientShare:
 
     Attributes:
         computes: Before it encrypts.
+        imitated: Whether a student stands for the whole file.
         until: Nodes of the network that it computes before it encrypts, with all that they need.
         after: Nodes that it computes after it decrypts, with all that needs them.
     """
 
     computes: ClientComputes = "inputs"
+    imitated: bool = False
     until: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
     @classmethod
-    def chosen(cls, computes: str, until: Sequence[str], after: Sequence[str]) -> ClientShare:
+    def chosen(
+        cls, computes: str, until: Sequence[str], after: Sequence[str], imitate: bool = False
+    ) -> ClientShare:
         """A share as a user asked for it.
 
         Raises:
@@ -63,28 +68,31 @@ class ClientShare:
             raise UserError(
                 "there is no such share of the client", found=repr(computes), allowed="inputs, features"
             )
-        if computes == "features" and (until or after):
+        if (computes == "features" or imitate) and (until or after):
             raise UserError(
                 "features stand for the whole network: there are no first or last layers beside them",
-                found="client features with client-until or client-from",
+                found=f"{'imitate' if imitate else 'client features'} with client-until or client-from",
                 allowed="one of them",
                 do="leave one out",
             )
         names = [(n,) if isinstance(n, str) else tuple(n) for n in (until, after)]
-        return cls("features" if computes == "features" else "inputs", names[0], names[1])
+        return cls("features" if computes == "features" else "inputs", imitate, names[0], names[1])
 
     @classmethod
     def of(cls, passes: Sequence[PassBase]) -> ClientShare:
         """The share that a pipeline makes."""
         placed = [p for p in passes if isinstance(p, Place)]
         return cls(
-            "features" if any(isinstance(p, LiftFeatures) for p in passes) else "inputs",
+            "features" if any(isinstance(p, FeatureOptions) for p in passes) else "inputs",
+            any(isinstance(p, Imitate) for p in passes),
             tuple(n for p in placed for n in p.client_until),
             tuple(n for p in placed for n in p.client_from),
         )
 
     def applied(self, manager: PassManager) -> PassManager:
         """The pipeline, with the passes of this share behind those that read the network."""
+        if self.imitated:
+            return PassManager([Imitate(), *manager.passes], manager.instruments)
         own: list[Any] = [LiftFeatures()] if self.computes == "features" else []
         if self.until or self.after:
             own.append(Place(client_until=self.until, client_from=self.after))

@@ -74,6 +74,7 @@ def compile_model(
     client: ClientComputes = "inputs",
     client_until: str | Sequence[str] = (),
     client_from: str | Sequence[str] = (),
+    imitate: bool = False,
 ) -> Program:
     """Compile a trained network to a circuit that computes on encrypted data.
 
@@ -116,6 +117,8 @@ def compile_model(
             they need: it can read their weights.
         client_from: Nodes that the client computes after it decrypts, with all that needs them: it can read
             their weights, and the values that they are given.
+        imitate: Compile a student that imitates the file, whatever its operators are: public features of its
+            inputs and a readout (pass ``imitate``).
 
     Raises:
         UserError: Model, data, pipeline or another argument is at fault.
@@ -129,12 +132,12 @@ def compile_model(
     together = numbers(batch)
     check_results(results)
     check_errors(results, p_error)
-    share = ClientShare.chosen(client, client_until, client_from)
+    share = ClientShare.chosen(client, client_until, client_from, imitate)
     default = DEFAULT_P_ERROR if results == "owner" else SHARED_P_ERROR
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
     timed = Stopwatch()
     with timed("load"):
-        given = read_given(model, calibration, limits, bind or {})
+        given = read_given(model, calibration, limits, bind or {}, any_model=imitate)
         context = Context(
             calibration=None if given.arrays is None else Calibration(given.arrays, given.labels),
             target=Target(

@@ -49,6 +49,7 @@ def read_given(
     calibration: DataLike | None,
     limits: FileLimits | None,
     bind: Mapping[str, int],
+    any_model: bool = False,
 ) -> Given:
     """Load the model, and bring the calibration data into the form that it takes.
 
@@ -57,6 +58,7 @@ def read_given(
         calibration: As ``compile_model`` takes it.
         limits: How much the model file may hold.
         bind: Sizes of free axes of the inputs, by name.
+        any_model: Trees and kernel machines are loaded, too.
 
     Raises:
         ModelError: The model cannot be read.
@@ -64,7 +66,11 @@ def read_given(
     """
     data = None if calibration is None else as_data(calibration)
     shapes = {} if data is None else {k: a.shape for k, a in data.arrays.items()}
-    given = model if isinstance(model, ir.Model) else load(model, limits, bind=bind, shapes=shapes)
+    given = (
+        model
+        if isinstance(model, ir.Model)
+        else load(model, limits, bind=bind, shapes=shapes, any_model=any_model)
+    )
     source = _source(model)
     if data is None:
         return Given(given, source, None, None, None, "", ())

@@ -26,6 +26,7 @@ class Refusal:
 _OUTSIDE = (
     "move it before the first or after the last linear layer, where the client computes it in the clear"
 )
+_IMITATE = "compile a student that imitates the whole model (--imitate)"
 _RECURRENT = Refusal(
     "a recurrent cell feeds encrypted values back into itself, one bootstrap after the other for every step",
     "unroll it for a fixed number of steps when exporting, or use convolutions over time",
@@ -146,7 +147,7 @@ def unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
             found=f"{node.op_type} of {len(variable)} encrypted tensor{'s' * (len(variable) != 1)}"
             if variable
             else node.op_type,
-            do=known.instead,
+            do=f"{known.instead}; or {_IMITATE}",
             **where,
         )
     several = len(variable) > 1
@@ -158,6 +159,6 @@ def unsupported(node: ir.Node, variable: list[ir.Value]) -> UnsupportedError:
         allowed="Gemm, MatMul and Conv with constant weights, products of two encrypted tensors, average and"
         " max-pooling, operators that move elements, and any operator that works element by element on one or"
         " two encrypted tensors",
-        do=f"replace it in the network, or {_OUTSIDE}",
+        do=f"replace it in the network, or {_OUTSIDE}; or {_IMITATE}",
         **where,
     )

@@ -25,7 +25,7 @@ def ask(
     ],
     client: Annotated[
         Path | None,
-        typer.Option("--client", metavar="MODEL.client", help="The client half [default: the service's]."),
+        typer.Option("--half", metavar="MODEL.client", help="The client half [default: the service's]."),
     ] = None,
     folder: Annotated[Path | None, SECRET_FOLDER] = None,
     token: Annotated[

@@ -96,6 +96,15 @@ def compile_(
     client: ClientOption = ClientKind.INPUTS,
     client_until: ClientUntil = None,
     client_from: ClientFrom = None,
+    imitate: Annotated[
+        bool,
+        typer.Option(
+            "--imitate",
+            help="Compile a student that imitates the model, whatever it is made of (trees, kernel machines,"
+            " recurrent cells): the client computes public features, the circuit reads the answers out of"
+            " them. What the student loses is measured.",
+        ),
+    ] = False,
     machine: Machine = None,
     seed: Seed = 0,
     bind: Bind = None,
@@ -145,6 +154,7 @@ def compile_(
             client=client.value,
             client_until=client_until or [],
             client_from=client_from or [],
+            imitate=imitate,
         )
         began = time.perf_counter()
         program.save(out)

@@ -26,7 +26,7 @@ P = TypeVar("P", bound=type[Pass])
 OURS = "onnx-fhe"
 """Owner of the passes that come with onnx-fhe."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([.-][a-z0-9]+)*")
-_CLASS = re.compile(r"^class (\w+)\(Pass\)", re.MULTILINE)
+_CLASS = re.compile(r"^class (\w+)\((?:\w+, )?Pass\)", re.MULTILINE)
 _PASSES = __package__.rpartition(".")[0]
 
 registered: NameStore[type[Pass]] = NameStore("pass")

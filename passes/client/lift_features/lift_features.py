@@ -18,6 +18,7 @@ from ....ir.runtime import Session
 from ...framework.base import Context, Pass, option
 from .judging import answers as answers_of
 from .samples import FOLDS
+from .samples import Answers as AnswersOf
 from .search import Chosen, FeatureSearch
 from .writing import write_student
 
@@ -26,20 +27,8 @@ MIN_SAMPLES = 40
 
 
 @dataclass(frozen=True)
-class LiftFeatures(Pass):
-    """Replace the encrypted part by a linear function of features that the client computes.
-
-    The features are fixed functions of the input, drawn by chance from a seed: the client half holds the
-    seed, means and spreads of the inputs, and nothing of the network. What is read out of them is fitted to
-    the network's own answers, on calibration inputs and on mixtures of them (Rahimi and Recht, Random
-    features for large-scale kernel machines, 2007). The circuit has no bootstrap, and its client no
-    evaluation keys to send; it encrypts more values.
-    """
-
-    name: ClassVar[str] = "lift-features"
-    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
-    produces: ClassVar[Level | None] = Level.FLOAT
-    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
+class FeatureOptions:
+    """The options of passes that read answers out of features, and what they share."""
 
     family: Literal["auto", "inputs", "cosines", "convolutions", "bins"] = option(
         "auto",
@@ -59,14 +48,13 @@ class LiftFeatures(Pass):
         1, help="Seed of the features: the client draws the same again from it.", low=0, high=2**30
     )
 
-    def run(self, model: ir.Model, context: Context) -> bool:
-        """Rewrite ``model`` in place.
+    def enough(self, context: Context) -> Mapping[str, np.ndarray]:
+        """The calibration data.
 
         Raises:
-            DataError: There is no calibration data, or too little.
-            UnsupportedError: Nothing in the network would run encrypted.
+            DataError: There is none, or too little.
         """
-        data = context.require_calibration(self.name)
+        data = context.require_calibration("lift-features")
         total = len(next(iter(data.values())))
         if total < MIN_SAMPLES:
             raise DataError(
@@ -75,19 +63,13 @@ class LiftFeatures(Pass):
                 allowed=f"{MIN_SAMPLES} or more; a few hundred are usual",
                 do="give more calibration inputs; they need no labels",
             )
-        server = set(server_nodes(model))
-        if not server:
-            raise nothing_to_encrypt(model)
-        targets = leaving(server)
-        names = [str(v.name) for v in targets]
-        session = Session(model, names)
+        return data
 
-        def answers(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-            found = session.run_batched(inputs)
-            return np.concatenate([found[n].reshape(len(found[n]), -1) for n in names], axis=1)
-
-        said = answers(data)
-        kind = kind_of([said], list(targets), list(model.graph.outputs)) if len(targets) == 1 else "values"
+    def searched(
+        self, model: ir.Model, answers: AnswersOf, kind: Kind, context: Context
+    ) -> tuple[FeatureSearch, Chosen]:
+        """Look for features of the inputs of ``model`` from which the answers can be read, and tell."""
+        data = self.enough(context)
         search = FeatureSearch(
             [v for v in model.graph.inputs if v.name in data],
             data,
@@ -100,9 +82,50 @@ class LiftFeatures(Pass):
             context.progress,
         )
         chosen, found = search.run()
-        write_student(model, search, chosen, targets)
         context.notes.append(_note(chosen, found, kind))
         context.findings.expected.append(answers_of(chosen.asked, kind, FOLDS).expectation)
+        return search, chosen
+
+
+@dataclass(frozen=True)
+class LiftFeatures(FeatureOptions, Pass):
+    """Replace the encrypted part by a linear function of features that the client computes.
+
+    The features are fixed functions of the input, drawn by chance from a seed: the client half holds the
+    seed, means and spreads of the inputs, and nothing of the network. What is read out of them is fitted to
+    the network's own answers, on calibration inputs and on mixtures of them (Rahimi and Recht, Random
+    features for large-scale kernel machines, 2007). The circuit has no bootstrap, and its client no
+    evaluation keys to send; it encrypts more values.
+    """
+
+    name: ClassVar[str] = "lift-features"
+    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
+    produces: ClassVar[Level | None] = Level.FLOAT
+    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
+
+    def run(self, model: ir.Model, context: Context) -> bool:
+        """Rewrite ``model`` in place.
+
+        Raises:
+            DataError: There is no calibration data, or too little.
+            UnsupportedError: Nothing in the network would run encrypted.
+        """
+        data = self.enough(context)
+        server = set(server_nodes(model))
+        if not server:
+            raise nothing_to_encrypt(model)
+        targets = leaving(server)
+        names = [str(v.name) for v in targets]
+        session = Session(model, names)
+
+        def answers(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            found = session.run_batched(inputs)
+            return np.concatenate([found[n].reshape(len(found[n]), -1) for n in names], axis=1)
+
+        said, outputs = answers(data), list(model.graph.outputs)
+        kind = kind_of([said], targets, outputs) if len(targets) == 1 else "values"
+        search, chosen = self.searched(model, answers, kind, context)
+        write_student(model, search, chosen, targets)
         return True
 
 

@@ -1,0 +1,97 @@
+"""Students of files that cannot be lowered: trees, kernel machines, recurrent cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnx_fhe
+from onnx_fhe.ir.errors import UnsupportedError
+from onnx_fhe.ir.load import load
+from onnx_fhe.ir.runtime import run
+from onnx_fhe.passes.client.forms import forms_of
+from onnx_fhe.passes.framework.base import Context
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.testing.builder import Builder
+
+EXPORTED = Path(__file__).parents[2] / "models" / "exporters"
+PIPELINE = "imitate{features=128},normalize,quantize{weights=8 activations=8},lower-to-integer,fuse-tlu"
+
+
+def recurrent() -> onnx.ModelProto:
+    """An LSTM over five steps, and a dense layer."""
+    b = Builder(17, seed=3)
+    first = b.node("Transpose", "input", perm=[1, 0, 2])
+    names = [b.normal(1, 16, 3, scale=0.5), b.normal(1, 16, 4, scale=0.5)]
+    _, state = b.split("LSTM", first, *names, outputs=2, hidden_size=4)
+    flat = b.node("Squeeze", state, b.constant([0], np.int64))
+    return b.model(b.dense(flat, 4, 3), [5, 3], [3])
+
+
+def inputs_of(model, count: int, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {
+        str(v.name): random.normal(size=(count, *[int(d) for d in v.shape[1:]])).astype(np.float32)
+        for v in model.graph.inputs
+    }
+
+
+def flowers(model, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Inputs like those that the files of scikit-learn were trained on."""
+    random, given = np.random.default_rng(seed), np.load(EXPORTED / "sklearn.npz")["sklearn.x"]
+    rows = given[random.integers(len(given), size=count)]
+    noisy = rows + random.normal(size=rows.shape) * 0.2 * given.std(axis=0)
+    return {str(model.graph.inputs[0].name): noisy.astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", ["sklearn_tree", "sklearn_svc"])
+def test_classes_are_those_of_the_file(name: str):
+    model = load(EXPORTED / f"{name}.onnx", any_model=True)
+    data, new = flowers(model, 400, 0), flowers(model, 200, 1)
+    result = PassManager.parse(PIPELINE).run(model, Context(calibration=data))
+    wanted, found = run(model, new), run(result.model, new)
+    assert list(found) == list(wanted)
+    for output, array in wanted.items():
+        assert found[output].dtype == array.dtype
+        assert found[output].shape == array.shape
+        if array.ndim == 1:
+            assert np.mean(found[output] == array) > 0.93
+    assert "without a bootstrap" in result.context.notes[0]
+
+
+def test_a_recurrent_cell_is_imitated(tmp_path):
+    path = tmp_path / "lstm.onnx"
+    onnx.save(recurrent(), path)
+    model = load(path)
+    data, new = inputs_of(model, 400, 0), inputs_of(model, 100, 1)
+    with pytest.raises(UnsupportedError, match="recurrent") as refused:
+        onnx_fhe.compile(path, data, backend="reference")
+    assert "--imitate" in refused.value.do
+    program = onnx_fhe.compile(path, data, imitate=True, backend="reference", check_samples=0)
+    wanted, found = next(iter(run(model, new).values())), next(iter(program.run(new).outputs.values()))
+    assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.8
+    assert "drawn by chance" in program.manifest.client
+
+
+def test_outputs_are_known_by_their_values():
+    def value(name: str, kind: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, None)
+
+    import onnx_ir as ir
+
+    outputs = [
+        ir.serde.deserialize_value_info_proto(value(n, k), None)
+        for n, k in (("label", TensorProto.STRING), ("p", TensorProto.FLOAT), ("y", TensorProto.FLOAT))
+    ]
+    p = np.asarray([[0.2, 0.8], [0.9, 0.1], [0.3, 0.7]], np.float32)
+    answers = {"label": np.asarray(["b", "a", "b"], object), "p": p, "y": p * 3}
+    forms = forms_of(outputs, answers)
+    assert [f.kind for f in forms.outputs] == ["labels", "probabilities", "values"]
+    assert list(forms.outputs[0].classes) == ["a", "b"]
+    assert forms.outputs[0].source == 0
+    assert forms.shapes == [(2,), (2,)]
+    assert forms.scores(answers).shape == (3, 4)
