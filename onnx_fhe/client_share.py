@@ -91,6 +91,8 @@ class ClientShare:
 
     def applied(self, manager: PassManager) -> PassManager:
         """The pipeline, with the passes of this share behind those that read the network."""
+        if any(isinstance(p, FeatureOptions) for p in manager.passes):
+            return manager
         if self.imitated:
             return PassManager([Imitate(), *manager.passes], manager.instruments)
         own: list[Any] = [LiftFeatures()] if self.computes == "features" else []

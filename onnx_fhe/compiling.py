@@ -132,12 +132,13 @@ def compile_model(
     together = numbers(batch)
     check_results(results)
     check_errors(results, p_error)
-    share = ClientShare.chosen(client, client_until, client_from, imitate)
     default = DEFAULT_P_ERROR if results == "owner" else SHARED_P_ERROR
     manager = pipeline if isinstance(pipeline, PassManager) else PassManager.parse(pipeline)
+    imitate = imitate or ClientShare.of(manager.passes).imitated
+    share = ClientShare.chosen(client, client_until, client_from, imitate)
     timed = Stopwatch()
     with timed("load"):
-        given = read_given(model, calibration, limits, bind or {}, any_model=imitate)
+        given = read_given(model, calibration, limits, bind or {}, any_model=share.imitated)
         context = Context(
             calibration=None if given.arrays is None else Calibration(given.arrays, given.labels),
             target=Target(

@@ -16,8 +16,8 @@ from .pipeline import pass_name
 
 __all__ = ["Supported", "require_supported"]
 
-QUICK = ("normalize", "import-qat", "quantize")
-"""Passes that take a network as it is, and look themselves."""
+QUICK = ("normalize", "import-qat", "quantize", "imitate", "lift-features", "place")
+"""Passes that take a network as it is: they look themselves, or leave parts to the client."""
 QUANTIZING = ("quantize", "shrink")
 """Passes that a network has to be supported for; the second looks at nothing before it begins."""
 

@@ -10,8 +10,10 @@ import pytest
 
 import onnx_fhe
 from onnx_fhe.cli import main
-from onnx_fhe.client_share import SENTENCES
+from onnx_fhe.client_share import SENTENCES, ClientShare
 from onnx_fhe.ir.errors import PipelineError, UserError
+from onnx_fhe.passes.framework.manager import PassManager
+from onnx_fhe.passes.framework.pipeline import pass_name
 from onnx_fhe.sides.split import split
 from onnx_fhe.testing import zoo
 from onnx_fhe.testing.pipelines import dense, imported
@@ -44,6 +46,13 @@ def test_passes_of_a_pipeline_count_as_the_options_do():
     program = compiled(f"normalize,lift-features{{features=16}},{REST}")
     assert program.manifest.client == SENTENCES["features"]
     assert program.manifest.statistics.programmable_bootstraps == 0
+
+
+def test_a_student_stands_in_front_of_the_pipeline():
+    share = ClientShare.chosen("inputs", (), (), imitate=True)
+    passes = share.applied(PassManager.parse("normalize,quantize")).passes
+    assert [pass_name(p) for p in passes] == ["imitate", "normalize", "quantize"]
+    assert share.applied(PassManager(passes)).passes == passes
 
 
 def test_what_makes_no_sense_is_refused():

@@ -19,7 +19,7 @@ from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.testing.builder import Builder
 
 EXPORTED = Path(__file__).parents[2] / "models" / "exporters"
-PIPELINE = "imitate{features=128},normalize,quantize{weights=8 activations=8},lower-to-integer,fuse-tlu"
+PIPELINE = "imitate{features=256},normalize,quantize{weights=8 activations=8},lower-to-integer,fuse-tlu"
 
 
 def recurrent() -> onnx.ModelProto:
@@ -71,7 +71,7 @@ def test_a_recurrent_cell_is_imitated(tmp_path):
     with pytest.raises(UnsupportedError, match="recurrent") as refused:
         onnx_fhe.compile(path, data, backend="reference")
     assert "--imitate" in refused.value.do
-    program = onnx_fhe.compile(path, data, imitate=True, backend="reference", check_samples=0)
+    program = onnx_fhe.compile(path, data, PIPELINE, backend="reference", check_samples=0)
     wanted, found = next(iter(run(model, new).values())), next(iter(program.run(new).outputs.values()))
     assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.8
     assert "drawn by chance" in program.manifest.client

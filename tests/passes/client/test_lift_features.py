@@ -7,8 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import onnx_fhe
 from onnx_fhe.analysis.cost.cost import estimate
-from onnx_fhe.ir.errors import DataError
+from onnx_fhe.ir.errors import DataError, UnsupportedError
 from onnx_fhe.ir.partition import partition
 from onnx_fhe.ir.runtime import run
 from onnx_fhe.passes.client.lift_features.candidates import candidates, columns
@@ -21,7 +22,7 @@ from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.prologue import standalone
 from onnx_fhe.testing import zoo
-from onnx_fhe.testing.pipelines import dense, imported
+from onnx_fhe.testing.pipelines import dense, imported, text
 
 LIFT = "normalize,lift-features{{features=64{more}}}"
 REST = "quantize{weights=8 activations=8},lower-to-integer,fuse-tlu"
@@ -112,3 +113,23 @@ def test_too_few_samples_are_refused():
     proto = zoo.mlp()
     with pytest.raises(DataError, match="so few samples"):
         LiftFeatures(context=Context(calibration=zoo.samples(proto, 10)))(imported(proto))
+
+
+def test_what_cannot_run_encrypted_in_the_middle_is_no_obstacle():
+    body = """(float[N, 6] x) => (float[N, 2] y) {
+        hidden = Gemm <transB = 1> (x, w1, b1)
+        likely = Softmax <axis = 1> (hidden)
+        sorted, places = TopK <axis = 1> (likely, k)
+        y = Gemm <transB = 1> (sorted, w2, b2)
+    }"""
+    random = np.random.default_rng(0)
+    shapes = {"w1": (5, 6), "b1": (5,), "w2": (2, 3), "b2": (2,)}
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    proto = text(body, **weights, k=np.asarray([3]))
+    data = zoo.samples(proto, 200)
+    with pytest.raises(UnsupportedError):
+        onnx_fhe.compile(imported(proto), data, backend="reference")
+    pipeline = f"{LIFT.format(more='')},{REST}"
+    options = {"backend": "reference", "accept_loss": True}
+    program = onnx_fhe.compile(imported(proto), data, pipeline, **options)
+    assert program.statistics.programmable_bootstraps == 0
