@@ -11,7 +11,8 @@ from onnx_ir.passes import PassBase
 
 from .ir.errors import UserError
 from .passes.client.imitate import Imitate
-from .passes.client.lift_features.lift_features import FeatureOptions, LiftFeatures
+from .passes.client.lift_features.feature_options import FeatureOptions
+from .passes.client.lift_features.lift_features import LiftFeatures
 from .passes.client.place import Place
 from .passes.framework.manager import PassManager
 from .passes.framework.pipeline import pass_name
@@ -20,10 +21,13 @@ ClientComputes = Literal["inputs", "features"]
 """What the client computes before it encrypts: what the inputs need alone, or public features of them too."""
 
 SENTENCES = {
-    "inputs": "the client prepares and quantizes its inputs; it learns no weight of the network",
+    "inputs": (
+        "the client prepares and quantizes its inputs; of the network its half holds what comes before the"
+        " first linear layer and behind the last one (scales, embeddings), and none of the layers between"
+    ),
     "features": (
-        "the client computes features of its inputs that were drawn by chance; it learns no weight of the"
-        " network, and the server learns nothing"
+        "the client computes features of its inputs that were drawn by chance and say nothing about the"
+        " network; of the network its half holds what comes behind the last linear layer alone"
     ),
     "until": (
         "the client computes the first layers of the network itself: whoever has the client half can read"

@@ -135,7 +135,7 @@ ClientOption = Annotated[
         "--client",
         help="What the client computes before it encrypts. inputs: it prepares and quantizes them. features:"
         " also features of them that were drawn by chance, out of which the circuit reads the answers without"
-        " a bootstrap. Either way it learns no weight of the network.",
+        " a bootstrap. Either way its half holds no weight of the layers that run encrypted.",
     ),
 ]
 ClientUntil = Annotated[

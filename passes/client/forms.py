@@ -43,10 +43,14 @@ class Form:
 
     def write(self, editor: GraphEditor, scores: ir.Value) -> ir.Value:
         """Nodes that make the output of its scores, behind the circuit."""
-        if self.kind == "values":
-            return scores
-        if self.kind == "probabilities":
-            return editor.add("Softmax", [scores], "student/Softmax", {"axis": 1}, like=scores)
+        if self.kind != "labels":
+            found = scores
+            if self.kind == "probabilities":
+                found = editor.add("Softmax", [scores], "student/Softmax", {"axis": 1}, like=scores)
+            if self.dtype is not ir.DataType.FLOAT:
+                found = editor.add("Cast", [found], "student/Cast", {"to": int(self.dtype)}, like=scores)
+                found.type = ir.TensorType(self.dtype)
+            return found
         assert self.classes is not None
         largest = editor.add("ArgMax", [scores], "student/ArgMax", {"axis": 1, "keepdims": 0})
         largest.type, largest.shape = ir.TensorType(ir.DataType.INT64), ir.Shape(["N"])

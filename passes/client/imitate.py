@@ -11,11 +11,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...ir.editing import GraphEditor
-from ...ir.level import Level
 from ...ir.runtime import Session
 from ..framework.base import Context, Pass
 from .forms import forms_of
-from .lift_features.lift_features import FeatureOptions
+from .lift_features.feature_options import FeatureOptions
 from .lift_features.writing import write_readouts
 
 
@@ -30,16 +29,13 @@ class Imitate(FeatureOptions, Pass):
     """
 
     name: ClassVar[str] = "imitate"
-    accepts: ClassVar[tuple[Level, ...]] = (Level.FLOAT, Level.QDQ)
-    produces: ClassVar[Level | None] = Level.FLOAT
-    preserves: ClassVar[Literal["exact", "float", "approximate"]] = "approximate"
 
     def run(self, model: ir.Model, context: Context) -> bool:
         """Rewrite ``model`` in place.
 
         Raises:
             DataError: There is no calibration data, or too little.
-            UnsupportedError: An output has a form that is not imitated.
+            UnsupportedError: An output has a form that is not imitated, or the inputs are too many.
         """
         data = self.enough(context)
         session = Session(model)

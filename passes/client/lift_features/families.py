@@ -102,7 +102,7 @@ class FeatureWriter:
 
     def _add(self, op: str, inputs: Sequence[ir.Value | None], **attributes: object) -> ir.Value:
         value = self._editor.add(op, inputs, f"features/{op}", attributes)
-        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value.type = ir.TensorType(ir.DataType.BOOL if op == "Equal" else ir.DataType.FLOAT)
         node = value.producer()
         assert node is not None
         keep_on_client(node, public=True)
@@ -126,9 +126,9 @@ class FeatureWriter:
 
     def _standardised(self, value: ir.Value, known: InputStatistics) -> ir.Value:
         """(samples, width) of one input; see ``InputStatistics.standardised``."""
-        flat = self._add("Reshape", [value, self._constant([-1, known.elements], np.int64)])
         if value.dtype is not ir.DataType.FLOAT:
-            flat = self._add("Cast", [flat], to=int(ir.DataType.FLOAT))
+            value = self._add("Cast", [value], to=int(ir.DataType.FLOAT))
+        flat = self._add("Reshape", [value, self._constant([-1, known.elements], np.int64)])
         if known.categories:
             column = self._add("Unsqueeze", [flat, self._constant([2], np.int64)])
             hot = self._add("Equal", [column, self._constant(np.arange(known.categories))])

@@ -12,6 +12,9 @@ ROWS_AT_ONCE = 1024
 QUANTIZATION_STEP = 2.0 / 255.0
 """Of features within [-1, 1] that are encrypted with 8 bits."""
 
+WEIGHT_BITS = 6
+"""Bits of the integer weights that readouts are judged with: the presets have as many."""
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -24,6 +27,12 @@ class Readout:
 
     weights: np.ndarray
     bias: np.ndarray
+
+    def rounded(self) -> Readout:
+        """With weights of ``WEIGHT_BITS``, each output's with a scale of its own, as the circuit has them."""
+        steps = np.abs(self.weights).max(axis=1, keepdims=True) / (2 ** (WEIGHT_BITS - 1) - 1)
+        steps = np.where(steps > 0, steps, 1.0)
+        return Readout(np.rint(self.weights / steps) * steps, self.bias)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """(samples, outputs) of (samples, features)."""

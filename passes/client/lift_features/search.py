@@ -108,22 +108,29 @@ class FeatureSearch:
         """Samples to fit to and to judge by."""
         return parted(self.data, self.answers, self.seed)
 
-    def run(self) -> tuple[Chosen, list[Chosen]]:
-        """What to take, and all that was looked at.
+    @property
+    def width(self) -> int:
+        """Numbers that a sample of all inputs is made of."""
+        return sum(k.width for k in self.known)
+
+    def run(self) -> list[Chosen]:
+        """All that was looked at; nothing where no family takes such inputs.
 
         Few features of every family are looked at first, and more of those that do nearly best where none
         of them holds the loss that is allowed.
         """
         found = self._round(candidates(self.known, min(self.most, FIRST_ROUND_FEATURES), self.only))
-        if self.most > FIRST_ROUND_FEATURES and not any(self._holds(c) for c in found):
+        if found and self.most > FIRST_ROUND_FEATURES and not any(self._holds(c) for c in found):
             limit = min(map(_price, found)) + LOSS_PER_HALVING * FIRST_ROUND_HALVINGS
             near = {_kind(c.family) for c in found if _price(c) <= limit}
             larger = candidates(self.known, self.most, self.only)
             found += self._round([c for c in larger if _kind(c.family) in near], found)
+        return found
+
+    def best(self, found: Sequence[Chosen]) -> Chosen:
+        """The fewest features that hold the loss that is allowed, else those that lose about least."""
         holding = [c for c in found if self._holds(c)]
-        if holding:
-            return min(holding, key=lambda c: (c.count, c.loss)), found
-        return min(found, key=_price), found
+        return min(holding, key=lambda c: (c.count, c.loss)) if holding else min(found, key=_price)
 
     def _holds(self, chosen: Chosen) -> bool:
         """Whether given inputs are expected to lose no more than is allowed."""
@@ -161,7 +168,8 @@ class FeatureSearch:
                 number: int, penalty: float, chosen: np.ndarray = chosen, sums: list[Sums] = sums
             ) -> list[Asked]:
                 """Given and made inputs of one part, asked of a readout fitted to the others."""
-                part, readout = self.parts[number], (whole - sums[number]).fit(penalty, chosen)
+                part = self.parts[number]
+                readout = (whole - sums[number]).fit(penalty, chosen).rounded()
                 return [
                     Asked(part.answers[rows], readout(features[:, chosen]))
                     for rows, features in zip(part.asked, kept[number], strict=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -60,6 +61,7 @@ def test_classes_are_those_of_the_file(name: str):
         assert found[output].shape == array.shape
         if array.ndim == 1:
             assert np.mean(found[output] == array) > 0.93
+    assert result.context.notes[0].startswith("imitate: the client")
     assert "without a bootstrap" in result.context.notes[0]
 
 
@@ -78,11 +80,48 @@ def test_a_recurrent_cell_is_imitated(tmp_path):
     assert "drawn by chance" in program.manifest.client
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint8", "bool", "float64"])
+def test_inputs_of_any_type_are_features(kind: str):
+    low, high, element = {
+        "int64": (0, 7, TensorProto.INT64),
+        "uint8": (0, 200, TensorProto.UINT8),
+        "bool": (0, 2, TensorProto.BOOL),
+        "float64": (-3, 3, TensorProto.DOUBLE),
+    }[kind]
+    random = np.random.default_rng(0)
+    drawn = random.normal(size=(300, 4)) if low < 0 else random.integers(low, high, (300, 4))
+    b = Builder(17, seed=5)
+    hidden = b.node("Relu", b.dense(b.node("Cast", "input", to=TensorProto.FLOAT), 4, 6))
+    proto = b.model(b.dense(hidden, 6, 2), [4], [2])
+    proto.graph.input[0].type.tensor_type.elem_type = element
+    data, model = {"input": drawn.astype(kind)}, ir.from_proto(proto)
+    integer = PassManager.parse(PIPELINE).run(model, Context(calibration=data)).model
+    (wanted,), (found,) = (list(run(m, data).values()) for m in (model, integer))
+    assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.75
+
+
+def test_outputs_keep_their_type():
+    b = Builder(17, seed=5)
+    proto = b.model(b.node("Cast", b.dense("input", 4, 2), to=TensorProto.DOUBLE), [4], [2])
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    model = ir.from_proto(proto)
+    data = inputs_of(model, 100, 0)
+    integer = PassManager.parse(PIPELINE).run(model, Context(calibration=data)).model
+    (found,) = run(integer, data).values()
+    assert found.dtype == np.float64
+
+
+def test_inputs_that_no_family_takes_are_refused():
+    b = Builder(17, seed=5)
+    model = ir.from_proto(b.model(b.dense("input", 9000, 2), [9000], [2]))
+    with pytest.raises(UnsupportedError, match="no features are known") as refused:
+        PassManager.parse("imitate").run(model, Context(calibration=inputs_of(model, 50, 0)))
+    assert "9000 numbers" in refused.value.found
+
+
 def test_outputs_are_known_by_their_values():
     def value(name: str, kind: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, kind, None)
-
-    import onnx_ir as ir
 
     outputs = [
         ir.serde.deserialize_value_info_proto(value(n, k), None)

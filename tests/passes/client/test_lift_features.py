@@ -22,6 +22,7 @@ from onnx_fhe.passes.framework.base import Context
 from onnx_fhe.passes.framework.manager import PassManager
 from onnx_fhe.prologue import standalone
 from onnx_fhe.testing import zoo
+from onnx_fhe.testing.builder import Builder
 from onnx_fhe.testing.pipelines import dense, imported, text
 
 LIFT = "normalize,lift-features{{features=64{more}}}"
@@ -113,6 +114,18 @@ def test_too_few_samples_are_refused():
     proto = zoo.mlp()
     with pytest.raises(DataError, match="so few samples"):
         LiftFeatures(context=Context(calibration=zoo.samples(proto, 10)))(imported(proto))
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"), [("Sigmoid", "values"), ("Softmax", "classes"), ("Identity", "classes")]
+)
+def test_regressors_are_judged_by_values_and_classifiers_by_classes(end: str, kind: str):
+    b = Builder(17, seed=4)
+    hidden = b.node("Relu", b.dense("input", 5, 8))
+    scale = b.constant(np.float32(8.0))
+    proto = b.model(b.node(end, b.node("Mul", b.dense(hidden, 8, 3), scale)), [5], [3])
+    _, context = lifted(proto, zoo.samples(proto, 200))
+    assert context.findings.expected[0].kind == kind
 
 
 def test_what_cannot_run_encrypted_in_the_middle_is_no_obstacle():
