@@ -47,7 +47,8 @@ class Chosen:
         count: Features in all.
         penalty: Of the ridge regression.
         loss: Of accuracy (or of R^2), on given inputs and on made ones, each half.
-        asked: Given inputs, each asked of a readout that was not fitted to it.
+        asked: Given inputs, each asked of a readout that was not fitted to it, its weights rounded to the
+            nearest integers, which is a little worse than what ``quantize`` makes of them.
         sums: Of all samples and of all features of the largest relative.
         columns: Which of those the features are.
     """
@@ -164,22 +165,23 @@ class FeatureSearch:
         for size in candidate.sizes:
             chosen = columns(self.known, candidate.family, size)
 
-            def ask(
-                number: int, penalty: float, chosen: np.ndarray = chosen, sums: list[Sums] = sums
-            ) -> list[Asked]:
-                """Given and made inputs of one part, asked of a readout fitted to the others."""
+            def ask(number: int, readout: Readout, chosen: np.ndarray = chosen) -> list[Asked]:
+                """Given and made inputs of one part."""
                 part = self.parts[number]
-                readout = (whole - sums[number]).fit(penalty, chosen).rounded()
                 return [
                     Asked(part.answers[rows], readout(features[:, chosen]))
                     for rows, features in zip(part.asked, kept[number], strict=True)
                 ]
 
-            first = {p: ask(0, p) for p in PENALTIES}
-            penalty = min(PENALTIES, key=lambda p: sum(a.loss(self.kind) for a in first[p]))
-            parts = [first[penalty], *(ask(n, penalty) for n in range(1, len(sums)))]
+            first = {p: (whole - sums[0]).fit(p, chosen) for p in PENALTIES}
+            lost = {p: sum(a.loss(self.kind) for a in ask(0, readout)) for p, readout in first.items()}
+            penalty = min(PENALTIES, key=lost.__getitem__)
+            others = ((whole - of_part).fit(penalty, chosen) for of_part in sums[1:])
+            readouts = [first[penalty], *others]  # each was fitted to all parts but the one of its number
+            parts = [ask(n, readout) for n, readout in enumerate(readouts)]
             given, made = (Asked.together(several) for several in zip(*parts, strict=True))
             loss = given.loss(self.kind) / 2 + (made if len(made.wanted) else given).loss(self.kind) / 2
+            given = Asked.together([ask(n, readout.rounded())[0] for n, readout in enumerate(readouts)])
             family = replace(candidate.family, size=size)
             found.append(Chosen(family, scales, len(chosen), penalty, loss, given, whole, chosen))
         return found
